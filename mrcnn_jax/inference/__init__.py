@@ -1,0 +1,1 @@
+"""From images to detections, and from detections to results and pictures."""

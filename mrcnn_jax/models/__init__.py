@@ -1,0 +1,1 @@
+"""Learned layers, one per file, and ``mask_rcnn``, which composes them."""

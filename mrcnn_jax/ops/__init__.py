@@ -1,0 +1,1 @@
+"""Pure functions on arrays: boxes, anchors, matching, suppression, region features, masks and keypoints."""

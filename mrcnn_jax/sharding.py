@@ -1,0 +1,39 @@
+"""The mesh of devices, and how batches lie on it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+
+def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh of all devices along ``data``; ``spatial`` (rows of the image) is 1 for now."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh(
+        (len(devices), 1), ("data", "spatial"), axis_types=(AxisType.Auto,) * 2, devices=devices
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis split over the devices along ``data``."""
+    return NamedSharding(mesh, P("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same values on every device."""
+    return NamedSharding(mesh, P())
+
+
+def map_images(function: Callable[..., Any], *batched: Any) -> Any:
+    """``vmap(function)`` over the images of a batch, each device computing its own images.
+
+    Under a mesh (``jax.set_mesh``) it runs inside ``jax.shard_map``, because the partitioner gathers the operand
+    of ``lax.top_k`` and of other sorts on every device otherwise. Without a mesh it is ``jax.vmap``.
+    Arrays that ``function`` closes over must not be sharded.
+    """
+    mapped = jax.vmap(function)
+    if jax.sharding.get_abstract_mesh().empty:
+        return mapped(*batched)
+    return jax.shard_map(mapped, in_specs=P("data"), out_specs=P("data"), check_vma=False)(*batched)

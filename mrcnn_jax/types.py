@@ -1,0 +1,80 @@
+"""The pytrees that flow through everything, padded to fixed sizes.
+
+Shapes: B images, H x W pixels of a canvas, G ground-truth objects, P proposals, D detections,
+K keypoints, S cells of a box-frame mask, M cells of a predicted mask.
+
+Boxes are float32 ``x1 y1 x2 y2`` in pixels of the resized, padded image, without "+1". Labels: 0 is
+background, 1 to the number of categories the objects. ``valid`` alone says which rows are real; what
+the other rows hold never changes a result.
+"""
+
+import dataclasses
+
+import jax
+from flax import struct
+
+
+@struct.dataclass
+class GroundTruth:
+    """The annotated objects of a batch.
+
+    A mask is kept in the frame of its own box: an S x S grid over the box, row 0 at its top. A
+    keypoint is ``x y visibility``, visibility being COCO's 0 (absent), 1 (hidden) or 2 (visible).
+    """
+
+    boxes: jax.Array  # [B G 4] float32
+    labels: jax.Array  # [B G] int32, 0 in padding
+    crowd: jax.Array  # [B G] bool: a group, neither a target nor a negative
+    valid: jax.Array  # [B G] bool
+    masks: jax.Array | None = None  # [B G S S] uint8, 0 or 1
+    keypoints: jax.Array | None = None  # [B G K 3] float32
+
+
+@struct.dataclass
+class Batch:
+    """A batch as the data pipeline hands it over."""
+
+    images: jax.Array  # [B H W 3] uint8 RGB, zero beyond each image's size
+    image_sizes: jax.Array  # [B 2] int32: height and width before padding
+    ids: jax.Array  # [B] int64 COCO image ids (int32 on device)
+    gt: GroundTruth
+
+
+@struct.dataclass
+class Proposals:
+    """Candidate boxes of the region proposal network, best first."""
+
+    boxes: jax.Array  # [B P 4] float32, clipped to the image
+    scores: jax.Array  # [B P] float32 objectness logits
+    valid: jax.Array  # [B P] bool
+
+
+@struct.dataclass
+class Detections:
+    """What the model found, best first, in pixels of the resized image."""
+
+    boxes: jax.Array  # [B D 4] float32
+    scores: jax.Array  # [B D] float32, 0 to 1
+    labels: jax.Array  # [B D] int32, 1 to the number of categories
+    valid: jax.Array  # [B D] bool
+    masks: jax.Array | None = None  # [B D M M] float32 probabilities in the frame of the box
+    keypoints: jax.Array | None = None  # [B D K 3] float32: x, y, score (a logit)
+
+
+@dataclasses.dataclass(frozen=True)
+class Categories:
+    """What the labels mean; it travels with a saved run.
+
+    Label ``i`` (from 1) is category ``ids[i - 1]`` of the annotation file, called ``names[i - 1]``.
+    """
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+    keypoint_labels: tuple[int, ...] = ()  # the labels whose objects have keypoints
+    keypoint_names: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()  # pairs of keypoint indices, from 0
+    flip_pairs: tuple[tuple[int, int], ...] = ()  # keypoints that change places in a mirror
+    sigmas: tuple[float, ...] = ()  # per keypoint, COCO's k_i / 2: the spread in OKS
+
+    def __len__(self) -> int:
+        return len(self.ids)
