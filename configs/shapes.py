@@ -1,0 +1,56 @@
+"""Boxes, masks and keypoints of drawn shapes: the whole of Mask R-CNN in ten minutes on two CPU cores.
+
+    scripts/make_shapes.py --output=data/shapes
+    scripts/train.py --config=configs/shapes.py --workdir=runs/shapes
+"""
+
+from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        model=ModelConfig(
+            backbone_depth=18,
+            backbone_width=24,
+            backbone_norm="batch",
+            backbone_frozen_stages=0,
+            fpn_channels=64,
+            anchor_sizes=(12.0, 24.0, 48.0, 96.0, 192.0),
+            roi_canonical_size=96.0,
+            box_channels=256,
+            mask_channels=64,
+            keypoint=True,
+            keypoint_channels=64,
+            keypoint_convs=4,
+        ),
+        data=DataConfig(
+            root="data/shapes",
+            train_images="train",
+            train_annotations="annotations/instances_train.json",
+            val_images="val",
+            val_annotations="annotations/instances_val.json",
+            train_short_sides=(128,),
+            test_short_side=128,
+            long_side=128,
+            canvases=((128, 128),),
+            max_objects=16,
+            mask_grid=56,
+        ),
+        train=TrainConfig(
+            steps=1200,
+            batch_size=8,
+            learning_rate=0.02,
+            schedule="cosine",
+            warmup_steps=100,
+            clip_norm=5.0,
+            rpn_samples=64,
+            rpn_pre_nms=256,
+            rpn_post_nms=128,
+            roi_samples=32,
+            log_every=20,
+            checkpoint_every=300,
+        ),
+        test=TestConfig(
+            batch_size=8, rpn_pre_nms=256, rpn_post_nms=128, candidates=512, detections=32
+        ),
+    )

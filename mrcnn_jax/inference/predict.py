@@ -1,0 +1,94 @@
+"""The model's answer for a batch of images, arrays in and arrays out."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int, UInt8
+
+from mrcnn_jax.config import Config, TestConfig
+from mrcnn_jax.models.box_head import BOX_WEIGHTS
+from mrcnn_jax.models.mask_rcnn import MaskRCNN
+from mrcnn_jax.ops.boxes import clip_boxes, decode_boxes, is_nonempty
+from mrcnn_jax.ops.keypoints import decode_keypoints
+from mrcnn_jax.ops.nms import nms
+from mrcnn_jax.sharding import map_images
+from mrcnn_jax.types import Detections, Proposals
+
+
+def predict(
+    model: MaskRCNN, images: UInt8[Array, "b h w 3"], image_sizes: Int[Array, "b 2"], config: Config
+) -> Detections:
+    """Detections in the pixels of ``images``: the stages of the paper's figure 1, in order.
+
+    Masks and keypoints are computed on the detected boxes only (paper 3.1), as probabilities in the frame
+    of the box (mask of the detected category) and as pixel positions.
+
+    Args:
+        images: RGB, 0 to 255, padded to a canvas at the right and the bottom.
+        image_sizes: height and width of each image without its padding.
+    """
+    test = config.test
+    canvas = images.shape[1:3]
+    features = model.features(images, image_sizes)
+    proposals = model.propose(
+        model.rpn(features),
+        image_sizes,
+        canvas,
+        pre_nms=test.rpn_pre_nms,
+        post_nms=test.rpn_post_nms,
+        nms_iou=test.rpn_nms_iou,
+    )
+    logits, deltas = model.box_outputs(features, proposals.boxes)
+    detections = map_images(
+        lambda *of_image: select_detections(*of_image, config=test), proposals, logits, deltas, image_sizes
+    )
+    if model.mask_head is not None:
+        mask_logits = model.mask_logits(features, detections.boxes)
+        detections = detections.replace(masks=jax.nn.sigmoid(_of_label(mask_logits, detections.labels)))
+    if model.keypoint_head is not None:
+        keypoint_logits = model.keypoint_logits(features, detections.boxes)
+        keypoints = jax.vmap(decode_keypoints)(keypoint_logits, detections.boxes)
+        detections = detections.replace(keypoints=keypoints)
+    return detections
+
+
+def select_detections(
+    proposals: Proposals,
+    logits: Float[Array, "p l"],
+    deltas: Float[Array, "p k 4"],
+    image_size: Int[Array, "2"],
+    *,
+    config: TestConfig,
+) -> Detections:
+    """The detections of one image: every (proposal, category) pair above the score, suppressed by category.
+
+    A pair beyond the best ``config.candidates`` is not looked at. Suppression goes from the best score down
+    and ends when ``config.detections`` are kept, so the bound matters only if more candidates than it
+    are suppressed before that.
+    """
+    num_proposals, num_classes = deltas.shape[:2]
+    scores = jax.nn.softmax(logits)[:, 1:]
+    scores = jnp.where(proposals.valid[:, None] & (scores > config.score_threshold), scores, -1.0)
+    top_scores, pair = jax.lax.top_k(scores.reshape(-1), min(config.candidates, num_proposals * num_classes))
+    proposal, category = pair // num_classes, pair % num_classes
+    boxes = decode_boxes(deltas[proposal, category], proposals.boxes[proposal], BOX_WEIGHTS)
+    boxes = clip_boxes(boxes, image_size)
+    index, valid = nms(
+        boxes,
+        top_scores,
+        (top_scores > 0) & is_nonempty(boxes),
+        iou_threshold=config.nms_iou,
+        max_outputs=config.detections,
+        classes=category,
+    )
+    return Detections(
+        boxes=jnp.where(valid[:, None], boxes[index], 0.0),
+        scores=jnp.where(valid, top_scores[index], 0.0),
+        labels=jnp.where(valid, category[index] + 1, 0),
+        valid=valid,
+    )
+
+
+def _of_label(mask_logits: Float[Array, "b d m m k"], labels: Int[Array, "b d"]) -> Float[Array, "b d m m"]:
+    index = jnp.maximum(labels - 1, 0)[:, :, None, None, None]
+    return jnp.take_along_axis(mask_logits, index, axis=-1)[..., 0]

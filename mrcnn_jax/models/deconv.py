@@ -1,0 +1,58 @@
+"""Deconvolutions of stride 2, written as products at the input's resolution.
+
+XLA's gradient of a strided transposed convolution runs over an input dilated with zeros: on the CPU the 2x2
+kernel's took 385 ms where the product below takes 5. Kernels are laid out ``[row, column, in, out]`` and oriented
+as torch's ``ConvTranspose2d``: input cell i adds ``x[i] @ kernel[k]`` to output cell ``2 i + k - padding``.
+
+Shapes: N regions, P x P cells, C and D channels in and out.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+from mrcnn_jax.models.convs import he_normal
+
+
+class Deconv2x2(nnx.Module):
+    """A 2x2 deconvolution of stride 2: every cell becomes 2x2 cells that no other cell adds to."""
+
+    def __init__(self, in_channels: int, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.kernel = nnx.Param(he_normal(rngs.params(), (2, 2, in_channels, channels)))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
+        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        cells = jnp.einsum("nhwc,abcd->nhawbd", x, kernel)
+        n, h, a, w, b, d = cells.shape
+        return cells.reshape(n, h * a, w * b, d) + self.bias[...].astype(self.dtype)
+
+
+class Deconv4x4(nnx.Module):
+    """A 4x4 deconvolution of stride 2 and padding 1.
+
+    Output cell 2 i + a reads input cells i - 1 and i if a is 0, and i and i + 1 if a is 1. So each of the 2x2
+    output cells at an input cell is a 3x3 convolution with zeros in one row and one column.
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.kernel = nnx.Param(he_normal(rngs.params(), (4, 4, in_channels, channels)))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
+        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        n, h, w, c = x.shape
+        d = kernel.shape[-1]
+        as_3x3 = jnp.zeros((3, 3, c, 2, 2, d), self.dtype)
+        for a in range(2):
+            for b in range(2):
+                as_3x3 = as_3x3.at[a : a + 2, b : b + 2, :, a, b].set(kernel[3 - a :: -2, 3 - b :: -2])
+        cells = lax.conv_general_dilated(
+            x, as_3x3.reshape(3, 3, c, 4 * d), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        cells = cells.reshape(n, h, w, 2, 2, d).transpose(0, 1, 3, 2, 4, 5)
+        return cells.reshape(n, 2 * h, 2 * w, d) + self.bias[...].astype(self.dtype)

@@ -1,0 +1,41 @@
+"""The feature pyramid network (FPN, arXiv 1612.03144)."""
+
+from functools import partial
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+xavier_uniform = nnx.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """``x`` with every cell repeated twice along height and width."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+class FPN(nnx.Module):
+    """Lateral 1x1 convolutions, a top-down path, and a 3x3 convolution at each level.
+
+    ``p6`` is every second cell of ``p5`` (a max pool of kernel 1 and stride 2); only the RPN reads it.
+    """
+
+    def __init__(
+        self, in_channels: dict[str, int], channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
+        conv = partial(nnx.Conv, kernel_init=xavier_uniform, dtype=dtype, rngs=rngs)
+        self.inner = nnx.List([conv(c, channels, (1, 1)) for c in in_channels.values()])
+        self.layer = nnx.List([conv(channels, channels, (3, 3), padding=1) for _ in in_channels])
+
+    def __call__(self, features: dict[str, Float[Array, "b _ _ _"]]) -> dict[str, Float[Array, "b _ _ _"]]:
+        """Features ``p2`` to ``p6`` from ``c2`` to ``c5``, each half the size of the one before."""
+        laterals = [inner(c) for inner, c in zip(self.inner, features.values(), strict=True)]
+        merged = [laterals[-1]]
+        for lateral in reversed(laterals[:-1]):
+            merged.append(lateral + upsample_nearest(merged[-1]))
+        outputs = [layer(m) for layer, m in zip(self.layer, reversed(merged), strict=True)]
+        pyramid = {f"p{level}": p for level, p in enumerate(outputs, start=2)}
+        return pyramid | {"p6": pyramid["p5"][:, ::2, ::2]}

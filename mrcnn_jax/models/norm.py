@@ -1,0 +1,49 @@
+"""Normalisation layers of the backbone."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+
+class Frozen(nnx.Variable):
+    """A value that comes with the weights and that training never changes."""
+
+
+class FrozenBatchNorm(nnx.Module):
+    """Batch normalisation with fixed statistics and a fixed affine map (paper 3.1, as in Detectron2)."""
+
+    def __init__(self, channels: int, *, epsilon: float, dtype: DTypeLike) -> None:
+        self.scale = Frozen(jnp.ones(channels))
+        self.bias = Frozen(jnp.zeros(channels))
+        self.mean = Frozen(jnp.zeros(channels))
+        self.var = Frozen(jnp.ones(channels))
+        self.epsilon = epsilon
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        scale = self.scale[...] / jnp.sqrt(self.var[...] + self.epsilon)
+        shift = self.bias[...] - self.mean[...] * scale
+        return x * scale.astype(self.dtype) + shift.astype(self.dtype)
+
+
+Norm = FrozenBatchNorm | nnx.BatchNorm | nnx.GroupNorm
+
+
+def make_norm(kind: str, channels: int, *, epsilon: float, dtype: DTypeLike, rngs: nnx.Rngs) -> Norm:
+    """A layer that normalises ``channels`` channels.
+
+    Args:
+        kind: "frozen_batch"; "batch", whose statistics are those of the global batch, over all devices;
+            or "group": 32 groups (arXiv 1803.08494), fewer where a group would have under two channels.
+    """
+    match kind:
+        case "frozen_batch":
+            return FrozenBatchNorm(channels, epsilon=epsilon, dtype=dtype)
+        case "batch":
+            return nnx.BatchNorm(channels, momentum=0.9, epsilon=epsilon, dtype=dtype, rngs=rngs)
+        case "group":
+            groups = min(32, channels // 2)
+            return nnx.GroupNorm(channels, num_groups=groups, epsilon=epsilon, dtype=dtype, rngs=rngs)
+    raise ValueError(f"norm is {kind!r}; it must be 'frozen_batch', 'batch' or 'group'")

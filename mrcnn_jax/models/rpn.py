@@ -1,0 +1,84 @@
+"""The region proposal network (Faster R-CNN 3.1): a head on every level, and proposals from it.
+
+Naming: ``objectness`` are logits, ``deltas`` the encoded offsets from anchors to boxes; A counts the
+anchors of all levels together, level after level, each in the order row, column, ratio.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int
+
+from mrcnn_jax.ops.boxes import clip_boxes, decode_boxes, is_nonempty
+from mrcnn_jax.ops.nms import nms
+from mrcnn_jax.types import Proposals
+
+BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+_normal = nnx.initializers.normal(0.01)
+
+
+class RPNHead(nnx.Module):
+    """A 3x3 convolution, then objectness and box deltas of each anchor by 1x1 convolutions."""
+
+    def __init__(self, channels: int, num_anchors: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        conv = partial(nnx.Conv, kernel_init=_normal, dtype=dtype, rngs=rngs)
+        self.conv = conv(channels, channels, (3, 3), padding=1)
+        self.cls_logits = conv(channels, num_anchors, (1, 1))
+        self.bbox_pred = conv(channels, num_anchors * 4, (1, 1))
+
+    def __call__(
+        self, features: dict[str, Float[Array, "b _ _ c"]]
+    ) -> dict[str, tuple[Float[Array, "b _"], Float[Array, "b _ 4"]]]:
+        """Objectness ``[B A]`` and deltas ``[B A 4]`` of every level, float32."""
+        outputs = {}
+        for level, feature in features.items():
+            x = nnx.relu(self.conv(feature))
+            objectness = self.cls_logits(x).astype(jnp.float32)
+            deltas = self.bbox_pred(x).astype(jnp.float32)
+            outputs[level] = objectness.reshape(len(x), -1), deltas.reshape(len(x), -1, 4)
+        return outputs
+
+
+def propose(
+    outputs: dict[str, tuple[Float[Array, " _"], Float[Array, "_ 4"]]],
+    anchors: dict[str, Float[Array, "_ 4"]],
+    image_size: Int[Array, "2"],
+    *,
+    pre_nms: int,
+    post_nms: int,
+    nms_iou: float,
+) -> Proposals:
+    """The proposals of one image: the best anchors of each level, decoded, clipped and suppressed.
+
+    Args:
+        outputs: objectness and deltas by level, of one image.
+        image_size: height and width before padding; boxes are clipped to it.
+        pre_nms: how many go into suppression, per level.
+        post_nms: how many come out, over all levels (as in Detectron2; boxes suppress others of their level only).
+    """
+    boxes, scores, levels = [], [], []
+    for number, (level, (objectness, deltas)) in enumerate(outputs.items()):
+        top_scores, index = jax.lax.top_k(objectness, min(pre_nms, len(objectness)))
+        decoded = decode_boxes(deltas[index], anchors[level][index], BOX_WEIGHTS)
+        boxes.append(clip_boxes(decoded, image_size))
+        scores.append(top_scores)
+        levels.append(jnp.full(len(index), number, jnp.int32))
+    all_boxes, all_scores = jnp.concatenate(boxes), jnp.concatenate(scores)
+    index, valid = nms(
+        all_boxes,
+        all_scores,
+        is_nonempty(all_boxes) & jnp.isfinite(all_scores),
+        iou_threshold=nms_iou,
+        max_outputs=post_nms,
+        classes=jnp.concatenate(levels),
+    )
+    proposals = Proposals(
+        boxes=jnp.where(valid[:, None], all_boxes[index], 0.0),
+        scores=jnp.where(valid, all_scores[index], -jnp.inf),
+        valid=valid,
+    )
+    return jax.lax.stop_gradient(proposals)

@@ -1,0 +1,85 @@
+"""A model's arrays by name, apart from its structure.
+
+Training, checkpoints and weight conversion all work on plain dicts from a dotted path
+("backbone.layer1.0.conv1.kernel") to an array, in three groups: what is trained, what is frozen, and
+the running statistics of batch norm.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+from flax import nnx
+from jax import Array
+
+from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.models.mask_rcnn import MaskRCNN
+from mrcnn_jax.models.resnet import is_frozen
+
+Arrays = dict[str, Array]
+Path = tuple[str | int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Blueprint:
+    """A model without its arrays; ``build`` gives the model that has them."""
+
+    config: ModelConfig
+    num_classes: int
+    num_keypoints: int
+    graphdef: nnx.GraphDef
+    variables: dict[Path, nnx.Variable]  # shapes and types, no arrays
+
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and type of every array, by name."""
+        return {name_of(p): jax.ShapeDtypeStruct(v.shape, v.dtype) for p, v in self.variables.items()}
+
+    def initialize(self, key: Array) -> Arrays:
+        """Random arrays for every name, drawn as the layers say."""
+        model = MaskRCNN(
+            self.config, num_classes=self.num_classes, num_keypoints=self.num_keypoints, rngs=nnx.Rngs(key)
+        )
+        return arrays_of(model)
+
+    def build(self, arrays: Mapping[str, Array]) -> MaskRCNN:
+        """The model with these arrays, one for every name in ``shapes``; call ``.train()`` on it to train it."""
+        state = [(path, v.replace(arrays[name_of(path)])) for path, v in self.variables.items()]
+        return nnx.merge(self.graphdef, nnx.from_flat_state(state))
+
+    def split(self, arrays: Mapping[str, Array]) -> tuple[Arrays, Arrays, Arrays]:
+        """``arrays`` in three groups: params (trained), frozen, batch_stats."""
+        params: Arrays = {}
+        frozen: Arrays = {}
+        batch_stats: Arrays = {}
+        for path, variable in self.variables.items():
+            if isinstance(variable, nnx.BatchStat):
+                group = batch_stats
+            elif isinstance(variable, nnx.Param) and not self._in_frozen_stage(path):
+                group = params
+            else:
+                group = frozen
+            group[name_of(path)] = arrays[name_of(path)]
+        return params, frozen, batch_stats
+
+    def _in_frozen_stage(self, path: Path) -> bool:
+        return path[0] == "backbone" and is_frozen(path[1:], self.config.backbone_frozen_stages)
+
+
+def make_blueprint(config: ModelConfig, *, num_classes: int, num_keypoints: int = 0) -> Blueprint:
+    """The structure of the model that ``config`` describes; no array is made."""
+    model = nnx.eval_shape(
+        lambda: MaskRCNN(config, num_classes=num_classes, num_keypoints=num_keypoints, rngs=nnx.Rngs(0))
+    )
+    model.eval()
+    graphdef, state = nnx.split(model)
+    return Blueprint(config, num_classes, num_keypoints, graphdef, dict(nnx.to_flat_state(state)))
+
+
+def arrays_of(model: MaskRCNN, kind: type[nnx.Variable] = nnx.Variable) -> Arrays:
+    """The arrays that ``model`` holds now, of one kind of variable, by name."""
+    return {name_of(path): v[...] for path, v in nnx.to_flat_state(nnx.state(model, kind))}
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a path, as in "backbone.layer1.0.conv1.kernel"."""
+    return ".".join(map(str, path))

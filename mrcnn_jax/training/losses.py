@@ -1,0 +1,97 @@
+"""The losses of a batch (paper 3: L = L_cls + L_box + L_mask), normalised over the global batch.
+
+Every function takes the rows of all images together and returns a float32 scalar; what is not sampled, not
+positive or not visible adds exactly nothing.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from mrcnn_jax.models import box_head, rpn
+from mrcnn_jax.ops.boxes import encode_boxes
+from mrcnn_jax.ops.matching import Assignment
+
+
+def smooth_l1(x: Float[Array, "*n"], beta: float) -> Float[Array, "*n"]:
+    """|x|, quadratic below ``beta`` (Fast R-CNN equation 3); L1 if ``beta`` is 0."""
+    x = jnp.abs(x)
+    return x if beta == 0 else jnp.where(x < beta, 0.5 * x**2 / beta, x - 0.5 * beta)
+
+
+def rpn_loss(
+    objectness: Float[Array, "b a"],
+    deltas: Float[Array, "b a 4"],
+    anchors: Float[Array, "a 4"],
+    assignment: Int[Array, "b a"],
+    gt_boxes: Float[Array, "b a 4"],
+    *,
+    samples: int,
+    beta: float,
+) -> dict[str, Float[Array, ""]]:
+    """``rpn_objectness`` and ``rpn_box``, each a sum divided by ``samples`` times the images (as Detectron2)."""
+    positive = assignment == Assignment.POSITIVE
+    sampled = positive | (assignment == Assignment.NEGATIVE)
+    normalizer = samples * len(objectness)
+    cross_entropy = optax.sigmoid_binary_cross_entropy(objectness, positive.astype(jnp.float32))
+    targets = jax.vmap(encode_boxes, (0, None, None))(gt_boxes, anchors, rpn.BOX_WEIGHTS)
+    distance = smooth_l1(_masked(deltas - targets, positive), beta)
+    return {
+        "rpn_objectness": _masked(cross_entropy, sampled).sum() / normalizer,
+        "rpn_box": distance.sum() / normalizer,
+    }
+
+
+def box_loss(
+    logits: Float[Array, "n l"],
+    deltas: Float[Array, "n k 4"],
+    regions: Float[Array, "n 4"],
+    assignment: Int[Array, " n"],
+    labels: Int[Array, " n"],
+    gt_boxes: Float[Array, "n 4"],
+    *,
+    beta: float,
+) -> dict[str, Float[Array, ""]]:
+    """``box_class``, a mean over the sampled regions, and ``box``, a sum divided by their number."""
+    positive = assignment == Assignment.POSITIVE
+    sampled = positive | (assignment == Assignment.NEGATIVE)
+    count = jnp.maximum(sampled.sum(), 1)
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    category = jnp.maximum(labels - 1, 0)
+    of_category = jnp.take_along_axis(deltas, category[:, None, None], axis=1)[:, 0]
+    targets = encode_boxes(gt_boxes, regions, box_head.BOX_WEIGHTS)
+    distance = smooth_l1(_masked(of_category - targets, positive), beta)
+    return {
+        "box_class": _masked(cross_entropy, sampled).sum() / count,
+        "box": distance.sum() / count,
+    }
+
+
+def mask_loss(
+    logits: Float[Array, "n m m k"],
+    labels: Int[Array, " n"],
+    targets: Float[Array, "n m m"],
+    positive: Bool[Array, " n"],
+) -> Float[Array, ""]:
+    """Binary cross-entropy of the true category's mask: its mean over the cells of positive regions."""
+    category = jnp.maximum(labels - 1, 0)[:, None, None, None]
+    of_category = jnp.take_along_axis(logits, category, axis=-1)[..., 0]
+    cross_entropy = optax.sigmoid_binary_cross_entropy(of_category, targets).mean(axis=(1, 2))
+    return _masked(cross_entropy, positive).sum() / jnp.maximum(positive.sum(), 1)
+
+
+def keypoint_loss(
+    logits: Float[Array, "n m m k"], cells: Int[Array, "n k"], visible: Bool[Array, "n k"]
+) -> Float[Array, ""]:
+    """Cross-entropy over the cells of a region: its mean over the visible keypoints (paper 5)."""
+    n, m, _, k = logits.shape
+    over_cells = logits.reshape(n, m * m, k).swapaxes(1, 2)
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(over_cells, cells)
+    return _masked(cross_entropy, visible).sum() / jnp.maximum(visible.sum(), 1)
+
+
+def _masked(x: Array, keep: Array) -> Array:
+    """``x`` where ``keep``, else 0; also for a gradient, which a product would make NaN from infinities."""
+    return jnp.where(keep.reshape(keep.shape + (1,) * (x.ndim - keep.ndim)), x, 0.0)

@@ -1,0 +1,81 @@
+"""The numbers of a run: averaged, printed, written for TensorBoard, and watched for NaN."""
+
+import math
+import time
+
+import jax
+import numpy as np
+from jax import Array
+
+
+class StepLog:
+    """Gathers the metrics of every step on the device, and reads them only when a line is due."""
+
+    def __init__(self, *, total_steps: int, batch_size: int) -> None:
+        self._total_steps = total_steps
+        self._batch_size = batch_size
+        self._pending: list[tuple[int, dict[str, Array]]] = []
+        self._waited = 0.0
+        self._since = time.perf_counter()
+
+    def add(self, step: int, metrics: dict[str, Array], *, waited: float) -> None:
+        """Takes the metrics of a step, and the seconds that it waited for data; nothing is read yet."""
+        self._pending.append((step, metrics))
+        self._waited += waited
+
+    def flush(self) -> tuple[str, dict[str, float]]:
+        """A line for the terminal and the means of the metrics since the last flush, which it waits for.
+
+        Raises:
+            FloatingPointError: a loss is not finite; names the first such step and its losses.
+        """
+        steps = [step for step, _ in self._pending]
+        values = jax.device_get([metrics for _, metrics in self._pending])
+        self._pending = []
+        for step, metrics in zip(steps, values, strict=True):
+            check_finite(step, metrics)
+        means = {name: float(np.mean([metrics[name] for metrics in values])) for name in values[0]}
+        means["learning_rate"] = float(values[-1]["learning_rate"])
+
+        seconds = time.perf_counter() - self._since
+        rate = len(steps) / seconds
+        waiting = self._waited / seconds
+        self._since, self._waited = time.perf_counter(), 0.0
+        losses = {k: v for k, v in means.items() if k not in ("loss", "learning_rate", "gradient_norm")}
+        line = "  ".join(
+            [
+                f"step {steps[-1]:>{len(str(self._total_steps))}}/{self._total_steps}",
+                f"loss {means['loss']:.3f}",
+                "(" + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()) + ")",
+                f"rate {means['learning_rate']:.2g}",
+                f"{rate * self._batch_size:.3g} images/s",
+                f"{waiting:.0%} waiting for data",
+                f"{_clock((self._total_steps - steps[-1]) / rate)} left",
+            ]
+        )
+        means["images_per_second"] = rate * self._batch_size
+        means["waiting_for_data"] = waiting
+        return line, means
+
+    def restart_clock(self) -> None:
+        """Leaves out of the rate what was not training: compilation, evaluation, saving."""
+        self._since, self._waited = time.perf_counter(), 0.0
+
+
+def check_finite(step: int, metrics: dict[str, np.ndarray]) -> None:
+    """Raises FloatingPointError naming ``step`` and the losses that are NaN or infinite."""
+    losses = {name: float(value) for name, value in metrics.items() if name != "learning_rate"}
+    bad = {name: value for name, value in losses.items() if not math.isfinite(value)}
+    if bad:
+        described = ", ".join(f"{name} is {value}" for name, value in bad.items())
+        rest = ", ".join(f"{name} {value:.4g}" for name, value in losses.items() if name not in bad)
+        raise FloatingPointError(
+            f"step {step}: {described} (the others: {rest or 'none'}); "
+            "a lower train.learning_rate, a longer train.warmup_steps or train.clip_norm may help"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

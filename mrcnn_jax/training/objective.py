@@ -1,0 +1,96 @@
+"""The loss of a batch: the stages of the model, each followed by what it should have said."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Key
+
+from mrcnn_jax.config import Config
+from mrcnn_jax.models.mask_rcnn import MaskRCNN
+from mrcnn_jax.ops.keypoints import encode_keypoints
+from mrcnn_jax.ops.masks import crop_box_masks
+from mrcnn_jax.sharding import map_images
+from mrcnn_jax.training.losses import box_loss, keypoint_loss, mask_loss, rpn_loss
+from mrcnn_jax.training.targets import anchor_targets, positive_regions, region_targets
+from mrcnn_jax.types import Batch
+
+
+def compute_losses(
+    model: MaskRCNN, batch: Batch, key: Key[Array, ""], config: Config
+) -> dict[str, Float[Array, ""]]:
+    """The losses by name; what is minimised is their sum (paper 3)."""
+    train, gt = config.train, batch.gt
+    canvas = batch.images.shape[1:3]
+    anchor_keys, region_keys = jax.random.split(key, (2, len(batch.images)))
+
+    features = model.features(batch.images, batch.image_sizes)
+    rpn_outputs = model.rpn(features)
+    objectness, deltas = (jnp.concatenate(parts, axis=1) for parts in zip(*rpn_outputs.values(), strict=True))
+    anchors = jnp.concatenate(list(model.anchors(canvas).values()))
+    of_anchors = map_images(
+        lambda key, gt: anchor_targets(key, jnp.concatenate(list(model.anchors(canvas).values())), gt, train),
+        anchor_keys,
+        gt,
+    )
+    losses = rpn_loss(
+        objectness,
+        deltas,
+        anchors,
+        of_anchors.assignment,
+        of_anchors.boxes,
+        samples=train.rpn_samples,
+        beta=train.rpn_beta,
+    )
+
+    proposals = model.propose(
+        rpn_outputs,
+        batch.image_sizes,
+        canvas,
+        pre_nms=train.rpn_pre_nms,
+        post_nms=train.rpn_post_nms,
+        nms_iou=train.rpn_nms_iou,
+    )
+    regions = map_images(
+        lambda *of_image: region_targets(*of_image, config=train), region_keys, proposals, gt
+    )
+    logits, deltas = model.box_outputs(features, regions.boxes)
+    losses |= box_loss(
+        _rows(logits),
+        _rows(deltas),
+        _rows(regions.boxes),
+        _rows(regions.assignment),
+        _rows(regions.labels),
+        _rows(_of_regions(gt.boxes, regions.gt_index)),
+        beta=train.box_beta,
+    )
+
+    regions, positive = jax.vmap(lambda targets: positive_regions(targets, train))(regions)
+    if model.mask_head is not None:
+        mask_logits = _rows(model.mask_logits(features, regions.boxes))
+        targets = crop_box_masks(
+            _rows(_of_regions(gt.masks, regions.gt_index)),
+            _rows(_of_regions(gt.boxes, regions.gt_index)),
+            _rows(regions.boxes),
+            size=mask_logits.shape[1],
+        )
+        targets = (targets >= 0.5).astype(jnp.float32)
+        losses["mask"] = mask_loss(mask_logits, _rows(regions.labels), targets, _rows(positive))
+    if model.keypoint_head is not None:
+        keypoint_logits = _rows(model.keypoint_logits(features, regions.boxes))
+        cells, visible = encode_keypoints(
+            _rows(_of_regions(gt.keypoints, regions.gt_index)),
+            _rows(regions.boxes),
+            size=keypoint_logits.shape[1],
+        )
+        losses["keypoint"] = keypoint_loss(keypoint_logits, cells, visible & _rows(positive)[:, None])
+    return losses
+
+
+def _of_regions(rows: Array, gt_index: Array) -> Array:
+    """The ground truth of each region's object: ``rows [B G ...]`` taken by ``gt_index [B R]``."""
+    return jax.vmap(lambda r, i: r[i])(rows, gt_index)
+
+
+def _rows(x: Array) -> Array:
+    """``[B R ...]`` as ``[B*R ...]``."""
+    return x.reshape(-1, *x.shape[2:])

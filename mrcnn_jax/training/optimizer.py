@@ -1,0 +1,48 @@
+"""SGD with momentum, and its learning rate by step."""
+
+from collections.abc import Iterable
+
+import jax.numpy as jnp
+import optax
+
+from mrcnn_jax.config import TrainConfig
+
+
+def make_schedule(config: TrainConfig) -> optax.Schedule:
+    """The learning rate at a step: linear warm-up, times step decay or a cosine to zero.
+
+    The decay counts from step 0 and the warm-up scales it (as in Detectron2), so the two may overlap.
+    """
+    match config.schedule:
+        case "step":
+            boundaries = {step: config.decay_factor for step in config.decay_steps}
+            decay = optax.piecewise_constant_schedule(config.learning_rate, boundaries)
+        case "cosine":
+            decay = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+        case _:
+            raise ValueError(f"train.schedule is {config.schedule!r}; it must be 'step' or 'cosine'")
+
+    def schedule(step: optax.ScalarOrSchedule) -> jnp.ndarray:
+        done = jnp.minimum(step / max(config.warmup_steps, 1), 1.0) if config.warmup_steps else 1.0
+        return decay(step) * (config.warmup_factor * (1.0 - done) + done)
+
+    return schedule
+
+
+def make_optimizer(config: TrainConfig, names: Iterable[str]) -> optax.GradientTransformation:
+    """SGD as torch defines it: decay joins the gradient, then momentum, then the learning rate.
+
+    Args:
+        names: of the trained parameters; a normalisation layer is one that has a ``scale``.
+    """
+    names = set(names)
+    is_norm = {name: f"{name.rpartition('.')[0]}.scale" in names for name in names}
+    is_other = {name: not norm for name, norm in is_norm.items()}
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    return optax.chain(
+        clip,
+        optax.add_decayed_weights(config.weight_decay, is_other),
+        optax.add_decayed_weights(config.weight_decay_norm, is_norm),
+        optax.trace(config.momentum),
+        optax.scale_by_learning_rate(make_schedule(config)),
+    )

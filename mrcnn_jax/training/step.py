@@ -1,0 +1,104 @@
+"""One training step, a pure function of state and batch."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx, struct
+from jax import Array
+from jax.sharding import Mesh
+
+from mrcnn_jax.config import Config
+from mrcnn_jax.models.variables import Arrays, Blueprint, arrays_of
+from mrcnn_jax.sharding import batch_sharding, replicated
+from mrcnn_jax.training.objective import compute_losses
+from mrcnn_jax.training.optimizer import make_optimizer, make_schedule
+from mrcnn_jax.types import Batch
+
+Metrics = dict[str, Array]
+
+
+@struct.dataclass
+class TrainState:
+    """All that a step changes, and the frozen arrays that it reads."""
+
+    step: Array  # int32: steps taken
+    params: Arrays
+    frozen: Arrays
+    batch_stats: Arrays
+    opt_state: optax.OptState
+    key: Array  # of the run; a step's own key is folded from it
+
+    def weights(self) -> Arrays:
+        """Every array of the model, by name."""
+        return self.params | self.frozen | self.batch_stats
+
+
+def make_state(blueprint: Blueprint, weights: Arrays, key: Array, config: Config) -> TrainState:
+    """The state before the first step."""
+    params, frozen, batch_stats = blueprint.split(weights)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        frozen=frozen,
+        batch_stats=batch_stats,
+        opt_state=make_optimizer(config.train, params).init(params),
+        key=key,
+    )
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, blueprint: Blueprint, config: Config
+) -> tuple[TrainState, Metrics]:
+    """The state after one step of SGD on ``batch``, and the losses, gradient norm and learning rate of it."""
+    key = jax.random.fold_in(state.key, state.step)
+
+    def loss_of(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
+        model = blueprint.build(params | state.frozen | state.batch_stats)
+        model.train()
+        losses = compute_losses(model, batch, key, config)
+        return sum(losses.values(), jnp.zeros(())), (losses, arrays_of(model, nnx.BatchStat))
+
+    (loss, (losses, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    optimizer = make_optimizer(config.train, state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    metrics = losses | {
+        "loss": loss,
+        "gradient_norm": optax.tree.norm(gradients),
+        "learning_rate": make_schedule(config.train)(state.step),
+    }
+    new_state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    return new_state, metrics
+
+
+def compile_step(
+    blueprint: Blueprint, config: Config, mesh: Mesh
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """``train_step`` jitted for ``mesh``: the state on every device and donated, the batch split.
+
+    Raises:
+        ValueError: the batch cannot be split evenly over the devices.
+    """
+    if config.train.batch_size % mesh.size:
+        raise ValueError(
+            f"train.batch_size ({config.train.batch_size}) must be divisible by "
+            f"the number of devices ({mesh.size})"
+        )
+    step = jax.jit(
+        lambda state, batch: train_step(state, batch, blueprint=blueprint, config=config),
+        in_shardings=(replicated(mesh), batch_sharding(mesh)),
+        out_shardings=(replicated(mesh), replicated(mesh)),
+        donate_argnums=0,
+    )
+
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        with jax.set_mesh(mesh):
+            return step(state, batch)
+
+    return run
