@@ -1,0 +1,103 @@
+"""Arithmetic of boxes: areas, overlaps, and the regression targets of boxes against anchors.
+
+Shapes: N, M boxes. All results are float32, whatever the inputs are.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Shaped
+
+# A predicted width or height is at most this factor of its anchor's: from a 16 px anchor to a 1000 px box
+# (D2).
+MAX_LOG_SCALE = math.log(1000.0 / 16.0)
+
+# Sides below this, in pixels, count as this much in the denominators and logarithms of encoding.
+MIN_SIDE = 1e-6
+
+
+def area(boxes: Shaped[Array, "*n 4"]) -> Float[Array, "*n"]:
+    """Areas in square pixels; 0 for boxes whose corners are in the wrong order."""
+    boxes = boxes.astype(jnp.float32)
+    sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def pairwise_intersection(
+    boxes_a: Shaped[Array, "n 4"], boxes_b: Shaped[Array, "m 4"]
+) -> Float[Array, "n m"]:
+    """Areas shared by each box of ``boxes_a`` and each of ``boxes_b``, in square pixels."""
+    a = boxes_a.astype(jnp.float32)[:, None]
+    b = boxes_b.astype(jnp.float32)[None]
+    low, high = jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])  # [N M 2]
+    sides = jnp.maximum(high - low, 0.0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def pairwise_iou(boxes_a: Shaped[Array, "n 4"], boxes_b: Shaped[Array, "m 4"]) -> Float[Array, "n m"]:
+    """Intersection over union of each box of ``boxes_a`` with each of ``boxes_b``, 0 to 1.
+
+    A box without area overlaps nothing: its IoU is 0, also with itself.
+    """
+    intersection = pairwise_intersection(boxes_a, boxes_b)
+    union = area(boxes_a)[:, None] + area(boxes_b)[None] - intersection  # [N 1] + [1 M]
+    return jnp.where(intersection > 0, intersection / jnp.where(union > 0, union, 1.0), 0.0)
+
+
+def pairwise_ioa(boxes: Shaped[Array, "n 4"], regions: Shaped[Array, "m 4"]) -> Float[Array, "n m"]:
+    """Share of each box's own area that lies inside each region, 0 to 1; 0 for a box without area.
+
+    This is COCO's overlap with a crowd: a small box inside a large region counts fully.
+    """
+    intersection = pairwise_intersection(boxes, regions)
+    own = area(boxes)[:, None]
+    return jnp.where(intersection > 0, intersection / jnp.where(own > 0, own, 1.0), 0.0)
+
+
+def encode_boxes(
+    boxes: Shaped[Array, "*n 4"], anchors: Shaped[Array, "*n 4"], weights: tuple[float, float, float, float]
+) -> Float[Array, "*n 4"]:
+    """Deltas ``dx dy dw dh`` that take each anchor to its box, each times its weight.
+
+    Offsets of the centre in anchor sides and logarithms of the ratio of sides (R-CNN; Faster 3.1.2, equation
+    2). Sides below 1e-6 pixels count as 1e-6, so that degenerate ground truth gives finite deltas.
+    """
+    centre, side = _centre_and_side(boxes)
+    anchor_centre, anchor_side = _centre_and_side(anchors)
+    anchor_side = jnp.maximum(anchor_side, MIN_SIDE)
+    shift = (centre - anchor_centre) / anchor_side
+    log_scale = jnp.log(jnp.maximum(side, MIN_SIDE) / anchor_side)
+    return jnp.concatenate([shift, log_scale], axis=-1) * jnp.asarray(weights, jnp.float32)
+
+
+def decode_boxes(
+    deltas: Shaped[Array, "*n 4"], anchors: Shaped[Array, "*n 4"], weights: tuple[float, float, float, float]
+) -> Float[Array, "*n 4"]:
+    """Boxes reached from ``anchors`` by weighted ``deltas``: the inverse of :func:`encode_boxes`.
+
+    ``dw`` and ``dh`` are clipped at log(1000/16), as in D2 and torchvision, so that no box overflows.
+    """
+    centre, side = _centre_and_side(anchors)
+    deltas = deltas.astype(jnp.float32) / jnp.asarray(weights, jnp.float32)
+    centre = centre + deltas[..., :2] * side
+    half = 0.5 * side * jnp.exp(jnp.minimum(deltas[..., 2:], MAX_LOG_SCALE))
+    return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
+def clip_boxes(boxes: Shaped[Array, "*n 4"], image_size: Shaped[Array, "2"]) -> Float[Array, "*n 4"]:
+    """Boxes with their corners moved into an image of ``image_size`` (height, width)."""
+    height, width = image_size.astype(jnp.float32)
+    limit = jnp.stack([width, height, width, height])
+    return jnp.clip(boxes.astype(jnp.float32), 0.0, limit)
+
+
+def is_nonempty(boxes: Shaped[Array, "*n 4"]) -> Bool[Array, "*n"]:
+    """Whether a box has both a width and a height above 0; False where a coordinate is NaN."""
+    return jnp.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+
+
+def _centre_and_side(boxes: Shaped[Array, "*n 4"]) -> tuple[Float[Array, "*n 2"], Float[Array, "*n 2"]]:
+    boxes = boxes.astype(jnp.float32)
+    side = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + 0.5 * side, side

@@ -1,0 +1,66 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mrcnn_jax.ops import masks as masks_module
+
+crop_box_masks = jax.jit(masks_module.crop_box_masks, static_argnames="size")
+
+
+def crop(mask, mask_box, roi, size):
+    arrays = (jnp.asarray([a]) for a in (mask, mask_box, roi))
+    return np.asarray(crop_box_masks(*arrays, size=size))[0]
+
+
+def test_by_hand():
+    # A 2 x 2 mask over a 4 x 4 box: centres of its cells at 1 and 3 pixels.
+    mask = [[0, 1], [0, 1]]
+    # Cells of 1 pixel: centres at .5 (before the first: its value), 1.5 and 2.5 (between), 3.5 (after the
+    # last).
+    box = [0.0, 0, 4, 4]
+    np.testing.assert_allclose(crop(mask, box, box, 4), [[0, 0.25, 0.75, 1]] * 4, atol=1e-6)
+    # One cell of 2 pixels inside the box, three beyond its right edge.
+    expected = [[1, 0, 0, 0]] * 2 + [[0, 0, 0, 0]] * 2
+    np.testing.assert_allclose(crop(mask, box, [2.0, 0, 10, 8], 4), expected, atol=1e-6)
+
+
+def test_own_box_gives_the_mask_itself():
+    mask = np.random.default_rng(0).integers(0, 2, (7, 7)).astype(np.uint8)
+    box = [3.25, 10.5, 40.75, 19.0]
+    np.testing.assert_allclose(crop(mask, box, box, 7), mask, atol=1e-5)
+
+
+def test_rows_run_down_and_columns_to_the_right():
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:2, 5:] = 1  # the upper right
+    cropped = crop(mask, [0.0, 0, 80, 40], [40.0, 0, 80, 20], 4)
+    np.testing.assert_array_equal(cropped >= 0.5, [[False, True, True, True]] * 2 + [[False] * 4] * 2)
+
+
+def test_a_disc_stays_a_disc_under_any_region():
+    y, x = np.mgrid[:112, :112] + 0.5
+    disc = ((x - 56) ** 2 + (y - 56) ** 2 <= 56**2).astype(np.uint8)  # centre (50, 50), radius 30
+    roi = np.array([35.0, 10, 95, 70])
+    cropped = crop(disc, [20.0, 20, 80, 80], roi, 28)
+    cy, cx = ((np.mgrid[:28, :28] + 0.5) / 28 * 60) + roi[[1, 0]][:, None, None]
+    distance = np.hypot(cx - 50, cy - 50)
+    clear = np.abs(distance - 30) > 0.8  # pixels; a cell of the grid is 0.54
+    np.testing.assert_array_equal((cropped >= 0.5)[clear], (distance <= 30)[clear])
+
+
+def test_degenerate_boxes_are_finite():
+    masks = jnp.ones((3, 4, 4), jnp.uint8)
+    boxes = jnp.array([[0.0, 0, 4, 4], [2, 2, 2, 2], [4, 4, 0, 0]])
+    rois = jnp.array([[1.0, 1, 1, 1], [0, 0, 4, 4], [0, 0, 4, 4]])
+    cropped = np.asarray(crop_box_masks(masks, boxes, rois, size=3))
+    np.testing.assert_array_equal(cropped, [np.ones((3, 3)), np.zeros((3, 3)), np.zeros((3, 3))])
+
+
+def test_batch_equals_its_images():
+    rng = np.random.default_rng(0)
+    masks = jnp.asarray(rng.integers(0, 2, (2, 3, 6, 6)), jnp.uint8)
+    corners = np.sort(rng.uniform(0, 30, (2, 2, 3, 2, 2)), axis=-2)
+    boxes, rois = jnp.asarray(corners.reshape(2, 2, 3, 4), jnp.float32)
+    mapped = jax.vmap(lambda *a: crop_box_masks(*a, size=5))(masks, boxes, rois)
+    for i in range(2):
+        np.testing.assert_allclose(mapped[i], crop_box_masks(masks[i], boxes[i], rois[i], size=5), atol=1e-6)
