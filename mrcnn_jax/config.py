@@ -117,7 +117,7 @@ class TrainConfig:
     log_every: int = 20  # steps
     checkpoint_every: int = 5000
     keep_checkpoints: int = 3  # the latest; the best of those evaluated is kept besides
-    eval_every: int = 0  # steps; 0: only after the last step
+    eval_every: int = 0  # steps between evaluations on the validation set; 0: none
     eval_images: int = 0  # of the validation set, from its start; 0: all
 
 

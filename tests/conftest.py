@@ -1,0 +1,140 @@
+"""Settings of the test process, made before anything imports JAX, and the fixtures that many tests use."""
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+xla_flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+if version("jaxlib").startswith("0.10."):  # as other versions abort at flags that they do not know
+    # Eight devices on two cores keep each other waiting for longer than XLA has patience.
+    xla_flags.append("--xla_cpu_collective_call_terminate_timeout_seconds=600")
+    # As in the scripts: see setup_jax in mrcnn_jax/command_line.py.
+    xla_flags.append("--xla_cpu_experimental_ynn_fusion_type=")
+os.environ["XLA_FLAGS"] = " ".join(xla_flags)
+
+# Every call of a function with array annotations is checked. Not in types.py: JAX rebuilds those pytrees with
+# leaves that are no arrays.
+install_import_hook(
+    [f"mrcnn_jax.{package}" for package in ("ops", "models", "training", "inference")], "beartype.beartype"
+)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The directory of data and weights beside the repository; the test is skipped where it is absent."""
+    path = Path(__file__).parents[2] / "shared"
+    if not path.is_dir():
+        pytest.skip(f"needs the data of {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A whole Mask R-CNN with keypoints that compiles in seconds; images of 64x64 pixels."""
+    from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
+
+    return Config(
+        model=ModelConfig(
+            backbone_depth=18,
+            backbone_width=8,
+            backbone_norm="batch",
+            backbone_frozen_stages=1,
+            fpn_channels=16,
+            anchor_sizes=(8.0, 16.0, 32.0, 64.0, 128.0),
+            roi_canonical_size=32.0,
+            box_channels=16,
+            mask_convs=1,
+            mask_channels=8,
+            keypoint=True,
+            keypoint_convs=1,
+            keypoint_channels=8,
+        ),
+        data=DataConfig(
+            train_images="train",
+            train_annotations="annotations/instances_train.json",
+            val_images="val",
+            val_annotations="annotations/instances_val.json",
+            train_short_sides=(64,),
+            test_short_side=64,
+            long_side=64,
+            canvases=((64, 64),),
+            max_objects=4,
+            mask_grid=28,
+        ),
+        train=TrainConfig(
+            steps=4,
+            batch_size=8,
+            warmup_steps=2,
+            decay_steps=(3,),
+            rpn_samples=16,
+            rpn_pre_nms=32,
+            rpn_post_nms=16,
+            roi_samples=16,
+            log_every=2,
+            checkpoint_every=2,
+        ),
+        test=TestConfig(rpn_pre_nms=32, rpn_post_nms=16, candidates=64, detections=8),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_blueprint(tiny_config):
+    """The tiny model's structure, with 3 categories and 5 keypoints."""
+    from mrcnn_jax.models.variables import make_blueprint
+
+    return make_blueprint(tiny_config.model, num_classes=3, num_keypoints=5)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_blueprint):
+    """Random arrays of the tiny model."""
+    import jax
+
+    return tiny_blueprint.initialize(jax.random.key(0))
+
+
+@pytest.fixture(scope="session")
+def tiny_batch():
+    """Eight images of noise, with three objects each and a fourth, invalid, row."""
+    import numpy as np
+
+    from mrcnn_jax.types import Batch, GroundTruth
+
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 30, (8, 4, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(8, 34, (8, 4, 2))], axis=-1)
+    keypoints = rng.uniform(corner[:, :, None], boxes[:, :, None, 2:], (8, 4, 5, 2))
+    visibility = rng.integers(0, 3, (8, 4, 5, 1))
+    return Batch(
+        images=rng.integers(0, 256, (8, 64, 64, 3), dtype=np.uint8),
+        image_sizes=np.full((8, 2), 64, np.int32),
+        ids=None,
+        gt=GroundTruth(
+            boxes=boxes.astype(np.float32),
+            labels=rng.integers(1, 4, (8, 4), dtype=np.int32),
+            crowd=np.zeros((8, 4), bool),
+            valid=np.tile([True, True, True, False], (8, 1)),
+            masks=rng.integers(0, 2, (8, 4, 28, 28), dtype=np.uint8),
+            keypoints=np.concatenate([keypoints, visibility], axis=-1).astype(np.float32),
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def torchvision_backbone():
+    """The script of that fixture, for its ``seeded`` weights, and the arrays that it wrote."""
+    import importlib.util
+
+    import numpy as np
+
+    path = Path(__file__).parent / "fixtures" / "torchvision_backbone.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    with np.load(path.with_suffix(".npz")) as archive:
+        return script, dict(archive)

@@ -1,0 +1,198 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mrcnn_jax import command_line
+
+SCRIPT = '''"""Trains nothing.
+
+Usage: script.py --config=FILE
+"""
+
+import sys
+
+from absl import flags
+
+from mrcnn_jax import command_line
+from mrcnn_jax.config import Config
+
+_config = command_line.{define}()
+_workdir = flags.DEFINE_string("workdir", None, "the directory of the run", required=True)
+
+
+def main(arguments):
+    config = _config({saved})
+    print(arguments, config.train.steps, config.model.mask, config.data.canvases, config.model.anchor_sizes)
+    if _workdir.value == "missing":
+        open("missing/file")
+    if _workdir.value == "interrupted":
+        raise KeyboardInterrupt
+    return 3 if _workdir.value == "three" else None
+
+
+command_line.run(main, positional={positional!r})
+'''
+
+CONFIG = """
+from mrcnn_jax.config import Config
+
+def get_config():
+    config = Config()
+    config.train.steps = 7
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("scripts")
+    (path / "train.py").write_text(SCRIPT.format(define="define_config", saved="", positional=""))
+    (path / "predict.py").write_text(
+        SCRIPT.format(define="define_overrides", saved="Config()", positional="the images")
+    )
+    (path / "config.py").write_text(CONFIG)
+    (path / "no_config.py").write_text("def get_config():\n    return 3\n")
+    return path
+
+
+def start(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join([str(Path(command_line.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_fields_are_overridden_by_type(directory):
+    done = start(
+        directory,
+        *(
+            "train.py",
+            "--config=config.py",
+            "--workdir=run",
+            "--config.train.steps=9",
+            "--noconfig.model.mask",
+        ),
+        *("--config.data.canvases=((64, 96),)", "--config.model.anchor_sizes=8,16,32,64,128"),
+    )
+    assert done.stderr == ""
+    assert done.stdout == "[] 9 False ((64, 96),) (8.0, 16.0, 32.0, 64.0, 128.0)\n"
+    assert done.returncode == 0
+
+
+def test_overrides_of_a_given_config_and_positional_arguments(directory):
+    done = start(directory, "predict.py", "--workdir=three", "--config.train.steps=5", "a.png", "b.png")
+    assert done.stdout.startswith("['a.png', 'b.png'] 5 True")
+    assert done.stderr == ""
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.train.stepz=3"], "unknown field config.train.stepz; nearest: steps"),
+        (["--config.train.steps=three"], "flag --config.train.steps=three: invalid literal for int()"),
+        (["--config.train.steps=0"], "train.steps is 0; must be positive"),
+        (
+            ["--config.data.canvases=(64,)"],
+            "data.canvases is (64,); must be of type tuple[tuple[int, int], ...]",
+        ),
+        (["--config=none.py"], "--config=none.py: there is no such file"),
+        (["--config=no_config.py"], "no_config.py: get_config() returned int; must be a Config"),
+        (["--workdir=missing"], "missing/file: No such file or directory"),
+        (["--worddir=run"], "Unknown command line flag 'worddir'. Did you mean: workdir ?"),
+        (["steps=3"], "unexpected argument 'steps=3'; settings are given as --name=value"),
+    ],
+)
+def test_an_error_is_one_line(directory, arguments, message):
+    done = start(directory, "train.py", "--config=config.py", "--workdir=run", *arguments)
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 1
+
+
+def test_a_flag_that_is_missing(directory):
+    done = start(directory, "train.py", "--workdir=run")
+    assert done.stderr == "error: --config is missing; see --help\n"
+    assert done.returncode == 1
+
+
+def test_debug_shows_the_traceback(directory):
+    done = start(directory, "train.py", "--config=config.py", "--workdir=missing", "--debug")
+    assert "Traceback" in done.stderr
+    assert "FileNotFoundError" in done.stderr
+    assert done.returncode == 1
+
+
+def test_an_interrupt_is_quiet(directory):
+    done = start(directory, "train.py", "--config=config.py", "--workdir=interrupted")
+    assert done.stderr == ""
+    assert done.returncode == 130
+
+
+def test_help_lists_the_script_and_its_flags(directory):
+    done = start(directory, "predict.py", "--help")
+    for text in (
+        "Trains nothing.",
+        "Arguments: the images",
+        "--workdir: the directory of the run",
+        "--[no]debug",
+    ):
+        assert text in done.stdout
+    assert "pixel_mean" not in done.stdout
+    assert done.returncode == 0
+
+
+def test_all_unknown_fields_are_reported_at_once():
+    with pytest.raises(ValueError) as error:
+        command_line._check_config_flags(
+            ["x.py", "--config.train.stepz=1", "-noconfig.modal.mask", "--config.data"]
+        )
+    lines = str(error.value).splitlines()
+    assert lines[0] == "unknown field config.train.stepz; nearest: steps"
+    assert lines[1] == "unknown field config.modal.mask; nearest: model.mask"
+    assert lines[2].startswith("config.data is not a field; it has root, train_images, ")
+
+
+class TestSetupJax:
+    PROGRAM = (
+        "import os\n"
+        "from mrcnn_jax import command_line\n"
+        "command_line.setup_jax()\n"
+        "import jax, jax.numpy as jnp\n"
+        "print(os.environ.get('XLA_FLAGS'), jax.config.jax_compilation_cache_dir, jnp.ones(2).sum())\n"
+    )
+
+    def test_sets_the_flag_and_the_cache_of_the_user(self, directory, monkeypatch):
+        monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+        monkeypatch.setenv("HOME", str(directory))
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        done = start(directory, "-c", self.PROGRAM)
+        cache = directory / ".cache" / "mrcnn_jax" / "xla" / command_line._machine_type()
+        assert done.stderr == ""
+        assert done.stdout == (
+            f"--xla_force_host_platform_device_count=2 --xla_cpu_experimental_ynn_fusion_type= {cache} 2.0\n"
+        )
+
+    def test_what_the_user_has_set_stands(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=invalid")
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+        command_line.setup_jax()
+        assert os.environ["XLA_FLAGS"] == "--xla_cpu_experimental_ynn_fusion_type=invalid"
+        assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path)
+
+    @pytest.mark.parametrize(("version", "platforms"), [("0.11.0", "cpu"), ("0.10.2", "cuda,cpu")])
+    def test_no_flag_for_what_was_not_tried(self, monkeypatch, tmp_path, version, platforms):
+        monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+        monkeypatch.setattr("importlib.metadata.version", lambda package: version)
+        command_line.setup_jax()
+        assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x"

@@ -1,0 +1,152 @@
+"""The floors of the house (CONTRIBUTING.md): imports go down, never up and never in a circle."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A module or package and its floor. The first entry that a name starts with holds.
+FLOORS = {
+    "mrcnn_jax.types": 0,
+    "mrcnn_jax.config": 0,
+    "mrcnn_jax.config_io": 0,
+    "mrcnn_jax.images": 1,
+    "mrcnn_jax.sharding": 1,
+    "mrcnn_jax.checkpoint": 1,
+    "mrcnn_jax.ops": 1,
+    "mrcnn_jax.data": 1,
+    "mrcnn_jax.models": 2,
+    "mrcnn_jax.inference": 3,
+    "mrcnn_jax.weights": 3,
+    "mrcnn_jax.evaluation": 4,
+    "mrcnn_jax.training": 5,
+    "mrcnn_jax.command_line": 6,
+    "mrcnn_jax": 6,
+    "scripts": 6,
+    "configs": 6,
+}
+
+# What a part must not know although it lies on a lower floor, or on its own.
+UNKNOWN = [
+    ("mrcnn_jax.ops", "mrcnn_jax.config"),
+    ("mrcnn_jax.ops", "mrcnn_jax.data"),
+    ("mrcnn_jax.models", "mrcnn_jax.data"),
+    ("mrcnn_jax.inference", "mrcnn_jax.data"),
+]
+
+# Libraries, and the only parts that may import them.
+LIBRARIES = {
+    "tensorflow": ("mrcnn_jax.data.pipeline",),
+    "orbax": ("mrcnn_jax.checkpoint",),
+    "pycocotools": ("mrcnn_jax.data", "mrcnn_jax.evaluation"),
+    "torch": (),
+    "torchvision": (),
+}
+
+
+def is_in(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
+
+
+def floor(module: str) -> int:
+    floors = [floor for part, floor in FLOORS.items() if is_in(module, part)]
+    return floors[0] if floors else 0
+
+
+def imported(source: str, modules: set[str]) -> set[str]:
+    """The modules that a source imports: of ``from a import b``, a.b where ``modules`` has it, else a."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"line {node.lineno}: a relative import hides the floor"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                names.add(inner if inner in modules else node.module)
+    return names
+
+
+def broken_rules(imports: dict[str, set[str]]) -> list[str]:
+    """What is wrong in the imports of each module, in words."""
+    broken = []
+    for module, names in imports.items():
+        for name in sorted(names & set(imports)):
+            if floor(name) > floor(module):
+                broken.append(f"{module} (floor {floor(module)}) imports {name} (floor {floor(name)})")
+            if any(is_in(module, part) and is_in(name, other) for part, other in UNKNOWN):
+                broken.append(f"{module} must know nothing of {name}")
+        for library, allowed in LIBRARIES.items():
+            if any(is_in(name, library) for name in names) and not any(
+                is_in(module, part) for part in allowed
+            ):
+                broken.append(f"{module} imports {library}")
+    return broken + [" imports ".join(circle) for circle in circles(imports)]
+
+
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    found, finished = [], set()
+
+    def visit(module: str, path: list[str]) -> None:
+        if module in path:
+            found.append([*path[path.index(module) :], module])
+        elif module not in finished:
+            for name in sorted(imports[module] & set(imports)):
+                visit(name, [*path, module])
+            finished.add(module)
+
+    for module in imports:
+        visit(module, [])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("imports", "broken"),
+    [
+        (
+            {"mrcnn_jax.ops.boxes": {"mrcnn_jax.models.fpn"}, "mrcnn_jax.models.fpn": set()},
+            ["mrcnn_jax.ops.boxes (floor 1) imports mrcnn_jax.models.fpn (floor 2)"],
+        ),
+        (
+            {"mrcnn_jax.ops.boxes": {"mrcnn_jax.config"}, "mrcnn_jax.config": set()},
+            ["mrcnn_jax.ops.boxes must know nothing of mrcnn_jax.config"],
+        ),
+        (
+            {"mrcnn_jax.ops.nms": {"mrcnn_jax.ops.boxes"}, "mrcnn_jax.ops.boxes": {"mrcnn_jax.ops.nms"}},
+            ["mrcnn_jax.ops.nms imports mrcnn_jax.ops.boxes imports mrcnn_jax.ops.nms"],
+        ),
+        (
+            {"mrcnn_jax.data.coco": {"tensorflow.data", "pycocotools"}},
+            ["mrcnn_jax.data.coco imports tensorflow"],
+        ),
+        ({"scripts.train": {"torch"}}, ["scripts.train imports torch"]),
+        ({"mrcnn_jax.data.pipeline": {"tensorflow"}, "mrcnn_jax.checkpoint": {"orbax.checkpoint"}}, []),
+        ({"mrcnn_jax.ops.nms": {"mrcnn_jax.ops.boxes"}, "mrcnn_jax.ops.boxes": {"jax.numpy"}}, []),
+    ],
+)
+def test_the_rules_find_what_breaks_them(imports, broken):
+    assert broken_rules(imports) == broken
+
+
+def test_imported_finds_modules_behind_names_and_inside_functions():
+    source = """
+import jax.numpy as jnp
+from mrcnn_jax.ops import boxes
+from mrcnn_jax.ops.nms import nms
+def f():
+    from torch import nn
+"""
+    modules = {"mrcnn_jax.ops", "mrcnn_jax.ops.boxes", "mrcnn_jax.ops.nms"}
+    assert imported(source, modules) == {"jax.numpy", "mrcnn_jax.ops.boxes", "mrcnn_jax.ops.nms", "torch"}
+
+
+def test_imports_go_down():
+    paths = [path for part in ("mrcnn_jax", "scripts", "configs") for path in (ROOT / part).rglob("*.py")]
+    sources = {}
+    for path in paths:
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        sources[module] = path.read_text(encoding="utf-8")
+    assert len(sources) > 10
+    assert broken_rules({module: imported(source, set(sources)) for module, source in sources.items()}) == []
