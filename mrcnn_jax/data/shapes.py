@@ -1,0 +1,168 @@
+"""The embedded data set: drawn pictures in COCO's format, the same files for the same seed."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mrcnn_jax.data import shapes_scene
+from mrcnn_jax.data.rle import encode_rle
+from mrcnn_jax.data.shapes_scene import SceneObject
+
+MARKER = "shapes.json"  # in a folder that make_shapes wrote: its settings
+_VERSION = 1  # of the pictures; raise it when the same settings give others
+# The tolerance of OKS per keypoint: between that of COCO's wrists (.062) and hips (.107).
+_SIGMA = 0.08
+
+
+def make_shapes(
+    output: str | Path,
+    *,
+    train: int,
+    val: int,
+    image_size: int,
+    seed: int,
+    progress: Callable[[int], Any] = lambda done: None,
+) -> bool:
+    """True if the data set was written to ``output``; False if the folder holds the same one already.
+
+    Writes ``train/`` and ``val/`` with JPEG images, ``annotations/instances_{train,val}.json`` and the marker
+    ``shapes.json``, all or nothing. Picture ``i`` of a split depends on ``seed``, ``image_size`` and ``i``
+    alone.
+
+    Args:
+        output: Folder to make.
+        train: Number of training images.
+        val: Number of validation images.
+        image_size: Height and width, in pixels, at least 32.
+        seed: Of all random numbers, at least 0.
+        progress: Called with the number of images done after each.
+
+    Raises:
+        ValueError: if ``output`` exists and is neither empty nor such a data set of the same settings.
+    """
+    output = Path(output)
+    if train < 1 or val < 1 or image_size < 32 or seed < 0:
+        raise ValueError(
+            f"train ({train}) and val ({val}) must be at least 1, image_size ({image_size}) at least 32, "
+            f"seed ({seed}) at least 0"
+        )
+    settings = {"version": _VERSION, "train": train, "val": val, "image_size": image_size, "seed": seed}
+    if output.exists():
+        if _settings(output) == settings:
+            return False
+        _check_empty(output, settings)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        unfinished.chmod(0o755)
+        (unfinished / "annotations").mkdir()
+        done = 0
+        for split, count in (("train", train), ("val", val)):
+            (unfinished / split).mkdir()
+            content = _empty_annotations()
+            for index in range(count):
+                stream = np.random.SeedSequence(seed, spawn_key=(split == "val", index))
+                _add_image(content, unfinished / split, index, image_size, stream)
+                done += 1
+                progress(done)
+            text = json.dumps(content, separators=(",", ":"))
+            (unfinished / "annotations" / f"instances_{split}.json").write_text(text)
+        (unfinished / MARKER).write_text(json.dumps(settings, indent=2) + "\n")
+        os.rename(unfinished, output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return True
+
+
+def _settings(folder: Path) -> Any:
+    try:
+        return json.loads((folder / MARKER).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _check_empty(output: Path, settings: dict) -> None:
+    if not output.is_dir():
+        raise ValueError(f"{output}: is a file; the data set needs a folder")
+    found = _settings(output)
+    if found is not None:
+        raise ValueError(
+            f"{output}: holds a data set of other settings, {found} instead of {settings}; "
+            "name another folder or delete it first"
+        )
+    if any(output.iterdir()):
+        raise ValueError(f"{output}: is neither empty nor made by this program; it stays as it is")
+
+
+def _empty_annotations() -> dict[str, list[dict[str, Any]]]:
+    categories: list[dict[str, Any]] = [
+        {"id": category, "name": name, "supercategory": "shape"}
+        for category, name in enumerate(shapes_scene.CATEGORIES, start=1)
+    ]
+    categories[-1] |= {
+        "keypoints": list(shapes_scene.KEYPOINTS),
+        "skeleton": [[a + 1, b + 1] for a, b in shapes_scene.SKELETON],
+        "sigmas": [_SIGMA] * len(shapes_scene.KEYPOINTS),
+    }
+    return {"images": [], "annotations": [], "categories": categories}
+
+
+def _add_image(
+    content: dict[str, list[dict[str, Any]]],
+    folder: Path,
+    index: int,
+    size: int,
+    stream: np.random.SeedSequence,
+) -> None:
+    """Draws one picture, writes it, and adds its image and annotation entries."""
+    picture, scene = shapes_scene.draw_scene(np.random.Generator(np.random.Philox(stream)), size)
+    image_id = index + 1
+    name = f"{image_id:06d}.jpg"
+    # No subsampling of colour: the smallest objects are a few pixels wide.
+    Image.fromarray(picture).save(folder / name, quality=95, subsampling=0)
+    content["images"].append({"id": image_id, "file_name": name, "height": size, "width": size})
+    for item in scene:
+        annotation = {"id": len(content["annotations"]) + 1, "image_id": image_id, **_annotation(item)}
+        content["annotations"].append(annotation)
+
+
+def _annotation(item: SceneObject) -> dict[str, Any]:
+    """An object as a COCO entry: polygons if it is seen whole, an RLE of the visible part if not."""
+    size = item.mask.shape[0]
+    corners = np.concatenate(item.polygons)
+    whole = corners.min() >= 0 and corners.max() <= size and np.array_equal(item.visible, item.mask)
+    segmentation: list[list[float]] | dict
+    if whole and not item.crowd:
+        segmentation = [np.round(polygon, 2).ravel().tolist() for polygon in item.polygons]
+        box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+    else:
+        segmentation = encode_rle(item.visible)
+        box = np.array(shapes_scene.mask_bounds(item.visible))
+    entry: dict[str, Any] = {
+        "category_id": shapes_scene.CATEGORIES.index(item.category) + 1,
+        "bbox": np.round([*box[:2], *(box[2:] - box[:2])], 2).tolist(),
+        "area": int(item.visible.sum()),
+        "iscrowd": int(item.crowd),
+        "segmentation": segmentation,
+    }
+    if item.keypoints is not None:
+        points = [_keypoint(x, y, item) for x, y in np.round(item.keypoints, 2).tolist()]
+        entry["keypoints"] = [value for point in points for value in point]
+        entry["num_keypoints"] = sum(point[2] > 0 for point in points)
+    return entry
+
+
+def _keypoint(x: float, y: float, item: SceneObject) -> tuple[float, float, int]:
+    """A point with COCO's visibility: 2 seen, 1 behind another object, 0 (at 0 0) outside the picture."""
+    height, width = item.mask.shape
+    if not (0 <= x < width and 0 <= y < height):
+        return 0, 0, 0
+    hidden = item.mask[int(y), int(x)] and not item.visible[int(y), int(x)]
+    return x, y, 1 if hidden else 2

@@ -1,0 +1,129 @@
+"""Pixels from files to the model's canvas, the same for training and for prediction.
+
+Sizes are ``(height, width)`` in pixels; images are uint8 RGB ``[H W 3]``.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An image resized and padded to a canvas."""
+
+    image: np.ndarray  # [H W 3] uint8 of the canvas, zero beyond size
+    size: Size  # height and width of the resized image, at the canvas's top left
+    scale: tuple[float, float]  # y and x: resized pixels per original pixel
+
+
+def read_image(source: str | Path | bytes) -> np.ndarray:
+    """The pixels of an image file, or of its bytes, as uint8 RGB ``[H W 3]``, upright as its EXIF data says.
+
+    Grayscale, palette, CMYK and 16-bit images become 8-bit RGB; transparency is dropped. Raises ValueError,
+    naming the file and the reason, for what cannot be read whole, and for images above Pillow's limit against
+    decompression bombs (179 million pixels).
+    """
+    name = f"image of {len(source)} bytes" if isinstance(source, bytes) else str(source)
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if not data:
+            raise ValueError("the file is empty")
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"{name}: cannot be read: not an image, or of an unknown format") from error
+    # Damaged files make Pillow's decoders raise nearly anything: SyntaxError, struct.error, IndexError ...
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ValueError(f"{name}: cannot be read: {reason}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits in one channel; convert() would clip instead of scale
+        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+        image = Image.fromarray(high_byte.astype(np.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def resized_shape(height: int, width: int, *, short_side: int, long_side: int) -> Size:
+    """The size with the short side at ``short_side``, or less where the long side would exceed ``long_side``.
+
+    Rounded half up, as Detectron2's ResizeShortestEdge does, and never below 1 pixel.
+    """
+    scale = short_side / min(height, width)
+    new_height, new_width = (
+        (float(short_side), scale * width) if height < width else (scale * height, float(short_side))
+    )
+    if max(new_height, new_width) > long_side:
+        shrink = long_side / max(new_height, new_width)
+        new_height, new_width = new_height * shrink, new_width * shrink
+    return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
+
+
+def choose_canvas(shape: Size, canvases: Sequence[Size]) -> Size:
+    """The smallest canvas by area that ``shape`` fits in (of equals the first).
+
+    Where none holds it, the canvas that needs the least shrinking.
+    """
+    if not canvases:
+        raise ValueError("canvases is empty: at least one (height, width) is needed")
+    # Below 1 the shape must shrink to fit; above, all canvases are equally good but for their area.
+    return max(canvases, key=lambda canvas: (min(1.0, _room(shape, canvas)), -canvas[0] * canvas[1]))
+
+
+def _room(shape: Size, canvas: Size) -> float:
+    """The factor by which ``shape`` may grow before it leaves the canvas."""
+    return min(canvas[0] / shape[0], canvas[1] / shape[1])
+
+
+def shrink_to_canvas(shape: Size, canvas: Size) -> Size:
+    """``shape`` if the canvas holds it, else the largest size of the same aspect that it holds."""
+    room = _room(shape, canvas)
+    if room >= 1:
+        return shape
+    height, width = int(shape[0] * room + 0.5), int(shape[1] * room + 0.5)
+    return max(1, min(canvas[0], height)), max(1, min(canvas[1], width))
+
+
+def fitted_shape(
+    height: int, width: int, *, short_side: int, long_side: int, canvases: Sequence[Size]
+) -> tuple[Size, Size]:
+    """The size that an image of this height and width is resized to, and the canvas that it lies on."""
+    shape = resized_shape(height, width, short_side=short_side, long_side=long_side)
+    canvas = choose_canvas(shape, canvases)
+    return shrink_to_canvas(shape, canvas), canvas
+
+
+def resize(image: np.ndarray, shape: Size) -> np.ndarray:
+    """``image`` at ``shape`` by Pillow's bilinear filter on uint8, antialiased, as in Detectron2."""
+    if image.shape[:2] == tuple(shape):
+        return image
+    return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+
+
+def pad(image: np.ndarray, canvas: Size) -> np.ndarray:
+    """``image`` at the top left of a canvas of zeros; raises ValueError where it is larger."""
+    height, width = image.shape[:2]
+    if height > canvas[0] or width > canvas[1]:
+        raise ValueError(f"an image of {height}x{width} does not fit on a canvas of {canvas[0]}x{canvas[1]}")
+    padded = np.zeros((*canvas, 3), np.uint8)
+    padded[:height, :width] = image
+    return padded
+
+
+def fit(image: np.ndarray, *, short_side: int, long_side: int, canvases: Sequence[Size]) -> Fitted:
+    """``image`` (uint8 ``[H W 3]``) resized as ``resized_shape`` says and padded to the best canvas."""
+    height, width = image.shape[:2]
+    size, canvas = fitted_shape(height, width, short_side=short_side, long_side=long_side, canvases=canvases)
+    return Fitted(
+        image=pad(resize(image, size), canvas), size=size, scale=(size[0] / height, size[1] / width)
+    )

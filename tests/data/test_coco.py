@@ -1,0 +1,196 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrcnn_jax.data.categories import COCO_KEYPOINTS, COCO_SIGMAS, flip_pairs
+from mrcnn_jax.data.coco import read_coco
+from mrcnn_jax.data.rle import Rle
+
+COCO_MINI = Path(__file__).parents[3] / "shared" / "data" / "coco_mini"
+
+
+def test_reads_images_objects_and_categories(folder):
+    image = folder.add_image()
+    empty = folder.add_image()
+    folder.add_object(image)
+    rle = {"size": [10, 20], "counts": [150, 50]}
+    folder.add_object(image, category_id=3, keypoints=[], iscrowd=1, segmentation=rle)
+    dataset = read_coco(**folder.write())
+
+    categories = dataset.categories
+    assert categories.ids == (3, 7) and categories.names == ("car", "dog")  # labels by ascending id
+    assert categories.keypoint_labels == (2,)
+    assert categories.keypoint_names == ("nose", "left_paw", "right_paw")
+    assert categories.skeleton == ((0, 1), (0, 2)) and categories.flip_pairs == ((1, 2),)
+    assert categories.sigmas == ()
+
+    first, second = dataset.images
+    assert (first.id, first.height, first.width) == (image, 10, 20)
+    assert first.path == folder.root / "images" / "1.png" and first.path.is_file()
+    assert second.id == empty and second.annotations == ()
+    dog, cars = first.annotations
+    assert (dog.label, dog.box, dog.crowd) == (2, (2.0, 1.0, 10.0, 5.0), False)
+    assert [polygon.tolist() for polygon in dog.segmentation] == [[[2, 1], [10, 1], [2, 5]]]
+    assert dog.keypoints.tolist() == [[3, 2, 2], [6, 1, 1], [5, 5, 0]]
+    assert (cars.label, cars.crowd, cars.keypoints) == (1, True, None)
+    assert isinstance(cars.segmentation, Rle) and cars.segmentation.decode()[:, 15:].all()
+
+
+def test_keypoints_of_a_second_file_are_joined_by_annotation_id(folder):
+    image = folder.add_image()
+    for _ in range(2):
+        folder.add_object(image)
+    second = dict(folder.content["annotations"][1], keypoints=[1, 1, 2] * 3)
+    points = dict(folder.content, annotations=[second])
+    (folder.root / "points.json").write_text(json.dumps(points))
+    for entry in folder.content["annotations"]:
+        del entry["keypoints"]
+    folder.content["categories"] = [{"id": 3, "name": "car"}, {"id": 7, "name": "dog"}]
+    arguments = folder.write()
+    dataset = read_coco(**arguments, keypoints="points.json")
+    assert dataset.categories.keypoint_labels == (2,)
+    first, second = dataset.images[0].annotations
+    assert first.keypoints is None and second.keypoints.tolist() == [[1, 1, 2]] * 3
+
+    points["annotations"][0]["id"] = 99
+    (folder.root / "points.json").write_text(json.dumps(points))
+    with pytest.raises(ValueError, match=r"points\.json: annotation 99 .*has no annotation of the same id"):
+        read_coco(**arguments, keypoints="points.json")
+
+
+def test_sigmas_come_from_the_file_or_are_cocos(folder):
+    folder.add_image()
+    folder.content["categories"] = [{"id": 1, "name": "a", "keypoints": ["x", "y"], "sigmas": [0.1, 0.2]}]
+    assert read_coco(**folder.write()).categories.sigmas == (0.1, 0.2)
+    folder.content["categories"] = [{"id": 1, "name": "person", "keypoints": list(COCO_KEYPOINTS)}]
+    assert read_coco(**folder.write()).categories.sigmas == COCO_SIGMAS
+
+
+def test_flip_pairs():
+    names = ("head", "left_hand", "right_hand", "foot left", "foot right", "cleft", "cright", "left_ear")
+    assert flip_pairs(names) == ((1, 2), (3, 4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"category_id": 8}, r"\.json: annotation 1: category_id 8 is not among the categories \[3, 7\]"),
+        ({"image_id": 5}, "annotation 1: image_id 5 is not among the images"),
+        ({"image_id": "1"}, "annotation 1: image_id must be an integer, got '1'"),
+        ({"bbox": [1, 2, 3]}, r"annotation 1: bbox must be \[x, y, width, height\].*got \[1, 2, 3\]"),
+        ({"bbox": [1, 2, float("nan"), 3]}, "annotation 1: bbox must be"),
+        ({"bbox": [1, 2, -3, 3]}, "annotation 1: bbox must be"),
+        ({"bbox": None}, "annotation 1: bbox must be"),
+        ({"area": -1}, "annotation 1: area must be"),
+        ({"iscrowd": 2}, "annotation 1: iscrowd must be 0 or 1, got 2"),
+        ({"segmentation": [[1, 2, 3, 4, 5]]}, "annotation 1: segmentation must be polygons"),
+        ({"segmentation": [[1, 2, 3, 4, 5, "6"]]}, "annotation 1: segmentation must be polygons"),
+        ({"segmentation": {"size": [10, 20], "counts": [201]}}, "annotation 1: segmentation: RLE counts"),
+        ({"segmentation": {"size": [20, 10], "counts": [200]}}, r"image's size \[10, 20\], got \[20, 10\]"),
+        ({"segmentation": {"counts": [200]}}, r"needs a size \[height, width\], got None"),
+        ({"segmentation": {"size": [10, 20], "counts": 5}}, "an RLE needs counts"),
+        ({"keypoints": [1, 2, 2]}, r"annotation 1: keypoints must be \[x, y, visibility\] of each of the 3"),
+        ({"keypoints": [1, 2, 3] * 3}, "annotation 1: keypoints must be of visibility 0, 1 or 2"),
+        ({"category_id": 3}, "annotation 1: has keypoints, but its category 'car' names none"),
+        ({"id": 2**70}, r"annotations\[0\]: id must be an integer"),
+    ],
+)
+def test_bad_annotations_are_named(folder, changes, message):
+    folder.add_object(folder.add_image(), **changes)
+    with pytest.raises(ValueError, match=message):
+        read_coco(**folder.write())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("file_name", "../secret.png", r"image 1: file_name must be a path inside .*got '\.\./secret"),
+        ("file_name", "/etc/passwd", "image 1: file_name must be a path inside the image folder"),
+        ("file_name", 5, "image 1: file_name must be a string, got 5"),
+        ("height", 0, "image 1: height must be an integer >= 1, got 0"),
+        ("width", 20.0, r"image 1: width must be an integer >= 1, got 20\.0"),
+        ("id", True, r"images\[0\]: id must be an integer, got True"),
+    ],
+)
+def test_bad_images_are_named(folder, key, value, message):
+    folder.add_image()
+    folder.content["images"][0][key] = value
+    with pytest.raises(ValueError, match=message):
+        read_coco(**folder.write())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"skeleton": [[0, 1]]}, r"category 7: skeleton must be pairs .*from 1 to 3, got \[0, 1\]"),
+        ({"sigmas": [0.1]}, "category 7: sigmas must be 3 positive numbers"),
+        ({"keypoints": ["a", "a"]}, "category 7: keypoints must be a list of different names"),
+        ({"id": 3}, "category id 3 is there twice"),
+        ({"name": ""}, "category 7: name must be a string"),
+    ],
+)
+def test_bad_categories_are_named(folder, changes, message):
+    dog, car = folder.content["categories"]
+    folder.content["categories"] = [car, {**dog, **changes}]
+    with pytest.raises(ValueError, match=message):
+        read_coco(**folder.write())
+
+
+def test_duplicate_ids(folder):
+    image = folder.add_image()
+    folder.add_object(image)
+    folder.content["annotations"] *= 2
+    with pytest.raises(ValueError, match=r"instances\.json: annotations has id 1 twice"):
+        read_coco(**folder.write())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"instances\.json: the file is empty"),
+        ('{"images": [\n  oops]}', r"instances\.json: not valid JSON at line 2, column 3"),
+        ("[1]", "must hold one JSON object"),
+        ('{"images": [], "annotations": []}', "the section 'categories' is missing"),
+        ('{"images": [], "annotations": [], "categories": []}', "the section 'categories' is empty"),
+        ('{"images": [], "categories": [{"id": 1, "name": "a"}]}', "the section 'annotations' is missing"),
+        ('{"images": [3], "categories": [{"id": 1, "name": "a"}]}', r"images\[0\] must be an object, got 3"),
+        ('{"a": "\xff"}'.encode("latin-1"), "not valid JSON: .*utf-8"),
+    ],
+)
+def test_bad_files(folder, text, message):
+    arguments = folder.write()
+    (folder.root / "instances.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message):
+        read_coco(**arguments)
+
+
+def test_missing_folders_and_files(folder):
+    for number in range(12):
+        folder.add_image(write=number == 3)
+    arguments = folder.write()
+    missing = r"11 of the 12 images are missing: 1\.png, 2\.png, 3\.png, 5\.png.*, \.\.\.$"
+    with pytest.raises(ValueError, match=missing):
+        read_coco(**arguments)
+    with pytest.raises(ValueError, match="nowhere: there is no such folder"):
+        read_coco(**arguments | {"images": "nowhere"})
+    with pytest.raises(ValueError, match="absent: there is no such folder"):
+        read_coco(**arguments | {"root": folder.root / "absent"})
+    with pytest.raises(ValueError, match=r"absent\.json: cannot be read: No such file"):
+        read_coco(**arguments | {"annotations": "absent.json"})
+
+
+@pytest.mark.skipif(not COCO_MINI.is_dir(), reason="needs ../shared/data/coco_mini")
+def test_coco_itself():
+    dataset = read_coco(
+        COCO_MINI,
+        images="val2017",
+        annotations="annotations/instances_val2017.json",
+        keypoints="annotations/person_keypoints_val2017.json",
+    )
+    objects = [item for image in dataset.images for item in image.annotations]
+    assert (len(dataset.images), len(objects), len(dataset.categories)) == (79, 624, 80)
+    assert sum(item.keypoints is not None for item in objects) == 118
+    assert dataset.categories.sigmas == COCO_SIGMAS and len(dataset.categories.flip_pairs) == 8
+    assert np.unique([item.label for item in objects]).max() <= 80

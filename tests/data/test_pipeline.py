@@ -1,0 +1,209 @@
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn_jax.config import DataConfig
+from mrcnn_jax.data.coco import read_coco
+from mrcnn_jax.data.pipeline import training_batches
+
+
+def config(**changes):
+    settings = {
+        "train_short_sides": (24, 32),
+        "long_side": 64,
+        "canvases": ((32, 64), (64, 32)),
+        "max_objects": 3,
+        "mask_grid": 4,
+    }
+    return DataConfig(**(settings | changes))
+
+
+def batches(folder, data=None, **changes):
+    arguments = {"batch_size": 2, "seed": 0, "start_step": 0, "masks": True, "keypoints": True} | changes
+    return training_batches(read_coco(**folder.write()), data or config(), **arguments)
+
+
+def assert_equal(batch, other):
+    for value, expected in zip(jax.tree.leaves(batch), jax.tree.leaves(other), strict=True):
+        assert value.dtype == expected.dtype
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.fixture
+def mixed(folder):
+    """Five wide and three high images, each with one object."""
+    for number in range(8):
+        shape = (10, 20, 3) if number < 5 else (20, 10, 3)
+        pixels = np.random.default_rng(number).integers(1, 256, shape).astype(np.uint8)
+        folder.add_object(folder.add_image(pixels))
+    return folder
+
+
+def test_by_hand_at_original_size(folder):
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 20, 3)).astype(np.uint8)
+    image = folder.add_image(pixels)
+    folder.add_object(image)
+    data = config(train_short_sides=(10,), canvases=((16, 24),), flip=False)
+    batch = next(batches(folder, data, batch_size=1))
+    assert batch.images.shape == (1, 16, 24, 3) and batch.images.dtype == np.uint8
+    np.testing.assert_array_equal(batch.images[0, :10, :20], pixels)
+    assert not batch.images[0, 10:].any() and not batch.images[0, :, 20:].any()
+    assert batch.image_sizes.tolist() == [[10, 20]] and batch.image_sizes.dtype == np.int32
+    assert batch.ids.tolist() == [image] and batch.ids.dtype == np.int64
+    assert batch.gt.boxes[0, 0].tolist() == [2, 1, 10, 5]
+    assert batch.gt.labels.tolist() == [[2, 0, 0]] and batch.gt.valid.tolist() == [[True, False, False]]
+    assert batch.gt.masks.shape == (1, 3, 4, 4) and batch.gt.masks[0, 0, 0].tolist() == [1, 1, 1, 0]
+    assert batch.gt.keypoints[0, 0].tolist() == [[3, 2, 2], [6, 1, 1], [0, 0, 0]]
+
+
+def test_mirrored_pixels_and_objects(folder):
+    pixels = np.zeros((10, 20, 3), np.uint8)
+    pixels[1:5, 2:10] = 255  # where the object's box is
+    folder.add_object(folder.add_image(pixels))
+    data = config(train_short_sides=(10,), canvases=((16, 24),))
+    seen = set()
+    iterator = batches(folder, data, batch_size=1)
+    for _ in range(12):
+        batch = next(iterator)
+        x1, y1, x2, y2 = batch.gt.boxes[0, 0].astype(int)
+        assert (batch.images[0, y1:y2, x1:x2] == 255).all() and batch.images.sum() == 3 * 255 * 32
+        seen.add(int(x1))
+    assert seen == {2, 10}
+
+
+def test_starting_at_a_step_equals_iterating_to_it(mixed):
+    iterator = batches(mixed)
+    for _ in range(7):
+        next(iterator)
+    resumed = batches(mixed, start_step=7)
+    for _ in range(3):
+        assert_equal(next(resumed), next(iterator))
+
+
+def test_two_processes_load_the_rows_of_one_batch(mixed):
+    whole = batches(mixed, batch_size=4)
+    parts = [batches(mixed, batch_size=4, process_index=index, process_count=2) for index in range(2)]
+    for _ in range(4):
+        joined = jax.tree.map(lambda *rows: np.concatenate(rows), *(next(part) for part in parts))
+        assert_equal(joined, next(whole))
+
+
+def test_every_image_comes_and_the_batches_have_one_canvas(mixed):
+    iterator = batches(mixed)
+    ids, shapes = [], set()
+    for _ in range(8):  # two passes
+        batch = next(iterator)
+        shapes.add(batch.images.shape)
+        ids.extend(batch.ids.tolist())
+    assert shapes == {(2, 32, 64, 3), (2, 64, 32, 3)}
+    assert sorted(ids) == sorted(list(range(1, 9)) * 2)
+
+
+def test_without_masks_and_keypoints(mixed):
+    batch = next(batches(mixed, masks=False, keypoints=False))
+    assert batch.gt.masks is None and batch.gt.keypoints is None
+
+
+def test_images_without_objects_are_left_out_unless_kept(folder):
+    folder.add_image()  # empty
+    folder.add_object(folder.add_image(), iscrowd=1, segmentation={"size": [10, 20], "counts": [150, 50]})
+    folder.add_object(folder.add_image())
+    iterator = batches(folder)
+    assert {int(next(iterator).ids[row]) for _ in range(4) for row in range(2)} == {3}
+    iterator = batches(folder, config(keep_empty=True))
+    seen = {}
+    for _ in range(3):
+        batch = next(iterator)
+        seen |= {
+            int(i): (v.sum(), c.sum())
+            for i, v, c in zip(batch.ids, batch.gt.valid, batch.gt.crowd, strict=True)
+        }
+    assert seen == {1: (0, 0), 2: (1, 1), 3: (1, 0)}
+
+
+def test_nothing_left_is_an_error(folder):
+    folder.add_image()
+    with pytest.raises(ValueError, match=r"instances\.json: none of its 1 images has an object to train on"):
+        batches(folder)
+
+
+def exif_rotated():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return {"name": "rotated.jpg", "size": (20, 10), "exif": exif}
+
+
+@pytest.mark.parametrize(
+    ("picture", "options"),
+    [
+        (Image.new("RGB", (1, 1), (9, 9, 9)), {}),
+        (Image.new("RGB", (50, 10000), (9, 9, 9)), {}),
+        (Image.new("L", (20, 10), 9), {}),
+        (Image.new("RGBA", (20, 10), (9, 9, 9, 0)), {}),
+        (Image.new("CMYK", (20, 10), (0, 0, 0, 246)), {"name": "cmyk.jpg"}),
+        (Image.new("RGB", (20, 10), (9, 9, 9)), exif_rotated()),
+    ],
+    ids=["1x1", "10000x50", "grayscale", "RGBA", "CMYK", "EXIF"],
+)
+def test_unusual_images(folder, picture, options):
+    image = folder.add_image(picture, **options)
+    folder.add_object(image, bbox=[0, 0, picture.width, picture.height])
+    batch = next(batches(folder, batch_size=1))
+    height, width = batch.image_sizes[0]
+    assert abs(batch.images[0, :height, :width].astype(int) - 9).max() <= 2
+    assert batch.gt.valid[0, 0] and batch.gt.boxes[0, 0, 2] - batch.gt.boxes[0, 0, 0] > 0
+    assert batch.gt.boxes[0, 0, 2] <= width and batch.gt.boxes[0, 0, 3] <= height
+
+
+def test_a_damaged_image_is_named(folder):
+    folder.add_object(folder.add_image(name="good.png"))
+    folder.add_object(folder.add_image(name="cut.png"))
+    cut = folder.root / "images" / "cut.png"
+    cut.write_bytes(cut.read_bytes()[:300])
+    iterator = batches(folder)
+    with pytest.raises(ValueError, match=r"cut\.png: cannot be read") as caught:
+        for _ in range(5):
+            next(iterator)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_size_that_differs_from_the_annotation_is_an_error(folder):
+    folder.add_object(folder.add_image(size=(20, 10)), segmentation=[[0, 0, 5, 5, 0, 5]])
+    with pytest.raises(ValueError, match=r"1\.png: is 10x20 .*, but image 1 of .* is said to be 20x10"):
+        next(batches(folder))
+
+
+def test_what_the_data_set_lacks_is_an_error(folder):
+    folder.content["categories"] = [{"id": 7, "name": "dog"}]
+    folder.add_object(folder.add_image(), segmentation=[], keypoints=[])
+    with pytest.raises(ValueError, match=r"no category has keypoints; set model\.keypoint to False"):
+        batches(folder, masks=False)
+    with pytest.raises(
+        ValueError, match=r"1 annotations have no segmentation, the first is annotation 1 of image 1"
+    ):
+        batches(folder, keypoints=False)
+    with pytest.raises(
+        ValueError, match=r"batch size \(3\) must be divisible by the number of processes \(2\)"
+    ):
+        batches(folder, batch_size=3, process_count=2)
+
+
+def test_an_iterator_in_use_does_not_keep_the_program_from_ending(mixed):
+    mixed.write()
+    code = (
+        "from mrcnn_jax.config import DataConfig\n"
+        "from mrcnn_jax.data.coco import read_coco\n"
+        "from mrcnn_jax.data.pipeline import training_batches\n"
+        f"dataset = read_coco({str(mixed.root)!r}, images='images', annotations='instances.json')\n"
+        "options = {'batch_size': 2, 'seed': 0, 'masks': True, 'keypoints': True}\n"
+        "batches = training_batches(dataset, DataConfig(), **options)\n"
+        "print(next(batches).images.shape)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert result.stdout.startswith("(2, ")

@@ -1,0 +1,157 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn_jax import images
+
+CANVASES = ((800, 1344), (1344, 800), (1088, 1088))
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def halves(left, right):
+    """A picture of 4x6 pixels (height x width), of two colours side by side."""
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    pixels[:, :3], pixels[:, 3:] = left, right
+    return Image.fromarray(pixels)
+
+
+def test_reads_a_path_and_its_bytes_alike(tmp_path):
+    data = encoded(halves((255, 0, 0), (0, 0, 255)))
+    (tmp_path / "a.png").write_bytes(data)
+    pixels = images.read_image(tmp_path / "a.png")
+    assert pixels.shape == (4, 6, 3) and pixels.dtype == np.uint8
+    assert pixels[0, 0].tolist() == [255, 0, 0] and pixels[3, 5].tolist() == [0, 0, 255]
+    np.testing.assert_array_equal(images.read_image(data), pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA", "RGBA", "P"])
+def test_modes_become_rgb(mode):
+    picture = halves((0, 0, 0), (255, 255, 255)).convert(mode)
+    pixels = images.read_image(encoded(picture))
+    assert pixels.shape == (4, 6, 3)
+    assert pixels[0, 0].tolist() == [0, 0, 0] and pixels[0, 5].tolist() == [255, 255, 255]
+
+
+def test_transparency_is_dropped():
+    picture = halves((10, 20, 30), (40, 50, 60)).convert("RGBA")
+    picture.putalpha(0)
+    assert images.read_image(encoded(picture))[0, 0].tolist() == [10, 20, 30]
+
+
+def test_palette_with_transparency_as_bytes():
+    picture = halves((10, 20, 30), (40, 50, 60)).quantize(4)
+    pixels = images.read_image(encoded(picture, transparency=bytes([0, 128, 255, 255])))
+    assert pixels[0, 0].tolist() == [10, 20, 30]
+
+
+def test_cmyk_jpeg():
+    picture = Image.new("CMYK", (16, 8), (0, 255, 255, 0))  # no cyan: red
+    red, green, blue = images.read_image(encoded(picture, "JPEG", quality=95))[4, 8].astype(int)
+    assert red > 240 and green < 15 and blue < 15
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_keep_their_high_byte(kind):
+    values = np.array([[0, 255, 256, 0x8000, 0xFFFF]], np.uint16)
+    pixels = images.read_image(encoded(Image.fromarray(values), kind))
+    assert pixels[0, :, 0].tolist() == [0, 0, 1, 0x80, 0xFF]
+    np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
+
+
+def test_exif_rotation_is_applied():
+    picture = halves((0, 0, 0), (255, 255, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the stored picture is to be turned clockwise
+    pixels = images.read_image(encoded(picture, "JPEG", exif=exif, quality=95))
+    assert pixels.shape == (6, 4, 3)
+    assert pixels[0, 0, 0] < 60 and pixels[5, 0, 0] > 190  # what was left is on top
+
+
+def test_unreadable_files_name_file_and_reason(tmp_path):
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)))
+    cases = {
+        "empty.png": (b"", "empty"),
+        "text.jpg": (b"hello, not an image", "not an image"),
+        "cut.png": (whole[: len(whole) // 2], "truncated"),
+    }
+    for name, (data, reason) in cases.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError, match=f"{name}.*{reason}"):
+            images.read_image(tmp_path / name)
+    with pytest.raises(ValueError, match=r"absent\.png: cannot be read: No such file"):
+        images.read_image(tmp_path / "absent.png")
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        images.read_image(tmp_path)
+
+
+def test_decompression_bomb_is_refused(monkeypatch):
+    data = encoded(Image.new("L", (100, 100)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    with pytest.raises(ValueError, match=r"image of .* bytes: cannot be read: .*10000 pixels.*exceeds limit"):
+        images.read_image(data)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (480, 640, (800, 1067)),  # 1066.67 rounds up, as in Detectron2
+        (640, 480, (1067, 800)),
+        (427, 640, (800, 1199)),
+        (500, 1000, (667, 1333)),  # the long side binds: 800 x 1600 shrunk by 1333 / 1600, 666.5 rounds up
+        (1, 1, (800, 800)),
+        (10000, 50, (1333, 7)),
+        (10000, 1, (1333, 1)),  # would be 0.13
+    ],
+)
+def test_resized_shape(height, width, expected):
+    assert images.resized_shape(height, width, short_side=800, long_side=1333) == expected
+
+
+def test_canvas_is_the_smallest_that_holds_the_shape():
+    assert images.choose_canvas((800, 1067), CANVASES) == (800, 1344)
+    assert images.choose_canvas((1067, 800), CANVASES) == (1344, 800)
+    assert images.choose_canvas((801, 801), CANVASES) == (1088, 1088)
+    assert images.choose_canvas((800, 800), CANVASES) == (800, 1344)  # of two equal ones the first
+    assert images.choose_canvas((10, 10), ((64, 64), (16, 16), (32, 32))) == (16, 16)
+    with pytest.raises(ValueError, match="canvases is empty"):
+        images.choose_canvas((10, 10), ())
+
+
+def test_a_shape_that_no_canvas_holds_shrinks_to_the_best():
+    canvases = ((100, 100), (50, 200))
+    assert images.choose_canvas((80, 320), canvases) == (50, 200)  # shrinks to 0.625, else to 0.3125
+    assert images.shrink_to_canvas((80, 320), (50, 200)) == (50, 200)
+    assert images.shrink_to_canvas((40, 90), (50, 200)) == (40, 90)
+    assert images.shrink_to_canvas((1, 1000), (100, 100)) == (1, 100)
+    fitted = images.fitted_shape(10, 40, short_side=80, long_side=320, canvases=canvases)
+    assert fitted == ((50, 200), (50, 200))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (10000, 50), (50, 10000), (333, 500)])
+def test_fit_pads_with_zeros_and_tells_the_scale(shape):
+    pixels = np.full((*shape, 3), 200, np.uint8)
+    fitted = images.fit(pixels, short_side=60, long_side=100, canvases=((64, 128), (128, 64)))
+    height, width = fitted.size
+    assert fitted.image.shape in ((64, 128, 3), (128, 64, 3)) and fitted.image.dtype == np.uint8
+    assert (fitted.image[:height, :width] == 200).all()
+    assert fitted.image.sum() == 3 * 200 * height * width
+    assert fitted.scale == (height / shape[0], width / shape[1])
+
+
+def test_resize_averages_what_it_shrinks():
+    stripes = np.zeros((8, 64, 3), np.uint8)
+    stripes[:, ::2] = 200
+    assert abs(images.resize(stripes, (8, 8))[:, 2:6].astype(int) - 100).max() <= 2
+    assert images.resize(stripes, (8, 64)) is stripes
+
+
+def test_pad_refuses_a_larger_image():
+    with pytest.raises(ValueError, match="10x20 does not fit on a canvas of 16x16"):
+        images.pad(np.zeros((10, 20, 3), np.uint8), (16, 16))
