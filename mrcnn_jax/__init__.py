@@ -1,0 +1,24 @@
+"""Mask R-CNN in JAX: boxes, masks and keypoints of the objects in a picture.
+
+import mrcnn_jax
+
+detector = mrcnn_jax.load("runs/shapes")
+result = detector("photo.jpg")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mrcnn_jax.inference.detector import load
+
+__all__ = ["load"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """``load``, imported when first used: JAX takes seconds, which ``--help`` need not wait for."""
+    if name == "load":
+        from mrcnn_jax.inference.detector import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,96 @@
+"""The AP of a detector on a data set, at the size of the original images."""
+
+from typing import Any
+
+from tqdm import tqdm
+
+from mrcnn_jax.data.coco import CocoDataset
+from mrcnn_jax.evaluation.average_precision import Kind, average_precision
+from mrcnn_jax.evaluation.ground_truth import ground_truth
+from mrcnn_jax.inference.detector import Detector
+from mrcnn_jax.types import Categories
+
+
+def evaluate(
+    detector: Detector, dataset: CocoDataset, *, progress: bool = False
+) -> dict[str, dict[str, Any]]:
+    """COCO's metrics in percent, by kind and name, such as ``metrics["segm"]["AP50"]``.
+
+    "bbox" is always there, "segm" if model and data set have masks (an object without one counts as not
+    found), "keypoints" if both have keypoints (measured over the categories that have them). "per_category"
+    holds the AP of each category by name: ``metrics["per_category"]["person"]["bbox"]``. A value is None
+    where the data set has nothing to measure, for example no large object.
+
+    Raises ``ValueError``, naming the rule, if the data set's categories are not the detector's, if its
+    keypoints have no sigmas, if an image cannot be read, or is not of the size that the data set says.
+    """
+    check_categories(detector.categories, dataset)
+    categories = dataset.categories
+    kinds: list[Kind] = ["bbox"]
+    if detector.config.model.mask and _has_masks(dataset):
+        kinds.append("segm")
+    if detector.config.model.keypoint and categories.keypoint_labels:
+        if len(categories.sigmas) != len(categories.keypoint_names):
+            raise ValueError(
+                f"{dataset.name}: keypoint AP needs the spread of each keypoint: give the category a list "
+                f"'sigmas' of {len(categories.keypoint_names)} numbers, one for each of its keypoints"
+            )
+        kinds.append("keypoints")
+
+    entries: list[dict[str, Any]] = []
+    results = detector.stream(image.path for image in dataset.images)
+    for image, result in zip(
+        dataset.images,
+        tqdm(results, total=len(dataset.images), unit="image", disable=None if progress else True),
+        strict=True,
+    ):
+        if result.image_size != (image.height, image.width):
+            raise ValueError(
+                f"{image.path}: the image is {result.image_size[0]} x {result.image_size[1]} pixels "
+                f"(height x width); {dataset.name} says {image.height} x {image.width} (image {image.id})"
+            )
+        entries += result.to_coco(image.id)
+
+    truth = ground_truth(dataset)
+    metrics: dict[str, dict[str, Any]] = {}
+    per_category: dict[str, dict[str, float | None]] = {name: {} for name in categories.names}
+    for kind in kinds:
+        labels = categories.keypoint_labels if kind == "keypoints" else range(1, len(categories) + 1)
+        measured = average_precision(
+            truth,
+            entries,
+            kind,
+            category_ids=[categories.ids[label - 1] for label in labels],
+            sigmas=categories.sigmas,
+        )
+        metrics[kind] = measured.summary
+        for label in labels:
+            per_category[categories.names[label - 1]][kind] = measured.per_category[categories.ids[label - 1]]
+    return metrics | {"per_category": per_category}
+
+
+def check_categories(categories: Categories, dataset: CocoDataset) -> None:
+    """Raises ``ValueError``, with all differences, unless the data set's categories are the run's."""
+    run = dict(zip(categories.ids, categories.names, strict=True))
+    data = dict(zip(dataset.categories.ids, dataset.categories.names, strict=True))
+    differences = [f"no category {i} ({run[i]!r}), which the run has" for i in run if i not in data]
+    differences += [f"category {i} ({data[i]!r}), which the run does not have" for i in data if i not in run]
+    differences += [
+        f"category {i} is {data[i]!r}, in the run {run[i]!r}" for i in run if i in data and run[i] != data[i]
+    ]
+    if dataset.categories.keypoint_names and dataset.categories.keypoint_names != categories.keypoint_names:
+        differences.append(
+            f"keypoints {', '.join(dataset.categories.keypoint_names)}, "
+            f"in the run {', '.join(categories.keypoint_names) or 'none'}"
+        )
+    if differences:
+        raise ValueError(
+            f"{dataset.name}: its categories are not those that the run was trained on:\n  "
+            + "\n  ".join(differences)
+        )
+
+
+def _has_masks(dataset: CocoDataset) -> bool:
+    return any(
+        annotation.segmentation is not None for image in dataset.images for annotation in image.annotations
+    )

@@ -1,0 +1,49 @@
+"""COCO's metrics as text for a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
+_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
+
+
+def format_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tables of what ``evaluate`` returns: the summary, then the AP of each category, best first.
+
+    Percent; "-" where the data set has nothing to measure.
+    """
+    kinds = [kind for kind in _KINDS if kind in metrics]
+    # AR100 of boxes and masks, AR20 of keypoints: the last column.
+    rows = [[_KINDS[kind], *(_cell(_starting(metrics[kind], name)) for name in _COLUMNS)] for kind in kinds]
+    tables = [_table(["", *_COLUMNS], rows)]
+    per_category = metrics.get("per_category", {})
+    if len(per_category) > 1:
+        by_box = sorted(per_category.items(), key=lambda item: -_number(item[1].get("bbox")))
+        rows = [[name, *(_cell(values.get(kind)) for kind in kinds)] for name, values in by_box]
+        tables.append(_table(["AP by category", *(_KINDS[kind] for kind in kinds)], rows))
+    return "\n\n".join(tables)
+
+
+def _starting(summary: Mapping[str, float | None], name: str) -> float | None:
+    if name == "AR":
+        name = next((key for key in summary if key.startswith("AR")), name)
+    return summary.get(name)
+
+
+def _number(value: float | None) -> float:
+    return -1.0 if value is None else value
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    first = max(len(row[0]) for row in [header, *rows])
+    widths = [max(6, len(name)) for name in header[1:]]
+    lines = []
+    for name, *cells in [header, *rows]:
+        lines.append(
+            name.ljust(first) + "".join(f"  {cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
+        )
+    return "\n".join(lines)

@@ -1,0 +1,256 @@
+"""From image files or arrays to results, in batches.
+
+Shapes: B images of a batch, H x W pixels of a canvas.
+"""
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from mrcnn_jax.checkpoint import check_same, load_weights, read_run
+from mrcnn_jax.config import Config
+from mrcnn_jax.images import Fitted, fit, read_image
+from mrcnn_jax.inference.predict import predict
+from mrcnn_jax.inference.results import Result, to_result
+from mrcnn_jax.models.variables import Blueprint, make_blueprint
+from mrcnn_jax.sharding import batch_sharding, make_mesh, replicated
+from mrcnn_jax.types import Categories, Detections
+
+# An image file, or uint8 pixels: RGB [H W 3] or gray [H W].
+Source = str | os.PathLike[str] | np.ndarray
+
+# From images [B H W 3] uint8 and their sizes [B 2] int32 (without padding) to detections, without waiting for
+# them.
+PredictFn = Callable[[np.ndarray, np.ndarray], Detections]
+
+_BATCHES_IN_FLIGHT = 2  # one on the device, one ready for it
+_BATCHES_OF_PATIENCE = 4  # for how many batches' images one waits for others of its canvas
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An image on its canvas, and what its result needs to know."""
+
+    fitted: Fitted
+    image_size: tuple[int, int]
+    file_name: str
+
+
+class Detector:
+    """Finds objects in images: ``detector("photo.jpg")``.
+
+    Args:
+        predict_fn: compiled once for each canvas of ``config.data``, as all batches are of ``batch_size``.
+        config: the run's; ``data`` says how images are resized and padded, ``test`` what is kept.
+        categories: what the labels mean.
+        batch_size: images that go through the model at once.
+        step: of the checkpoint that the weights are from, if they are from one.
+    """
+
+    def __init__(
+        self,
+        predict_fn: PredictFn,
+        config: Config,
+        categories: Categories,
+        *,
+        batch_size: int = 1,
+        step: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch size ({batch_size}) must be at least 1")
+        self.config = config
+        self.categories = categories
+        self.batch_size = batch_size
+        self.step = step
+        self._predict_fn = predict_fn
+
+    @overload
+    def __call__(self, source: list[Any] | tuple[Any, ...]) -> list[Result]: ...
+
+    @overload
+    def __call__(self, source: Source) -> Result: ...
+
+    def __call__(self, source: Source | list[Any] | tuple[Any, ...]) -> Result | list[Result]:
+        """The result for one image; for a list or tuple of images the list of their results.
+
+        An image is a path, or a uint8 array [H W 3] (RGB) or [H W] (gray). Raises ``ValueError``, naming the
+        image and the rule, for any other array and for a file that is missing or cannot be read.
+        """
+        if isinstance(source, list | tuple):
+            return list(self.stream(source))
+        (result,) = self.stream([source])
+        return result
+
+    def stream(self, sources: Iterable[Source]) -> Iterator[Result]:
+        """The results of ``sources``, in order, as they are done; raises as ``detector(source)`` does.
+
+        Reads ahead, computes and pastes at the same time, and holds a few batches, however many ``sources``
+        there are.
+        """
+        for outcome in self.attempt(sources):
+            if isinstance(outcome, ValueError):
+                raise outcome
+            yield outcome
+
+    def attempt(self, sources: Iterable[Source]) -> Iterator[Result | ValueError]:
+        """As ``stream``, but an image that cannot be read gives, in its place, the error that says why."""
+        readers, finishers = ThreadPoolExecutor(), ThreadPoolExecutor()
+        outcomes: dict[int, Future[Result] | ValueError] = {}
+        waiting: dict[tuple[int, ...], list[tuple[int, _Prepared]]] = {}  # by canvas, the first in front
+        in_flight: deque[Future[Detections]] = deque()
+        done = 0  # images yielded
+
+        def dispatch(canvas: tuple[int, ...]) -> None:
+            batch = waiting.pop(canvas)
+            if len(in_flight) == _BATCHES_IN_FLIGHT:
+                in_flight.popleft().result()
+            detections = self._predict([prepared.fitted for _, prepared in batch])
+            on_host = finishers.submit(jax.device_get, detections)
+            in_flight.append(on_host)
+            for row, (index, prepared) in enumerate(batch):
+                outcomes[index] = finishers.submit(self._finish, on_host, row, prepared)
+
+        def take() -> Result | ValueError:
+            if done not in outcomes:
+                dispatch(next(iter(waiting)))
+            outcome = outcomes.pop(done)
+            return outcome.result() if isinstance(outcome, Future) else outcome
+
+        def is_ready() -> bool:
+            outcome = outcomes.get(done)
+            return outcome.done() if isinstance(outcome, Future) else outcome is not None
+
+        try:
+            for index, reading in enumerate(self._read_ahead(sources, readers)):
+                try:
+                    prepared = reading.result()
+                except ValueError as error:
+                    outcomes[index] = error
+                else:
+                    canvas = prepared.fitted.image.shape
+                    waiting.setdefault(canvas, []).append((index, prepared))
+                    if len(waiting[canvas]) == self.batch_size:
+                        dispatch(canvas)
+                while done <= index and (
+                    is_ready() or index - done >= _BATCHES_OF_PATIENCE * self.batch_size
+                ):
+                    yield take()
+                    done += 1
+            while outcomes or waiting:
+                yield take()
+                done += 1
+        finally:  # also when whoever iterates stops early
+            for threads in (readers, finishers):
+                threads.shutdown(wait=False, cancel_futures=True)
+
+    def _read_ahead(
+        self, sources: Iterable[Source], readers: ThreadPoolExecutor
+    ) -> Iterator[Future[_Prepared]]:
+        reading: deque[Future[_Prepared]] = deque()
+        for index, source in enumerate(sources):
+            reading.append(readers.submit(self._prepare, source, index))
+            if len(reading) > 2 * self.batch_size:
+                yield reading.popleft()
+        yield from reading
+
+    def _prepare(self, source: Source, index: int) -> _Prepared:
+        if isinstance(source, str | os.PathLike):
+            image, file_name = read_image(Path(source)), Path(source).name
+        else:
+            image, file_name = _check_pixels(source, index), ""
+        data = self.config.data
+        fitted = fit(image, short_side=data.test_short_side, long_side=data.long_side, canvases=data.canvases)
+        return _Prepared(fitted, image.shape[:2], file_name)
+
+    def _predict(self, batch: list[Fitted]) -> Detections:
+        """Detections of ``batch``, filled to the batch size with blank images."""
+        height, width, _ = batch[0].image.shape
+        images = np.zeros((self.batch_size, height, width, 3), np.uint8)
+        sizes = np.full((self.batch_size, 2), (height, width), np.int32)
+        for row, fitted in enumerate(batch):
+            images[row] = fitted.image
+            sizes[row] = fitted.size
+        return self._predict_fn(images, sizes)
+
+    def _finish(self, detections: Future[Detections], row: int, prepared: _Prepared) -> Result:
+        return to_result(
+            jax.tree.map(lambda rows: rows[row], detections.result()),
+            size=prepared.fitted.size,
+            image_size=prepared.image_size,
+            categories=self.categories,
+            mask_threshold=self.config.test.mask_threshold,
+            file_name=prepared.file_name,
+        )
+
+
+def load(
+    workdir: str | Path,
+    *,
+    step: int | Literal["best"] | None = None,
+    batch_size: int = 1,
+    config: Config | None = None,
+) -> Detector:
+    """The detector of a trained run's directory.
+
+    Args:
+        workdir: as ``scripts/train.py`` wrote it.
+        step: the checkpoint: its step, or "best"; None is the newest.
+        batch_size: images that go through the model at once, split over as many devices as divide it.
+        config: in place of the run's, for example with another score threshold.
+
+    Raises ``ValueError`` or ``FileNotFoundError``, naming the file and the rule, for a directory that is not
+    a run's, a checkpoint that is missing or damaged, and weights that do not fit the model of the config.
+    """
+    run = read_run(workdir)
+    config = run.config if config is None else config
+    step, weights = load_weights(workdir, step)
+    blueprint = make_blueprint(
+        config.model, num_classes=len(run.categories), num_keypoints=len(run.categories.keypoint_names)
+    )
+    check_same(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
+    devices = jax.devices()[: math.gcd(batch_size, jax.device_count())]
+    mesh = make_mesh(devices)
+    weights = jax.device_put(weights, replicated(mesh))
+    predict_fn = partial(make_predict_fn(blueprint, config, mesh), weights)
+    return Detector(predict_fn, config, run.categories, batch_size=batch_size, step=step)
+
+
+def make_predict_fn(
+    blueprint: Blueprint, config: Config, mesh: Mesh
+) -> Callable[[Mapping[str, Array], np.ndarray, np.ndarray], Detections]:
+    """The compiled function from weights, images and their sizes to detections, batches split over ``mesh``.
+
+    The weights are an argument, so that training compiles it once for all its evaluations.
+    """
+
+    @jax.jit
+    def predict_fn(weights: Mapping[str, Array], images: Array, image_sizes: Array) -> Detections:
+        return predict(blueprint.build(weights), images, image_sizes, config)
+
+    def run(weights: Mapping[str, Array], images: np.ndarray, image_sizes: np.ndarray) -> Detections:
+        with jax.set_mesh(mesh):
+            return predict_fn(weights, *jax.device_put((images, image_sizes), batch_sharding(mesh)))
+
+    return run
+
+
+def _check_pixels(source: Any, index: int) -> np.ndarray:
+    image = np.asarray(source)
+    is_image = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    if image.dtype != np.uint8 or not is_image or image.size == 0:
+        raise ValueError(
+            f"image {index} is {image.dtype} {list(image.shape)}; an image is a path, or a uint8 array (0 to "
+            "255) [H W 3] (RGB) or [H W] (gray); several images are given as a list"
+        )
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)

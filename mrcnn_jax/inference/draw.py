@@ -1,0 +1,165 @@
+"""Pictures of results: masks, boxes, keypoints and names over the image.
+
+Objects keep one colour through the picture, by their place in the result. Small images are enlarged first,
+because a name is not legible on one of 128 pixels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from mrcnn_jax.inference.label_layout import place_labels
+from mrcnn_jax.inference.results import Result
+
+SMALLEST_LONG_SIDE = 640  # pixels: smaller images are enlarged by a whole factor to at least this
+
+# Vivid and far apart, neighbours in the list most of all; legible under black or white text.
+COLORS = (
+    (255, 64, 80),
+    (30, 144, 255),
+    (255, 200, 20),
+    (20, 180, 100),
+    (190, 90, 255),
+    (255, 130, 30),
+    (0, 200, 215),
+    (255, 100, 190),
+    (150, 205, 40),
+    (100, 110, 245),
+    (205, 120, 80),
+    (70, 215, 160),
+    (215, 50, 150),
+    (150, 160, 175),
+)
+_FILL = 0.4  # opacity of a mask
+_EDGE = 0.9  # and of its edge
+_LABEL = 0.85  # and of the plate under a name
+
+
+@dataclass(frozen=True)
+class _Pen:
+    """Sizes that follow the picture, in pixels."""
+
+    font: float  # height of a letter's line
+    line: int  # width of box edges and mask edges
+
+    @staticmethod
+    def of(width: int, height: int) -> "_Pen":
+        # 12 px of text on 640x480, 63 px on a photo of 12 megapixels.
+        font = max(12.0, math.sqrt(width * height) / 58 + 3)
+        return _Pen(font=font, line=max(1, round(font / 8)))
+
+
+def draw(image: UInt8[np.ndarray, "height width 3"], result: Result) -> UInt8[np.ndarray, "rows columns 3"]:
+    """A picture of ``result`` over its RGB ``image``; ``result.above(threshold)`` leaves weak objects out.
+
+    An image whose long side is under 640 pixels is enlarged by a whole factor to at least that; any other
+    keeps its size. Raises ``ValueError`` if the image is not the one of the result, judged by its size.
+    """
+    if image.shape != (*result.image_size, 3) or image.dtype != np.uint8:
+        raise ValueError(
+            f"the image is {image.dtype} {list(image.shape)}; "
+            f"this result's is uint8 {[*result.image_size, 3]}"
+        )
+    factor = max(1, math.ceil(SMALLEST_LONG_SIDE / max(result.image_size)))
+    height, width = (side * factor for side in result.image_size)
+    pen = _Pen.of(width, height)
+    canvas = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+
+    sides = np.maximum(result.boxes[:, 2:] - result.boxes[:, :2], 0)
+    largest_first = np.argsort(-sides.prod(axis=1), kind="stable").tolist()
+    if result.crops is not None:
+        _draw_masks(canvas, result, largest_first, factor, pen)
+    _draw_boxes(canvas, result, largest_first, factor, pen)
+    if result.keypoints is not None:
+        for i in largest_first:
+            if result.labels[i] in result.categories.keypoint_labels:
+                _draw_skeleton(canvas, result.keypoints[i, :, :2] * factor, result, _color(i), pen)
+    _draw_labels(canvas, result, factor, pen)
+    return np.array(canvas)
+
+
+def _color(index: int) -> tuple[int, int, int]:
+    return COLORS[index % len(COLORS)]
+
+
+def _draw_masks(canvas: Image.Image, result: Result, order: list[int], factor: int, pen: _Pen) -> None:
+    margin = (
+        math.ceil(pen.line / factor) + 1
+    )  # of background: the edge of a mask that fills its crop is found too
+    for i in order:
+        crop = (result.crops or ())[i]
+        if not crop.mask.any():
+            continue
+        mask = Image.fromarray(np.pad(crop.mask, margin).astype(np.uint8) * 255)
+        if factor > 1:  # round the stairs of the small image
+            mask = mask.resize((mask.width * factor, mask.height * factor), Image.Resampling.BICUBIC)
+        inside = np.asarray(mask) >= 128
+        # A mean of 255 around a pixel says that the edge is further than the pen's width.
+        inner = (
+            np.asarray(Image.fromarray(inside.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(pen.line)))
+            == 255
+        )
+        opacity = np.where(inner, np.uint8(255 * _FILL), np.uint8(255 * _EDGE)) * inside
+        corner = ((crop.left - margin) * factor, (crop.top - margin) * factor)
+        canvas.paste(_color(i), corner, Image.fromarray(opacity))
+
+
+def _draw_boxes(canvas: Image.Image, result: Result, order: list[int], factor: int, pen: _Pen) -> None:
+    pencil = ImageDraw.Draw(canvas)
+    for i in order:
+        x1, y1, x2, y2 = (result.boxes[i] * factor).round().astype(int).tolist()
+        corners = (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1))
+        pencil.rectangle(corners, outline=_color(i), width=pen.line)
+
+
+def _draw_skeleton(
+    canvas: Image.Image, points: np.ndarray, result: Result, color: tuple[int, int, int], pen: _Pen
+) -> None:
+    """Bones with a dark rim and white joints, drawn enlarged and shrunk again for smooth slanted lines."""
+    seen = np.isfinite(points).all(axis=1)
+    if not seen.any():
+        return
+    radius = 1.3 * pen.line + 1
+    low = np.maximum(np.floor(points[seen].min(axis=0) - 2 * radius), 0)
+    high = np.minimum(np.ceil(points[seen].max(axis=0) + 2 * radius), canvas.size)
+    if not (high > low).all():
+        return
+    width, height = (high - low).astype(int).tolist()
+    scale = min(
+        max(int(math.sqrt(4e6 / (width * height))), 1), 4
+    )  # a layer of 4 megapixels at most, if it can be
+    layer = Image.new("RGBA", (width * scale, height * scale))
+    pencil = ImageDraw.Draw(layer)
+    x, y = ((points - low) * scale).T
+    bones = [(a, b) for a, b in result.categories.skeleton if seen[a] and seen[b]]
+    for ink, thickness in (((0, 0, 0, 160), pen.line + 2), ((*color, 255), pen.line + 0.5)):
+        for a, b in bones:
+            pencil.line((x[a], y[a], x[b], y[b]), fill=ink, width=max(round(thickness * scale), 1))
+    for ink, r in (
+        ((0, 0, 0, 160), radius + 0.7),
+        ((*color, 255), radius),
+        ((255, 255, 255, 255), 0.55 * radius),
+    ):
+        for i in np.flatnonzero(seen):
+            pencil.circle((x[i], y[i]), r * scale, fill=ink)
+    layer = layer.resize((width, height), Image.Resampling.BOX)
+    canvas.paste(layer, tuple(low.astype(int).tolist()), layer)
+
+
+def _draw_labels(canvas: Image.Image, result: Result, factor: int, pen: _Pen) -> None:
+    font = ImageFont.load_default(pen.font)
+    margin = max(2, round(pen.font / 5))
+    texts = [f"{name} {score:.2f}" for name, score in zip(result.names, result.scores.tolist(), strict=True)]
+    line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else pen.font
+    sizes = [(math.ceil(font.getlength(text)) + 2 * margin, math.ceil(line_height) + 2) for text in texts]
+    corners = place_labels(result.boxes * factor, sizes, canvas.size)
+    for i in reversed(range(len(texts))):  # the best on top
+        color = _color(i)
+        plate = Image.new("RGBA", sizes[i], (*color, round(255 * _LABEL)))
+        bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
+        ink = (0, 0, 0, 255) if bright else (255, 255, 255, 255)
+        ImageDraw.Draw(plate).text((margin, 1), texts[i], fill=ink, font=font)
+        canvas.paste(plate, corners[i], plate)

@@ -1,0 +1,65 @@
+"""Masks from the frame of their box to the pixels of the image (paper section 3.1, "Inference").
+
+Shapes: M x M cells of a predicted mask, h x w pixels of a crop.
+
+NumPy on the host: what an object costs in time and memory follows the size of its box, never that of the
+image.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+@dataclass(frozen=True, eq=False)
+class PastedMask:
+    """The part of an image's mask that may be true; every pixel outside the crop is false."""
+
+    top: int  # the image row of the crop's first row
+    left: int  # the image column of its first column
+    mask: Bool[np.ndarray, "h w"]
+
+    def write(self, bitmap: Bool[np.ndarray, "height width"]) -> None:
+        """Sets the crop's pixels in a mask of the whole image."""
+        rows, columns = self.mask.shape
+        bitmap[self.top : self.top + rows, self.left : self.left + columns] = self.mask
+
+
+def paste_mask(
+    mask: Float[np.ndarray, "m m"],
+    box: Float[np.ndarray, "4"],
+    image_size: tuple[int, int],
+    threshold: float = 0.5,
+) -> PastedMask:
+    """The pixels of the image whose probability is at least ``threshold``.
+
+    ``mask`` [M M] holds probabilities in the frame of ``box`` (``x1 y1 x2 y2`` in pixels of the image of
+    ``image_size`` = (height, width)). A pixel's probability is the bilinear interpolation between the centres
+    of the cells at the centre of the pixel, and the map is zero beyond its cells: what Detectron2 computes
+    with ``grid_sample(align_corners=False)``. So it fades to zero half a cell outside the box, and the crop
+    is the box grown by half a cell and clipped to the image. A box without area has an empty crop.
+    """
+    if not threshold > 0:
+        raise ValueError(f"mask threshold ({threshold}) must be above 0: the map is zero outside the box")
+    cells_y, cells_x = mask.shape
+    x1, y1, x2, y2 = (float(edge) for edge in box)
+    height, width = image_size
+    top, rows = _bilinear_weights(y1, y2, cells_y, height)
+    left, columns = _bilinear_weights(x1, x2, cells_x, width)
+    values = rows @ np.asarray(mask, np.float32) @ columns.T
+    return PastedMask(top=top, left=left, mask=values >= threshold)
+
+
+def _bilinear_weights(low: float, high: float, cells: int, size: int) -> tuple[int, np.ndarray]:
+    """The first pixel of one axis inside the map, and each pixel's weights of the cells, [pixels cells]."""
+    extent = high - low
+    if not extent > 0:
+        return 0, np.zeros((0, cells), np.float32)
+    half_cell = extent / cells / 2
+    first = min(max(int(np.floor(low - half_cell)), 0), size)
+    last = max(min(int(np.ceil(high + half_cell)), size), first)
+    centres = np.arange(first, last) + 0.5
+    position = (centres - low) * (cells / extent) - 0.5  # 0 at the centre of the first cell
+    weights = np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0)
+    return first, weights.astype(np.float32)

@@ -1,0 +1,69 @@
+"""Pictures and COCO entries of many images, written as they are done."""
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from mrcnn_jax.images import read_image
+from mrcnn_jax.inference.detector import Detector
+from mrcnn_jax.inference.draw import draw
+from mrcnn_jax.inference.results import Result
+
+_THREADS = 4
+_WAITING = 8  # pictures that wait to be written, at most: each may hold the masks of a large photo
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was found and what went wrong."""
+
+    entries: list[dict[str, Any]]  # COCO results of all images
+    drawn: int  # objects in the pictures
+    errors: list[ValueError]  # of the images that could not be read
+
+
+def write_pictures(
+    detector: Detector,
+    images: Sequence[Path],
+    pictures: Sequence[Path],
+    *,
+    image_ids: Sequence[int],
+    score_threshold: float,
+) -> Written:
+    """Predicts on ``images`` and writes each one's picture to its path in ``pictures``, with a progress bar.
+
+    Objects under ``score_threshold`` are left out of the picture, not of the entries. An image that cannot be
+    read adds to ``errors``; raises ``OSError`` if a picture cannot be written.
+    """
+    entries: list[dict[str, Any]] = []
+    errors: list[ValueError] = []
+    drawn = 0
+    writing: deque[Future[None]] = deque()
+    outcomes = zip(images, pictures, image_ids, detector.attempt(images), strict=True)
+    with ThreadPoolExecutor(_THREADS) as writers:
+        for image, picture, image_id, outcome in tqdm(
+            outcomes, total=len(images), unit="image", disable=None
+        ):
+            if isinstance(outcome, ValueError):
+                errors.append(outcome)
+                continue
+            entries += outcome.to_coco(image_id)
+            shown = outcome.above(score_threshold)
+            drawn += len(shown)
+            writing.append(writers.submit(_write_picture, image, shown, picture))
+            if len(writing) > _WAITING:
+                writing.popleft().result()
+        for writing_one in writing:
+            writing_one.result()
+    return Written(entries, drawn, errors)
+
+
+def _write_picture(image: Path, result: Result, picture: Path) -> None:
+    # Read again: holding the pixels of all images in work would cost more memory than this does time.
+    Image.fromarray(draw(read_image(image), result)).save(picture)

@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Measures a trained run on its validation set: COCO's average precision of boxes, masks and keypoints.
+
+    scripts/evaluate.py --workdir=runs/shapes
+    scripts/evaluate.py --workdir=runs/coco --config.data.root=/data/coco --config.data.val_images=val2017
+
+It prints the tables and writes evaluation.json (percent; null where there is nothing to measure) into the
+run's directory. Another data set of the same categories is given by --config.data.root, val_images,
+val_annotations and val_keypoints.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from mrcnn_jax import command_line
+
+_override = command_line.define_overrides()
+_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
+_STEP = flags.DEFINE_integer("step", None, "checkpoint to evaluate; the newest if not given")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "images at a time; the run's if not given", lower_bound=1
+)
+
+
+def main(_: list[str]) -> None:
+    command_line.setup_jax()
+    from mrcnn_jax.checkpoint import read_run
+    from mrcnn_jax.data.coco import read_coco
+    from mrcnn_jax.evaluation.coco_eval import check_categories, evaluate
+    from mrcnn_jax.evaluation.table import format_metrics
+    from mrcnn_jax.inference.detector import load
+    from mrcnn_jax.inference.files import write_json
+
+    run = read_run(_WORKDIR.value)
+    config = _override(run.config)
+    data = config.data
+    dataset = read_coco(
+        data.root, images=data.val_images, annotations=data.val_annotations, keypoints=data.val_keypoints
+    )
+    check_categories(run.categories, dataset)
+    detector = load(
+        _WORKDIR.value,
+        step=_STEP.value,
+        batch_size=_BATCH_SIZE.value or config.test.batch_size,
+        config=config,
+    )
+    print(f"step {detector.step} on the {len(dataset.images)} images of {dataset.name}", flush=True)
+    metrics = evaluate(detector, dataset, progress=True)
+    output = Path(_WORKDIR.value) / "evaluation.json"
+    write_json(output, {"step": detector.step, **metrics})
+    print(f"{format_metrics(metrics)}\n\nwritten to {output}")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

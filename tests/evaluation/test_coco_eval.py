@@ -1,0 +1,160 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn_jax.config import Config, DataConfig, ModelConfig
+from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
+from mrcnn_jax.evaluation.coco_eval import evaluate
+from mrcnn_jax.inference.detector import Detector
+from mrcnn_jax.types import Categories, Detections
+
+CATEGORIES = Categories(
+    ids=(3, 7),
+    names=("ball", "figure"),
+    keypoint_labels=(2,),
+    keypoint_names=("head", "foot"),
+    sigmas=(0.05, 0.1),
+)
+CONFIG = Config(
+    model=ModelConfig(keypoint=True), data=DataConfig(test_short_side=64, long_side=64, canvases=((64, 64),))
+)
+
+
+def annotation(number: int, label: int, box: tuple[float, float, float, float]) -> CocoAnnotation:
+    """An object that fills its box; a figure stands in it from top to bottom."""
+    x1, y1, x2, y2 = box
+    return CocoAnnotation(
+        id=number,
+        label=label,
+        box=box,
+        crowd=False,
+        segmentation=(np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float64),),
+        keypoints=np.array([[x1, y1, 2], [x2, y2, 1]], np.float32) if label == 2 else None,
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> CocoDataset:
+    """Three images of 32 x 32: a ball and a figure, nothing, a figure."""
+    objects = (
+        (annotation(1, 1, (2, 2, 14, 14)), annotation(2, 2, (16, 4, 30, 28))),
+        (),
+        (annotation(3, 2, (4, 4, 20, 24)),),
+    )
+    images = []
+    for i, annotations in enumerate(objects):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(path)  # the fake model knows it by its value
+        images.append(CocoImage(10 + i, path, path.name, height=32, width=32, annotations=annotations))
+    return CocoDataset(name="made_up.json", categories=CATEGORIES, images=tuple(images))
+
+
+class Oracle:
+    """The ground truth of ``dataset`` as detections in images resized from 32 to 64 pixels."""
+
+    def __init__(self, dataset: CocoDataset, *, found: bool = True) -> None:
+        self.images = dataset.images
+        self.found = found
+
+    def __call__(self, images: np.ndarray, sizes: np.ndarray) -> Detections:
+        count = len(images)
+        boxes = np.full((count, 3, 4), np.nan, np.float32)
+        labels = np.zeros((count, 3), np.int32)
+        valid = np.zeros((count, 3), bool)
+        masks = np.full((count, 3, 28, 28), np.nan, np.float32)
+        keypoints = np.full((count, 3, 2, 3), np.nan, np.float32)
+        for row, value in enumerate(images[:, 0, 0, 0]):
+            for i, item in enumerate(self.images[value].annotations):
+                boxes[row, i] = 2 * np.array(item.box)
+                labels[row, i], valid[row, i], masks[row, i] = item.label, self.found, 1
+                if item.keypoints is not None:
+                    keypoints[row, i] = 2 * item.keypoints
+        scores = np.full((count, 3), 0.9, np.float32)
+        return Detections(
+            boxes=boxes, scores=scores, labels=labels, valid=valid, masks=masks, keypoints=keypoints
+        )
+
+
+def test_truth_as_detections(dataset: CocoDataset, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES, batch_size=2), dataset)
+    small_only = {
+        "AP": 100.0,
+        "AP50": 100.0,
+        "AP75": 100.0,
+        "APs": 100.0,
+        "APm": None,
+        "APl": None,
+        "AR100": 100.0,
+    }
+    assert metrics["bbox"] == small_only
+    # Corners of the pasted masks are round: AP50 is perfect, higher thresholds need not be.
+    assert metrics["segm"].keys() == small_only.keys() and metrics["segm"]["AP75"] == 100.0
+    assert set(metrics["keypoints"]) == {"AP", "AP50", "AP75", "APm", "APl", "AR20"}
+    assert metrics["per_category"]["ball"].keys() == {"bbox", "segm"}
+    assert metrics["per_category"]["figure"]["bbox"] == 100.0
+    assert capsys.readouterr().out == ""
+
+
+def test_keypoints_of_small_objects(dataset: CocoDataset) -> None:
+    """Small objects count in the keypoint AP, which has no APs."""
+    metrics = evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), dataset)
+    assert metrics["keypoints"]["AP"] == 100.0
+    assert metrics["keypoints"]["APm"] is None and metrics["keypoints"]["APl"] is None
+
+
+def test_nothing_found(dataset: CocoDataset) -> None:
+    metrics = evaluate(Detector(Oracle(dataset, found=False), CONFIG, CATEGORIES), dataset)
+    assert [metrics[kind]["AP"] for kind in ("bbox", "segm", "keypoints")] == [0.0, 0.0, 0.0]
+
+
+def test_kinds_follow_the_model_and_the_data(dataset: CocoDataset) -> None:
+    boxes_only = dataclasses.replace(CONFIG, model=ModelConfig(mask=False, keypoint=False))
+    assert set(evaluate(Detector(Oracle(dataset), boxes_only, CATEGORIES), dataset)) == {
+        "bbox",
+        "per_category",
+    }
+    no_keypoints = Categories(ids=CATEGORIES.ids, names=CATEGORIES.names)
+    without = dataclasses.replace(dataset, categories=no_keypoints)
+    assert set(evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), without)) == {
+        "bbox",
+        "segm",
+        "per_category",
+    }
+
+
+def test_other_categories_are_an_error(dataset: CocoDataset) -> None:
+    other = Categories(ids=(3, 8), names=("bell", "figure"), keypoint_names=("head", "hand"))
+    with pytest.raises(ValueError) as error:
+        evaluate(
+            Detector(Oracle(dataset), CONFIG, CATEGORIES), dataclasses.replace(dataset, categories=other)
+        )
+    assert str(error.value).splitlines() == [
+        "made_up.json: its categories are not those that the run was trained on:",
+        "  no category 7 ('figure'), which the run has",
+        "  category 8 ('figure'), which the run does not have",
+        "  category 3 is 'bell', in the run 'ball'",
+        "  keypoints head, hand, in the run head, foot",
+    ]
+
+
+def test_keypoints_without_sigmas_are_an_error(dataset: CocoDataset) -> None:
+    bare = dataclasses.replace(dataset, categories=dataclasses.replace(CATEGORIES, sigmas=()))
+    with pytest.raises(ValueError, match=r"made_up.json: keypoint AP needs .* list 'sigmas' of 2 numbers"):
+        evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), bare)
+
+
+def test_image_of_another_size_is_an_error(dataset: CocoDataset) -> None:
+    Image.fromarray(np.zeros((31, 32, 3), np.uint8)).save(dataset.images[0].path)
+    with pytest.raises(
+        ValueError, match=r"0.png: the image is 31 x 32 .* made_up.json says 32 x 32 \(image 10\)"
+    ):
+        evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), dataset)
+
+
+def test_unreadable_image_is_an_error(dataset: CocoDataset) -> None:
+    dataset.images[1].path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"1\.png"):
+        evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), dataset)

@@ -1,0 +1,170 @@
+import itertools
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn_jax.config import Config
+from mrcnn_jax.inference.detector import Detector
+from mrcnn_jax.types import Categories, Detections
+
+
+def picture(value: int, *, height: int = 16, width: int = 20) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def scores(results: list[Any]) -> list[int]:
+    """The red of the images that the results are of: the fake model's score."""
+    return [round(255 * float(result.scores[0])) for result in results]
+
+
+def test_one_image(model: Any, config: Config, categories: Categories) -> None:
+    result = Detector(model, config, categories)(picture(51))
+    assert result.scores.tolist() == pytest.approx([0.2])
+    assert result.image_size == (16, 20) and result.names == ["ball"] and result.file_name == ""
+    np.testing.assert_allclose(result.boxes, [[0, 0, 20, 16]])
+    assert model.batches == [(1, 32, 64, 3)]
+
+
+def test_list_of_arrays_and_files(tmp_path: Path, model: Any, config: Config, categories: Categories) -> None:
+    Image.fromarray(picture(20)).save(tmp_path / "a.png")
+    results = Detector(model, config, categories)(
+        [picture(10), tmp_path / "a.png", str(tmp_path / "a.png"), np.full((16, 20), 30, np.uint8)]
+    )
+    assert scores(results) == [10, 20, 20, 30]
+    assert [result.file_name for result in results] == ["", "a.png", "a.png", ""]
+    assert Detector(model, config, categories)(()) == []
+
+
+def test_batches_are_full_and_of_one_canvas(model: Any, config: Config, categories: Categories) -> None:
+    """Wide and tall images mixed: results in order, and one shape for each canvas."""
+    images = [picture(i, height=16 + 14 * (i % 3 == 0), width=30 - 14 * (i % 3 == 0)) for i in range(23)]
+    results = Detector(model, config, categories, batch_size=4)(images)
+    assert scores(results) == list(range(23))
+    assert [result.image_size for result in results] == [image.shape[:2] for image in images]
+    assert set(model.batches) == {(4, 32, 64, 3), (4, 64, 32, 3)}
+    assert len(model.batches) == 6  # 15 wide images and 8 tall ones
+
+
+def test_rare_canvas_does_not_hold_up_the_others(model: Any, config: Config, categories: Categories) -> None:
+    """From an endless stream, whose only tall image comes first, results come nevertheless."""
+    images = itertools.chain([picture(1, height=30)], itertools.repeat(picture(2)))
+    stream = Detector(model, config, categories, batch_size=4).stream(images)
+    assert scores(list(itertools.islice(stream, 12))) == [1] + [2] * 11
+    stream.close()
+
+
+def test_reads_a_bounded_number_ahead(model: Any, config: Config, categories: Categories) -> None:
+    taken = []
+
+    def images() -> Any:
+        for i in range(200):
+            taken.append(i)
+            yield picture(i)
+
+    stream = Detector(model, config, categories, batch_size=2).stream(images())
+    next(stream)
+    assert len(taken) < 30
+    assert scores(list(stream)) == list(range(1, 200))
+
+
+def test_next_batch_is_dispatched_before_the_last_is_awaited(
+    config: Config, categories: Categories, model: Any
+) -> None:
+    """A batch's results arrive only once the next is asked for: the device never waits for the host."""
+    second_asked = threading.Event()
+
+    class Late:
+        """A score that is there when the second batch has been asked for."""
+
+        def __init__(self, value: np.ndarray) -> None:
+            self.value = value
+
+        def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+            assert second_asked.wait(timeout=20)
+            return self.value
+
+    def predict_fn(images: np.ndarray, sizes: np.ndarray) -> Detections:
+        found = model(images, sizes)
+        if len(model.batches) == 2:
+            second_asked.set()
+        return found.replace(scores=Late(found.scores))
+
+    results = Detector(predict_fn, config, categories, batch_size=2)([picture(i) for i in range(4)])
+    assert scores(results) == [0, 1, 2, 3]
+
+
+def test_extreme_sizes(model: Any, config: Config, categories: Categories) -> None:
+    results = Detector(model, config, categories)(
+        [picture(7, height=h, width=w) for h, w in ((1, 1), (3000, 15), (15, 3000))]
+    )
+    assert [result.image_size for result in results] == [(1, 1), (3000, 15), (15, 3000)]
+    for result in results:
+        assert result.boxes.tolist() == [[0, 0, result.image_size[1], result.image_size[0]]]
+
+
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        (np.zeros((4, 4, 3), np.float32), r"float32 \[4, 4, 3\]"),
+        (np.zeros((4, 4, 4), np.uint8), r"uint8 \[4, 4, 4\]"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"uint8 \[1, 4, 4, 3\]"),
+        (np.zeros((0, 4, 3), np.uint8), r"uint8 \[0, 4, 3\]"),
+        (np.zeros(4, np.uint8), r"uint8 \[4\]"),
+    ],
+)
+def test_array_that_is_no_image_is_an_error(
+    image: np.ndarray, shown: str, model: Any, config: Config, categories: Categories
+) -> None:
+    with pytest.raises(ValueError, match=rf"image 1 is {shown}; an image is a path, or a uint8 array"):
+        Detector(model, config, categories)([picture(0), image])
+
+
+def test_missing_file_is_an_error(model: Any, config: Config, categories: Categories) -> None:
+    with pytest.raises(ValueError, match=r"nowhere/cat\.jpg"):
+        Detector(model, config, categories)("nowhere/cat.jpg")
+
+
+def test_unreadable_images_leave_the_others(
+    tmp_path: Path, model: Any, config: Config, categories: Categories
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    outcomes = list(
+        Detector(model, config, categories, batch_size=2).attempt(
+            [broken, picture(1), picture(2), "gone.png", picture(3)]
+        )
+    )
+    assert [isinstance(outcome, ValueError) for outcome in outcomes] == [True, False, False, True, False]
+    assert "broken.jpg" in str(outcomes[0]) and "gone.png" in str(outcomes[3])
+    assert scores([outcomes[1], outcomes[2], outcomes[4]]) == [1, 2, 3]
+
+
+def test_failure_of_the_model_is_raised(config: Config, categories: Categories) -> None:
+    def predict_fn(images: np.ndarray, sizes: np.ndarray) -> Detections:
+        raise ValueError("labels gone wrong")
+
+    with pytest.raises(ValueError, match="labels gone wrong"):
+        list(Detector(predict_fn, config, categories).attempt([picture(0)]))
+
+
+def test_batch_size_below_one_is_an_error(model: Any, config: Config, categories: Categories) -> None:
+    with pytest.raises(ValueError, match=r"batch size \(0\) must be at least 1"):
+        Detector(model, config, categories, batch_size=0)
+
+
+def test_predicting_imports_neither_tensorflow_nor_pycocotools() -> None:
+    code = (
+        "import sys, mrcnn_jax; assert 'jax' not in sys.modules;"
+        "mrcnn_jax.load; import mrcnn_jax.inference.pictures;"
+        "print([name for name in ('tensorflow', 'pycocotools') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mrcnn_jax.inference.files import find_images, picture_paths, read_image_ids, write_json
+
+
+def test_folders_become_their_images(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.png", "sub.png/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    images = find_images([tmp_path / "notes.txt", str(tmp_path), "missing.jpg"])
+    assert images == [tmp_path / "notes.txt", tmp_path / "a.png", tmp_path / "b.JPG", Path("missing.jpg")]
+
+
+def test_folder_without_images_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{tmp_path}: there is no image in this folder; images end in .bmp"):
+        find_images([tmp_path])
+
+
+def test_pictures_have_names_of_their_own() -> None:
+    images = [Path(name) for name in ("x/a.jpg", "y/a.png", "a-2.jpg", "z/A.jpg", "b.tar.jpg")]
+    names = [path.name for path in picture_paths(images, Path("out"))]
+    assert names == ["a.png", "a-2.png", "a-2-2.png", "A-3.png", "b.tar.png"]
+
+
+def test_pictures_never_replace_an_input(tmp_path: Path) -> None:
+    inputs = [tmp_path / "a.png", tmp_path / "b.jpg", tmp_path / "b.png"]
+    (tmp_path / "other").mkdir()
+    output = tmp_path / "other" / ".."  # the same folder by another name
+    assert [path.name for path in picture_paths(inputs, output)] == ["a-2.png", "b-2.png", "b-3.png"]
+
+
+def test_image_ids_by_file_name(tmp_path: Path) -> None:
+    file = tmp_path / "coco.json"
+    entries = [("a.jpg", 5), ("val/a.jpg", 9), ("b.jpg", 3)]
+    file.write_text(json.dumps({"images": [{"file_name": name, "id": i} for name, i in entries]}))
+    assert read_image_ids(file, [Path("data/val/a.jpg"), Path("/else/a.jpg"), Path("b.jpg")]) == [9, 5, 3]
+    with pytest.raises(ValueError, match=r"coco.json: 1 of 2 images are not in it: data/c.jpg"):
+        read_image_ids(file, [Path("b.jpg"), Path("data/c.jpg")])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"images": 3}', '{"images": [{"id": 3}]}', '{"images": [[]]}', "[" * 100_000]
+)
+def test_file_that_is_not_coco_is_an_error(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "coco.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"coco\.json: not a COCO file"):
+        read_image_ids(file, [Path("a.jpg")])
+
+
+@pytest.mark.parametrize("value", ["7", None, 1.5, True])
+def test_image_id_must_be_an_integer(tmp_path: Path, value: object) -> None:
+    file = tmp_path / "coco.json"
+    file.write_text(json.dumps({"images": [{"file_name": "a.jpg", "id": value}]}))
+    with pytest.raises(ValueError, match=r"image 'a\.jpg': id must be an integer"):
+        read_image_ids(file, [Path("a.jpg")])
+
+
+def test_json_is_whole_or_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_json(file, {"name": "Grün"})
+    with pytest.raises(TypeError):
+        write_json(file, {"name": object()})
+    with pytest.raises(ValueError):
+        write_json(file, [float("nan")])
+    assert json.loads(file.read_text(encoding="utf-8")) == {"name": "Grün"}
+    assert list(tmp_path.iterdir()) == [file]

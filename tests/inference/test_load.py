@@ -1,0 +1,131 @@
+"""A run with random weights, from its directory to results and through the command line."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+import mrcnn_jax
+from mrcnn_jax.checkpoint import Checkpoints, write_run
+from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.types import Categories
+
+ROOT = Path(__file__).parents[2]
+CATEGORIES = Categories(
+    ids=(3, 7),
+    names=("ball", "figure"),
+    keypoint_labels=(2,),
+    keypoint_names=("head", "foot"),
+    skeleton=((0, 1),),
+    sigmas=(0.05, 0.1),
+)
+CONFIG = Config(
+    model=ModelConfig(
+        backbone_depth=18,
+        backbone_width=8,
+        backbone_norm="batch",
+        backbone_frozen_stages=0,
+        fpn_channels=8,
+        anchor_sizes=(8.0, 16.0, 32.0, 64.0, 128.0),
+        box_channels=16,
+        mask_convs=1,
+        mask_channels=8,
+        keypoint=True,
+        keypoint_convs=1,
+        keypoint_channels=8,
+    ),
+    data=DataConfig(test_short_side=64, long_side=64, canvases=((64, 64),)),
+    test=TestConfig(rpn_pre_nms=40, rpn_post_nms=20, candidates=40, detections=6, score_threshold=0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run")
+    rng = np.random.default_rng(0)
+    weights = {
+        name: jnp.asarray(
+            np.abs(rng.normal(0, 0.1, array.shape))
+            if name.endswith("var")
+            else rng.normal(0, 0.1, array.shape),
+            jnp.float32,
+        )
+        for name, array in make_blueprint(CONFIG.model, num_classes=2, num_keypoints=2).shapes().items()
+    }
+    write_run(path, CONFIG, CATEGORIES)
+    with Checkpoints(path, keep=1) as checkpoints:
+        checkpoints.save(7, weights, {"nothing": jnp.zeros(1)})
+    return path
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [
+        rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in ((40, 60), (50, 30), (64, 64))
+    ]
+
+
+def test_results_do_not_depend_on_the_batch(workdir: Path, images: list[np.ndarray]) -> None:
+    detector = mrcnn_jax.load(workdir, batch_size=3)
+    assert detector.step == 7 and detector.categories == CATEGORIES
+    for image, in_batch in zip(images, detector(images), strict=True):
+        result = detector(image)  # with blank images beside it
+        assert 0 < len(result) <= 6
+        assert result.image_size == image.shape[:2]
+        assert result.masks is not None and result.masks.shape == (len(result), *image.shape[:2])
+        assert result.keypoints is not None and result.keypoints.shape == (len(result), 2, 3)
+        np.testing.assert_allclose(in_batch.boxes, result.boxes, atol=1e-2)
+        np.testing.assert_allclose(in_batch.scores, result.scores, atol=1e-4)
+        np.testing.assert_array_equal(in_batch.labels, result.labels)
+
+
+def test_missing_step_and_other_model_are_errors(workdir: Path) -> None:
+    with pytest.raises(ValueError, match="no checkpoint of step 8"):
+        mrcnn_jax.load(workdir, step=8)
+    wider = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, mask_channels=16))
+    with pytest.raises(ValueError, match="do not fit the model"):
+        mrcnn_jax.load(workdir, config=wider)
+
+
+def test_predict_script(workdir: Path, images: list[np.ndarray], tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, image in zip(("b.png", "a.jpg", "c.bmp"), images, strict=True):
+        Image.fromarray(image).save(photos / name)
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    output = tmp_path / "out"
+    command = [
+        sys.executable, ROOT / "scripts" / "predict.py", f"--workdir={workdir}", f"--output={output}",
+        "--score_threshold=0", "--config.test.detections=3",
+        photos, tmp_path / "broken.jpg", photos / "a.jpg",
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 1, done.stderr
+    assert "broken.jpg: cannot be read" in done.stderr and "Traceback" not in done.stderr
+    assert done.stdout.startswith("4 images, 12 objects in "), done.stdout
+    assert sorted(path.name for path in output.iterdir()) == [
+        "a-2.png", "a.png", "b.png", "c.png", "detections.json",
+    ]  # fmt: skip
+
+    found = json.loads((output / "detections.json").read_text())
+    assert [entry["image_id"] for entry in found] == [1] * 3 + [2] * 3 + [3] * 3 + [5] * 3
+    truth = COCO()
+    truth.dataset = {
+        "info": {},
+        "images": [{"id": i, "height": 50, "width": 50} for i in range(1, 6)],
+        "categories": [{"id": 3}, {"id": 7}],
+        "annotations": [],
+    }
+    truth.createIndex()
+    assert len(truth.loadRes(str(output / "detections.json")).getAnnIds()) == 12

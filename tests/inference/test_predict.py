@@ -1,0 +1,91 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrcnn_jax.config import TestConfig
+from mrcnn_jax.inference.predict import predict, select_detections
+from mrcnn_jax.types import Proposals
+
+
+def _select(boxes, probabilities, valid=None, **changes):
+    """Detections from proposals that need no refinement, and the class probabilities of each (background first)."""
+    boxes = jnp.array(boxes, jnp.float32)
+    valid = jnp.ones(len(boxes), bool) if valid is None else jnp.array(valid)
+    logits = jnp.log(jnp.array(probabilities, jnp.float32))
+    deltas = jnp.zeros((len(boxes), logits.shape[1] - 1, 4))
+    config = TestConfig(**({"detections": 4} | changes))
+    proposals = Proposals(boxes=boxes, scores=jnp.zeros(len(boxes)), valid=valid)
+    return select_detections(proposals, logits, deltas, jnp.array([100, 100]), config=config)
+
+
+A, NEAR_A, B = [0, 0, 20, 20], [2, 0, 22, 20], [50, 50, 90, 90]
+
+
+def test_suppression_within_a_category_only():
+    found = _select([A, NEAR_A, B], [[0.1, 0.6, 0.3], [0.2, 0.7, 0.1], [0.5, 0.02, 0.48]])
+    # A's first category yields to NEAR_A's; its second is another category; .02 is under the score threshold
+    np.testing.assert_allclose(found.scores, [0.7, 0.48, 0.3, 0], atol=1e-6)
+    assert found.labels.tolist() == [1, 2, 2, 0]
+    assert found.valid.tolist() == [True, True, True, False]
+    np.testing.assert_allclose(found.boxes, [NEAR_A, B, A, [0, 0, 0, 0]], atol=1e-5)
+
+
+def test_one_proposal_may_be_two_categories():
+    found = _select([B], [[0.1, 0.5, 0.4]])
+    assert found.labels.tolist()[:2] == [1, 2]
+
+
+def test_invalid_proposals_and_boxes_outside_the_image_are_no_detections():
+    found = _select([A, [120, 0, 140, 20]], [[0.1, 0.9], [0.1, 0.9]], valid=[False, True])
+    assert not found.valid.any()
+    assert found.scores.tolist() == [0, 0, 0, 0]
+
+
+def test_no_more_detections_than_asked():
+    boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(5)]
+    found = _select(boxes, [[0.5 - 0.05 * i, 0.5 + 0.05 * i] for i in range(5)], detections=2)
+    np.testing.assert_allclose(found.scores, [0.7, 0.65], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def predict_tiny(tiny_blueprint, tiny_weights, tiny_config):
+    """The tiny model's predict, jitted; ``.traces`` counts compilations."""
+
+    def traced(images, sizes):
+        run.traces += 1
+        return predict(tiny_blueprint.build(tiny_weights), images, sizes, tiny_config)
+
+    jitted = jax.jit(traced)
+
+    def run(images, sizes):
+        return jitted(images, sizes)
+
+    run.traces = 0
+    return run
+
+
+def test_shapes_and_one_compilation(predict_tiny, tiny_batch):
+    predict_tiny(tiny_batch.images[:2], tiny_batch.image_sizes[:2])
+    found = predict_tiny(tiny_batch.images[2:4], np.array([[30, 64], [64, 20]], np.int32))
+    assert found.boxes.shape == (2, 8, 4)
+    assert found.masks.shape == (2, 8, 28, 28)
+    assert found.keypoints.shape == (2, 8, 5, 3)
+    assert bool(((found.masks >= 0) & (found.masks <= 1)).all())
+    assert predict_tiny.traces == 1
+
+
+def test_boxes_stay_inside_each_image(predict_tiny, tiny_batch):
+    found = predict_tiny(tiny_batch.images[:2], np.array([[30, 64], [64, 20]], np.int32))
+    assert found.valid.any()
+    assert float(found.boxes[0, :, 3].max()) <= 30
+    assert float(found.boxes[1, :, 2].max()) <= 20
+
+
+def test_an_image_is_found_alike_in_any_company(predict_tiny, tiny_batch):
+    images, sizes = tiny_batch.images, tiny_batch.image_sizes
+    one = predict_tiny(images[[0, 1]], sizes[:2])
+    other = predict_tiny(images[[5, 0]], sizes[:2])
+    assert one.valid[0].tolist() == other.valid[1].tolist()
+    for name in ("boxes", "scores", "masks"):
+        np.testing.assert_allclose(getattr(one, name)[0], getattr(other, name)[1], atol=1e-4)

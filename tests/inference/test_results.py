@@ -1,0 +1,118 @@
+import json
+
+import numpy as np
+import pytest
+
+from mrcnn_jax.inference.results import Result, to_result
+from mrcnn_jax.inference.rle import decode_rle
+from mrcnn_jax.types import Categories, Detections
+
+
+def detections(*, padding: float = 0.0) -> Detections:
+    """A ball and a figure in a resized image of 40 x 80, a box outside it, and rows of ``padding``."""
+    boxes = np.full((6, 4), padding, np.float32)
+    boxes[0] = 10, 10, 30, 20
+    boxes[1] = 60, 0, 90, 44  # over the right and the bottom edge
+    boxes[3] = 85, 5, 95, 15  # valid, but outside
+    scores = np.full(6, padding, np.float32)
+    scores[[0, 1, 3]] = 0.9, 0.8000001, 0.7
+    labels = np.full(6, 99 if padding else 0, np.int32)
+    labels[[0, 1, 3]] = 1, 2, 1
+    masks = np.full((6, 4, 4), padding, np.float32)
+    masks[0] = [1, 1, 0, 0]  # the left half
+    masks[1] = 1
+    keypoints = np.full((6, 3, 3), padding, np.float32)
+    keypoints[1] = [[70, 4, 5], [64, 30, 2], [100, 30, 1]]
+    keypoints[[0, 3]] = 7
+    return Detections(
+        boxes=boxes,
+        scores=scores,
+        labels=labels,
+        valid=np.array([True, True, False, True, False, False]),
+        masks=masks,
+        keypoints=keypoints,
+    )
+
+
+def make(found: Detections, categories: Categories) -> Result:
+    """In an original image of 20 x 160: half as high, twice as wide."""
+    return to_result(found, size=(40, 80), image_size=(20, 160), categories=categories, file_name="a.jpg")
+
+
+def test_scaled_clipped_and_named(categories: Categories) -> None:
+    result = make(detections(), categories)
+    assert len(result) == 2
+    np.testing.assert_array_equal(result.boxes, [[20, 5, 60, 10], [120, 0, 160, 20]])
+    assert result.scores.tolist() == pytest.approx([0.9, 0.8])
+    assert result.labels.tolist() == [1, 2]
+    assert result.names == ["ball", "figure"]
+    assert result.keypoints is not None and result.keypoints.shape == (2, 3, 3)
+    np.testing.assert_array_equal(result.keypoints[0], 0)  # a ball has no keypoints
+    np.testing.assert_array_equal(result.keypoints[1], [[140, 2, 5], [128, 15, 2], [200, 15, 1]])
+
+
+def test_masks_lie_in_the_original_image(categories: Categories) -> None:
+    masks = make(detections(), categories).masks
+    assert masks is not None and masks.shape == (2, 20, 160) and masks.dtype == bool
+    expected = np.zeros((20, 160), bool)
+    expected[5:10, 20:40] = True
+    expected[[5, 5, 9, 9], [20, 39, 20, 39]] = False  # 0.9 * 0.55 is under a half
+    np.testing.assert_array_equal(masks[0], expected)
+    assert masks[1, 2:-2, 120:].all() and not masks[1, :, :120].any()
+
+
+@pytest.mark.parametrize("padding", [-1.0, 1e9, np.nan, np.inf])
+def test_padding_changes_nothing(categories: Categories, padding: float) -> None:
+    expected, result = make(detections(), categories), make(detections(padding=padding), categories)
+    for field in ("boxes", "scores", "labels", "keypoints", "masks"):
+        np.testing.assert_array_equal(getattr(result, field), getattr(expected, field))
+
+
+def test_coco_entries_are_plain(categories: Categories) -> None:
+    result = make(detections(), categories)
+    ball, figure = json.loads(json.dumps(result.to_coco(42)))
+    mask = ball.pop("segmentation")
+    assert ball == {
+        "image_id": 42,
+        "file_name": "a.jpg",
+        "category_id": 3,
+        "category": "ball",
+        "bbox": [20, 5, 40, 5],
+        "score": 0.9,
+    }
+    assert result.masks is not None
+    np.testing.assert_array_equal(decode_rle(mask), result.masks[0])
+    assert figure["keypoints"] == [140, 2, 1, 128, 15, 1, 200, 15, 1]
+    assert figure["score"] == 0.8
+
+
+def test_without_masks_and_keypoints(categories: Categories) -> None:
+    result = make(detections().replace(masks=None, keypoints=None), categories)
+    assert result.masks is None and result.segmentations is None and result.keypoints is None
+    assert set(result.to_coco(1)[1]) == {"image_id", "file_name", "category_id", "category", "bbox", "score"}
+
+
+def test_nothing_found(categories: Categories) -> None:
+    result = make(detections().replace(valid=np.zeros(6, bool)), categories)
+    assert len(result) == 0 and result.names == [] and result.to_coco(1) == []
+    assert result.masks is not None and result.masks.shape == (0, 20, 160)
+
+
+def test_box_that_is_not_a_number_is_dropped(categories: Categories) -> None:
+    found = detections()
+    found.boxes[0, 2] = np.nan
+    assert make(found, categories).names == ["figure"]
+
+
+def test_above_a_score(categories: Categories) -> None:
+    result = make(detections(), categories).above(0.85)
+    assert result.names == ["ball"] and result.file_name == "a.jpg"
+    assert result.masks is not None and len(result.masks) == 1
+    assert result.keypoints is not None and len(result.keypoints) == 1
+
+
+def test_label_without_category_is_an_error(categories: Categories) -> None:
+    found = detections()
+    found.labels[0] = 3
+    with pytest.raises(ValueError, match="labels 2 to 3; with 2 categories labels are 1 to 2"):
+        make(found, categories)
