@@ -1,69 +1,158 @@
-"""A training run, from a config and a directory to checkpoints: read from top to bottom."""
+"""A training run, from a config and a directory to checkpoints: read ``train`` from top to bottom."""
 
-import itertools
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from tensorboardX import SummaryWriter
+from jax.sharding import NamedSharding
 
 from mrcnn_jax.checkpoint import Checkpoints, write_run
 from mrcnn_jax.config import Config
-from mrcnn_jax.data.coco import CocoDataset, read_coco
+from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.pipeline import training_batches
-from mrcnn_jax.evaluation.coco_eval import evaluate
-from mrcnn_jax.inference.detector import Detector, make_predict_fn
-from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.training.metrics import StepLog
-from mrcnn_jax.training.step import compile_step, make_state
-from mrcnn_jax.types import Batch, Categories
+from mrcnn_jax.training.monitor import Monitor
+from mrcnn_jax.training.step import TrainState, compile_step, make_state
+from mrcnn_jax.types import Batch
 from mrcnn_jax.weights.backbone import load_backbone
 
-PICTURES = 4  # validation images drawn for TensorBoard at every evaluation
+_PREFETCH = 2  # batches on the devices ahead of the step
 
 
 def train(config: Config, workdir: Path) -> None:
-    """Trains to ``config.train.steps``, from the last checkpoint in ``workdir`` if it has one.
+    """Trains up to ``config.train.steps``, from the last checkpoint in ``workdir`` if it holds one.
 
     A run that was interrupted ends bit-equal to one that was not: batches and random numbers are functions of
-    (seed, step), and the checkpoint holds all else.
+    (seed, step), and a checkpoint holds all else.
 
     Raises:
-        ValueError: the batch does not divide over the devices, the data are malformed, or ``workdir`` holds a run
-            of another config.
+        ValueError: the batch does not divide over the devices, the data are malformed, the backbone's weights do not
+            fit, or ``workdir`` holds a run of another config.
         FloatingPointError: a loss is not finite; the step and the loss are named.
     """
+    settings, data = config.train, config.data
+
     # Data
-    data = config.data
-    training = read_coco(
+    dataset = read_coco(
         data.root, images=data.train_images, annotations=data.train_annotations, keypoints=data.train_keypoints
     )
-    categories = training.categories
-    validation = _read_validation(config, categories) if config.train.eval_every else None
-    print(f"{len(training.images)} images, {len(categories)} categories: {', '.join(categories.names[:8])}", flush=True)
+    categories = dataset.categories
+    _say(f"{len(dataset.images)} training images, {len(categories)} categories: {_first(categories.names)}")
 
     # Model and step
     mesh = make_mesh()
     blueprint = make_blueprint(
         config.model, num_classes=len(categories), num_keypoints=len(categories.keypoint_names)
     )
-    step_fn = compile_step(blueprint, config, mesh)
+    take_step = compile_step(blueprint, config, mesh)
+    monitor = Monitor(workdir, blueprint, config, categories, mesh)
     write_run(workdir, config, categories)
 
-    with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
-        # State: the last checkpoint, or step 0
-        key = jax.random.key(config.train.seed)
+    with Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints, monitor:
+        # State: from the last checkpoint, or new
         latest = checkpoints.latest_step()
         if latest is None:
-            weights = _initial_weights(blueprint, key)
-            state = jax.device_put(make_state(blueprint, weights, key, config), replicated(mesh))
+            state = make_state(blueprint, _initial_weights(blueprint, config), config)
+            state = jax.device_put(state, replicated(mesh))
+            _say(f"{_millions(state.params)} parameters trained, {_millions(state.frozen)} frozen")
         else:
-            pass
-    del step_fn, state
+            state = _restore(checkpoints, latest, blueprint, config, replicated(mesh))
+            _say(f"continuing from step {latest} of {workdir}")
+        first = int(state.step)
+        if first >= settings.steps:
+            _say(f"already trained for {first} steps; raise --config.train.steps to go on")
+            return
+
+        # Loop
+        batches = training_batches(
+            dataset,
+            data,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            start_step=first,
+            masks=config.model.mask,
+            keypoints=config.model.keypoint,
+        )
+        batches = _on_devices(batches, batch_sharding(mesh))
+        log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)
+        _say(f"compiling the step for {mesh.size} device(s) ...")
+        for step in range(first + 1, settings.steps + 1):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - asked
+            state, metrics = take_step(state, batch)
+            log.add(step, metrics, waited=waited)
+
+            last = step == settings.steps
+            evaluate = settings.eval_every > 0 and (step % settings.eval_every == 0 or last)
+            save = step % settings.checkpoint_every == 0 or evaluate or last
+            if step == first + 1 or step % settings.log_every == 0 or save:
+                line, means = log.flush()
+                _say(line)
+                monitor.write_scalars(step, means)
+            if save:
+                scores = monitor.evaluate(step, state.weights()) if evaluate else None
+                checkpoints.save(step, state.weights(), _training_items(state), scores)
+                log.restart_clock()
+    _say(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
+
+
+def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
+    """Random weights, the backbone's from its file if the config names one."""
+    weights = blueprint.initialize(jax.random.key(config.train.seed))
+    path = config.model.backbone_weights
+    if path:
+        backbone, absent = load_backbone(path, blueprint.shapes())
+        weights |= backbone
+        rest = f"; not in the file, so trained from scratch: {', '.join(absent)}" if absent else ""
+        _say(f"backbone from {path}{rest}")
+    return weights
+
+
+def _training_items(state: TrainState) -> dict[str, object]:
+    """What a checkpoint holds besides the weights: the run's key is made from its seed."""
+    return {"step": state.step, "opt_state": state.opt_state}
+
+
+def _restore(
+    checkpoints: Checkpoints, step: int, blueprint: Blueprint, config: Config, sharding: NamedSharding
+) -> TrainState:
+    """The state after ``step`` steps, as it was."""
+    like = jax.eval_shape(lambda weights: make_state(blueprint, weights, config), blueprint.shapes())
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
+    weights, training = checkpoints.restore(step, like.weights(), _training_items(like))
+    params, frozen, batch_stats = blueprint.split(weights)
+    return TrainState(
+        step=training["step"],
+        params=params,
+        frozen=frozen,
+        batch_stats=batch_stats,
+        opt_state=training["opt_state"],
+        key=jax.device_put(jax.random.key(config.train.seed), sharding),
+    )
+
+
+def _on_devices(batches: Iterator[Batch], sharding: NamedSharding) -> Iterator[Batch]:
+    """The batches as device arrays, copied ahead of their use; image ids stay behind (they are 64 bits wide)."""
+    queue: deque[Batch] = deque()
+    for batch in batches:
+        local = batch.replace(ids=None)
+        queue.append(jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local))
+        if len(queue) > _PREFETCH:
+            yield queue.popleft()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _first(names: tuple[str, ...], count: int = 8) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def _millions(arrays: Arrays) -> str:
+    return f"{sum(x.size for x in arrays.values()) / 1e6:.1f} M"

@@ -78,6 +78,7 @@ def mask_loss(
     """Binary cross-entropy of the true category's mask: its mean over the cells of positive regions."""
     category = jnp.maximum(labels - 1, 0)[:, None, None, None]
     of_category = jnp.take_along_axis(logits, category, axis=-1)[..., 0]
+    targets = _masked(targets, positive)
     cross_entropy = optax.sigmoid_binary_cross_entropy(of_category, targets).mean(axis=(1, 2))
     return _masked(cross_entropy, positive).sum() / jnp.maximum(positive.sum(), 1)
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import jax.numpy as jnp
 import optax
+from jax import Array
+from jax.typing import ArrayLike
 
 from mrcnn_jax.config import TrainConfig
 
@@ -22,7 +24,7 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
         case _:
             raise ValueError(f"train.schedule is {config.schedule!r}; it must be 'step' or 'cosine'")
 
-    def schedule(step: optax.ScalarOrSchedule) -> jnp.ndarray:
+    def schedule(step: ArrayLike) -> Array:
         done = jnp.minimum(step / max(config.warmup_steps, 1), 1.0) if config.warmup_steps else 1.0
         return decay(step) * (config.warmup_factor * (1.0 - done) + done)
 

@@ -28,14 +28,14 @@ class TrainState:
     frozen: Arrays
     batch_stats: Arrays
     opt_state: optax.OptState
-    key: Array  # of the run; a step's own key is folded from it
+    key: Array  # of the run, made from its seed; a step's own key is folded from it
 
     def weights(self) -> Arrays:
         """Every array of the model, by name."""
         return self.params | self.frozen | self.batch_stats
 
 
-def make_state(blueprint: Blueprint, weights: Arrays, key: Array, config: Config) -> TrainState:
+def make_state(blueprint: Blueprint, weights: Arrays, config: Config) -> TrainState:
     """The state before the first step."""
     params, frozen, batch_stats = blueprint.split(weights)
     return TrainState(
@@ -44,7 +44,7 @@ def make_state(blueprint: Blueprint, weights: Arrays, key: Array, config: Config
         frozen=frozen,
         batch_stats=batch_stats,
         opt_state=make_optimizer(config.train, params).init(params),
-        key=key,
+        key=jax.random.key(config.train.seed),
     )
 
 

@@ -1,0 +1,52 @@
+"""Fine-tuning on photos of one's own: R50-FPN on a folder in COCO format, from an ImageNet backbone.
+
+    scripts/train.py --config=configs/balloon.py --workdir=runs/balloon --config.data.root=PHOTOS \
+        --config.model.backbone_weights=resnet50.npz
+
+PHOTOS holds ``annotations/instances_train.json``, ``annotations/instances_val.json``, ``train/`` and ``val/``; the
+number of categories comes from the annotations. The sizes suit a laptop: photos of 512 pixels, two at a time.
+
+The backbone file must say what the fields under "backbone" say here: strides on the first 1x1 convolution, pixels in
+the order BGR minus a mean. For torchvision's own ResNet-50 leave these five fields at their defaults.
+"""
+
+from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        model=ModelConfig(
+            pixel_order="bgr",
+            pixel_mean=(103.939, 116.779, 123.68),
+            pixel_std=(1.0, 1.0, 1.0),
+            backbone_norm_epsilon=1.001e-5,
+            backbone_stride_in_1x1=True,
+        ),
+        data=DataConfig(
+            root="data/balloon",
+            train_images="train",
+            train_annotations="annotations/instances_train.json",
+            val_images="val",
+            val_annotations="annotations/instances_val.json",
+            train_short_sides=(320, 352, 384),
+            test_short_side=384,
+            long_side=512,
+            canvases=((384, 512), (512, 384)),
+        ),
+        train=TrainConfig(
+            steps=400,
+            batch_size=2,
+            learning_rate=0.005,
+            schedule="cosine",
+            warmup_steps=50,
+            warmup_factor=0.01,
+            clip_norm=10.0,
+            rpn_samples=128,
+            rpn_pre_nms=1000,
+            rpn_post_nms=300,
+            roi_samples=64,
+            log_every=10,
+            checkpoint_every=100,
+        ),
+        test=TestConfig(rpn_pre_nms=500, rpn_post_nms=300),
+    )

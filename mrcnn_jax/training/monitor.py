@@ -1,0 +1,86 @@
+"""What a run shows of itself besides its step lines: TensorBoard's scalars and pictures, scores on validation data."""
+
+import dataclasses
+import math
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from jax.sharding import Mesh
+from tensorboardX import SummaryWriter
+
+from mrcnn_jax.config import Config
+from mrcnn_jax.data.coco import read_coco
+from mrcnn_jax.evaluation.coco_eval import check_categories, evaluate
+from mrcnn_jax.images import read_image
+from mrcnn_jax.inference.detector import Detector, make_predict_fn
+from mrcnn_jax.inference.draw import draw
+from mrcnn_jax.models.variables import Arrays, Blueprint
+from mrcnn_jax.types import Categories
+
+_PICTURES = 4  # validation images drawn at every evaluation
+_PICTURE_SCORE = 0.5  # objects of at least this score are drawn
+
+
+class Monitor:
+    """Writes ``workdir/tensorboard``, and evaluates where ``config.train.eval_every`` asks for it.
+
+    Raises:
+        ValueError: there is no validation set of the same categories to evaluate on.
+    """
+
+    def __init__(
+        self, workdir: Path, blueprint: Blueprint, config: Config, categories: Categories, mesh: Mesh
+    ) -> None:
+        self._directory = workdir / "tensorboard"
+        self._config = config
+        self._categories = categories
+        self._predict_fn = make_predict_fn(blueprint, config, mesh)
+        self._batch_size = math.lcm(config.test.batch_size, mesh.size)
+        if config.train.eval_every:
+            data = config.data
+            dataset = read_coco(
+                data.root,
+                images=data.val_images,
+                annotations=data.val_annotations,
+                keypoints=data.val_keypoints,
+            )
+            check_categories(categories, dataset)
+            count = config.train.eval_images or len(dataset.images)
+            self._dataset = dataclasses.replace(dataset, images=dataset.images[:count])
+
+    def __enter__(self) -> Self:
+        self._writer = SummaryWriter(str(self._directory))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+    def write_scalars(self, step: int, values: dict[str, float]) -> None:
+        """Writes the means of the steps since the last line."""
+        for name, value in values.items():
+            self._writer.add_scalar(f"train/{name}", value, step)
+
+    def evaluate(self, step: int, weights: Arrays) -> dict[str, float]:
+        """AP in percent, by kind ("bbox", "segm", "keypoints"), on the validation set; pictures are written too."""
+        detector = Detector(
+            partial(self._predict_fn, weights), self._config, self._categories, batch_size=self._batch_size
+        )
+        metrics = evaluate(detector, self._dataset)
+        del metrics["per_category"]
+        for kind, values in metrics.items():
+            for name, value in values.items():
+                if value is not None:
+                    self._writer.add_scalar(f"validation/{kind}_{name}", value, step)
+
+        paths = [image.path for image in self._dataset.images[:_PICTURES]]
+        for path, result in zip(paths, detector.stream(paths), strict=True):
+            picture = draw(read_image(path), result.above(_PICTURE_SCORE))
+            self._writer.add_image(f"validation/{path.name}", picture, step, dataformats="HWC")
+
+        scores = {kind: values["AP"] for kind, values in metrics.items() if values["AP"] is not None}
+        print(f"step {step}: " + ", ".join(f"{kind} AP {score:.1f}" for kind, score in scores.items()), flush=True)
+        return scores

@@ -1,0 +1,35 @@
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mrcnn_jax.models.fpn import FPN, upsample_nearest
+
+
+def test_upsampling_repeats_cells():
+    x = jnp.array([[1.0, 2.0], [3.0, 4.0]])[None, :, :, None]
+    np.testing.assert_array_equal(
+        upsample_nearest(x)[0, :, :, 0], [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+    )
+
+
+def _fpn_of_ones():
+    """One channel; lateral weights 1, output kernels that pass the middle cell on."""
+    fpn = FPN({f"c{i}": 1 for i in range(2, 6)}, 1, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    for inner, layer in zip(fpn.inner, fpn.layer, strict=True):
+        inner.kernel[...] = jnp.ones((1, 1, 1, 1))
+        layer.kernel[...] = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
+    return fpn
+
+
+def test_levels_add_up_from_the_top():
+    features = {f"c{i}": jnp.full((1, 64 >> i, 64 >> i, 1), 10.0 ** (i - 2)) for i in range(2, 6)}
+    pyramid = _fpn_of_ones()(features)
+    expected = {"p2": 1111, "p3": 1110, "p4": 1100, "p5": 1000, "p6": 1000}
+    assert {level: float(p.max()) for level, p in pyramid.items()} == expected
+    assert {level: p.shape[1] for level, p in pyramid.items()} == {"p2": 16, "p3": 8, "p4": 4, "p5": 2, "p6": 1}
+
+
+def test_p6_is_every_second_cell_of_p5_and_rounds_up():
+    features = {f"c{i}": jnp.zeros((1, 96 >> i, 96 >> i, 1)) for i in range(2, 5)}
+    features["c5"] = jnp.arange(9.0).reshape(1, 3, 3, 1)
+    np.testing.assert_array_equal(_fpn_of_ones()(features)["p6"][0, :, :, 0], [[0, 2], [6, 8]])

@@ -1,0 +1,30 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mrcnn_jax.models.norm import Frozen, FrozenBatchNorm, make_norm
+
+
+def test_frozen_batch_norm_by_hand():
+    norm = FrozenBatchNorm(1, epsilon=1.0, dtype=jnp.float32)
+    norm.scale[...], norm.bias[...] = jnp.array([4.0]), jnp.array([0.5])
+    norm.mean[...], norm.var[...] = jnp.array([10.0]), jnp.array([3.0])
+    # (x - 10) / sqrt(3 + 1) * 4 + 0.5
+    np.testing.assert_allclose(norm(jnp.array([[[[11.0]]]])), [[[[2.5]]]])
+
+
+def test_frozen_batch_norm_is_never_a_parameter():
+    state = nnx.state(FrozenBatchNorm(2, epsilon=1e-5, dtype=jnp.float32))
+    assert {type(variable) for _, variable in nnx.to_flat_state(state)} == {Frozen}
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(256, 32), (64, 32), (16, 8)])
+def test_groups_have_two_channels_at_least(channels, groups):
+    norm = make_norm("group", channels, epsilon=1e-5, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    assert norm.num_groups == groups
+
+
+def test_unknown_kind():
+    with pytest.raises(ValueError, match="norm is 'layer'; it must be 'frozen_batch', 'batch' or 'group'"):
+        make_norm("layer", 8, epsilon=1e-5, dtype=jnp.float32, rngs=nnx.Rngs(0))

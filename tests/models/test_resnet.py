@@ -1,0 +1,85 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mrcnn_jax.models.resnet import ResNet, is_frozen
+from mrcnn_jax.models.variables import name_of
+
+def _resnet(**changes):
+    settings = {
+        "depth": 50,
+        "width": 64,
+        "norm": "frozen_batch",
+        "epsilon": 1e-5,
+        "stride_in_1x1": False,
+        "frozen_stages": 0,
+        "dtype": jnp.float32,
+        "rngs": nnx.Rngs(0),
+    }
+    return ResNet(**(settings | changes))
+
+
+# torchvision's models without fc, convolutions only
+CONV_PARAMETERS = {18: 11_166_912, 34: 21_267_648, 50: 23_454_912, 101: 42_394_816, 152: 57_992_384}
+
+
+@pytest.mark.parametrize("depth", CONV_PARAMETERS)
+def test_number_of_parameters(depth):
+    state = nnx.state(nnx.eval_shape(lambda: _resnet(depth=depth)), nnx.Param)
+    assert sum(np.prod(v.shape) for _, v in nnx.to_flat_state(state)) == CONV_PARAMETERS[depth]
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_features_equal_torchvision(depth, torchvision_backbone):
+    script, expected = torchvision_backbone
+    model = nnx.eval_shape(lambda: _resnet(depth=depth))
+    graphdef, state = nnx.split(model)
+    leaves = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    filled = []
+    for path, variable in nnx.to_flat_state(state):
+        prefix, _, leaf = name_of(path).rpartition(".")
+        if leaf == "kernel":
+            height, width, inputs, outputs = variable.shape
+            value = script.seeded(f"{prefix}.weight", (outputs, inputs, height, width)).transpose(2, 3, 1, 0)
+        else:
+            value = script.seeded(f"{prefix}.{leaves[leaf]}", variable.shape)
+        filled.append((path, variable.replace(jnp.asarray(value))))
+    model = nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+    image = jnp.asarray(script.seeded("image", (1, 3, 64, 96)).transpose(0, 2, 3, 1) * 8)
+    for level, feature in model(image).items():
+        wanted = expected[f"resnet{depth}_{level}"]
+        np.testing.assert_allclose(np.ravel(feature)[::37], wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_stride_in_1x1_reads_other_pixels():
+    def downsampling_kernels(stride_in_1x1):
+        block = nnx.eval_shape(lambda: _resnet(stride_in_1x1=stride_in_1x1)).layer2[0]
+        return block.conv1.strides, block.conv2.strides
+
+    assert downsampling_kernels(True) == (2, 1)
+    assert downsampling_kernels(False) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "frozen_stages", "expected"),
+    [
+        (("conv1", "kernel"), 0, False),
+        (("conv1", "kernel"), 1, True),
+        (("bn1", "scale"), 1, True),
+        (("layer1", 0, "conv1", "kernel"), 1, False),
+        (("layer1", 0, "conv1", "kernel"), 2, True),
+        (("layer2", 3, "bn3", "bias"), 2, False),
+        (("layer4", 0, "downsample", 0, "kernel"), 5, True),
+    ],
+)
+def test_frozen_stages_begin_with_the_stem(path, frozen_stages, expected):
+    assert is_frozen(path, frozen_stages) is expected
+
+
+def test_batch_norm_of_a_frozen_stage_keeps_its_statistics():
+    model = nnx.eval_shape(lambda: _resnet(depth=18, norm="batch", frozen_stages=2))
+    trained = {name_of(path) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.BatchStat))}
+    assert not any(name.startswith(("bn1", "layer1")) for name in trained)
+    assert "layer2.0.bn1.mean" in trained

@@ -1,0 +1,37 @@
+import jax.numpy as jnp
+import numpy as np
+
+from mrcnn_jax.models.rpn import propose
+
+
+def _propose(scores, boxes, **changes):
+    """Proposals of anchors that are already right: all deltas are 0."""
+    outputs = {
+        level: (jnp.array(s, jnp.float32), jnp.zeros((len(s), 4))) for level, s in scores.items()
+    }
+    anchors = {level: jnp.array(b, jnp.float32) for level, b in boxes.items()}
+    settings = {"pre_nms": 10, "post_nms": 3, "nms_iou": 0.7} | changes
+    return propose(outputs, anchors, jnp.array([50, 100]), **settings)
+
+
+def test_best_first_clipped_and_suppressed_within_a_level():
+    boxes = [[0, 0, 20, 20], [1, 0, 21, 20], [90, 40, 120, 70]]
+    proposals = _propose({"p2": [1.0, 2.0, 3.0], "p3": [0.5]}, {"p2": boxes, "p3": [[0, 0, 20, 20]]})
+    # the box of p2 with score 1 overlaps the one with 2 by .905; that of p3 has no rival on its level
+    np.testing.assert_allclose(proposals.boxes, [[90, 40, 100, 50], [1, 0, 21, 20], [0, 0, 20, 20]])
+    np.testing.assert_allclose(proposals.scores, [3.0, 2.0, 0.5])
+    assert proposals.valid.tolist() == [True, True, True]
+
+
+def test_only_the_best_of_a_level_go_into_suppression():
+    boxes = [[0, 0, 10, 10], [30, 0, 40, 10], [60, 0, 70, 10]]
+    proposals = _propose({"p2": [1.0, 2.0, 3.0]}, {"p2": boxes}, pre_nms=2)
+    assert proposals.valid.tolist() == [True, True, False]
+    np.testing.assert_allclose(proposals.boxes[:2, 0], [60, 30])
+
+
+def test_boxes_that_clipping_empties_and_scores_that_are_not_finite_are_no_proposals():
+    boxes = [[110, 10, 130, 30], [0, 0, 10, 10], [20, 20, 30, 30]]
+    proposals = _propose({"p2": [9.0, np.nan, 1.0]}, {"p2": boxes})
+    assert proposals.valid.tolist() == [True, False, False]
+    np.testing.assert_allclose(proposals.boxes, [[20, 20, 30, 30], [0, 0, 0, 0], [0, 0, 0, 0]])

@@ -1,0 +1,86 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrcnn_jax.ops.matching import Assignment
+from mrcnn_jax.training.losses import box_loss, keypoint_loss, mask_loss, rpn_loss, smooth_l1
+
+POSITIVE, NEGATIVE, IGNORE = Assignment.POSITIVE, Assignment.NEGATIVE, Assignment.IGNORE
+
+
+@pytest.mark.parametrize(("beta", "expected"), [(0.0, [0.5, 2.0]), (1.0, [0.125, 1.5]), (4.0, [0.03125, 0.5])])
+def test_smooth_l1_by_hand(beta, expected):
+    np.testing.assert_allclose(smooth_l1(jnp.array([-0.5, 2.0]), beta), expected)
+
+
+def _rpn(objectness, assignment, deltas=None):
+    anchors = jnp.array([[0, 0, 10, 10]] * len(assignment), jnp.float32)
+    gt_boxes = jnp.array([[[5, 0, 15, 10]] * len(assignment)], jnp.float32)
+    deltas = jnp.zeros((1, len(assignment), 4)) if deltas is None else deltas
+    return rpn_loss(
+        jnp.array([objectness]), deltas, anchors, jnp.array([assignment]), gt_boxes, samples=4, beta=0.0
+    )
+
+
+def test_rpn_by_hand():
+    losses = _rpn([0.0, 2.0, -7.0], [POSITIVE, NEGATIVE, IGNORE])
+    # -log(sigmoid(0)) and -log(1 - sigmoid(2)) over 4 samples; dx = 5 / 10 of the one positive
+    np.testing.assert_allclose(losses["rpn_objectness"], (np.log(2) + np.log1p(np.exp(2))) / 4, rtol=1e-6)
+    np.testing.assert_allclose(losses["rpn_box"], 0.5 / 4)
+
+
+def _box(logits, deltas, assignment, labels):
+    regions = jnp.array([[0, 0, 10, 10]] * len(assignment), jnp.float32)
+    gt_boxes = jnp.array([[1, 0, 11, 10]] * len(assignment), jnp.float32)
+    return box_loss(
+        jnp.array(logits),
+        jnp.array(deltas),
+        regions,
+        jnp.array(assignment),
+        jnp.array(labels),
+        gt_boxes,
+        beta=0.0,
+    )
+
+
+def test_box_by_hand():
+    # two categories; the positive's target is dx = .1 * 10 = 1, read from the deltas of category 2
+    deltas = [[[9.0] * 4, [0.5, 0, 0, 0.25]], [[7.0] * 4] * 2, [[7.0] * 4] * 2]
+    logits = [[0.0, 0.0, 0.0], [np.log(2.0), 0.0, 0.0], [5.0, 0.0, 0.0]]
+    losses = _box(logits, deltas, [POSITIVE, NEGATIVE, IGNORE], [2, 0, 0])
+    np.testing.assert_allclose(losses["box_class"], (np.log(3) + np.log(2)) / 2, rtol=1e-6)
+    np.testing.assert_allclose(losses["box"], (0.5 + 0.25) / 2, rtol=1e-5)
+
+
+def test_mask_by_hand():
+    # the map of category 1 is certain and right, that of category 2 would cost; the second region is no positive
+    logits = jnp.stack([jnp.full((2, 2, 2), 0.0), jnp.full((2, 2, 2), 50.0)], axis=-1)
+    targets = jnp.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    loss = mask_loss(logits, jnp.array([1, 2]), targets, jnp.array([True, False]))
+    np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
+
+
+def test_keypoint_by_hand():
+    logits = jnp.zeros((1, 2, 2, 2)).at[0, 1, 0, 0].set(np.log(5.0))  # keypoint 0 prefers cell 2
+    loss = keypoint_loss(logits, jnp.array([[2, 3]]), jnp.array([[True, False]]))
+    np.testing.assert_allclose(loss, np.log(8 / 5), rtol=1e-6)
+    both = keypoint_loss(logits, jnp.array([[2, 3]]), jnp.array([[True, True]]))
+    np.testing.assert_allclose(both, (np.log(8 / 5) + np.log(4)) / 2, rtol=1e-6)
+
+
+def test_nothing_to_learn_costs_nothing_and_has_no_gradient():
+    def total(logits, deltas, maps):
+        none, labels, no = jnp.array([IGNORE, IGNORE]), jnp.array([0, 0]), jnp.array([False, False])
+        boxes = jnp.zeros((2, 4))  # degenerate, as padding is
+        losses = rpn_loss(logits[None, :, 0], deltas[None, :, 0], boxes, none[None], boxes[None], samples=4, beta=0.0)
+        losses |= box_loss(logits, deltas, boxes, none, labels, boxes, beta=0.0)
+        losses["mask"] = mask_loss(maps, labels, jnp.full((2, 3, 3), jnp.nan), no)
+        losses["keypoint"] = keypoint_loss(maps, jnp.zeros((2, 2), jnp.int32), jnp.zeros((2, 2), bool))
+        return sum(losses.values())
+
+    arguments = (jnp.full((2, 3), 3.0), jnp.full((2, 2, 4), 3.0), jnp.full((2, 3, 3, 2), 3.0))
+    loss, gradients = jax.value_and_grad(total, argnums=(0, 1, 2))(*arguments)
+    assert float(loss) == 0
+    for gradient in gradients:
+        np.testing.assert_array_equal(gradient, 0)

@@ -1,0 +1,141 @@
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.sharding import batch_sharding, make_mesh, replicated
+from mrcnn_jax.training.step import compile_step, make_state, train_step
+
+
+@pytest.fixture(scope="module")
+def take_steps(tiny_blueprint, tiny_weights, tiny_config):
+    """``take_steps(devices, batches)``: states and metrics after each; compiled once for a number of devices."""
+    compiled = {}
+
+    def run(devices, batches):
+        mesh = make_mesh(jax.devices()[:devices])
+        if devices not in compiled:
+            compiled[devices] = compile_step(tiny_blueprint, tiny_config, mesh)
+        state = jax.device_put(make_state(tiny_blueprint, tiny_weights, tiny_config), replicated(mesh))
+        history = []
+        for batch in batches:
+            state, metrics = compiled[devices](state, jax.device_put(batch, batch_sharding(mesh)))
+            history.append(jax.device_get((state.replace(key=None), metrics)))
+        return history
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def two_steps(take_steps, tiny_batch):
+    return take_steps(1, [tiny_batch, tiny_batch])
+
+
+LOSSES = ("rpn_objectness", "rpn_box", "box_class", "box", "mask", "keypoint")
+
+
+def test_first_losses_are_those_of_guessing(two_steps):
+    """Untrained: two outcomes a cell of objectness and mask, one of 4 classes, one of 56 x 56 cells."""
+    _, metrics = two_steps[0]
+    assert metrics["rpn_objectness"] == pytest.approx(np.log(2), rel=0.02)
+    assert metrics["mask"] == pytest.approx(np.log(2), rel=0.02)
+    assert metrics["box_class"] == pytest.approx(np.log(4), rel=0.2)
+    assert metrics["keypoint"] == pytest.approx(np.log(56 * 56), rel=0.25)
+    assert metrics["loss"] == pytest.approx(sum(metrics[name] for name in LOSSES), rel=1e-5)
+
+
+def test_what_a_step_changes(two_steps, tiny_weights, tiny_blueprint):
+    state, _ = two_steps[-1]
+    params, frozen, batch_stats = tiny_blueprint.split(tiny_weights)
+    assert int(state.step) == 2
+    unchanged = [name for name in params if np.array_equal(state.params[name], params[name])]
+    assert not unchanged
+    for name, value in frozen.items():
+        np.testing.assert_array_equal(state.frozen[name], value)
+    assert all(not np.array_equal(state.batch_stats[name], value) for name, value in batch_stats.items())
+
+
+def test_frozen_arrays_have_no_optimizer_state(two_steps, tiny_blueprint, tiny_weights):
+    state, _ = two_steps[0]
+    params, _, _ = tiny_blueprint.split(tiny_weights)
+    momentum = [leaf for leaf in jax.tree.leaves(state.opt_state) if np.ndim(leaf)]
+    assert sum(x.size for x in momentum) == sum(x.size for x in params.values())
+
+
+def test_eight_devices_give_the_numbers_of_one(two_steps, take_steps, tiny_batch):
+    on_eight = take_steps(8, [tiny_batch, tiny_batch])
+    for (_, wanted), (_, found) in zip(two_steps, on_eight, strict=True):
+        for name in wanted:
+            np.testing.assert_allclose(found[name], wanted[name], rtol=2e-5, err_msg=name)
+    for name, value in two_steps[-1][0].params.items():
+        np.testing.assert_allclose(on_eight[-1][0].params[name], value, atol=1e-5, err_msg=name)
+
+
+def test_the_only_collectives_are_all_reduces(tiny_blueprint, tiny_weights, tiny_config, tiny_batch):
+    mesh = make_mesh()
+    state = jax.device_put(make_state(tiny_blueprint, tiny_weights, tiny_config), replicated(mesh))
+    with jax.set_mesh(mesh):
+        step = jax.jit(
+            lambda state, batch: train_step(state, batch, blueprint=tiny_blueprint, config=tiny_config),
+            in_shardings=(replicated(mesh), batch_sharding(mesh)),
+            out_shardings=replicated(mesh),
+        )
+        text = step.lower(state, tiny_batch).compile().as_text()
+    collectives = re.findall(r" ((?:all-|collective-|reduce-scatter|ragged-)[\w-]*)\(", text)
+    assert len(jax.devices()) == 8
+    assert set(collectives) == {"all-reduce"}
+
+
+def test_no_recompilation_after_the_first_step(tiny_blueprint, tiny_weights, tiny_config, tiny_batch, take_steps):
+    take_steps(1, [tiny_batch])
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        messages = []
+        patch.setattr("jax._src.interpreters.pxla.logger.log", lambda level, message, *a: messages.append(message))
+        take_steps(1, [tiny_batch, tiny_batch.replace(images=tiny_batch.images[::-1])])
+    assert not messages
+
+
+def test_invalid_rows_change_nothing(two_steps, take_steps, tiny_batch):
+    gt = tiny_batch.gt
+    rubbish = gt.replace(
+        boxes=np.where(gt.valid[..., None], gt.boxes, np.float32(7e4)),
+        labels=np.where(gt.valid, gt.labels, 2),
+        crowd=~gt.valid,
+        masks=np.where(gt.valid[..., None, None], gt.masks, 1).astype(np.uint8),
+        keypoints=np.where(gt.valid[..., None, None], gt.keypoints, np.float32(np.nan)),
+    )
+    (_, found), *_ = take_steps(1, [tiny_batch.replace(gt=rubbish)])
+    for name in LOSSES:
+        assert found[name] == two_steps[0][1][name], name
+
+
+def test_images_without_objects_and_with_crowds_only_are_finite(take_steps, tiny_batch):
+    none = tiny_batch.replace(gt=tiny_batch.gt.replace(valid=np.zeros((8, 4), bool)))
+    crowds = tiny_batch.replace(gt=tiny_batch.gt.replace(crowd=np.ones((8, 4), bool)))
+    for batch in (none, crowds):
+        ((state, metrics),) = take_steps(1, [batch])
+        assert metrics["box"] == metrics["mask"] == metrics["keypoint"] == 0
+        assert all(np.isfinite(value) for value in metrics.values())
+        assert all(np.isfinite(value).all() for value in state.params.values())
+
+
+def test_bfloat16_computes_and_keeps_float32(tiny_config, tiny_weights, tiny_batch, two_steps):
+    config = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, dtype="bfloat16"))
+    blueprint = make_blueprint(config.model, num_classes=3, num_keypoints=5)
+    mesh = make_mesh(jax.devices()[:1])
+    state = make_state(blueprint, tiny_weights, config)
+    state, metrics = compile_step(blueprint, config, mesh)(state, tiny_batch)
+    assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+    for name in LOSSES:
+        assert metrics[name].dtype == jnp.float32
+        np.testing.assert_allclose(metrics[name], two_steps[0][1][name], rtol=0.15, err_msg=name)
+
+
+def test_batch_that_does_not_divide(tiny_blueprint, tiny_config):
+    config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, batch_size=12))
+    with pytest.raises(ValueError, match=r"train.batch_size \(12\) must be divisible by .* devices \(8\)"):
+        compile_step(tiny_blueprint, config, make_mesh())
