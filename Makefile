@@ -1,0 +1,50 @@
+# Everything runs in .venv, which is made at first use and again when what goes into it has changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test lock clean
+
+help: ## show this help
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+
+demo: $(READY) ## generate the shapes data set, train on it, evaluate, draw predictions
+	$(BIN)/python scripts/make_shapes.py --output=data/shapes
+	$(BIN)/python scripts/train.py --config=configs/shapes.py --workdir=runs/shapes
+	$(BIN)/python scripts/evaluate.py --workdir=runs/shapes
+	$(BIN)/python scripts/predict.py --workdir=runs/shapes --output=runs/shapes/pictures \
+		$$(ls -d data/shapes/val/* | head -n 6)
+	@echo
+	@echo "pictures: runs/shapes/pictures/"
+	@echo "numbers:  runs/shapes/evaluation.json"
+	@echo "curves:   runs/shapes (for TensorBoard)"
+
+test: $(READY) ## lint, types, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy mrcnn_jax scripts configs
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
+
+lock: ## write requirements.lock anew, with the newest versions that setup.cfg allows
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/pip install --quiet --disable-pip-version-check --upgrade '.[test]' setuptools
+	head -n 2 requirements.lock > .venv-lock/requirements
+	.venv-lock/bin/pip freeze --all --exclude pip --exclude mrcnn_jax >> .venv-lock/requirements
+	mv .venv-lock/requirements requirements.lock
+	rm -r .venv-lock
+
+clean: ## remove the environment; data and runs stay
+	rm -rf .venv
+
+$(READY): requirements.lock setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+		echo "error: Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1 || true);" \
+			"name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: $(PYTHON) cannot make virtual environments; install its venv package (python3-venv)" >&2; exit 1; }
+	@echo "installing into .venv (a minute or two, 2 GB) ..."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
