@@ -3,10 +3,11 @@
     scripts/train.py --config=configs/balloon.py --workdir=runs/balloon --config.data.root=PHOTOS \
         --config.model.backbone_weights=resnet50.npz
 
-PHOTOS holds ``annotations/instances_train.json``, ``annotations/instances_val.json``, ``train/`` and ``val/``; the
-number of categories comes from the annotations. The sizes suit a laptop: photos of 512 pixels, two at a time.
+PHOTOS holds ``annotations/instances_train.json``, ``annotations/instances_val.json``, ``train/`` and
+``val/``; the number of categories comes from the annotations. The sizes suit a laptop: photos of 512 pixels,
+two at a time.
 
-The backbone file must say what the fields under "backbone" say here: strides on the first 1x1 convolution, pixels in
+The fields of ``model`` are those of a backbone file with strides on the first 1x1 convolution and pixels in
 the order BGR minus a mean. For torchvision's own ResNet-50 leave these five fields at their defaults.
 """
 

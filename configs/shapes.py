@@ -1,7 +1,7 @@
 """Boxes, masks and keypoints of drawn shapes: the whole of Mask R-CNN in ten minutes on two CPU cores.
 
-    scripts/make_shapes.py --output=data/shapes
-    scripts/train.py --config=configs/shapes.py --workdir=runs/shapes
+scripts/make_shapes.py --output=data/shapes
+scripts/train.py --config=configs/shapes.py --workdir=runs/shapes
 """
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
@@ -18,10 +18,12 @@ def get_config() -> Config:
             anchor_sizes=(12.0, 24.0, 48.0, 96.0, 192.0),
             roi_canonical_size=96.0,
             box_channels=256,
-            mask_channels=64,
+            mask_convs=2,
+            mask_channels=32,
             keypoint=True,
-            keypoint_channels=64,
+            keypoint_pool_size=7,
             keypoint_convs=4,
+            keypoint_channels=64,
         ),
         data=DataConfig(
             root="data/shapes",
@@ -37,7 +39,7 @@ def get_config() -> Config:
             mask_grid=56,
         ),
         train=TrainConfig(
-            steps=1200,
+            steps=3000,
             batch_size=8,
             learning_rate=0.02,
             schedule="cosine",
@@ -48,9 +50,7 @@ def get_config() -> Config:
             rpn_post_nms=128,
             roi_samples=32,
             log_every=20,
-            checkpoint_every=300,
+            checkpoint_every=500,
         ),
-        test=TestConfig(
-            batch_size=8, rpn_pre_nms=256, rpn_post_nms=128, candidates=512, detections=32
-        ),
+        test=TestConfig(batch_size=8, rpn_pre_nms=256, rpn_post_nms=128, candidates=512, detections=32),
     )

@@ -29,9 +29,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def map_images(function: Callable[..., Any], *batched: Any) -> Any:
     """``vmap(function)`` over the images of a batch, each device computing its own images.
 
-    Under a mesh (``jax.set_mesh``) it runs inside ``jax.shard_map``, because the partitioner gathers the operand
-    of ``lax.top_k`` and of other sorts on every device otherwise. Without a mesh it is ``jax.vmap``.
-    Arrays that ``function`` closes over must not be sharded.
+    Under a mesh (``jax.set_mesh``) it runs inside ``jax.shard_map``, because the partitioner otherwise
+    gathers the operand of ``lax.top_k`` on every device. Without a mesh it is ``jax.vmap``. Arrays that
+    ``function`` closes over are taken whole by every device.
     """
     mapped = jax.vmap(function)
     if jax.sharding.get_abstract_mesh().empty:

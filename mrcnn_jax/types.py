@@ -36,7 +36,7 @@ class Batch:
 
     images: jax.Array  # [B H W 3] uint8 RGB, zero beyond each image's size
     image_sizes: jax.Array  # [B 2] int32: height and width before padding
-    ids: jax.Array  # [B] int64 COCO image ids (int32 on device)
+    ids: jax.Array | None  # [B] int64 COCO image ids, on the host only
     gt: GroundTruth
 
 

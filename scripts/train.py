@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains a config in a run directory, or goes on with the run that is there.
 
-    scripts/train.py --config=configs/shapes.py --workdir=runs/shapes --config.train.steps=500
+scripts/train.py --config=configs/shapes.py --workdir=runs/shapes --config.train.steps=500
 """
 
 from pathlib import Path
@@ -11,7 +11,9 @@ from absl import flags
 from mrcnn_jax import command_line
 
 _config = command_line.define_config()
-_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run: config, checkpoints, logs", required=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "directory of the run: config, checkpoints, logs", required=True
+)
 
 
 def main(_: list[str]) -> None:

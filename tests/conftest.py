@@ -17,11 +17,24 @@ if version("jaxlib").startswith("0.10."):  # as other versions abort at flags th
     xla_flags.append("--xla_cpu_experimental_ynn_fusion_type=")
 os.environ["XLA_FLAGS"] = " ".join(xla_flags)
 
-# Every call of a function with array annotations is checked. Not in types.py: JAX rebuilds those pytrees with
-# leaves that are no arrays.
-install_import_hook(
-    [f"mrcnn_jax.{package}" for package in ("ops", "models", "training", "inference")], "beartype.beartype"
-)
+
+def pytest_configure() -> None:
+    """Has every call of a function with annotations checked against them, except where pytrees are made.
+
+    JAX makes these with leaves that are no arrays, too; jaxtyping leaves a class alone that is marked so.
+    """
+    from flax import struct
+
+    packages = [f"mrcnn_jax.{package}" for package in ("ops", "models", "training", "inference")]
+    install_import_hook(packages, "beartype.beartype")
+    make_pytree = struct.dataclass
+
+    def make_unchecked_pytree(cls: type) -> type:
+        pytree = make_pytree(cls)
+        pytree.__no_type_check__ = True
+        return pytree
+
+    struct.dataclass = make_unchecked_pytree
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def predict(
         image_sizes: height and width of each image without its padding.
     """
     test = config.test
-    canvas = images.shape[1:3]
+    canvas = images.shape[1], images.shape[2]
     features = model.features(images, image_sizes)
     proposals = model.propose(
         model.rpn(features),

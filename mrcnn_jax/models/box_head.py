@@ -24,7 +24,7 @@ class BoxHead(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
-        def linear(inputs: int, outputs: int, init) -> nnx.Linear:
+        def linear(inputs: int, outputs: int, init: nnx.Initializer) -> nnx.Linear:
             return nnx.Linear(inputs, outputs, kernel_init=init, dtype=dtype, rngs=rngs)
 
         self.fc6 = linear(in_channels * pool_size**2, channels, xavier_uniform)

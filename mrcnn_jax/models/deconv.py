@@ -1,8 +1,9 @@
 """Deconvolutions of stride 2, written as products at the input's resolution.
 
 XLA's gradient of a strided transposed convolution runs over an input dilated with zeros: on the CPU the 2x2
-kernel's took 385 ms where the product below takes 5. Kernels are laid out ``[row, column, in, out]`` and oriented
-as torch's ``ConvTranspose2d``: input cell i adds ``x[i] @ kernel[k]`` to output cell ``2 i + k - padding``.
+kernel's took 385 ms where the product below takes 5. Kernels are laid out ``[row, column, in, out]`` and
+oriented as torch's ``ConvTranspose2d``: input cell i adds ``x[i] @ kernel[k]`` to output cell
+``2 i + k - padding``.
 
 Shapes: N regions, P x P cells, C and D channels in and out.
 """

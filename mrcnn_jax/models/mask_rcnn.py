@@ -128,11 +128,15 @@ class MaskRCNN(nnx.Module):
         return _unflatten(logits, boxes), _unflatten(deltas, boxes)
 
     def mask_logits(self, features: Features, boxes: Float[Array, "b r 4"]) -> Float[Array, "b r m m k"]:
-        """Mask logits of every region and category."""
+        """Mask logits of every region and category. Raises ValueError if the model has no mask head."""
+        if self.mask_head is None:
+            raise ValueError("this model has no mask head: model.mask is False in its config")
         return _unflatten(self.mask_head(self._pool(features, boxes, self.config.mask_pool_size)), boxes)
 
     def keypoint_logits(self, features: Features, boxes: Float[Array, "b r 4"]) -> Float[Array, "b r m m k"]:
-        """Logits over the cells of every region, by keypoint."""
+        """Logits over the cells of every region, by keypoint. Raises ValueError without a keypoint head."""
+        if self.keypoint_head is None:
+            raise ValueError("this model has no keypoint head: model.keypoint is False in its config")
         regions = self._pool(features, boxes, self.config.keypoint_pool_size)
         return _unflatten(self.keypoint_head(regions), boxes)
 

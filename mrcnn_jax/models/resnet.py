@@ -1,6 +1,6 @@
 """ResNet (arXiv 1512.03385), from pixels to C2 to C5. Attributes are named as in torchvision."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from flax import nnx
@@ -8,13 +8,16 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from mrcnn_jax.models.norm import make_norm
+from mrcnn_jax.models.norm import Norm, make_norm
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+NormOf = Callable[[int], Norm]  # the norm of so many channels
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, **kwargs) -> nnx.Conv:
+def _conv(
+    in_channels: int, out_channels: int, kernel: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+) -> nnx.Conv:
     """A convolution without bias, padded by ``kernel // 2`` on every side (as torch; not "SAME")."""
     return nnx.Conv(
         in_channels,
@@ -24,7 +27,8 @@ def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, **kwarg
         padding=kernel // 2,
         use_bias=False,
         kernel_init=_he_normal,
-        **kwargs,
+        dtype=dtype,
+        rngs=rngs,
     )
 
 
@@ -33,13 +37,15 @@ class BasicBlock(nnx.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, *, stride: int, norm, dtype, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, *, stride: int, norm: NormOf, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
         conv = partial(_conv, dtype=dtype, rngs=rngs)
         self.conv1 = conv(in_channels, channels, 3, stride)
         self.bn1 = norm(channels)
         self.conv2 = conv(channels, channels, 3, 1)
         self.bn2 = norm(channels)
-        self.downsample = nnx.List([])
+        self.downsample: nnx.List = nnx.List([])
         if stride != 1 or in_channels != channels:
             self.downsample = nnx.List([conv(in_channels, channels, 1, stride), norm(channels)])
 
@@ -63,8 +69,8 @@ class Bottleneck(nnx.Module):
         *,
         stride: int,
         stride_in_1x1: bool,
-        norm,
-        dtype,
+        norm: NormOf,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
         conv = partial(_conv, dtype=dtype, rngs=rngs)
@@ -76,7 +82,7 @@ class Bottleneck(nnx.Module):
         self.bn2 = norm(channels)
         self.conv3 = conv(channels, out_channels, 1, 1)
         self.bn3 = norm(out_channels)
-        self.downsample = nnx.List([])
+        self.downsample: nnx.List = nnx.List([])
         if stride != 1 or in_channels != out_channels:
             self.downsample = nnx.List([conv(in_channels, out_channels, 1, stride), norm(out_channels)])
 
@@ -112,26 +118,33 @@ class ResNet(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
-        def norm_of_stage(stage: int):
+        def norm_of_stage(stage: int) -> NormOf:
             kind = "frozen_batch" if norm == "batch" and stage < frozen_stages else norm
             return partial(make_norm, kind, epsilon=epsilon, dtype=dtype, rngs=rngs)
 
-        block = BasicBlock if depth < 50 else partial(Bottleneck, stride_in_1x1=stride_in_1x1)
-        expansion = BasicBlock.expansion if depth < 50 else Bottleneck.expansion
+        make_block: Callable[..., nnx.Module] = BasicBlock
+        expansion = BasicBlock.expansion
+        if depth >= 50:
+            make_block = partial(Bottleneck, stride_in_1x1=stride_in_1x1)
+            expansion = Bottleneck.expansion
 
         self.conv1 = _conv(3, width, 7, 2, dtype=dtype, rngs=rngs)
         self.bn1 = norm_of_stage(0)(width)
-        in_channels, stages, self.out_channels = width, [], {}
+        self.out_channels: dict[str, int] = {}
+        in_channels, stages = width, []
         for stage, count in enumerate(BLOCKS[depth], start=1):
-            channels = width * 2 ** (stage - 1)
             blocks = []
             for i in range(count):
-                stride = 2 if i == 0 and stage > 1 else 1
-                norm_layer = norm_of_stage(stage)
-                blocks.append(
-                    block(in_channels, channels, stride=stride, norm=norm_layer, dtype=dtype, rngs=rngs)
+                block = make_block(
+                    in_channels,
+                    width * 2 ** (stage - 1),
+                    stride=2 if i == 0 and stage > 1 else 1,
+                    norm=norm_of_stage(stage),
+                    dtype=dtype,
+                    rngs=rngs,
                 )
-                in_channels = channels * expansion
+                blocks.append(block)
+                in_channels = width * 2 ** (stage - 1) * expansion
             stages.append(nnx.List(blocks))
             self.out_channels[f"c{stage + 1}"] = in_channels
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
@@ -141,12 +154,10 @@ class ResNet(nnx.Module):
         x = nnx.relu(self.bn1(self.conv1(images)))
         x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         features = {}
-        for name, stage in zip(
-            ("c2", "c3", "c4", "c5"), (self.layer1, self.layer2, self.layer3, self.layer4), strict=True
-        ):
+        for level, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=2):
             for block in stage:
                 x = block(x)
-            features[name] = x
+            features[f"c{level}"] = x
         return features
 
 

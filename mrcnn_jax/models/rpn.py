@@ -58,7 +58,7 @@ def propose(
         outputs: objectness and deltas by level, of one image.
         image_size: height and width before padding; boxes are clipped to it.
         pre_nms: how many go into suppression, per level.
-        post_nms: how many come out, over all levels (as in Detectron2; boxes suppress others of their level only).
+        post_nms: how many come out, over all levels; boxes suppress others of their level only (as D2).
     """
     boxes, scores, levels = [], [], []
     for number, (level, (objectness, deltas)) in enumerate(outputs.items()):

@@ -7,6 +7,7 @@ the running statistics of batch norm.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from flax import nnx
@@ -17,7 +18,7 @@ from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.models.resnet import is_frozen
 
 Arrays = dict[str, Array]
-Path = tuple[str | int, ...]
+Path = tuple[Any, ...]  # attribute names and list indices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Blueprint:
         return arrays_of(model)
 
     def build(self, arrays: Mapping[str, Array]) -> MaskRCNN:
-        """The model with these arrays, one for every name in ``shapes``; call ``.train()`` on it to train it."""
+        """The model with these arrays, one for every name in ``shapes``; to train it, call ``.train()``."""
         state = [(path, v.replace(arrays[name_of(path)])) for path, v in self.variables.items()]
         return nnx.merge(self.graphdef, nnx.from_flat_state(state))
 
@@ -72,7 +73,10 @@ def make_blueprint(config: ModelConfig, *, num_classes: int, num_keypoints: int 
     )
     model.eval()
     graphdef, state = nnx.split(model)
-    return Blueprint(config, num_classes, num_keypoints, graphdef, dict(nnx.to_flat_state(state)))
+    variables: dict[Path, nnx.Variable] = {}
+    for path, variable in nnx.to_flat_state(state):
+        variables[path] = variable
+    return Blueprint(config, num_classes, num_keypoints, graphdef, variables)
 
 
 def arrays_of(model: MaskRCNN, kind: type[nnx.Variable] = nnx.Variable) -> Arrays:

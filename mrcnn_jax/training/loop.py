@@ -1,5 +1,6 @@
 """A training run, from a config and a directory to checkpoints: read ``train`` from top to bottom."""
 
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -30,15 +31,18 @@ def train(config: Config, workdir: Path) -> None:
     (seed, step), and a checkpoint holds all else.
 
     Raises:
-        ValueError: the batch does not divide over the devices, the data are malformed, the backbone's weights do not
-            fit, or ``workdir`` holds a run of another config.
+        ValueError: the batch does not divide over the devices, the data are malformed, the backbone's weights
+            do not fit, or ``workdir`` holds a run of another config.
         FloatingPointError: a loss is not finite; the step and the loss are named.
     """
     settings, data = config.train, config.data
 
     # Data
     dataset = read_coco(
-        data.root, images=data.train_images, annotations=data.train_annotations, keypoints=data.train_keypoints
+        data.root,
+        images=data.train_images,
+        annotations=data.train_annotations,
+        keypoints=data.train_keypoints,
     )
     categories = dataset.categories
     _say(f"{len(dataset.images)} training images, {len(categories)} categories: {_first(categories.names)}")
@@ -137,10 +141,10 @@ def _restore(
 
 
 def _on_devices(batches: Iterator[Batch], sharding: NamedSharding) -> Iterator[Batch]:
-    """The batches as device arrays, copied ahead of their use; image ids stay behind (they are 64 bits wide)."""
+    """The batches as device arrays, copied ahead of their use; image ids, 64 bits wide, stay behind."""
     queue: deque[Batch] = deque()
     for batch in batches:
-        local = batch.replace(ids=None)
+        local = dataclasses.replace(batch, ids=None)
         queue.append(jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local))
         if len(queue) > _PREFETCH:
             yield queue.popleft()

@@ -31,7 +31,7 @@ def rpn_loss(
     samples: int,
     beta: float,
 ) -> dict[str, Float[Array, ""]]:
-    """``rpn_objectness`` and ``rpn_box``, each a sum divided by ``samples`` times the images (as Detectron2)."""
+    """``rpn_objectness`` and ``rpn_box``, each a sum divided by ``samples`` times the images (as D2)."""
     positive = assignment == Assignment.POSITIVE
     sampled = positive | (assignment == Assignment.NEGATIVE)
     normalizer = samples * len(objectness)

@@ -1,11 +1,10 @@
-"""What a run shows of itself besides its step lines: TensorBoard's scalars and pictures, scores on validation data."""
+"""What a run shows of itself besides its step lines: TensorBoard, and scores on the validation set."""
 
 import dataclasses
 import math
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from jax.sharding import Mesh
 from tensorboardX import SummaryWriter
@@ -50,7 +49,7 @@ class Monitor:
             count = config.train.eval_images or len(dataset.images)
             self._dataset = dataclasses.replace(dataset, images=dataset.images[:count])
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Monitor":
         self._writer = SummaryWriter(str(self._directory))
         return self
 
@@ -65,7 +64,7 @@ class Monitor:
             self._writer.add_scalar(f"train/{name}", value, step)
 
     def evaluate(self, step: int, weights: Arrays) -> dict[str, float]:
-        """AP in percent, by kind ("bbox", "segm", "keypoints"), on the validation set; pictures are written too."""
+        """AP on the validation set in percent, by kind ("bbox", "segm", "keypoints"); writes pictures too."""
         detector = Detector(
             partial(self._predict_fn, weights), self._config, self._categories, batch_size=self._batch_size
         )
@@ -82,5 +81,8 @@ class Monitor:
             self._writer.add_image(f"validation/{path.name}", picture, step, dataformats="HWC")
 
         scores = {kind: values["AP"] for kind, values in metrics.items() if values["AP"] is not None}
-        print(f"step {step}: " + ", ".join(f"{kind} AP {score:.1f}" for kind, score in scores.items()), flush=True)
+        print(
+            f"step {step}: " + ", ".join(f"{kind} AP {score:.1f}" for kind, score in scores.items()),
+            flush=True,
+        )
         return scores

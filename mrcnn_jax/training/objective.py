@@ -18,20 +18,19 @@ from mrcnn_jax.types import Batch
 def compute_losses(
     model: MaskRCNN, batch: Batch, key: Key[Array, ""], config: Config
 ) -> dict[str, Float[Array, ""]]:
-    """The losses by name; what is minimised is their sum (paper 3)."""
+    """The losses by name; what is minimised is their sum (paper 3).
+
+    The mask and keypoint heads learn if the batch has masks and keypoints.
+    """
     train, gt = config.train, batch.gt
-    canvas = batch.images.shape[1:3]
+    canvas = batch.images.shape[1], batch.images.shape[2]
     anchor_keys, region_keys = jax.random.split(key, (2, len(batch.images)))
 
     features = model.features(batch.images, batch.image_sizes)
     rpn_outputs = model.rpn(features)
     objectness, deltas = (jnp.concatenate(parts, axis=1) for parts in zip(*rpn_outputs.values(), strict=True))
     anchors = jnp.concatenate(list(model.anchors(canvas).values()))
-    of_anchors = map_images(
-        lambda key, gt: anchor_targets(key, jnp.concatenate(list(model.anchors(canvas).values())), gt, train),
-        anchor_keys,
-        gt,
-    )
+    of_anchors = map_images(lambda key, gt: anchor_targets(key, anchors, gt, train), anchor_keys, gt)
     losses = rpn_loss(
         objectness,
         deltas,
@@ -51,7 +50,7 @@ def compute_losses(
         nms_iou=train.rpn_nms_iou,
     )
     regions = map_images(
-        lambda *of_image: region_targets(*of_image, config=train), region_keys, proposals, gt
+        lambda key, proposals, gt: region_targets(key, proposals, gt, train), region_keys, proposals, gt
     )
     logits, deltas = model.box_outputs(features, regions.boxes)
     losses |= box_loss(
@@ -65,7 +64,7 @@ def compute_losses(
     )
 
     regions, positive = jax.vmap(lambda targets: positive_regions(targets, train))(regions)
-    if model.mask_head is not None:
+    if gt.masks is not None:
         mask_logits = _rows(model.mask_logits(features, regions.boxes))
         targets = crop_box_masks(
             _rows(_of_regions(gt.masks, regions.gt_index)),
@@ -75,7 +74,7 @@ def compute_losses(
         )
         targets = (targets >= 0.5).astype(jnp.float32)
         losses["mask"] = mask_loss(mask_logits, _rows(regions.labels), targets, _rows(positive))
-    if model.keypoint_head is not None:
+    if gt.keypoints is not None:
         keypoint_logits = _rows(model.keypoint_logits(features, regions.boxes))
         cells, visible = encode_keypoints(
             _rows(_of_regions(gt.keypoints, regions.gt_index)),

@@ -1,5 +1,6 @@
 """One training step, a pure function of state and batch."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -68,7 +69,8 @@ def train_step(
         "gradient_norm": optax.tree.norm(gradients),
         "learning_rate": make_schedule(config.train)(state.step),
     }
-    new_state = state.replace(
+    new_state = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,

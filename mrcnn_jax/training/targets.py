@@ -61,9 +61,7 @@ def region_targets(
     boxes = jnp.concatenate([proposals.boxes, gt.boxes])
     valid = jnp.concatenate([proposals.valid, objects])
     iou = config.roi_positive_iou
-    gt_index, assignment = match(
-        pairwise_iou(boxes, gt.boxes), objects, low=iou, high=iou, keep_best=False
-    )
+    gt_index, assignment = match(pairwise_iou(boxes, gt.boxes), objects, low=iou, high=iou, keep_best=False)
     assignment = ignore_crowds(assignment, boxes, gt, config.crowd_ioa)
     assignment = jnp.where(valid, assignment, Assignment.IGNORE)
     assignment = sample(

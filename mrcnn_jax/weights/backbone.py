@@ -20,8 +20,8 @@ def load_backbone(
     """The backbone's arrays in an ``.npz`` file, and the stages that the file has not.
 
     The file holds a ResNet's state dict as torchvision names it (``layer1.0.conv1.weight``, OIHW;
-    ``layer1.0.bn1.running_mean``); ``fc`` and ``num_batches_tracked`` are passed over. A stage that is missing
-    altogether is left to its random initialisation. No pickled object is ever read.
+    ``layer1.0.bn1.running_mean``); ``fc`` and ``num_batches_tracked`` are passed over. A stage that is
+    missing altogether is left to its random initialisation. No pickled object is ever read.
 
     Args:
         shapes: shape of every array of the model, by name (``Blueprint.shapes``).

@@ -9,7 +9,7 @@ from mrcnn_jax.types import Proposals
 
 
 def _select(boxes, probabilities, valid=None, **changes):
-    """Detections from proposals that need no refinement, and the class probabilities of each (background first)."""
+    """Detections from proposals that need no refinement, and each one's probabilities, background first."""
     boxes = jnp.array(boxes, jnp.float32)
     valid = jnp.ones(len(boxes), bool) if valid is None else jnp.array(valid)
     logits = jnp.log(jnp.array(probabilities, jnp.float32))

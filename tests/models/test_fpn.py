@@ -26,7 +26,13 @@ def test_levels_add_up_from_the_top():
     pyramid = _fpn_of_ones()(features)
     expected = {"p2": 1111, "p3": 1110, "p4": 1100, "p5": 1000, "p6": 1000}
     assert {level: float(p.max()) for level, p in pyramid.items()} == expected
-    assert {level: p.shape[1] for level, p in pyramid.items()} == {"p2": 16, "p3": 8, "p4": 4, "p5": 2, "p6": 1}
+    assert {level: p.shape[1] for level, p in pyramid.items()} == {
+        "p2": 16,
+        "p3": 8,
+        "p4": 4,
+        "p5": 2,
+        "p6": 1,
+    }
 
 
 def test_p6_is_every_second_cell_of_p5_and_rounds_up():

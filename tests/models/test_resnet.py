@@ -6,6 +6,7 @@ from flax import nnx
 from mrcnn_jax.models.resnet import ResNet, is_frozen
 from mrcnn_jax.models.variables import name_of
 
+
 def _resnet(**changes):
     settings = {
         "depth": 50,

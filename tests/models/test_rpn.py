@@ -6,9 +6,7 @@ from mrcnn_jax.models.rpn import propose
 
 def _propose(scores, boxes, **changes):
     """Proposals of anchors that are already right: all deltas are 0."""
-    outputs = {
-        level: (jnp.array(s, jnp.float32), jnp.zeros((len(s), 4))) for level, s in scores.items()
-    }
+    outputs = {level: (jnp.array(s, jnp.float32), jnp.zeros((len(s), 4))) for level, s in scores.items()}
     anchors = {level: jnp.array(b, jnp.float32) for level, b in boxes.items()}
     settings = {"pre_nms": 10, "post_nms": 3, "nms_iou": 0.7} | changes
     return propose(outputs, anchors, jnp.array([50, 100]), **settings)

@@ -48,7 +48,7 @@ def test_heads_are_switched_off_by_config(tiny_config, head):
 
 
 def test_number_of_parameters_of_r50_fpn():
-    """torchvision's maskrcnn_resnet50_fpn has 44,401,393 with 91 classes; ours has one row of 4 deltas less."""
+    """torchvision's maskrcnn_resnet50_fpn has 44,401,393; we predict no box and no mask for background."""
     shapes = make_blueprint(ModelConfig(), num_classes=90).shapes()
     batch_norm = sum(np.prod(s.shape) for n, s in shapes.items() if ".bn" in n or ".downsample.1." in n)
     total = sum(np.prod(s.shape) for s in shapes.values()) - batch_norm

@@ -108,7 +108,12 @@ def test_tensorboard_has_losses_scores_and_pictures(workdir):
     events = [Event.FromString(record) for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
     values = [(event.step, value) for event in events for value in event.summary.value]
     scalars = {(value.tag, step) for step, value in values if value.HasField("simple_value")}
-    assert {("train/loss", 2), ("train/mask", 4), ("train/learning_rate", 4), ("validation/segm_AP", 4)} <= scalars
+    assert {
+        ("train/loss", 2),
+        ("train/mask", 4),
+        ("train/learning_rate", 4),
+        ("validation/segm_AP", 4),
+    } <= scalars
     pictures = [value for _, value in values if value.HasField("image")]
     assert len(pictures) == 3
     assert pictures[0].image.width == 640  # 64 pixels, enlarged to be legible

@@ -9,7 +9,9 @@ from mrcnn_jax.training.losses import box_loss, keypoint_loss, mask_loss, rpn_lo
 POSITIVE, NEGATIVE, IGNORE = Assignment.POSITIVE, Assignment.NEGATIVE, Assignment.IGNORE
 
 
-@pytest.mark.parametrize(("beta", "expected"), [(0.0, [0.5, 2.0]), (1.0, [0.125, 1.5]), (4.0, [0.03125, 0.5])])
+@pytest.mark.parametrize(
+    ("beta", "expected"), [(0.0, [0.5, 2.0]), (1.0, [0.125, 1.5]), (4.0, [0.03125, 0.5])]
+)
 def test_smooth_l1_by_hand(beta, expected):
     np.testing.assert_allclose(smooth_l1(jnp.array([-0.5, 2.0]), beta), expected)
 
@@ -54,7 +56,7 @@ def test_box_by_hand():
 
 
 def test_mask_by_hand():
-    # the map of category 1 is certain and right, that of category 2 would cost; the second region is no positive
+    # the map of category 1 is undecided, that of category 2 would cost; the second region is no positive
     logits = jnp.stack([jnp.full((2, 2, 2), 0.0), jnp.full((2, 2, 2), 50.0)], axis=-1)
     targets = jnp.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
     loss = mask_loss(logits, jnp.array([1, 2]), targets, jnp.array([True, False]))
@@ -73,7 +75,9 @@ def test_nothing_to_learn_costs_nothing_and_has_no_gradient():
     def total(logits, deltas, maps):
         none, labels, no = jnp.array([IGNORE, IGNORE]), jnp.array([0, 0]), jnp.array([False, False])
         boxes = jnp.zeros((2, 4))  # degenerate, as padding is
-        losses = rpn_loss(logits[None, :, 0], deltas[None, :, 0], boxes, none[None], boxes[None], samples=4, beta=0.0)
+        losses = rpn_loss(
+            logits[None, :, 0], deltas[None, :, 0], boxes, none[None], boxes[None], samples=4, beta=0.0
+        )
         losses |= box_loss(logits, deltas, boxes, none, labels, boxes, beta=0.0)
         losses["mask"] = mask_loss(maps, labels, jnp.full((2, 3, 3), jnp.nan), no)
         losses["keypoint"] = keypoint_loss(maps, jnp.zeros((2, 2), jnp.int32), jnp.zeros((2, 2), bool))

@@ -25,5 +25,7 @@ def test_a_loss_that_is_not_finite_names_step_and_loss():
     log.add(7, _metrics(), waited=0.0)
     log.add(8, _metrics(mask=float("nan"), loss=float("nan")), waited=0.0)
     log.add(9, _metrics(box=float("inf")), waited=0.0)
-    with pytest.raises(FloatingPointError, match=r"step 8: loss is nan, mask is nan \(the others: box 1, .*lower"):
+    with pytest.raises(
+        FloatingPointError, match=r"step 8: loss is nan, mask is nan \(the others: box 1, .*lower"
+    ):
         log.flush()

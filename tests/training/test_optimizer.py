@@ -9,7 +9,9 @@ from mrcnn_jax.training.optimizer import make_optimizer, make_schedule
 
 def test_warm_up_then_steps():
     schedule = make_schedule(
-        TrainConfig(learning_rate=0.4, warmup_steps=10, warmup_factor=0.1, decay_steps=(20, 30), decay_factor=0.5)
+        TrainConfig(
+            learning_rate=0.4, warmup_steps=10, warmup_factor=0.1, decay_steps=(20, 30), decay_factor=0.5
+        )
     )
     expected = {0: 0.04, 5: 0.22, 10: 0.4, 19: 0.4, 21: 0.2, 31: 0.1}
     for step, rate in expected.items():
@@ -17,7 +19,9 @@ def test_warm_up_then_steps():
 
 
 def test_step_decay_begins_at_its_step():
-    schedule = make_schedule(TrainConfig(learning_rate=1.0, warmup_steps=0, decay_steps=(20,), decay_factor=0.1))
+    schedule = make_schedule(
+        TrainConfig(learning_rate=1.0, warmup_steps=0, decay_steps=(20,), decay_factor=0.1)
+    )
     np.testing.assert_allclose([schedule(19), schedule(20)], [1.0, 0.1], rtol=1e-6)
 
 
@@ -27,7 +31,7 @@ def test_cosine_ends_at_zero():
 
 
 def test_unknown_schedule():
-    with pytest.raises(ValueError, match="train.schedule is 'linear'; it must be 'step' or 'cosine'"):
+    with pytest.raises(ValueError, match=r"train.schedule is 'linear'; it must be 'step' or 'cosine'"):
         make_schedule(TrainConfig(schedule="linear"))
 
 
@@ -49,10 +53,17 @@ def test_sgd_as_torch_by_hand():
 
 def test_norms_have_their_own_decay():
     config = TrainConfig(
-        learning_rate=1.0, momentum=0.0, weight_decay=0.1, weight_decay_norm=0.0, warmup_steps=0, decay_steps=(99,)
+        learning_rate=1.0,
+        momentum=0.0,
+        weight_decay=0.1,
+        weight_decay_norm=0.0,
+        warmup_steps=0,
+        decay_steps=(99,),
     )
     names = ("conv1.kernel", "bn1.scale", "bn1.bias", "fc.bias")
-    params = _two_updates(config, {name: jnp.ones(1) for name in names}, {name: jnp.zeros(1) for name in names})
+    params = _two_updates(
+        config, {name: jnp.ones(1) for name in names}, {name: jnp.zeros(1) for name in names}
+    )
     decayed = {name: float(value[0]) for name, value in params.items()}
     np.testing.assert_allclose([decayed[name] for name in names], [0.81, 1.0, 1.0, 0.81], rtol=1e-6)
 

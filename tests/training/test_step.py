@@ -11,16 +11,21 @@ from mrcnn_jax.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.training.step import compile_step, make_state, train_step
 
 
+def _state(blueprint, weights, config):
+    """The first state, of arrays of its own: a step consumes them."""
+    return make_state(blueprint, jax.tree.map(jnp.copy, weights), config)
+
+
 @pytest.fixture(scope="module")
 def take_steps(tiny_blueprint, tiny_weights, tiny_config):
-    """``take_steps(devices, batches)``: states and metrics after each; compiled once for a number of devices."""
+    """``take_steps(devices, batches)``: states and metrics after each; compiled once a number."""
     compiled = {}
 
     def run(devices, batches):
         mesh = make_mesh(jax.devices()[:devices])
         if devices not in compiled:
             compiled[devices] = compile_step(tiny_blueprint, tiny_config, mesh)
-        state = jax.device_put(make_state(tiny_blueprint, tiny_weights, tiny_config), replicated(mesh))
+        state = jax.device_put(_state(tiny_blueprint, tiny_weights, tiny_config), replicated(mesh))
         history = []
         for batch in batches:
             state, metrics = compiled[devices](state, jax.device_put(batch, batch_sharding(mesh)))
@@ -77,7 +82,7 @@ def test_eight_devices_give_the_numbers_of_one(two_steps, take_steps, tiny_batch
 
 def test_the_only_collectives_are_all_reduces(tiny_blueprint, tiny_weights, tiny_config, tiny_batch):
     mesh = make_mesh()
-    state = jax.device_put(make_state(tiny_blueprint, tiny_weights, tiny_config), replicated(mesh))
+    state = jax.device_put(_state(tiny_blueprint, tiny_weights, tiny_config), replicated(mesh))
     with jax.set_mesh(mesh):
         step = jax.jit(
             lambda state, batch: train_step(state, batch, blueprint=tiny_blueprint, config=tiny_config),
@@ -90,11 +95,15 @@ def test_the_only_collectives_are_all_reduces(tiny_blueprint, tiny_weights, tiny
     assert set(collectives) == {"all-reduce"}
 
 
-def test_no_recompilation_after_the_first_step(tiny_blueprint, tiny_weights, tiny_config, tiny_batch, take_steps):
+def test_no_recompilation_after_the_first_step(
+    tiny_blueprint, tiny_weights, tiny_config, tiny_batch, take_steps
+):
     take_steps(1, [tiny_batch])
     with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
         messages = []
-        patch.setattr("jax._src.interpreters.pxla.logger.log", lambda level, message, *a: messages.append(message))
+        patch.setattr(
+            "jax._src.interpreters.pxla.logger.log", lambda level, message, *a: messages.append(message)
+        )
         take_steps(1, [tiny_batch, tiny_batch.replace(images=tiny_batch.images[::-1])])
     assert not messages
 
@@ -127,7 +136,7 @@ def test_bfloat16_computes_and_keeps_float32(tiny_config, tiny_weights, tiny_bat
     config = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, dtype="bfloat16"))
     blueprint = make_blueprint(config.model, num_classes=3, num_keypoints=5)
     mesh = make_mesh(jax.devices()[:1])
-    state = make_state(blueprint, tiny_weights, config)
+    state = _state(blueprint, tiny_weights, config)
     state, metrics = compile_step(blueprint, config, mesh)(state, tiny_batch)
     assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
     for name in LOSSES:

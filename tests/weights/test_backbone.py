@@ -8,13 +8,21 @@ from mrcnn_jax.weights.backbone import load_backbone
 
 @pytest.fixture(scope="module")
 def shapes():
-    return make_blueprint(ModelConfig(backbone_depth=18, backbone_width=4, mask=False), num_classes=1).shapes()
+    return make_blueprint(
+        ModelConfig(backbone_depth=18, backbone_width=4, mask=False), num_classes=1
+    ).shapes()
 
 
 @pytest.fixture
 def state_dict(shapes):
     """A file's arrays in torchvision's names and layout, each filled with its own number."""
-    leaves = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    leaves = {
+        "kernel": "weight",
+        "scale": "weight",
+        "bias": "bias",
+        "mean": "running_mean",
+        "var": "running_var",
+    }
     arrays = {"fc.weight": np.zeros((10, 4)), "bn1.num_batches_tracked": np.zeros(())}
     for number, (name, shape) in enumerate(shapes.items()):
         if name.startswith("backbone."):
@@ -66,16 +74,16 @@ def test_no_code_runs_from_a_file(tmp_path, shapes):
     from pathlib import Path
 
     np.savez(tmp_path / "w.npz", allow_pickle=True, **{"conv1.weight": np.array([Payload()], dtype=object)})
-    with pytest.raises(ValueError, match="not an .npz archive of plain arrays"):
+    with pytest.raises(ValueError, match=r"not an .npz archive of plain arrays"):
         load_backbone(tmp_path / "w.npz", shapes)
     assert not (tmp_path / "ran").exists()
 
 
 def test_files_that_are_none(tmp_path, shapes):
-    with pytest.raises(FileNotFoundError, match="none.npz: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"none\.npz: no such file"):
         load_backbone(tmp_path / "none.npz", shapes)
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(ValueError, match="text.npz: not an .npz archive"):
+    with pytest.raises(ValueError, match=r"text\.npz: not an .npz archive"):
         load_backbone(tmp_path / "text.npz", shapes)
 
 
