@@ -1,17 +1,11 @@
-"""Saved runs: a directory that describes itself.
+"""The arrays of a run, saved after every so many steps (the only module that imports orbax).
 
-    config.json       the settings (mrcnn_jax/config.py)
-    categories.json   what the labels mean
-    checkpoints/500/  the arrays after 500 steps: ``weights``, all that inference needs, and ``training``
-
-Both of these are flat dicts, keyed by the dotted path of an array. The only module that imports orbax.
+``checkpoints/500/`` in the run's directory has two items: ``weights``, all that inference needs, and
+``training``. Both are flat dicts, keyed by the dotted path of an array.
 """
 
-import dataclasses
-import json
 import logging
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -23,99 +17,13 @@ from jax import Array
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from mrcnn_jax.config import Config, to_dict
-from mrcnn_jax.config_io import differences, from_dict, typed, validate
-from mrcnn_jax.types import Categories
-
-_CONFIG_FILE = "config.json"
-_CATEGORIES_FILE = "categories.json"
 _CHECKPOINTS = "checkpoints"
 _ITEMS = ("weights", "training")
-
-# Fields that a run may be continued with other values of: the steps it has taken would have been the same.
-_CHANGEABLE = {
-    "data.root",
-    "data.val_images",
-    "data.val_annotations",
-    "data.val_keypoints",
-    "data.test_short_side",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.eval_every",
-    "train.eval_images",
-}
 
 # Orbax reports every step of its work through absl's logger; its errors still come through.
 logging.getLogger("absl").addFilter(
     lambda record: "orbax" not in record.pathname or record.levelno >= logging.ERROR
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a run's directory says about its model, apart from the arrays."""
-
-    config: Config
-    categories: Categories
-
-
-def write_run(workdir: str | Path, config: Config, categories: Categories) -> None:
-    """Makes ``workdir`` a run's directory, or checks that it is the same run's, about to be continued.
-
-    Continued, ``config`` may differ in what changes none of the steps taken: ``test``, where the data is,
-    the validation set, how often the run reports, saves and evaluates, and ``train.steps`` unless the
-    schedule depends on it ("cosine" does). The directory then holds the new values. Raises ValueError if
-    anything else differs, or if ``categories`` contradict themselves.
-    """
-    workdir = Path(workdir)
-    _check_categories(categories)
-    if (workdir / _CONFIG_FILE).exists():
-        run = read_run(workdir)
-        problems = [line for line in differences(config, run.config) if not _may_change(line, config)]
-        problems += [
-            f"categories.{field.name}: {here!r} here, {in_run!r} in the run"
-            for field in dataclasses.fields(Categories)
-            if (here := getattr(categories, field.name)) != (in_run := getattr(run.categories, field.name))
-        ]
-        if problems:
-            raise ValueError(
-                f"{workdir} holds a run with other settings:\n  "
-                + "\n  ".join(problems)
-                + "\ntrain in another --workdir, or give this run's settings to continue it"
-            )
-    workdir.mkdir(parents=True, exist_ok=True)
-    # The config comes last: with it, the directory is a run.
-    _write_json(workdir / _CATEGORIES_FILE, dataclasses.asdict(categories))
-    _write_json(workdir / _CONFIG_FILE, to_dict(config))
-
-
-def read_run(workdir: str | Path) -> Run:
-    """What ``write_run`` wrote.
-
-    Raises FileNotFoundError if ``workdir`` is missing or not a run's directory, and ValueError, naming the
-    file, if one is malformed or holds a field or value that there may not be.
-    """
-    workdir = Path(workdir)
-    if not workdir.is_dir():
-        raise FileNotFoundError(
-            f"{workdir}: there is no such directory; a run's directory is made by training"
-        )
-    if not (workdir / _CONFIG_FILE).exists():
-        raise FileNotFoundError(f"{workdir} is not a run's directory: it has no {_CONFIG_FILE}")
-    values = _read_json(workdir / _CONFIG_FILE)
-    try:
-        config = from_dict(values)
-        validate(config)
-    except ValueError as error:
-        raise ValueError(f"{workdir / _CONFIG_FILE}: {error}") from error
-    values = _read_json(workdir / _CATEGORIES_FILE)
-    try:
-        categories = _categories_from_dict(values)
-        _check_categories(categories)
-    except ValueError as error:
-        raise ValueError(f"{workdir / _CATEGORIES_FILE}: {error}") from error
-    return Run(config, categories)
 
 
 class Checkpoints:
@@ -239,13 +147,6 @@ def _first(names: list[str], count: int = 10) -> str:
     return "; ".join(names[:count]) + ("; ..." if len(names) > count else "")
 
 
-def _may_change(difference: str, config: Config) -> bool:
-    name = difference.partition(":")[0]
-    if name == "train.steps":
-        return config.train.schedule == "step"
-    return name in _CHANGEABLE or name.startswith("test.")
-
-
 def _manager(workdir: str | Path, **options: Any) -> ocp.CheckpointManager:
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     for item in _ITEMS:
@@ -329,62 +230,3 @@ def _stored(array: Any) -> Any:
     """What has the shape that an array has in a checkpoint: of a random key, the words that it is made of."""
     is_key = jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
     return jax.eval_shape(jax.random.key_data, array) if is_key else array
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes nested dicts with a line for each value; the file is either the old one or whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(_pretty(values) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _pretty(value: Any, indent: str = "") -> str:
-    if not isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False)
-    lines = (f"{indent}  {json.dumps(key)}: {_pretty(item, indent + '  ')}" for key, item in value.items())
-    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path.parent} is not a run's directory: it has no {path.name}") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
-
-
-def _categories_from_dict(values: Any) -> Categories:
-    """Raises ValueError for anything but a dict of the fields of ``Categories``, each of its type."""
-    types = {field.name: field.type for field in dataclasses.fields(Categories)}
-    if not isinstance(values, dict) or set(values) != set(types):
-        raise ValueError(f"must be an object of the fields {', '.join(types)}")
-    read = {}
-    for name, value in values.items():
-        try:
-            read[name] = typed(value, types[name])
-        except TypeError as error:
-            raise ValueError(f"{name} is {error}") from error
-    return Categories(**read)
-
-
-def _check_categories(categories: Categories) -> None:
-    """Raises ValueError if the fields do not agree with each other."""
-    count, keypoints = len(categories.ids), len(categories.keypoint_names)
-    pairs = [index for pair in categories.skeleton + categories.flip_pairs for index in pair]
-    rules = {
-        "ids must not repeat": len(set(categories.ids)) == count,
-        f"names must be as many as ids ({count})": len(categories.names) == count,
-        f"keypoint_labels must be from 1 to {count}": all(
-            1 <= label <= count for label in categories.keypoint_labels
-        ),
-        f"skeleton and flip_pairs must be of the {keypoints} keypoint_names, from 0": all(
-            0 <= index < keypoints for index in pairs
-        ),
-        f"sigmas must be none or as many as keypoint_names ({keypoints})": len(categories.sigmas)
-        in (0, keypoints),
-        "sigmas must be positive": all(sigma > 0 for sigma in categories.sigmas),
-    }
-    broken = [rule for rule, holds in rules.items() if not holds]
-    if broken:
-        raise ValueError("; ".join(broken))

@@ -25,12 +25,12 @@ _BATCH_SIZE = flags.DEFINE_integer(
 
 def main(_: list[str]) -> None:
     command_line.setup_jax()
-    from mrcnn_jax.checkpoint import read_run
     from mrcnn_jax.data.coco import read_coco
     from mrcnn_jax.evaluation.coco_eval import check_categories, evaluate
     from mrcnn_jax.evaluation.table import format_metrics
     from mrcnn_jax.inference.detector import load
-    from mrcnn_jax.inference.files import write_json
+    from mrcnn_jax.json_files import write_json
+    from mrcnn_jax.run_description import read_run
 
     run = read_run(_WORKDIR.value)
     config = _override(run.config)

@@ -1,37 +1,40 @@
-"""Writes the embedded data set: pictures of shapes and stick figures, annotated in COCO's format."""
+#!/usr/bin/env python3
+"""Writes the embedded data set: pictures of shapes and stick figures, annotated in COCO's format.
 
-import sys
+    scripts/make_shapes.py --output=data/shapes
+
+The same settings give the same files. A folder that holds them already is left as it is.
+"""
+
 import time
 
-from absl import app, flags
-from tqdm import tqdm
+from absl import flags
 
-from mrcnn_jax.data.shapes import make_shapes
+from mrcnn_jax import command_line
 
-_OUTPUT = flags.DEFINE_string("output", "data/shapes", "Folder to write; left alone if it is done.")
-_TRAIN = flags.DEFINE_integer("train", 4000, "Number of training images.", lower_bound=1)
-_VAL = flags.DEFINE_integer("val", 200, "Number of validation images.", lower_bound=1)
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 128, "Side of the square images, pixels.", lower_bound=32)
-_SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same files.", lower_bound=0)
+_OUTPUT = flags.DEFINE_string("output", "data/shapes", "folder to write")
+_TRAIN = flags.DEFINE_integer("train", 4000, "number of training images", lower_bound=1)
+_VAL = flags.DEFINE_integer("val", 200, "number of validation images", lower_bound=1)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 128, "side of the square images, in pixels", lower_bound=32)
+_SEED = flags.DEFINE_integer("seed", 0, "the same seed gives the same files", lower_bound=0)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+def main(_: list[str]) -> None:
+    from tqdm import tqdm
+
+    from mrcnn_jax.data.shapes import make_shapes
+
     start = time.monotonic()
     total = _TRAIN.value + _VAL.value
-    with tqdm(total=total, unit="image", desc=_OUTPUT.value, leave=False, mininterval=1) as bar:
-        try:
-            made = make_shapes(
-                _OUTPUT.value,
-                train=_TRAIN.value,
-                val=_VAL.value,
-                image_size=_IMAGE_SIZE.value,
-                seed=_SEED.value,
-                progress=lambda done: bar.update(),
-            )
-        except ValueError as error:
-            sys.exit(f"make_shapes: {error}")
+    with tqdm(total=total, unit="image", desc=_OUTPUT.value, leave=False, disable=None) as bar:
+        made = make_shapes(
+            _OUTPUT.value,
+            train=_TRAIN.value,
+            val=_VAL.value,
+            image_size=_IMAGE_SIZE.value,
+            seed=_SEED.value,
+            progress=lambda done: bar.update(),
+        )
     if made:
         seconds = time.monotonic() - start
         print(
@@ -42,4 +45,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

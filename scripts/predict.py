@@ -36,7 +36,7 @@ _ANNOTATIONS = flags.DEFINE_string(
 
 
 def main(arguments: list[str]) -> int:
-    from mrcnn_jax.inference.files import find_images, picture_paths, read_image_ids, write_json
+    from mrcnn_jax.inference.files import find_images, picture_paths, read_image_ids
 
     if not arguments:
         raise ValueError(
@@ -53,9 +53,10 @@ def main(arguments: list[str]) -> int:
         ids = read_image_ids(Path(_ANNOTATIONS.value), images)
 
     command_line.setup_jax()
-    from mrcnn_jax.checkpoint import read_run
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.inference.pictures import write_pictures
+    from mrcnn_jax.json_files import write_json
+    from mrcnn_jax.run_description import read_run
 
     config = _override(read_run(_WORKDIR.value).config)
     detector = load(_WORKDIR.value, step=_STEP.value, batch_size=_BATCH_SIZE.value, config=config)

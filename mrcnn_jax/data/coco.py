@@ -1,6 +1,5 @@
 """COCO-format data sets: annotation files and image folders, checked as they are read."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,7 +9,8 @@ import numpy as np
 
 from mrcnn_jax.data import fields
 from mrcnn_jax.data.categories import read_categories
-from mrcnn_jax.data.rle import Rle
+from mrcnn_jax.json_files import read_json
+from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
 
 # A tuple of polygons [N 2] in pixels, or a bitmap of the image's size.
@@ -70,9 +70,9 @@ def read_coco(root: str | Path, *, images: str, annotations: str, keypoints: str
         if not place.is_dir():
             raise ValueError(f"{place}: there is no such folder")
     path = root / annotations
-    content = _read_json(path)
+    content = _read_object(path)
     keypoint_path = root / keypoints if keypoints else path
-    keypoint_content = _read_json(keypoint_path) if keypoints else content
+    keypoint_content = _read_object(keypoint_path) if keypoints else content
 
     categories = read_categories(
         fields.entries(content, "categories", str(path)),
@@ -117,20 +117,11 @@ def read_coco(root: str | Path, *, images: str, annotations: str, keypoints: str
     return dataset
 
 
-def _read_json(path: Path) -> dict:
+def _read_object(path: Path) -> dict:
     try:
-        data = path.read_bytes()
-        if not data.strip():
-            raise ValueError(f"{path}: the file is empty")
-        content = json.loads(data)
+        content = read_json(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must hold one JSON object with 'images', 'annotations' and 'categories'")
     return content

@@ -6,7 +6,7 @@ Shapes: G rows of ground truth, K keypoints, S cells of a box-frame mask per axi
 import numpy as np
 
 from mrcnn_jax.data.coco import CocoAnnotation, CocoImage, Segmentation
-from mrcnn_jax.data.rle import Rle
+from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
 
 Box = tuple[float, float, float, float]

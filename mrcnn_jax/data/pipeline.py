@@ -14,7 +14,8 @@ from mrcnn_jax.data.ground_truth import annotations_to_arrays, has_objects
 from mrcnn_jax.data.order import BatchOrder
 from mrcnn_jax.types import Batch, GroundTruth
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices
+# No start-up notices. oneDNN's comes at any log level while oneDNN is on, and tf.data does not use it.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import tensorflow as tf
 

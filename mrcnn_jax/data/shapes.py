@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from mrcnn_jax.data import shapes_scene
-from mrcnn_jax.data.rle import encode_rle
 from mrcnn_jax.data.shapes_scene import SceneObject
+from mrcnn_jax.json_files import read_json, write_json
+from mrcnn_jax.rle import Rle, UncompressedRle
 
 MARKER = "shapes.json"  # in a folder that make_shapes wrote: its settings
 _VERSION = 1  # of the pictures; raise it when the same settings give others
@@ -74,7 +75,7 @@ def make_shapes(
                 progress(done)
             text = json.dumps(content, separators=(",", ":"))
             (unfinished / "annotations" / f"instances_{split}.json").write_text(text)
-        (unfinished / MARKER).write_text(json.dumps(settings, indent=2) + "\n")
+        write_json(unfinished / MARKER, settings)
         os.rename(unfinished, output)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -83,7 +84,7 @@ def make_shapes(
 
 def _settings(folder: Path) -> Any:
     try:
-        return json.loads((folder / MARKER).read_text())
+        return read_json(folder / MARKER)
     except (OSError, ValueError):
         return None
 
@@ -138,12 +139,12 @@ def _annotation(item: SceneObject) -> dict[str, Any]:
     size = item.mask.shape[0]
     corners = np.concatenate(item.polygons)
     whole = corners.min() >= 0 and corners.max() <= size and np.array_equal(item.visible, item.mask)
-    segmentation: list[list[float]] | dict
+    segmentation: list[list[float]] | UncompressedRle
     if whole and not item.crowd:
         segmentation = [np.round(polygon, 2).ravel().tolist() for polygon in item.polygons]
         box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
     else:
-        segmentation = encode_rle(item.visible)
+        segmentation = Rle.from_bitmap(item.visible).uncompressed()
         box = np.array(shapes_scene.mask_bounds(item.visible))
     entry: dict[str, Any] = {
         "category_id": shapes_scene.CATEGORIES.index(item.category) + 1,

@@ -7,8 +7,8 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
-from mrcnn_jax.data.rle import Rle
 from mrcnn_jax.evaluation.quiet import quiet
+from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
 
 
@@ -64,9 +64,7 @@ def _encode(annotation: CocoAnnotation, image: CocoImage) -> dict[str, Any]:
     """The compressed mask; an empty one for an object without."""
     size = image.height, image.width
     if isinstance(annotation.segmentation, Rle):
-        return mask_utils.frPyObjects(
-            {"size": list(size), "counts": annotation.segmentation.counts.tolist()}, *size
-        )
+        return mask_utils.frPyObjects(annotation.segmentation.uncompressed(), *size)
     if not annotation.segmentation:
         return mask_utils.frPyObjects({"size": list(size), "counts": [size[0] * size[1]]}, *size)
     polygons = [polygon.ravel().tolist() for polygon in annotation.segmentation]

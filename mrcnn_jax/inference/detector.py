@@ -18,12 +18,13 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from mrcnn_jax.checkpoint import check_same, load_weights, read_run
+from mrcnn_jax.checkpoint import check_same, load_weights
 from mrcnn_jax.config import Config
 from mrcnn_jax.images import Fitted, fit, read_image
 from mrcnn_jax.inference.predict import predict
 from mrcnn_jax.inference.results import Result, to_result
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
+from mrcnn_jax.run_description import read_run
 from mrcnn_jax.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.types import Categories, Detections
 

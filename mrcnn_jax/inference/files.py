@@ -1,10 +1,9 @@
 """Which images to predict on, and where the pictures and numbers go."""
 
-import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+
+from mrcnn_jax.json_files import read_json
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -59,10 +58,10 @@ def read_image_ids(annotations: Path, images: Sequence[Path]) -> list[int]:
     A ``file_name`` fits an image whose path ends with it; if several do, the longest is taken. Raises
     ``ValueError`` naming the file and what is wrong: not a COCO file, or images that are not in it.
     """
+    content = read_json(annotations)
     try:
-        content = json.loads(annotations.read_bytes())
         ids = {entry["file_name"]: entry["id"] for entry in content["images"]}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(
             f"{annotations}: not a COCO file, whose 'images' have 'file_name' and 'id': {error!r}"
         ) from error
@@ -81,16 +80,3 @@ def read_image_ids(annotations: Path, images: Sequence[Path]) -> list[int]:
         shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         raise ValueError(f"{annotations}: {len(missing)} of {len(images)} images are not in it: {shown}")
     return found
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes ``content`` to ``path``; whoever reads the file finds the old content or the new, whole."""
-    text = json.dumps(
-        content, ensure_ascii=False, indent=None if isinstance(content, list) else 2, allow_nan=False
-    )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

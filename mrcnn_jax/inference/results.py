@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mrcnn_jax.inference.paste import PastedMask, paste_mask
-from mrcnn_jax.inference.rle import RLE, encode_rle
+from mrcnn_jax.rle import CompressedRle, Rle
 from mrcnn_jax.types import Categories, Detections
 
 
@@ -52,11 +52,14 @@ class Result:
         return masks
 
     @cached_property
-    def segmentations(self) -> list[RLE] | None:
+    def segmentations(self) -> list[CompressedRle] | None:
         """Each mask as COCO's compressed run-length encoding of the whole image; None without masks."""
         if self.crops is None:
             return None
-        return [encode_rle(crop, self.image_size) for crop in self.crops]
+        return [
+            Rle.from_crop(crop.mask, top=crop.top, left=crop.left, image_size=self.image_size).compressed()
+            for crop in self.crops
+        ]
 
     def above(self, score_threshold: float) -> "Result":
         """The objects whose score is at least ``score_threshold``."""

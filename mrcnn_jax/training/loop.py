@@ -9,11 +9,12 @@ from pathlib import Path
 import jax
 from jax.sharding import NamedSharding
 
-from mrcnn_jax.checkpoint import Checkpoints, write_run
+from mrcnn_jax.checkpoint import Checkpoints
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
+from mrcnn_jax.run_description import write_run
 from mrcnn_jax.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Monitor

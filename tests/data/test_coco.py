@@ -6,7 +6,7 @@ import pytest
 
 from mrcnn_jax.data.categories import COCO_KEYPOINTS, COCO_SIGMAS, flip_pairs
 from mrcnn_jax.data.coco import read_coco
-from mrcnn_jax.data.rle import Rle
+from mrcnn_jax.rle import Rle
 
 COCO_MINI = Path(__file__).parents[3] / "shared" / "data" / "coco_mini"
 

@@ -6,7 +6,7 @@ from pycocotools import mask as coco_mask
 
 from mrcnn_jax.data.coco import CocoAnnotation, CocoImage, read_coco
 from mrcnn_jax.data.ground_truth import annotations_to_arrays, clipped_box, has_objects, rasterise
-from mrcnn_jax.data.rle import Rle
+from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
 
 COCO_MINI = Path(__file__).parents[3] / "shared" / "data" / "coco_mini"

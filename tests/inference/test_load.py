@@ -14,9 +14,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 import mrcnn_jax
-from mrcnn_jax.checkpoint import Checkpoints, write_run
-from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig
+from mrcnn_jax.checkpoint import Checkpoints
+from mrcnn_jax.config import Config
 from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.run_description import write_run
 from mrcnn_jax.types import Categories
 
 ROOT = Path(__file__).parents[2]
@@ -28,28 +29,18 @@ CATEGORIES = Categories(
     skeleton=((0, 1),),
     sigmas=(0.05, 0.1),
 )
-CONFIG = Config(
-    model=ModelConfig(
-        backbone_depth=18,
-        backbone_width=8,
-        backbone_norm="batch",
-        backbone_frozen_stages=0,
-        fpn_channels=8,
-        anchor_sizes=(8.0, 16.0, 32.0, 64.0, 128.0),
-        box_channels=16,
-        mask_convs=1,
-        mask_channels=8,
-        keypoint=True,
-        keypoint_convs=1,
-        keypoint_channels=8,
-    ),
-    data=DataConfig(test_short_side=64, long_side=64, canvases=((64, 64),)),
-    test=TestConfig(rpn_pre_nms=40, rpn_post_nms=20, candidates=40, detections=6, score_threshold=0.0),
-)
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(tiny_config: Config) -> Config:
+    """Of the tiny model; untrained, it is sure of nothing, and everything is kept."""
+    return dataclasses.replace(
+        tiny_config, test=dataclasses.replace(tiny_config.test, score_threshold=0.0, detections=6)
+    )
+
+
+@pytest.fixture(scope="module")
+def workdir(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run")
     rng = np.random.default_rng(0)
     weights = {
@@ -59,9 +50,9 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             else rng.normal(0, 0.1, array.shape),
             jnp.float32,
         )
-        for name, array in make_blueprint(CONFIG.model, num_classes=2, num_keypoints=2).shapes().items()
+        for name, array in make_blueprint(config.model, num_classes=2, num_keypoints=2).shapes().items()
     }
-    write_run(path, CONFIG, CATEGORIES)
+    write_run(path, config, CATEGORIES)
     with Checkpoints(path, keep=1) as checkpoints:
         checkpoints.save(7, weights, {"nothing": jnp.zeros(1)})
     return path
@@ -89,10 +80,10 @@ def test_results_do_not_depend_on_the_batch(workdir: Path, images: list[np.ndarr
         np.testing.assert_array_equal(in_batch.labels, result.labels)
 
 
-def test_missing_step_and_other_model_are_errors(workdir: Path) -> None:
+def test_missing_step_and_other_model_are_errors(workdir: Path, config: Config) -> None:
     with pytest.raises(ValueError, match="no checkpoint of step 8"):
         mrcnn_jax.load(workdir, step=8)
-    wider = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, mask_channels=16))
+    wider = dataclasses.replace(config, model=dataclasses.replace(config.model, mask_channels=16))
     with pytest.raises(ValueError, match="do not fit the model"):
         mrcnn_jax.load(workdir, config=wider)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.inference.results import Result, to_result
-from mrcnn_jax.inference.rle import decode_rle
+from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories, Detections
 
 
@@ -81,7 +81,7 @@ def test_coco_entries_are_plain(categories: Categories) -> None:
         "score": 0.9,
     }
     assert result.masks is not None
-    np.testing.assert_array_equal(decode_rle(mask), result.masks[0])
+    np.testing.assert_array_equal(Rle.from_json(mask).decode(), result.masks[0])
     assert figure["keypoints"] == [140, 2, 1, 128, 15, 1, 200, 15, 1]
     assert figure["score"] == 0.8
 

@@ -1,0 +1,165 @@
+"""COCO's run-length encoding of masks, in NumPy.
+
+A mask is read down its columns, the first column first, as the lengths of its runs of 0, 1, 0, ...; the first
+may be 0 long. JSON holds them as a list ("uncompressed") or as text ("compressed"). For the text, the runs
+from the fourth on become the difference to the run two before, and each number is written in groups of five
+bits, the lowest first, a sixth bit saying that more follow, as the characters from ``0`` (48) on. It equals
+that of ``pycocotools``.
+"""
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+
+_GROUP = 5  # bits of a number per character
+_MORE = 1 << _GROUP
+_SIGN = 1 << (_GROUP - 1)
+_FIRST_CHARACTER = 48
+_LONGEST = 12  # groups; more would overflow an int64
+_LARGEST_SIDE = 2**31 - 1  # pixels; the pixels of a mask can be counted in an int64
+
+
+class CompressedRle(TypedDict):
+    """A mask as COCO's result files hold it."""
+
+    size: list[int]  # height, width
+    counts: str
+
+
+class UncompressedRle(TypedDict):
+    """A mask as COCO's annotation files hold that of a crowd."""
+
+    size: list[int]  # height, width
+    counts: list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Rle:
+    """A mask as the lengths of its runs."""
+
+    height: int
+    width: int
+    counts: np.ndarray  # [runs] int64, not negative, height * width in sum
+
+    @classmethod
+    def from_json(cls, segmentation: dict) -> "Rle":
+        """The runs of ``{"size": [height, width], "counts": [...] or "..."}``, from a file of unknown origin.
+
+        Raises ValueError, naming the rule, for anything but the runs of a mask of that size.
+        """
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        if not (isinstance(size, list) and len(size) == 2 and all(_is_side(side) for side in size)):
+            raise ValueError(
+                f"an RLE needs a size [height, width], got {size!r}; both must be integers from 1 to "
+                f"{_LARGEST_SIDE}"
+            )
+        if isinstance(counts, str):
+            runs = _from_text(counts).tolist()
+        elif isinstance(counts, list) and all(type(count) is int for count in counts):
+            runs = counts
+        else:
+            raise ValueError("an RLE needs counts: a list of integers or a string")
+        height, width = size
+        # In Python's integers, which do not overflow.
+        if min(runs, default=0) < 0 or sum(runs) != height * width:
+            raise ValueError(f"RLE counts must be >= 0 and sum to height * width ({height} * {width})")
+        return cls(height, width, np.array(runs, np.int64))
+
+    @classmethod
+    def from_bitmap(cls, bitmap: np.ndarray) -> "Rle":
+        """The runs of a mask ``[H W]``."""
+        return cls.from_crop(bitmap, top=0, left=0, image_size=bitmap.shape)
+
+    @classmethod
+    def from_crop(cls, crop: np.ndarray, *, top: int, left: int, image_size: tuple[int, ...]) -> "Rle":
+        """The runs over a whole image whose mask is zero outside ``crop`` ``[h w]``.
+
+        ``top`` and ``left`` are the row and column of the crop's first pixel, ``image_size`` is (height,
+        width). What it costs follows the size of the crop. Raises ValueError if that does not lie inside the
+        image.
+        """
+        height, width = image_size
+        rows, columns = crop.shape
+        bottom, right = top + rows, left + columns
+        if min(top, left) < 0 or bottom > height or right > width:
+            raise ValueError(
+                f"a crop of rows {top} to {bottom} and columns {left} to {right} "
+                f"does not lie inside an image of {height} x {width} pixels"
+            )
+        if rows == 0 or columns == 0:
+            return cls(height, width, np.array([height * width], np.int64))
+        down = np.ascontiguousarray(crop.T, bool)
+        # Where the value changes going down a column of the crop, its outside being zero: an even number of
+        # places.
+        change = np.empty((columns, rows + 1), bool)
+        change[:, 0] = down[:, 0]
+        np.not_equal(down[:, 1:], down[:, :-1], out=change[:, 1:-1])
+        change[:, -1] = down[:, -1]
+        column, row = np.divmod(np.flatnonzero(change), rows + 1)
+        edges = (left + column) * height + top + row
+        if rows == height:  # a run that ends at the bottom may go on at the top of the next column
+            ends, starts = edges[1:-1:2], edges[2::2]
+            parted = ends != starts
+            edges = np.concatenate(
+                [edges[:1], np.stack([ends[parted], starts[parted]], 1).ravel(), edges[-1:]]
+            )
+        runs = np.diff(edges, prepend=0, append=height * width)
+        return cls(height, width, runs[:-1] if runs[-1] == 0 else runs)
+
+    def decode(self) -> np.ndarray:
+        """The mask, bool ``[height width]``."""
+        values = np.arange(len(self.counts)) % 2 == 1
+        return np.repeat(values, self.counts).reshape(self.width, self.height).T
+
+    def compressed(self) -> CompressedRle:
+        """The mask as JSON, its runs as text."""
+        return {"size": [self.height, self.width], "counts": _to_text(self.counts)}
+
+    def uncompressed(self) -> UncompressedRle:
+        """The mask as JSON, its runs as numbers."""
+        return {"size": [self.height, self.width], "counts": self.counts.tolist()}
+
+
+def _is_side(value: object) -> bool:
+    return type(value) is int and 1 <= value <= _LARGEST_SIDE
+
+
+def _to_text(runs: np.ndarray) -> str:
+    numbers = runs.copy()
+    numbers[3:] -= runs[1:-2]
+    # A number of b bits and a sign needs ceil((b + 1) / 5) groups; the rest of its row of groups is dropped.
+    magnitude = np.where(numbers < 0, ~numbers, numbers)
+    bits = np.frexp(magnitude.astype(np.float64))[1]
+    lengths = bits // _GROUP + 1
+    place = np.arange(lengths.max())
+    groups = (numbers[:, None] >> (_GROUP * place)) & (_MORE - 1)
+    groups |= np.where(place < lengths[:, None] - 1, _MORE, 0)
+    characters = (groups + _FIRST_CHARACTER).astype(np.uint8)
+    return characters[place < lengths[:, None]].tobytes().decode("ascii")
+
+
+def _from_text(text: str) -> np.ndarray:
+    """The numbers that a text stands for, negative ones too; ValueError if it is no such text."""
+    # Whatever is not ASCII becomes bytes beyond the alphabet.
+    groups = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64)
+    groups -= _FIRST_CHARACTER
+    last = (groups & _MORE) == 0
+    if not len(groups) or groups.min() < 0 or groups.max() >= 2 * _MORE or not last[-1]:
+        raise ValueError(f"RLE counts are not a complete string of COCO's alphabet: {_start(text)}")
+    ends = np.flatnonzero(last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _LONGEST:
+        raise ValueError(f"RLE counts hold a number that is too large: {_start(text)}")
+    place = np.arange(len(groups)) - np.repeat(starts, lengths)
+    numbers = np.add.reduceat((groups & (_MORE - 1)) << (_GROUP * place), starts)
+    numbers -= np.where(groups[ends] & _SIGN, np.int64(1) << (_GROUP * lengths), 0)
+    # Undo the differences: from the fourth run on, each is the sum of every second number before it.
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
+
+
+def _start(text: str) -> str:
+    return repr(text[:40] + ("..." if len(text) > 40 else ""))

@@ -1,0 +1,144 @@
+"""What a run's directory says about its model, so that a saved run describes itself.
+
+    config.json       the settings (mrcnn_jax/config.py)
+    categories.json   what the labels mean
+
+The arrays lie beside them (mrcnn_jax/checkpoint.py).
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from mrcnn_jax.config import Config, to_dict
+from mrcnn_jax.config_io import differences, from_dict, typed, validate
+from mrcnn_jax.json_files import read_json, write_json
+from mrcnn_jax.types import Categories
+
+_CONFIG_FILE = "config.json"
+_CATEGORIES_FILE = "categories.json"
+
+# Fields that a run may be continued with other values of: the steps it has taken would have been the same.
+_CHANGEABLE = {
+    "data.root",
+    "data.val_images",
+    "data.val_annotations",
+    "data.val_keypoints",
+    "data.test_short_side",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.eval_every",
+    "train.eval_images",
+    "categories.sigmas",  # only evaluation uses them
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run's directory says about its model, apart from the arrays."""
+
+    config: Config
+    categories: Categories
+
+
+def write_run(workdir: str | Path, config: Config, categories: Categories) -> None:
+    """Makes ``workdir`` a run's directory, or checks that it is the same run's, about to be continued.
+
+    Continued, ``config`` may differ in what changes none of the steps taken: ``test``, where the data is,
+    the validation set, how often the run reports, saves and evaluates, and ``train.steps`` unless the
+    schedule depends on it ("cosine" does); and so may the sigmas of ``categories``. The directory then holds
+    the new values. Raises ValueError if anything else differs, or if ``categories`` contradict themselves.
+    """
+    workdir = Path(workdir)
+    _check_categories(categories)
+    if (workdir / _CONFIG_FILE).exists():
+        run = read_run(workdir)
+        changes = differences(config, run.config) + [
+            f"categories.{field.name}: {here!r} here, {in_run!r} in the run"
+            for field in dataclasses.fields(Categories)
+            if (here := getattr(categories, field.name)) != (in_run := getattr(run.categories, field.name))
+        ]
+        problems = [line for line in changes if not _may_change(line, config)]
+        if problems:
+            raise ValueError(
+                f"{workdir} holds a run with other settings:\n  "
+                + "\n  ".join(problems)
+                + "\ntrain in another --workdir, or give this run's settings to continue it"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    # The config comes last: with it, the directory is a run.
+    write_json(workdir / _CATEGORIES_FILE, dataclasses.asdict(categories))
+    write_json(workdir / _CONFIG_FILE, to_dict(config))
+
+
+def read_run(workdir: str | Path) -> Run:
+    """What ``write_run`` wrote.
+
+    Raises FileNotFoundError if ``workdir`` is missing or not a run's directory, and ValueError, naming the
+    file, if one is malformed or holds a field or value that there may not be.
+    """
+    workdir = Path(workdir)
+    if not workdir.is_dir():
+        raise FileNotFoundError(
+            f"{workdir}: there is no such directory; a run's directory is made by training"
+        )
+    for file in (_CONFIG_FILE, _CATEGORIES_FILE):
+        if not (workdir / file).exists():
+            raise FileNotFoundError(f"{workdir} is not a run's directory: it has no {file}")
+    values = read_json(workdir / _CONFIG_FILE)
+    try:
+        config = from_dict(values)
+        validate(config)
+    except ValueError as error:
+        raise ValueError(f"{workdir / _CONFIG_FILE}: {error}") from error
+    values = read_json(workdir / _CATEGORIES_FILE)
+    try:
+        categories = _categories_from_dict(values)
+        _check_categories(categories)
+    except ValueError as error:
+        raise ValueError(f"{workdir / _CATEGORIES_FILE}: {error}") from error
+    return Run(config, categories)
+
+
+def _may_change(difference: str, config: Config) -> bool:
+    name = difference.partition(":")[0]
+    if name == "train.steps":
+        return config.train.schedule == "step"
+    return name in _CHANGEABLE or name.startswith("test.")
+
+
+def _categories_from_dict(values: Any) -> Categories:
+    """Raises ValueError for anything but a dict of the fields of ``Categories``, each of its type."""
+    types = {field.name: field.type for field in dataclasses.fields(Categories)}
+    if not isinstance(values, dict) or set(values) != set(types):
+        raise ValueError(f"must be an object of the fields {', '.join(types)}")
+    read = {}
+    for name, value in values.items():
+        try:
+            read[name] = typed(value, types[name])
+        except TypeError as error:
+            raise ValueError(f"{name} is {error}") from error
+    return Categories(**read)
+
+
+def _check_categories(categories: Categories) -> None:
+    """Raises ValueError if the fields do not agree with each other."""
+    count, keypoints = len(categories.ids), len(categories.keypoint_names)
+    pairs = [index for pair in categories.skeleton + categories.flip_pairs for index in pair]
+    rules = {
+        "ids must not repeat": len(set(categories.ids)) == count,
+        f"names must be as many as ids ({count})": len(categories.names) == count,
+        f"keypoint_labels must be from 1 to {count}": all(
+            1 <= label <= count for label in categories.keypoint_labels
+        ),
+        f"skeleton and flip_pairs must be of the {keypoints} keypoint_names, from 0": all(
+            0 <= index < keypoints for index in pairs
+        ),
+        f"sigmas must be none or as many as keypoint_names ({keypoints})": len(categories.sigmas)
+        in (0, keypoints),
+        "sigmas must be positive": all(sigma > 0 for sigma in categories.sigmas),
+    }
+    broken = [rule for rule, holds in rules.items() if not holds]
+    if broken:
+        raise ValueError("; ".join(broken))
