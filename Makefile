@@ -11,14 +11,14 @@ help: ## show this help
 
 demo: $(READY) ## generate the shapes data set, train on it, evaluate, draw predictions
 	$(BIN)/python scripts/make_shapes.py --output=data/shapes
-	$(BIN)/python scripts/train.py --config=configs/shapes.py --workdir=runs/shapes
-	$(BIN)/python scripts/evaluate.py --workdir=runs/shapes
-	$(BIN)/python scripts/predict.py --workdir=runs/shapes --output=runs/shapes/pictures \
+	$(BIN)/python scripts/train.py --config=configs/shapes.py --workdir=runs/demo
+	$(BIN)/python scripts/evaluate.py --workdir=runs/demo
+	$(BIN)/python scripts/predict.py --workdir=runs/demo --output=runs/demo/pictures \
 		$$(ls -d data/shapes/val/* | head -n 6)
 	@echo
-	@echo "pictures: runs/shapes/pictures/"
-	@echo "numbers:  runs/shapes/evaluation.json"
-	@echo "curves:   runs/shapes (for TensorBoard)"
+	@echo "pictures: runs/demo/pictures"
+	@echo "numbers:  runs/demo/evaluation.json"
+	@echo "curves:   runs/demo/tensorboard (pip install tensorboard; tensorboard --logdir=runs/demo)"
 
 test: $(READY) ## lint, types, tests
 	$(BIN)/ruff check .

@@ -7,22 +7,30 @@ PHOTOS holds ``annotations/instances_train.json``, ``annotations/instances_val.j
 ``val/``; the number of categories comes from the annotations. The sizes suit a laptop: photos of 512 pixels,
 two at a time.
 
-The fields of ``model`` are those of a backbone file with strides on the first 1x1 convolution and pixels in
-the order BGR minus a mean. For torchvision's own ResNet-50 leave these five fields at their defaults.
+As it stands, the backbone file is one in the tradition of MSRA and Caffe (strides on the first 1x1
+convolution, BGR pixels minus a mean). For a file of torchvision's own ResNet-50 it is
+``--config=configs/balloon.py:torchvision``.
 """
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
 
 
-def get_config() -> Config:
+def get_config(backbone: str = "msra") -> Config:
+    match backbone:
+        case "msra":
+            model = ModelConfig(
+                pixel_order="bgr",
+                pixel_mean=(103.939, 116.779, 123.68),
+                pixel_std=(1.0, 1.0, 1.0),
+                backbone_norm_epsilon=1.001e-5,
+                backbone_stride_in_1x1=True,
+            )
+        case "torchvision":
+            model = ModelConfig()
+        case _:
+            raise ValueError(f"configs/balloon.py:{backbone}: the backbone must be 'msra' or 'torchvision'")
     return Config(
-        model=ModelConfig(
-            pixel_order="bgr",
-            pixel_mean=(103.939, 116.779, 123.68),
-            pixel_std=(1.0, 1.0, 1.0),
-            backbone_norm_epsilon=1.001e-5,
-            backbone_stride_in_1x1=True,
-        ),
+        model=model,
         data=DataConfig(
             root="data/balloon",
             train_images="train",
@@ -35,7 +43,7 @@ def get_config() -> Config:
             canvases=((384, 512), (512, 384)),
         ),
         train=TrainConfig(
-            steps=400,
+            steps=500,
             batch_size=2,
             learning_rate=0.005,
             schedule="cosine",
@@ -48,6 +56,7 @@ def get_config() -> Config:
             roi_samples=64,
             log_every=10,
             checkpoint_every=100,
+            eval_every=250,
         ),
         test=TestConfig(rpn_pre_nms=500, rpn_post_nms=300),
     )

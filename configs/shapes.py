@@ -39,7 +39,7 @@ def get_config() -> Config:
             mask_grid=56,
         ),
         train=TrainConfig(
-            steps=3000,
+            steps=2800,
             batch_size=8,
             learning_rate=0.02,
             schedule="cosine",
@@ -50,7 +50,8 @@ def get_config() -> Config:
             rpn_post_nms=128,
             roi_samples=32,
             log_every=20,
-            checkpoint_every=500,
+            checkpoint_every=700,
+            eval_every=1400,
         ),
         test=TestConfig(batch_size=8, rpn_pre_nms=256, rpn_post_nms=128, candidates=512, detections=32),
     )

@@ -70,10 +70,6 @@ class Checkpoints:
         """The step of the newest checkpoint; None without any."""
         return self._manager.latest_step()
 
-    def best_step(self) -> int | None:
-        """The step of the checkpoint with the best metrics; None if none has metrics."""
-        return self._manager.best_step()
-
     def restore(
         self, step: int, weights_like: Mapping[str, Any], training_like: Any
     ) -> tuple[dict[str, Array], Any]:

@@ -25,6 +25,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -43,6 +44,8 @@ _OVERRIDE = re.compile(r"--?(?:no)?config\.(?P<name>[^=]+)")
 
 def define_config() -> Callable[[], Config]:
     """A function that returns the config of ``--config=FILE``, as changed by ``--config.train.steps=100``.
+
+    ``--config=FILE:WORD`` calls the file's ``get_config("WORD")``.
 
     To be called at the top of a script; the function it returns, in ``main``. That one raises ValueError if
     the file's ``get_config`` returns no config, or one that ``validate`` rejects.
@@ -88,12 +91,23 @@ def define_overrides() -> Callable[[Config], Config]:
     return override
 
 
+def define_step() -> flags.FlagHolder[int | Literal["best"] | None]:
+    """The flag; its value is as ``mrcnn_jax.load`` takes it. To be called at the top of a script."""
+    return flags.DEFINE(
+        _StepParser(),
+        "step",
+        None,
+        'checkpoint to use: its step, or "best" for the best of those evaluated in training; the newest if '
+        "not given",
+    )
+
+
 def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> None:
     """Exits with what ``main`` returns, once it has been called with the command line's positional arguments.
 
     ``positional`` says what these are, for the help; without it there must be none. A ValueError, OSError
-    or FloatingPointError (a loss that is not finite) becomes one message on stderr, ``error: ...``, and exit
-    code 1; with ``--debug`` the traceback is shown. Ctrl-C exits with 130.
+    or FloatingPointError (a loss that is not finite) becomes a message on stderr, ``error: ...``, and a line
+    that names ``--debug``, which shows the traceback instead; the exit code is 1. Ctrl-C exits with 130.
     """
     # Before TensorFlow and XLA are loaded: what their C++ logs, short of errors, is nothing to act on.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -138,6 +152,20 @@ def setup_jax() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
+class _StepParser(flags.ArgumentParser):
+    syntactic_help = "a number, or best"
+
+    def parse(self, argument: str) -> int | Literal["best"]:
+        if argument == "best":
+            return "best"
+        if not argument.isdecimal():
+            raise ValueError('must be the step of a checkpoint, such as 500, or "best"')
+        return int(argument)
+
+    def flag_type(self) -> str:
+        return "step"
+
+
 def _only_cpu() -> bool:
     """Whether JAX will find no accelerator, told without starting its backends."""
     platforms = os.environ.get("JAX_PLATFORMS")
@@ -160,7 +188,7 @@ def _check_config_flags(argv: list[str]) -> None:
     """Raises FileNotFoundError for the file of ``--config``, ValueError with all overrides of no field."""
     for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
         if match := _CONFIG_FILE.fullmatch(argument):
-            path = following if match["path"] is None else match["path"]
+            path = (following if match["path"] is None else match["path"]).partition(":")[0]
             if not Path(path).is_file():
                 raise FileNotFoundError(f"--config={path}: there is no such file")
 
@@ -183,7 +211,7 @@ def _plain_errors() -> Iterator[None]:
     except (ValueError, OSError, FloatingPointError, flags.Error) as error:
         if "--debug" in sys.argv:
             raise
-        print(f"error: {_message(error)}", file=sys.stderr)
+        print(f"error: {_message(error)}\n--debug shows the traceback", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

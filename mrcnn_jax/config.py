@@ -34,7 +34,7 @@ class ModelConfig:
 
     # Region of interest features (paper 3, figure 4).
     roi_canonical_size: float = 224.0  # a box of this size, in pixels, is pooled from p4 (FPN equation 1)
-    roi_sampling_ratio: int = 2  # samples per bin and axis
+    roi_sampling_ratio: int = 2  # samples per bin and axis; 0: adaptive, one per cell (D2)
     roi_aligned: bool = True  # half-pixel centres (D2's ROIAlignV2)
 
     # Box head: two fully connected layers.
@@ -69,8 +69,8 @@ class DataConfig:
     train_short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)  # pixels, one drawn per image
     test_short_side: int = 800
     long_side: int = 1333  # pixels: the most the longer side may have after resizing
-    canvases: tuple[tuple[int, int], ...] = ((800, 1344), (1344, 800), (1088, 1088))  # height, width
-    max_objects: int = 100  # rows of ground truth per image; of more objects the largest are kept
+    canvases: tuple[tuple[int, int], ...] = ((800, 1344), (1344, 800))  # height, width
+    max_objects: int = 100  # rows of ground truth per image: crowds, then objects from large to small
     mask_grid: int = 112  # cells of a box-frame mask, per axis
     flip: bool = True  # mirror half of the training images
     keep_empty: bool = False  # train on images without objects too

@@ -25,17 +25,15 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 _POSITIVE = (
     _fields("model", "pixel_std backbone_width fpn_channels anchor_sizes anchor_ratios roi_canonical_size")
-    | _fields(
-        "model", "roi_sampling_ratio box_pool_size box_channels mask_pool_size mask_convs mask_channels"
-    )
+    | _fields("model", "box_pool_size box_channels mask_pool_size mask_convs mask_channels")
     | _fields("model", "keypoint_pool_size keypoint_convs keypoint_channels")
     | _fields("data", "train_short_sides test_short_side long_side canvases max_objects mask_grid")
     | _fields("train", "steps batch_size learning_rate decay_steps log_every checkpoint_every")
     | _fields("train", "keep_checkpoints rpn_samples rpn_pre_nms rpn_post_nms roi_samples")
-    | _fields("test", "batch_size rpn_pre_nms rpn_post_nms candidates detections")
+    | _fields("test", "batch_size rpn_pre_nms rpn_post_nms candidates detections mask_threshold")
 )
 _NOT_NEGATIVE = (
-    _fields("model", "pixel_mean backbone_norm_epsilon")
+    _fields("model", "pixel_mean backbone_norm_epsilon roi_sampling_ratio")
     | _fields("train", "seed warmup_steps weight_decay weight_decay_norm clip_norm rpn_beta box_beta")
     | _fields("train", "eval_every eval_images")
 )
@@ -127,18 +125,15 @@ def typed(value: Any, kind: Any) -> Any:
     elif type(value) is kind:
         return value
     elif kind is float and type(value) is int:
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
     raise TypeError(f"{value!r}; must be of type {kind if get_origin(kind) else kind.__name__}")
 
 
-def differences(here: Config, run: Config) -> list[str]:
-    """One line per field that differs between two configs: ``train.steps: 500 here, 300 in the run``."""
+def differences(here: Config, run: Config) -> dict[str, tuple[Any, Any]]:
+    """Both values of each field that differs, by its dotted name: ``{"train.steps": (500, 300)}``."""
     in_run = flatten(run)
-    return [
-        f"{name}: {value!r} here, {in_run[name]!r} in the run"
-        for name, value in flatten(here).items()
-        if value != in_run[name]
-    ]
+    return {name: (value, in_run[name]) for name, value in flatten(here).items() if value != in_run[name]}
 
 
 def validate(config: Config) -> None:
@@ -159,7 +154,7 @@ def _range_problems(values: dict[str, Any]) -> Iterator[str]:
             yield f"{name} is {value!r}; must be one of {', '.join(map(repr, _CHOICES[name]))}"
         elif name in _NOT_EMPTY and not value:
             yield f"{name} is {value!r}; must not be empty"
-        elif not all(math.isfinite(number) for number in numbers):
+        elif any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             yield f"{name} is {value!r}; must be finite"
         elif name in _POSITIVE and any(number <= 0 for number in numbers):
             yield f"{name} is {value!r}; must be positive"
@@ -175,20 +170,36 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         yield f"model.anchor_sizes is {sizes!r}; must have {_LEVELS}, one per level p2 to p6"
     if not 0 <= frozen <= 5:
         yield f"model.backbone_frozen_stages is {frozen}; must be 0 to 5"
-    # Levels p2 to p5 each halve the one below, and the top-down path doubles them back: nothing may be
-    # rounded on the way, down to stride 32.
-    for canvas in values["data.canvases"]:
-        if any(side % _CANVAS_UNIT for side in canvas):
-            yield (
-                f"data.canvases has {canvas!r}; height and width must be multiples of {_CANVAS_UNIT}, "
-                "the stride of p5, so that every level is exactly half of the one below"
-            )
+    yield from _canvas_problems(values)
     low, high = values["train.rpn_negative_iou"], values["train.rpn_positive_iou"]
     if low > high:
         yield f"train.rpn_negative_iou is {low}; must not exceed train.rpn_positive_iou ({high})"
     decay_steps = values["train.decay_steps"]
     if any(later <= earlier for earlier, later in itertools.pairwise(decay_steps)):
         yield f"train.decay_steps is {decay_steps!r}; must ascend"
+
+
+def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
+    canvases = values["data.canvases"]
+    # Levels p2 to p5 each halve the one below, and the top-down path doubles them back: nothing may be
+    # rounded on the way, down to stride 32.
+    for canvas in canvases:
+        if any(side % _CANVAS_UNIT for side in canvas):
+            yield (
+                f"data.canvases has {canvas!r}; height and width must be multiples of {_CANVAS_UNIT}, "
+                "the stride of p5, so that every level is exactly half of the one below"
+            )
+    # What no canvas holds would be shrunk to below the size that is asked for.
+    long = values["data.long_side"]
+    short = min(max((*values["data.train_short_sides"], values["data.test_short_side"])), long)
+    for height, width in dict.fromkeys([(short, long), (long, short)]):
+        if canvases and not any(height <= canvas[0] and width <= canvas[1] for canvas in canvases):
+            missing = tuple(-(-side // _CANVAS_UNIT) * _CANVAS_UNIT for side in (height, width))
+            yield (
+                f"data.canvases is {canvases!r}; one must hold images of {height}x{width} (height x width), "
+                "the largest that data.train_short_sides, data.test_short_side and data.long_side make: "
+                f"add {missing!r}"
+            )
 
 
 def _numbers(value: Any) -> list[float]:

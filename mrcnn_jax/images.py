@@ -20,15 +20,13 @@ class Fitted:
 
     image: np.ndarray  # [H W 3] uint8 of the canvas, zero beyond size
     size: Size  # height and width of the resized image, at the canvas's top left
-    scale: tuple[float, float]  # y and x: resized pixels per original pixel
 
 
 def read_image(source: str | Path | bytes) -> np.ndarray:
-    """The pixels of an image file, or of its bytes, as uint8 RGB ``[H W 3]``, upright as its EXIF data says.
+    """The pixels of an image file, or of its bytes, as uint8 RGB ``[H W 3]``: see ``to_rgb``.
 
-    Grayscale, palette, CMYK and 16-bit images become 8-bit RGB; transparency is dropped. Raises ValueError,
-    naming the file and the reason, for what cannot be read whole, and for images above Pillow's limit against
-    decompression bombs (179 million pixels).
+    Raises ValueError, naming the file and the reason, for what cannot be read whole, and for images above
+    Pillow's limit against decompression bombs (179 million pixels).
     """
     name = f"image of {len(source)} bytes" if isinstance(source, bytes) else str(source)
     try:
@@ -36,7 +34,7 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
         if not data:
             raise ValueError("the file is empty")
         with Image.open(io.BytesIO(data)) as image:
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            return to_rgb(image)
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"{name}: cannot be read: not an image, or of an unknown format") from error
     # Damaged files make Pillow's decoders raise nearly anything: SyntaxError, struct.error, IndexError ...
@@ -45,13 +43,19 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
         raise ValueError(f"{name}: cannot be read: {reason}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """The pixels of an open image as uint8 RGB ``[H W 3]``, upright as its EXIF data says.
+
+    Grayscale, palette, CMYK and 16-bit images become 8-bit RGB; transparency is dropped. Raises nearly
+    anything for an image from a damaged file, as Pillow decodes it only now.
+    """
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits in one channel; convert() would clip instead of scale
         high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
         image = Image.fromarray(high_byte.astype(np.uint8))
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return np.array(image.convert("RGB"))
 
 
 def resized_shape(height: int, width: int, *, short_side: int, long_side: int) -> Size:
@@ -124,6 +128,4 @@ def fit(image: np.ndarray, *, short_side: int, long_side: int, canvases: Sequenc
     """``image`` (uint8 ``[H W 3]``) resized as ``resized_shape`` says and padded to the best canvas."""
     height, width = image.shape[:2]
     size, canvas = fitted_shape(height, width, short_side=short_side, long_side=long_side, canvases=canvases)
-    return Fitted(
-        image=pad(resize(image, size), canvas), size=size, scale=(size[0] / height, size[1] / width)
-    )
+    return Fitted(image=pad(resize(image, size), canvas), size=size)

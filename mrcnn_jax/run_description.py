@@ -48,24 +48,34 @@ def write_run(workdir: str | Path, config: Config, categories: Categories) -> No
     Continued, ``config`` may differ in what changes none of the steps taken: ``test``, where the data is,
     the validation set, how often the run reports, saves and evaluates, and ``train.steps`` unless the
     schedule depends on it ("cosine" does); and so may the sigmas of ``categories``. The directory then holds
-    the new values. Raises ValueError if anything else differs, or if ``categories`` contradict themselves.
+    the new values. Raises ValueError if anything else differs, if ``categories`` contradict themselves, or if
+    ``workdir`` has a ``categories.json`` although it is no run's directory.
     """
     workdir = Path(workdir)
     _check_categories(categories)
     if (workdir / _CONFIG_FILE).exists():
         run = read_run(workdir)
-        changes = differences(config, run.config) + [
-            f"categories.{field.name}: {here!r} here, {in_run!r} in the run"
+        changes = differences(config, run.config) | {
+            f"categories.{field.name}": (here, in_run)
             for field in dataclasses.fields(Categories)
             if (here := getattr(categories, field.name)) != (in_run := getattr(run.categories, field.name))
+        }
+        problems = [
+            f"\n  {name}: {here!r} here, {in_run!r} in the run"
+            for name, (here, in_run) in changes.items()
+            if not _may_change(name, config)
         ]
-        problems = [line for line in changes if not _may_change(line, config)]
         if problems:
             raise ValueError(
-                f"{workdir} holds a run with other settings:\n  "
-                + "\n  ".join(problems)
+                f"{workdir} holds a run with other settings:"
+                + "".join(problems)
                 + "\ntrain in another --workdir, or give this run's settings to continue it"
             )
+    elif (workdir / _CATEGORIES_FILE).exists():
+        raise ValueError(
+            f"{workdir / _CATEGORIES_FILE} must not be there without {_CONFIG_FILE}: the directory is no "
+            "run's, and nothing in it is replaced; train in another --workdir, or remove the file"
+        )
     workdir.mkdir(parents=True, exist_ok=True)
     # The config comes last: with it, the directory is a run.
     write_json(workdir / _CATEGORIES_FILE, dataclasses.asdict(categories))
@@ -101,8 +111,7 @@ def read_run(workdir: str | Path) -> Run:
     return Run(config, categories)
 
 
-def _may_change(difference: str, config: Config) -> bool:
-    name = difference.partition(":")[0]
+def _may_change(name: str, config: Config) -> bool:
     if name == "train.steps":
         return config.train.schedule == "step"
     return name in _CHANGEABLE or name.startswith("test.")

@@ -5,8 +5,8 @@
     scripts/evaluate.py --workdir=runs/coco --config.data.root=/data/coco --config.data.val_images=val2017
 
 It prints the tables and writes evaluation.json (percent; null where there is nothing to measure) into the
-run's directory. Another data set of the same categories is given by --config.data.root, val_images,
-val_annotations and val_keypoints.
+run's directory, or --output. Another data set of the same categories is given by --config.data.root,
+val_images, val_annotations and val_keypoints.
 """
 
 from pathlib import Path
@@ -17,7 +17,8 @@ from mrcnn_jax import command_line
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
-_STEP = flags.DEFINE_integer("step", None, "checkpoint to evaluate; the newest if not given")
+_OUTPUT = flags.DEFINE_string("output", None, "file to write; evaluation.json in --workdir if not given")
+_STEP = command_line.define_step()
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "images at a time; the run's if not given", lower_bound=1
 )
@@ -26,7 +27,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
 def main(_: list[str]) -> None:
     command_line.setup_jax()
     from mrcnn_jax.data.coco import read_coco
-    from mrcnn_jax.evaluation.coco_eval import check_categories, evaluate
+    from mrcnn_jax.evaluation.coco_eval import check_dataset, evaluate
     from mrcnn_jax.evaluation.table import format_metrics
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.json_files import write_json
@@ -35,10 +36,13 @@ def main(_: list[str]) -> None:
     run = read_run(_WORKDIR.value)
     config = _override(run.config)
     data = config.data
+    annotations = Path(data.root) / data.val_annotations
+    output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "evaluation.json")
+    _check_output(output, inputs=[annotations, Path(data.root) / data.val_keypoints])
     dataset = read_coco(
         data.root, images=data.val_images, annotations=data.val_annotations, keypoints=data.val_keypoints
     )
-    check_categories(run.categories, dataset)
+    check_dataset(config, run.categories, dataset)
     detector = load(
         _WORKDIR.value,
         step=_STEP.value,
@@ -47,9 +51,18 @@ def main(_: list[str]) -> None:
     )
     print(f"step {detector.step} on the {len(dataset.images)} images of {dataset.name}", flush=True)
     metrics = evaluate(detector, dataset, progress=True)
-    output = Path(_WORKDIR.value) / "evaluation.json"
-    write_json(output, {"step": detector.step, **metrics})
+    write_json(output, {"step": detector.step, "annotations": str(annotations), **metrics})
     print(f"{format_metrics(metrics)}\n\nwritten to {output}")
+
+
+def _check_output(output: Path, *, inputs: list[Path]) -> None:
+    """Raises what would otherwise go wrong only after the evaluation."""
+    if output.resolve() in [path.resolve() for path in inputs]:
+        raise ValueError(f"{output} is an input and would be overwritten; choose another --output")
+    if output.is_dir():
+        raise ValueError(f"--output={output}: is a folder; must be a file")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output={output}: there is no folder {output.parent}")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 
     scripts/predict.py --workdir=runs/shapes --output=out photo.jpg folder/
 
-It writes out/photo.png for photo.jpg (photo-2.png where the name is taken) and out/detections.json, which
-pycocotools' loadRes takes. An image that cannot be read is reported and the others are done; the exit code is
-then 1.
+It writes out/photo.png for photo.jpg, and out/detections.json, which pycocotools' loadRes takes. A file that
+is there already is kept, and the picture is photo-2.png, unless the folder holds a detections.json: then it
+is a former output, whose files are replaced. An input is never replaced.
+
+An image that cannot be read, and a folder without images, is reported and the others are done; the exit code
+is then 1. If no image at all can be read, nothing is written.
 """
 
 import sys
@@ -17,8 +20,14 @@ from mrcnn_jax import command_line
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "directory for the pictures and detections.json", required=True)
-_STEP = flags.DEFINE_integer("step", None, "checkpoint to use; the newest if not given")
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "directory for the pictures and detections.json; files that are there already are kept (photo-2.png is "
+    "written beside photo.png), or replaced if there is a detections.json among them",
+    required=True,
+)
+_STEP = command_line.define_step()
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "images at a time", lower_bound=1)
 _SCORE_THRESHOLD = flags.DEFINE_float(
     "score_threshold",
@@ -36,15 +45,17 @@ _ANNOTATIONS = flags.DEFINE_string(
 
 
 def main(arguments: list[str]) -> int:
-    from mrcnn_jax.inference.files import find_images, picture_paths, read_image_ids
+    from mrcnn_jax.inference.files import DETECTIONS, find_images, picture_paths, read_image_ids
 
     if not arguments:
         raise ValueError(
             "no images given: name image files or folders, as in: predict.py ... photo.jpg folder/"
         )
-    images = find_images(arguments)
+    images, errors = find_images(arguments)
+    if not images:
+        return _report(errors)
     output = Path(_OUTPUT.value)
-    detections_file = output / "detections.json"
+    detections_file = output / DETECTIONS
     inputs = [Path(path).resolve() for path in (*images, _ANNOTATIONS.value) if path is not None]
     if detections_file.resolve() in inputs:
         raise ValueError(f"{detections_file} is an input and would be overwritten; choose another --output")
@@ -60,18 +71,25 @@ def main(arguments: list[str]) -> int:
 
     config = _override(read_run(_WORKDIR.value).config)
     detector = load(_WORKDIR.value, step=_STEP.value, batch_size=_BATCH_SIZE.value, config=config)
-    output.mkdir(parents=True, exist_ok=True)
     written = write_pictures(
         detector, images, picture_paths(images, output), image_ids=ids, score_threshold=_SCORE_THRESHOLD.value
     )
-    write_json(detections_file, written.entries)
-    print(
-        f"{len(images) - len(written.errors)} images, {len(written.entries)} objects in {detections_file}, "
-        f"{written.drawn} of them (score at least {_SCORE_THRESHOLD.value:g}) drawn in {output}/*.png"
-    )
-    for error in written.errors:
+    errors += written.errors
+    done = len(images) - len(written.errors)
+    if done:
+        write_json(detections_file, written.entries)
+        print(
+            f"{done} images, {len(written.entries)} objects in {detections_file}, "
+            f"{written.drawn} of them (score at least {_SCORE_THRESHOLD.value:g}) drawn in {output}/*.png"
+        )
+    return _report(errors)
+
+
+def _report(errors: list[ValueError]) -> int:
+    """The exit code."""
+    for error in errors:
         print(f"error: {error}", file=sys.stderr)
-    return 1 if written.errors else 0
+    return 1 if errors else 0
 
 
 if __name__ == "__main__":

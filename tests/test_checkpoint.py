@@ -82,13 +82,11 @@ class TestCheckpoints:
         metrics = {1: {"box": 10.0, "mask": 30.0}, 2: {"box": 25.0, "mask": 10.0}, 4: {"box": float("nan")}}
         with Checkpoints(tmp_path, keep=2) as checkpoints:
             assert checkpoints.latest_step() is None
-            assert checkpoints.best_step() is None
             for step in range(1, 6):
                 checkpoints.save(step, weights, {"step": jnp.int32(step)}, metrics.get(step))
         assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "4", "5"]
         with Checkpoints(tmp_path, keep=2) as checkpoints:
             assert checkpoints.latest_step() == 5
-            assert checkpoints.best_step() == 1
         assert load_weights(tmp_path)[0] == 5
         assert load_weights(tmp_path, "best")[0] == 1
         assert load_weights(tmp_path, 4)[0] == 4

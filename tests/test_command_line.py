@@ -39,9 +39,9 @@ command_line.run(main, positional={positional!r})
 CONFIG = """
 from mrcnn_jax.config import Config
 
-def get_config():
+def get_config(steps="7"):
     config = Config()
-    config.train.steps = 7
+    config.train.steps = int(steps)
     return config
 """
 
@@ -80,11 +80,17 @@ def test_fields_are_overridden_by_type(directory):
             "--config.train.steps=9",
             "--noconfig.model.mask",
         ),
-        *("--config.data.canvases=((64, 96),)", "--config.model.anchor_sizes=8,16,32,64,128"),
+        *("--config.data.canvases=((1344, 1344),)", "--config.model.anchor_sizes=8,16,32,64,128"),
     )
     assert done.stderr == ""
-    assert done.stdout == "[] 9 False ((64, 96),) (8.0, 16.0, 32.0, 64.0, 128.0)\n"
+    assert done.stdout == "[] 9 False ((1344, 1344),) (8.0, 16.0, 32.0, 64.0, 128.0)\n"
     assert done.returncode == 0
+
+
+def test_a_word_for_get_config(directory):
+    done = start(directory, "train.py", "--config=config.py:11", "--workdir=run")
+    assert done.stderr == ""
+    assert done.stdout.startswith("[] 11 True")
 
 
 def test_overrides_of_a_given_config_and_positional_arguments(directory):
@@ -105,22 +111,24 @@ def test_overrides_of_a_given_config_and_positional_arguments(directory):
             "data.canvases is (64,); must be of type tuple[tuple[int, int], ...]",
         ),
         (["--config=none.py"], "--config=none.py: there is no such file"),
+        (["--config=none.py:11"], "--config=none.py: there is no such file"),
         (["--config=no_config.py"], "no_config.py: get_config() returned int; must be a Config"),
         (["--workdir=missing"], "missing/file: No such file or directory"),
         (["--worddir=run"], "Unknown command line flag 'worddir'. Did you mean: workdir ?"),
         (["steps=3"], "unexpected argument 'steps=3'; settings are given as --name=value"),
     ],
 )
-def test_an_error_is_one_line(directory, arguments, message):
+def test_an_error_is_one_line_and_a_hint(directory, arguments, message):
     done = start(directory, "train.py", "--config=config.py", "--workdir=run", *arguments)
-    assert done.stderr.startswith(f"error: {message}")
-    assert done.stderr.count("\n") == 1
+    error, hint = done.stderr.splitlines()
+    assert error.startswith(f"error: {message}")
+    assert hint == "--debug shows the traceback"
     assert done.returncode == 1
 
 
 def test_a_flag_that_is_missing(directory):
     done = start(directory, "train.py", "--workdir=run")
-    assert done.stderr == "error: --config is missing; see --help\n"
+    assert done.stderr == "error: --config is missing; see --help\n--debug shows the traceback\n"
     assert done.returncode == 1
 
 

@@ -20,7 +20,7 @@ from mrcnn_jax.config_io import (
 def test_from_dict_undoes_to_dict_through_json():
     config = Config()
     config.train.steps = 7
-    config.data.canvases = ((64, 96),)
+    config.data.canvases = ((1344, 1344),)
     config.model.anchor_ratios = (1.0,)
     assert from_dict(to_dict(config)) == config
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
@@ -47,6 +47,7 @@ def test_from_dict_makes_tuples_of_lists_and_floats_of_ints():
         ({"train": {"mask_grid": 3}}, "unknown field train.mask_grid; nearest: data.mask_grid"),
         ({"steps": 3}, "unknown field steps; nearest: train.steps"),
         ({"train": {"steps": "3"}}, "train.steps is '3'; must be of type int"),
+        ({"train": {"momentum": 10**400}}, "0; must be of type float"),
         ({"train": {"steps": True}}, "train.steps is True; must be of type int"),
         ({"train": {"steps": 3.0}}, "train.steps is 3.0; must be of type int"),
         ({"model": {"mask": 1}}, "model.mask is 1; must be of type bool"),
@@ -76,17 +77,53 @@ def test_nearest_field():
 
 def test_differences_by_hand():
     here, run = Config(), Config()
-    assert differences(here, run) == []
+    assert differences(here, run) == {}
     here.train.steps, run.train.steps = 500, 300
     run.data.root = "elsewhere"
-    assert differences(here, run) == [
-        "data.root: 'data/coco' here, 'elsewhere' in the run",
-        "train.steps: 500 here, 300 in the run",
-    ]
+    assert differences(here, run) == {"data.root": ("data/coco", "elsewhere"), "train.steps": (500, 300)}
 
 
 def test_the_defaults_are_valid():
     validate(Config())
+
+
+def test_values_at_the_edge_of_their_range_are_valid():
+    config = Config()
+    config.model.roi_sampling_ratio = 0
+    config.test.mask_threshold = 1.0
+    config.train.steps = 10**400
+    config.data.canvases = ((1344, 1344),)
+    validate(config)
+    # The long side is the limit of the short one.
+    config.data.long_side = 64
+    config.data.canvases = ((64, 64),)
+    validate(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        (
+            {"canvases": ((800, 1344), (1088, 1088))},
+            [("images of 1333x800 (height x width)", "make: add (1344, 800)")],
+        ),
+        (
+            {"test_short_side": 900},
+            [("images of 900x1333", "add (928, 1344)"), ("images of 1333x900", "add (1344, 928)")],
+        ),
+        ({"train_short_sides": (640, 2000)}, [("images of 1333x1333", "add (1344, 1344)")]),
+        ({"long_side": 10**400}, [("images of 800x1", "00)"), ("images of 1000", "00, 800)")]),
+    ],
+)
+def test_canvases_hold_every_size_that_is_asked_for(changes, lines):
+    config = Config()
+    config.data = dataclasses.replace(config.data, **changes)
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    assert len(str(error.value).splitlines()) == len(lines)
+    for line, (size, advice) in zip(str(error.value).splitlines(), lines, strict=True):
+        assert line.startswith(f"data.canvases is {config.data.canvases!r}; one must hold {size}")
+        assert line.endswith(advice)
 
 
 def test_every_number_has_a_range():
@@ -112,12 +149,15 @@ def test_every_number_has_a_range():
         ("train.clip_norm", float("inf"), "must be finite"),
         ("test.nms_iou", 1.5, "must be between 0 and 1"),
         ("train.momentum", -0.1, "must be between 0 and 1"),
+        ("test.mask_threshold", 0.0, "must be positive"),
+        ("test.mask_threshold", 1.1, "must be between 0 and 1"),
+        ("model.roi_sampling_ratio", -1, "must not be negative"),
         ("model.backbone_frozen_stages", 6, "must be 0 to 5"),
         ("model.anchor_sizes", (32.0, 64.0), "must have 5, one per level p2 to p6"),
         ("model.anchor_ratios", (), "must not be empty"),
         ("data.canvases", (), "must not be empty"),
         ("data.train_annotations", "", "must not be empty"),
-        ("data.canvases", ((64, 64), (64, 80)), "(64, 80); height and width must be multiples of 32"),
+        ("data.canvases", ((1344, 1344), (64, 80)), "(64, 80); height and width must be multiples of 32"),
         ("train.rpn_negative_iou", 0.8, "must not exceed train.rpn_positive_iou (0.7)"),
         ("train.decay_steps", (20, 10), "must ascend"),
         ("train.decay_steps", (10, 10), "must ascend"),

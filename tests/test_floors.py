@@ -43,7 +43,7 @@ UNKNOWN = [
 LIBRARIES = {
     "tensorflow": ("mrcnn_jax.data.pipeline",),
     "orbax": ("mrcnn_jax.checkpoint",),
-    "pycocotools": ("mrcnn_jax.data", "mrcnn_jax.evaluation"),
+    "pycocotools": ("mrcnn_jax.evaluation",),
     "torch": (),
     "torchvision": (),
 }
@@ -121,8 +121,8 @@ def circles(imports: dict[str, set[str]]) -> list[list[str]]:
             ["mrcnn_jax.ops.nms imports mrcnn_jax.ops.boxes imports mrcnn_jax.ops.nms"],
         ),
         (
-            {"mrcnn_jax.data.coco": {"tensorflow.data", "pycocotools"}},
-            ["mrcnn_jax.data.coco imports tensorflow"],
+            {"mrcnn_jax.data.coco": {"tensorflow.data", "pycocotools.mask"}},
+            ["mrcnn_jax.data.coco imports tensorflow", "mrcnn_jax.data.coco imports pycocotools"],
         ),
         ({"scripts.train": {"torch"}}, ["scripts.train imports torch"]),
         ({"mrcnn_jax.data.pipeline": {"tensorflow"}, "mrcnn_jax.checkpoint": {"orbax.checkpoint"}}, []),

@@ -97,6 +97,15 @@ def test_a_missing_directory_and_one_of_no_run(tmp_path):
         read_run(tmp_path)
 
 
+def test_the_categories_of_something_else_are_not_replaced(tmp_path):
+    (tmp_path / "categories.json").write_text("mine")
+    with pytest.raises(ValueError) as error:
+        write_run(tmp_path, Config(), CATEGORIES)
+    assert str(error.value).startswith(f"{tmp_path}/categories.json must not be there without config.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["categories.json"]
+    assert (tmp_path / "categories.json").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [

@@ -25,7 +25,7 @@ class CocoAnnotation:
     label: int  # 1 to the number of categories
     box: tuple[float, float, float, float]  # x1 y1 x2 y2
     crowd: bool  # a group of objects, not to be told apart
-    segmentation: Segmentation | None
+    segmentation: Segmentation | None  # None: not known, or without a polygon that has an inside
     keypoints: np.ndarray | None  # [K 3] float32: x, y, visibility
     area: float | None = None  # of the mask in square pixels, as the file says; evaluation sorts by it
 
@@ -212,7 +212,8 @@ def _read_segmentation(value: Any, where: str, size: tuple[int, ...]) -> Segment
             rule = "polygons [x1, y1, x2, y2, ...] of finite numbers"
             raise fields.error(where, "segmentation", rule, polygon)
     # Points and lines have no inside: they are left out, as Detectron2 does.
-    return tuple(np.array(polygon, np.float64).reshape(-1, 2) for polygon in value if len(polygon) >= 6)
+    polygons = (np.array(polygon, np.float64).reshape(-1, 2) for polygon in value if len(polygon) >= 6)
+    return tuple(polygons) or None
 
 
 def _read_keypoints(value: Any, where: str, label: int, categories: Categories) -> np.ndarray | None:

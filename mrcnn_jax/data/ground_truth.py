@@ -5,7 +5,7 @@ Shapes: G rows of ground truth, K keypoints, S cells of a box-frame mask per axi
 
 import numpy as np
 
-from mrcnn_jax.data.coco import CocoAnnotation, CocoImage, Segmentation
+from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage, Segmentation
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
 
@@ -27,6 +27,14 @@ def has_objects(image: CocoImage) -> bool:
     return any(not item.crowd and clipped_box(item, image) is not None for item in image.annotations)
 
 
+def count_overfull_images(dataset: CocoDataset, *, max_objects: int) -> int:
+    """The number of images with objects and crowds beyond ``max_objects``, which are dropped in training."""
+    return sum(
+        sum(clipped_box(item, image) is not None for item in image.annotations) > max_objects
+        for image in dataset.images
+    )
+
+
 def annotations_to_arrays(
     image: CocoImage,
     categories: Categories,
@@ -39,10 +47,11 @@ def annotations_to_arrays(
 ) -> dict[str, np.ndarray]:
     """The objects of ``image`` resized to ``size``, then mirrored if ``flip``, as NumPy arrays.
 
-    They are the fields of ``GroundTruth`` without the batch axis. The rows are the objects from large to
-    small, then the crowds likewise; beyond ``max_objects`` they are dropped, as are boxes with nothing inside
-    the image. Boxes are clipped to the image, and a mask lies in the frame of its clipped box. Crowds have
-    neither mask nor keypoints: they are no training targets.
+    They are the fields of ``GroundTruth`` without the batch axis. The rows are the crowds, then the objects,
+    each from large to small; what is beyond ``max_objects`` is dropped, as are boxes with nothing inside the
+    image. So no crowd gives way to an object: what lies in it would be taken for background. Boxes are
+    clipped to the image, and a mask lies in the frame of its clipped box. An all-zero mask means that none is
+    known. Crowds have neither mask nor keypoints: they are no training targets.
 
     Args:
         image: As read by ``read_coco``.
@@ -55,7 +64,7 @@ def annotations_to_arrays(
     """
     scale_x, scale_y = size[1] / image.width, size[0] / image.height
     boxed = [(item, box) for item in image.annotations if (box := clipped_box(item, image)) is not None]
-    boxed.sort(key=lambda pair: (pair[0].crowd, -(pair[1][2] - pair[1][0]) * (pair[1][3] - pair[1][1])))
+    boxed.sort(key=lambda pair: (not pair[0].crowd, -(pair[1][2] - pair[1][0]) * (pair[1][3] - pair[1][1])))
     boxed = boxed[:max_objects]
 
     rows = {

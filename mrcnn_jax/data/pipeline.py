@@ -100,21 +100,16 @@ def training_batches(
 
 
 def _check_annotations(dataset: CocoDataset, *, masks: bool, keypoints: bool) -> None:
-    """Raises ValueError if the data set lacks masks or keypoints that are wanted."""
+    """Raises ValueError if masks or keypoints are wanted and the data set has none at all."""
     if keypoints and not dataset.categories.keypoint_names:
         raise ValueError(
             f"{dataset.name}: no category has keypoints; set model.keypoint to False to train without"
         )
-    without = [
-        f"annotation {item.id} of image {image.id}"
-        for image in (dataset.images if masks else ())
-        for item in image.annotations
-        if item.segmentation is None and not item.crowd
-    ]
-    if without:
+    objects = [item for image in dataset.images for item in image.annotations if not item.crowd]
+    if masks and objects and all(item.segmentation is None for item in objects):
         raise ValueError(
-            f"{dataset.name}: {len(without)} annotations have no segmentation, the first is {without[0]}; "
-            "set model.mask to False to train without masks"
+            f"{dataset.name}: none of its {len(objects)} objects has a segmentation; set model.mask to False "
+            "to train without masks"
         )
 
 

@@ -1,9 +1,11 @@
 """The AP of a detector on a data set, at the size of the original images."""
 
+from collections import Counter
 from typing import Any
 
 from tqdm import tqdm
 
+from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco import CocoDataset
 from mrcnn_jax.evaluation.average_precision import Kind, average_precision
 from mrcnn_jax.evaluation.ground_truth import ground_truth
@@ -18,23 +20,19 @@ def evaluate(
 
     "bbox" is always there, "segm" if model and data set have masks (an object without one counts as not
     found), "keypoints" if both have keypoints (measured over the categories that have them). "per_category"
-    holds the AP of each category by name: ``metrics["per_category"]["person"]["bbox"]``. A value is None
-    where the data set has nothing to measure, for example no large object.
+    holds the AP of each category by name: ``metrics["per_category"]["person"]["bbox"]``, with the id where
+    categories share a name: "person (1)". A value is None where the data set has nothing to measure, for
+    example no large object.
 
-    Raises ``ValueError``, naming the rule, if the data set's categories are not the detector's, if its
-    keypoints have no sigmas, if an image cannot be read, or is not of the size that the data set says.
+    Raises ``ValueError``, naming the rule, for a data set that ``check_dataset`` rejects, and if an image
+    cannot be read, or is not of the size that the data set says.
     """
-    check_categories(detector.categories, dataset)
+    check_dataset(detector.config, detector.categories, dataset)
     categories = dataset.categories
     kinds: list[Kind] = ["bbox"]
     if detector.config.model.mask and _has_masks(dataset):
         kinds.append("segm")
-    if detector.config.model.keypoint and categories.keypoint_labels:
-        if len(categories.sigmas) != len(categories.keypoint_names):
-            raise ValueError(
-                f"{dataset.name}: keypoint AP needs the spread of each keypoint: give the category a list "
-                f"'sigmas' of {len(categories.keypoint_names)} numbers, one for each of its keypoints"
-            )
+    if _has_keypoints(detector.config, dataset):
         kinds.append("keypoints")
 
     entries: list[dict[str, Any]] = []
@@ -53,7 +51,8 @@ def evaluate(
 
     truth = ground_truth(dataset)
     metrics: dict[str, dict[str, Any]] = {}
-    per_category: dict[str, dict[str, float | None]] = {name: {} for name in categories.names}
+    names = _unique_names(categories)
+    per_category: dict[str, dict[str, float | None]] = {name: {} for name in names}
     for kind in kinds:
         labels = categories.keypoint_labels if kind == "keypoints" else range(1, len(categories) + 1)
         measured = average_precision(
@@ -65,11 +64,26 @@ def evaluate(
         )
         metrics[kind] = measured.summary
         for label in labels:
-            per_category[categories.names[label - 1]][kind] = measured.per_category[categories.ids[label - 1]]
+            per_category[names[label - 1]][kind] = measured.per_category[categories.ids[label - 1]]
     return metrics | {"per_category": per_category}
 
 
-def check_categories(categories: Categories, dataset: CocoDataset) -> None:
+def check_dataset(config: Config, categories: Categories, dataset: CocoDataset) -> None:
+    """Raises ``ValueError``, naming the rule, unless a run can be evaluated on the data set.
+
+    The data set's categories must be the run's ``categories``, and its keypoints, if the model of ``config``
+    finds keypoints, must have sigmas.
+    """
+    _check_categories(categories, dataset)
+    count = len(dataset.categories.keypoint_names)
+    if _has_keypoints(config, dataset) and len(dataset.categories.sigmas) != count:
+        raise ValueError(
+            f"{dataset.name}: keypoint AP needs the spread of each keypoint: give the category a list "
+            f"'sigmas' of {count} numbers, one for each of its keypoints"
+        )
+
+
+def _check_categories(categories: Categories, dataset: CocoDataset) -> None:
     """Raises ``ValueError``, with all differences, unless the data set's categories are the run's."""
     run = dict(zip(categories.ids, categories.names, strict=True))
     data = dict(zip(dataset.categories.ids, dataset.categories.names, strict=True))
@@ -88,6 +102,19 @@ def check_categories(categories: Categories, dataset: CocoDataset) -> None:
             f"{dataset.name}: its categories are not those that the run was trained on:\n  "
             + "\n  ".join(differences)
         )
+
+
+def _unique_names(categories: Categories) -> list[str]:
+    """The names, with the id where another category has the same."""
+    counts = Counter(categories.names)
+    return [
+        name if counts[name] == 1 else f"{name} ({category})"
+        for category, name in zip(categories.ids, categories.names, strict=True)
+    ]
+
+
+def _has_keypoints(config: Config, dataset: CocoDataset) -> bool:
+    return config.model.keypoint and bool(dataset.categories.keypoint_labels)
 
 
 def _has_masks(dataset: CocoDataset) -> bool:

@@ -5,6 +5,7 @@ Shapes: B images of a batch, H x W pixels of a canvas.
 
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,10 +18,11 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
+from PIL import Image
 
 from mrcnn_jax.checkpoint import check_same, load_weights
 from mrcnn_jax.config import Config
-from mrcnn_jax.images import Fitted, fit, read_image
+from mrcnn_jax.images import Fitted, fit, read_image, to_rgb
 from mrcnn_jax.inference.predict import predict
 from mrcnn_jax.inference.results import Result, to_result
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
@@ -28,8 +30,8 @@ from mrcnn_jax.run_description import read_run
 from mrcnn_jax.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.types import Categories, Detections
 
-# An image file, or uint8 pixels: RGB [H W 3] or gray [H W].
-Source = str | os.PathLike[str] | np.ndarray
+# An image file, Pillow's image, or uint8 pixels: RGB [H W 3] or gray [H W].
+Source = str | os.PathLike[str] | Image.Image | np.ndarray
 
 # From images [B H W 3] uint8 and their sizes [B 2] int32 (without padding) to detections, without waiting for
 # them.
@@ -37,6 +39,9 @@ PredictFn = Callable[[np.ndarray, np.ndarray], Detections]
 
 _BATCHES_IN_FLIGHT = 2  # one on the device, one ready for it
 _BATCHES_OF_PATIENCE = 4  # for how many batches' images one waits for others of its canvas
+
+# Pillow reads an image's file when its pixels are first used, which two threads must not do at once.
+_DECODING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,9 @@ class Detector:
     def __call__(self, source: Source | list[Any] | tuple[Any, ...]) -> Result | list[Result]:
         """The result for one image; for a list or tuple of images the list of their results.
 
-        An image is a path, or a uint8 array [H W 3] (RGB) or [H W] (gray). Raises ``ValueError``, naming the
-        image and the rule, for any other array and for a file that is missing or cannot be read.
+        An image is a path, a ``PIL.Image.Image`` (converted as files are: see ``images.to_rgb``), or a uint8
+        array [H W 3] (RGB) or [H W] (gray). Raises ``ValueError``, naming the image and the rule, for
+        anything else and for a file that is missing or cannot be read.
         """
         if isinstance(source, list | tuple):
             return list(self.stream(source))
@@ -165,11 +171,14 @@ class Detector:
                 yield reading.popleft()
         yield from reading
 
-    def _prepare(self, source: Source, index: int) -> _Prepared:
+    def _prepare(self, source: Any, index: int) -> _Prepared:
+        file_name = ""
         if isinstance(source, str | os.PathLike):
             image, file_name = read_image(Path(source)), Path(source).name
+        elif isinstance(source, Image.Image):
+            image = _check_pixels(_decode(source, index), index)
         else:
-            image, file_name = _check_pixels(source, index), ""
+            image = _check_pixels(source, index)
         data = self.config.data
         fitted = fit(image, short_side=data.test_short_side, long_side=data.long_side, canvases=data.canvases)
         return _Prepared(fitted, image.shape[:2], file_name)
@@ -246,12 +255,22 @@ def make_predict_fn(
     return run
 
 
+def _decode(image: Image.Image, index: int) -> np.ndarray:
+    try:
+        with _DECODING:
+            return to_rgb(image)
+    except Exception as error:  # nearly anything, of a damaged file
+        raise ValueError(f"image {index}, {image!r}: cannot be read: {error}") from error
+
+
 def _check_pixels(source: Any, index: int) -> np.ndarray:
-    image = np.asarray(source)
-    is_image = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
-    if image.dtype != np.uint8 or not is_image or image.size == 0:
+    """RGB of an array that is an image, and ValueError for anything else."""
+    is_array = isinstance(source, np.ndarray)
+    is_image = is_array and (source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3))
+    if not is_image or source.dtype != np.uint8 or source.size == 0:
+        given = f"{source.dtype} {list(source.shape)}" if is_array else f"of type {type(source).__name__}"
         raise ValueError(
-            f"image {index} is {image.dtype} {list(image.shape)}; an image is a path, or a uint8 array (0 to "
+            f"image {index} is {given}; an image is a path, a PIL.Image.Image, or a uint8 NumPy array (0 to "
             "255) [H W 3] (RGB) or [H W] (gray); several images are given as a list"
         )
-    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+    return source if source.ndim == 3 else np.repeat(source[:, :, None], 3, axis=2)

@@ -5,46 +5,60 @@ from pathlib import Path
 
 from mrcnn_jax.json_files import read_json
 
+DETECTIONS = "detections.json"  # by this file, an output folder is told from any other
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-def find_images(arguments: Sequence[str | Path]) -> list[Path]:
-    """The files among ``arguments``, and in place of each folder the images directly in it, sorted by name.
+def find_images(arguments: Sequence[str | Path]) -> tuple[list[Path], list[ValueError]]:
+    """The images to read, and an error for each of ``arguments`` that gives none.
 
-    Images are told by their suffix; hidden files are left out. Raises ``ValueError`` for a folder without
-    any. A file that does not exist is returned like the others: whoever reads it reports it.
+    An argument that is a file is an image, whatever its name. A folder stands for the images directly in it,
+    sorted by name: those with a suffix of ``IMAGE_SUFFIXES`` that are not hidden.
     """
-    images = []
+    images: list[Path] = []
+    errors = []
     for path in map(Path, arguments):
-        if not path.is_dir():
-            images.append(path)
-            continue
-        inside = sorted(
-            file
-            for file in path.iterdir()
-            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+        try:
+            images += _images_at(path)
+        except ValueError as error:
+            errors.append(error)
+        except OSError as error:
+            errors.append(ValueError(f"{path}: cannot be read: {error.strerror}"))
+    return images, errors
+
+
+def _images_at(path: Path) -> list[Path]:
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such file or folder")
+    if not path.is_dir():
+        return [path]
+    inside = sorted(
+        file
+        for file in path.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+    )
+    if not inside:
+        raise ValueError(
+            f"{path}: there is no image in this folder; images end in {', '.join(IMAGE_SUFFIXES)}"
         )
-        if not inside:
-            raise ValueError(
-                f"{path}: there is no image in this folder; images end in {', '.join(IMAGE_SUFFIXES)}"
-            )
-        images += inside
-    return images
+    return inside
 
 
 def picture_paths(images: Iterable[Path], output: Path) -> list[Path]:
     """``output/photo.png`` for each ``photo.jpg``, no two the same and none of them one of ``images``.
 
-    Where that name is taken, by a picture before it or by an input, it is ``photo-2.png``, ``photo-3.png``
-    and so on.
+    Where that name is taken it is ``photo-2.png``, ``photo-3.png`` and so on. It is taken by a picture before
+    it, by an input, and by any file that exists, unless ``output`` holds a ``detections.json``: what is in a
+    former output is replaced.
     """
     images = list(images)
+    replace = (output / DETECTIONS).exists()
     # In lower case: on some file systems Photo.png and photo.png are the same file.
     taken = {str(image.resolve()).lower() for image in images}
     paths = []
     for image in images:
         path, number = output / f"{image.stem}.png", 1
-        while (key := str(path.resolve()).lower()) in taken:
+        while (key := str(path.resolve()).lower()) in taken or (path.exists() and not replace):
             number += 1
             path = output / f"{image.stem}-{number}.png"
         taken.add(key)

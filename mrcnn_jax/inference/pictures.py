@@ -39,7 +39,8 @@ def write_pictures(
     """Predicts on ``images`` and writes each one's picture to its path in ``pictures``, with a progress bar.
 
     Objects under ``score_threshold`` are left out of the picture, not of the entries. An image that cannot be
-    read adds to ``errors``; raises ``OSError`` if a picture cannot be written.
+    read adds to ``errors``. The folder of a picture is made with it; raises ``OSError`` if one cannot be
+    written.
     """
     entries: list[dict[str, Any]] = []
     errors: list[ValueError] = []
@@ -66,4 +67,6 @@ def write_pictures(
 
 def _write_picture(image: Path, result: Result, picture: Path) -> None:
     # Read again: holding the pixels of all images in work would cost more memory than this does time.
-    Image.fromarray(draw(read_image(image), result)).save(picture)
+    drawn = Image.fromarray(draw(read_image(image), result))
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    drawn.save(picture)

@@ -5,6 +5,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+# Detectron2's c2_msra_fill
 he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 

@@ -14,14 +14,15 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from mrcnn_jax.models.convs import he_normal
+# torch's "fan_out" of a deconvolution, which Detectron2 uses here, counts the input channels.
+_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Deconv2x2(nnx.Module):
     """A 2x2 deconvolution of stride 2: every cell becomes 2x2 cells that no other cell adds to."""
 
     def __init__(self, in_channels: int, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.kernel = nnx.Param(he_normal(rngs.params(), (2, 2, in_channels, channels)))
+        self.kernel = nnx.Param(_he_normal(rngs.params(), (2, 2, in_channels, channels)))
         self.bias = nnx.Param(jnp.zeros(channels))
         self.dtype = dtype
 
@@ -40,7 +41,7 @@ class Deconv4x4(nnx.Module):
     """
 
     def __init__(self, in_channels: int, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.kernel = nnx.Param(he_normal(rngs.params(), (4, 4, in_channels, channels)))
+        self.kernel = nnx.Param(_he_normal(rngs.params(), (4, 4, in_channels, channels)))
         self.bias = nnx.Param(jnp.zeros(channels))
         self.dtype = dtype
 

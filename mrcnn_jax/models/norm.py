@@ -1,5 +1,7 @@
 """Normalisation layers of the backbone."""
 
+import math
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -36,7 +38,7 @@ def make_norm(kind: str, channels: int, *, epsilon: float, dtype: DTypeLike, rng
 
     Args:
         kind: "frozen_batch"; "batch", whose statistics are those of the global batch, over all devices;
-            or "group": 32 groups (arXiv 1803.08494), fewer where a group would have under two channels.
+            or "group": 32 groups (arXiv 1803.08494), fewer if they could not have two channels each.
     """
     match kind:
         case "frozen_batch":
@@ -44,6 +46,6 @@ def make_norm(kind: str, channels: int, *, epsilon: float, dtype: DTypeLike, rng
         case "batch":
             return nnx.BatchNorm(channels, momentum=0.9, epsilon=epsilon, dtype=dtype, rngs=rngs)
         case "group":
-            groups = min(32, channels // 2)
+            groups = math.gcd(32, channels // 2)
             return nnx.GroupNorm(channels, num_groups=groups, epsilon=epsilon, dtype=dtype, rngs=rngs)
     raise ValueError(f"norm is {kind!r}; it must be 'frozen_batch', 'batch' or 'group'")

@@ -8,11 +8,11 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from mrcnn_jax.models.convs import he_normal
 from mrcnn_jax.models.norm import Norm, make_norm
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 NormOf = Callable[[int], Norm]  # the norm of so many channels
-_he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def _conv(
@@ -26,7 +26,7 @@ def _conv(
         strides=stride,
         padding=kernel // 2,
         use_bias=False,
-        kernel_init=_he_normal,
+        kernel_init=he_normal,
         dtype=dtype,
         rngs=rngs,
     )

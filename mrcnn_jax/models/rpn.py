@@ -11,13 +11,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mrcnn_jax.ops.boxes import clip_boxes, decode_boxes, is_nonempty
 from mrcnn_jax.ops.nms import nms
 from mrcnn_jax.types import Proposals
 
 BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+PADDING = 32  # pixels: Detectron2 and torchvision pad images to a multiple of it
 _normal = nnx.initializers.normal(0.01)
 
 
@@ -43,6 +44,17 @@ class RPNHead(nnx.Module):
         return outputs
 
 
+def near_image(anchors: Float[Array, "n 4"], image_size: Int[Array, "2"]) -> Bool[Array, " n"]:
+    """Which anchors are centred on the image, or on what pads it to a multiple of 32 pixels.
+
+    So far the references pad an image of its own. A canvas may be larger; what lies beyond is never proposed
+    nor learnt from, so that the canvas does not matter.
+    """
+    center = (anchors[:, :2] + anchors[:, 2:]) / 2  # x y
+    padded = -(-image_size[::-1] // PADDING) * PADDING
+    return jnp.all(center < padded, axis=1)
+
+
 def propose(
     outputs: dict[str, tuple[Float[Array, " _"], Float[Array, "_ 4"]]],
     anchors: dict[str, Float[Array, "_ 4"]],
@@ -62,6 +74,7 @@ def propose(
     """
     boxes, scores, levels = [], [], []
     for number, (level, (objectness, deltas)) in enumerate(outputs.items()):
+        objectness = jnp.where(near_image(anchors[level], image_size), objectness, -jnp.inf)
         top_scores, index = jax.lax.top_k(objectness, min(pre_nms, len(objectness)))
         decoded = decode_boxes(deltas[index], anchors[level][index], BOX_WEIGHTS)
         boxes.append(clip_boxes(decoded, image_size))

@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 from mrcnn_jax.checkpoint import Checkpoints
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco import read_coco
+from mrcnn_jax.data.ground_truth import count_overfull_images
 from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.run_description import write_run
@@ -47,6 +48,10 @@ def train(config: Config, workdir: Path) -> None:
     )
     categories = dataset.categories
     _say(f"{len(dataset.images)} training images, {len(categories)} categories: {_first(categories.names)}")
+    if overfull := count_overfull_images(dataset, max_objects=data.max_objects):
+        _say(
+            f"{overfull} of them have more than {data.max_objects} objects: the smallest are not learnt from"
+        )
 
     # Model and step
     mesh = make_mesh()
@@ -57,7 +62,7 @@ def train(config: Config, workdir: Path) -> None:
     monitor = Monitor(workdir, blueprint, config, categories, mesh)
     write_run(workdir, config, categories)
 
-    with Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints, monitor:
+    with Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints:
         # State: from the last checkpoint, or new
         latest = checkpoints.latest_step()
         if latest is None:
@@ -72,7 +77,7 @@ def train(config: Config, workdir: Path) -> None:
             _say(f"already trained for {first} steps; raise --config.train.steps to go on")
             return
 
-        # Loop
+        # Batches
         batches = training_batches(
             dataset,
             data,
@@ -83,6 +88,9 @@ def train(config: Config, workdir: Path) -> None:
             keypoints=config.model.keypoint,
         )
         batches = _on_devices(batches, batch_sharding(mesh))
+
+        # Loop
+        monitor.start(first)
         log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)
         _say(f"compiling the step for {mesh.size} device(s) ...")
         for step in range(first + 1, settings.steps + 1):
@@ -91,17 +99,24 @@ def train(config: Config, workdir: Path) -> None:
             waited = time.perf_counter() - asked
             state, metrics = take_step(state, batch)
             log.add(step, metrics, waited=waited)
+            if step == first + 1:
+                seconds = log.restart_clock(after=metrics)
+                _say(f"first step after {seconds:.0f} s")
 
             last = step == settings.steps
             evaluate = settings.eval_every > 0 and (step % settings.eval_every == 0 or last)
             save = step % settings.checkpoint_every == 0 or evaluate or last
-            if step == first + 1 or step % settings.log_every == 0 or save:
+            if step % settings.log_every == 0 or save:
                 line, means = log.flush()
                 _say(line)
                 monitor.write_scalars(step, means)
             if save:
-                scores = monitor.evaluate(step, state.weights()) if evaluate else None
-                checkpoints.save(step, state.weights(), _training_items(state), scores)
+                scores = None
+                try:
+                    if evaluate:
+                        scores = monitor.evaluate(step, state.weights())
+                finally:  # a failed evaluation costs no training
+                    checkpoints.save(step, state.weights(), _training_items(state), scores)
                 log.restart_clock()
     _say(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
 
@@ -111,10 +126,16 @@ def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
     weights = blueprint.initialize(jax.random.key(config.train.seed))
     path = config.model.backbone_weights
     if path:
-        backbone, absent = load_backbone(path, blueprint.shapes())
+        backbone, absent = load_backbone(path, blueprint)
         weights |= backbone
-        rest = f"; not in the file, so trained from scratch: {', '.join(absent)}" if absent else ""
-        _say(f"backbone from {path}{rest}")
+        model = config.model
+        stride = "1x1" if model.backbone_stride_in_1x1 else "3x3"
+        _say(
+            f"backbone from {path}, taken to expect {model.pixel_order} pixels, mean {model.pixel_mean}, "
+            f"std {model.pixel_std}, strides in the {stride} convolutions"
+        )
+        if absent:
+            _say(f"not in that file, so trained from scratch: {', '.join(absent)}")
     return weights
 
 
@@ -128,8 +149,11 @@ def _restore(
 ) -> TrainState:
     """The state after ``step`` steps, as it was."""
     like = jax.eval_shape(lambda weights: make_state(blueprint, weights, config), blueprint.shapes())
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
-    weights, training = checkpoints.restore(step, like.weights(), _training_items(like))
+    weights_like, training_like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        (blueprint.shapes(), _training_items(like)),
+    )
+    weights, training = checkpoints.restore(step, weights_like, training_like)
     params, frozen, batch_stats = blueprint.split(weights)
     return TrainState(
         step=training["step"],

@@ -75,7 +75,10 @@ def mask_loss(
     targets: Float[Array, "n m m"],
     positive: Bool[Array, " n"],
 ) -> Float[Array, ""]:
-    """Binary cross-entropy of the true category's mask: its mean over the cells of positive regions."""
+    """Binary cross-entropy of the true category's mask: its mean over the cells of positive regions.
+
+    ``positive`` leaves out the regions of objects without a mask.
+    """
     category = jnp.maximum(labels - 1, 0)[:, None, None, None]
     of_category = jnp.take_along_axis(logits, category, axis=-1)[..., 0]
     targets = _masked(targets, positive)

@@ -15,12 +15,14 @@ class StepLog:
         self._total_steps = total_steps
         self._batch_size = batch_size
         self._pending: list[tuple[int, dict[str, Array]]] = []
+        self._timed = 0  # steps since the clock was started
         self._waited = 0.0
         self._since = time.perf_counter()
 
     def add(self, step: int, metrics: dict[str, Array], *, waited: float) -> None:
         """Takes the metrics of a step, and the seconds that it waited for data; nothing is read yet."""
         self._pending.append((step, metrics))
+        self._timed += 1
         self._waited += waited
 
     def flush(self) -> tuple[str, dict[str, float]]:
@@ -37,29 +39,35 @@ class StepLog:
         means = {name: float(np.mean([metrics[name] for metrics in values])) for name in values[0]}
         means["learning_rate"] = float(values[-1]["learning_rate"])
 
-        seconds = time.perf_counter() - self._since
-        rate = len(steps) / seconds
-        waiting = self._waited / seconds
-        self._since, self._waited = time.perf_counter(), 0.0
         losses = {k: v for k, v in means.items() if k not in ("loss", "learning_rate", "gradient_norm")}
-        line = "  ".join(
-            [
-                f"step {steps[-1]:>{len(str(self._total_steps))}}/{self._total_steps}",
-                f"loss {means['loss']:.3f}",
-                "(" + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()) + ")",
-                f"rate {means['learning_rate']:.2g}",
-                f"{rate * self._batch_size:.3g} images/s",
-                f"{waiting:.0%} waiting for data",
+        parts = [
+            f"step {steps[-1]:>{len(str(self._total_steps))}}/{self._total_steps}",
+            f"loss {means['loss']:.3f}",
+            "(" + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()) + ")",
+            f"rate {means['learning_rate']:.2g}",
+        ]
+        timed, waited = self._timed, self._waited
+        seconds = self.restart_clock()
+        if timed:
+            rate = timed / seconds
+            means["images_per_second"] = rate * self._batch_size
+            means["waiting_for_data"] = waited / seconds
+            parts += [
+                f"{means['images_per_second']:.3g} images/s",
+                f"{means['waiting_for_data']:.0%} waiting for data",
                 f"{_clock((self._total_steps - steps[-1]) / rate)} left",
             ]
-        )
-        means["images_per_second"] = rate * self._batch_size
-        means["waiting_for_data"] = waiting
-        return line, means
+        return "  ".join(parts), means
 
-    def restart_clock(self) -> None:
-        """Leaves out of the rate what was not training: compilation, evaluation, saving."""
-        self._since, self._waited = time.perf_counter(), 0.0
+    def restart_clock(self, after: dict[str, Array] | None = None) -> float:
+        """The seconds since the clock was started, which the rate then leaves out: of compiling, evaluating.
+
+        It waits for the metrics ``after`` to be computed.
+        """
+        jax.block_until_ready(after)
+        seconds = time.perf_counter() - self._since
+        self._since, self._timed, self._waited = time.perf_counter(), 0, 0.0
+        return seconds
 
 
 def check_finite(step: int, metrics: dict[str, np.ndarray]) -> None:

@@ -4,14 +4,13 @@ import dataclasses
 import math
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 from jax.sharding import Mesh
 from tensorboardX import SummaryWriter
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco import read_coco
-from mrcnn_jax.evaluation.coco_eval import check_categories, evaluate
+from mrcnn_jax.evaluation.coco_eval import check_dataset, evaluate
 from mrcnn_jax.images import read_image
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.inference.draw import draw
@@ -45,18 +44,13 @@ class Monitor:
                 annotations=data.val_annotations,
                 keypoints=data.val_keypoints,
             )
-            check_categories(categories, dataset)
+            check_dataset(config, categories, dataset)
             count = config.train.eval_images or len(dataset.images)
             self._dataset = dataclasses.replace(dataset, images=dataset.images[:count])
 
-    def __enter__(self) -> "Monitor":
-        self._writer = SummaryWriter(str(self._directory))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._writer.close()
+    def start(self, step: int) -> None:
+        """Begins to write after ``step``; what an interrupted run had written of later steps is dropped."""
+        self._writer = SummaryWriter(str(self._directory), purge_step=step + 1)
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes the means of the steps since the last line."""
@@ -68,7 +62,7 @@ class Monitor:
         detector = Detector(
             partial(self._predict_fn, weights), self._config, self._categories, batch_size=self._batch_size
         )
-        metrics = evaluate(detector, self._dataset)
+        metrics = evaluate(detector, self._dataset, progress=True)
         del metrics["per_category"]
         for kind, values in metrics.items():
             for name, value in values.items():

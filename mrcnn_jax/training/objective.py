@@ -30,7 +30,12 @@ def compute_losses(
     rpn_outputs = model.rpn(features)
     objectness, deltas = (jnp.concatenate(parts, axis=1) for parts in zip(*rpn_outputs.values(), strict=True))
     anchors = jnp.concatenate(list(model.anchors(canvas).values()))
-    of_anchors = map_images(lambda key, gt: anchor_targets(key, anchors, gt, train), anchor_keys, gt)
+    of_anchors = map_images(
+        lambda key, gt, size: anchor_targets(key, anchors, gt, size, train),
+        anchor_keys,
+        gt,
+        batch.image_sizes,
+    )
     losses = rpn_loss(
         objectness,
         deltas,
@@ -73,7 +78,8 @@ def compute_losses(
             size=mask_logits.shape[1],
         )
         targets = (targets >= 0.5).astype(jnp.float32)
-        losses["mask"] = mask_loss(mask_logits, _rows(regions.labels), targets, _rows(positive))
+        has_mask = _of_regions(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
+        losses["mask"] = mask_loss(mask_logits, _rows(regions.labels), targets, _rows(positive & has_mask))
     if gt.keypoints is not None:
         keypoint_logits = _rows(model.keypoint_logits(features, regions.boxes))
         cells, visible = encode_keypoints(

@@ -7,6 +7,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
 from mrcnn_jax.config import TrainConfig
+from mrcnn_jax.models.rpn import near_image
 from mrcnn_jax.ops.boxes import pairwise_ioa, pairwise_iou
 from mrcnn_jax.ops.matching import Assignment, match, sample, take_sampled
 from mrcnn_jax.types import GroundTruth, Proposals
@@ -31,18 +32,21 @@ class RegionTargets:
 
 
 def anchor_targets(
-    key: Key[Array, ""], anchors: Float[Array, "a 4"], gt: GroundTruth, config: TrainConfig
+    key: Key[Array, ""],
+    anchors: Float[Array, "a 4"],
+    gt: GroundTruth,
+    image_size: Int[Array, "2"],
+    config: TrainConfig,
 ) -> AnchorTargets:
     """Which of an image's anchors are positive and negative, and the boxes they should move to."""
     objects = gt.valid & ~gt.crowd
+    iou = pairwise_iou(anchors, gt.boxes)
     gt_index, assignment = match(
-        pairwise_iou(anchors, gt.boxes),
-        objects,
-        low=config.rpn_negative_iou,
-        high=config.rpn_positive_iou,
-        keep_best=True,
+        iou, objects, low=config.rpn_negative_iou, high=config.rpn_positive_iou, keep_best=True
     )
-    assignment = ignore_crowds(assignment, anchors, gt, config.crowd_ioa)
+    in_crowd = crowded(anchors, gt, iou, low=config.rpn_negative_iou, crowd_ioa=config.crowd_ioa)
+    unknown = (assignment == Assignment.NEGATIVE) & in_crowd | ~near_image(anchors, image_size)
+    assignment = jnp.where(unknown, Assignment.IGNORE, assignment)
     assignment = sample(
         key, assignment, count=config.rpn_samples, positive_fraction=config.rpn_positive_fraction
     )
@@ -60,10 +64,11 @@ def region_targets(
     objects = gt.valid & ~gt.crowd
     boxes = jnp.concatenate([proposals.boxes, gt.boxes])
     valid = jnp.concatenate([proposals.valid, objects])
-    iou = config.roi_positive_iou
-    gt_index, assignment = match(pairwise_iou(boxes, gt.boxes), objects, low=iou, high=iou, keep_best=False)
-    assignment = ignore_crowds(assignment, boxes, gt, config.crowd_ioa)
-    assignment = jnp.where(valid, assignment, Assignment.IGNORE)
+    iou, threshold = pairwise_iou(boxes, gt.boxes), config.roi_positive_iou
+    gt_index, assignment = match(iou, objects, low=threshold, high=threshold, keep_best=False)
+    in_crowd = crowded(boxes, gt, iou, low=threshold, crowd_ioa=config.crowd_ioa)
+    unknown = (assignment == Assignment.NEGATIVE) & in_crowd | ~valid
+    assignment = jnp.where(unknown, Assignment.IGNORE, assignment)
     assignment = sample(
         key, assignment, count=config.roi_samples, positive_fraction=config.roi_positive_fraction
     )
@@ -77,13 +82,16 @@ def region_targets(
     )
 
 
-def ignore_crowds(
-    assignment: Int[Array, " n"], boxes: Float[Array, "n 4"], gt: GroundTruth, crowd_ioa: float
-) -> Int[Array, " n"]:
-    """``assignment`` with negatives that lie mostly inside a crowd ignored: they may well hold an object."""
-    ioa = jnp.where(gt.valid & gt.crowd, pairwise_ioa(boxes, gt.boxes), 0.0)
-    in_crowd = jnp.any(ioa >= crowd_ioa, axis=1)
-    return jnp.where((assignment == Assignment.NEGATIVE) & in_crowd, Assignment.IGNORE, assignment)
+def crowded(
+    boxes: Float[Array, "n 4"], gt: GroundTruth, iou: Float[Array, "n g"], *, low: float, crowd_ioa: float
+) -> Bool[Array, " n"]:
+    """Which boxes may well hold an object of a crowd, and so are no negatives.
+
+    They lie in one by a share of ``crowd_ioa`` or more, or overlap it as no negative may an object (IoU of
+    ``low`` or more).
+    """
+    overlaps = (pairwise_ioa(boxes, gt.boxes) >= crowd_ioa) | (iou >= low)
+    return jnp.any(gt.valid & gt.crowd & overlaps, axis=1)
 
 
 def positive_regions(targets: RegionTargets, config: TrainConfig) -> tuple[RegionTargets, Bool[Array, " q"]]:

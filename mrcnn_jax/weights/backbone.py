@@ -3,33 +3,29 @@
 import zipfile
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from mrcnn_jax.checkpoint import check_same
+from mrcnn_jax.models.resnet import is_frozen
+from mrcnn_jax.models.variables import Blueprint
 
 STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 _LEAVES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 
 
-def load_backbone(
-    path: str | Path, shapes: dict[str, jax.ShapeDtypeStruct]
-) -> tuple[dict[str, Array], tuple[str, ...]]:
+def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Array], tuple[str, ...]]:
     """The backbone's arrays in an ``.npz`` file, and the stages that the file has not.
 
     The file holds a ResNet's state dict as torchvision names it (``layer1.0.conv1.weight``, OIHW;
     ``layer1.0.bn1.running_mean``); ``fc`` and ``num_batches_tracked`` are passed over. A stage that is
     missing altogether is left to its random initialisation. No pickled object is ever read.
 
-    Args:
-        shapes: shape of every array of the model, by name (``Blueprint.shapes``).
-
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no ``.npz`` archive of arrays, or its names or shapes do not fit the model;
-            the message lists every mismatch.
+        ValueError: the file is no ``.npz`` archive of arrays, it has nothing of a backbone or lacks a stage
+            that is not trained, or its names or shapes do not fit the model; every mismatch is listed.
     """
     path = Path(path)
     if not path.is_file():
@@ -48,9 +44,13 @@ def load_backbone(
 
     present = {name.split(".")[1] for name in arrays}
     absent = tuple(stage for stage in STAGES if stage not in present)
+    frozen = [stage for stage in absent if is_frozen((stage,), blueprint.config.backbone_frozen_stages)]
+    if not present or frozen:
+        lacks = ", ".join(frozen or absent)
+        raise ValueError(f"{path}: has no {lacks}, which would stay random; see model.backbone_frozen_stages")
     wanted = {
         name: shape
-        for name, shape in shapes.items()
+        for name, shape in blueprint.shapes().items()
         if name.startswith("backbone.") and name.split(".")[1] not in absent
     }
     check_same(wanted, arrays, source=str(path))

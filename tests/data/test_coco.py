@@ -38,6 +38,16 @@ def test_reads_images_objects_and_categories(folder):
     assert isinstance(cars.segmentation, Rle) and cars.segmentation.decode()[:, 15:].all()
 
 
+def test_polygons_without_an_inside_are_left_out(folder):
+    image = folder.add_image()
+    triangle = [2, 1, 10, 1, 2, 5]
+    for polygons in ([[1, 1], triangle, [1, 1, 2, 2]], [[1, 1], [1, 1, 2, 2]], []):
+        folder.add_object(image, segmentation=polygons)
+    some, none, empty = read_coco(**folder.write()).images[0].annotations
+    assert [polygon.tolist() for polygon in some.segmentation] == [[[2, 1], [10, 1], [2, 5]]]
+    assert none.segmentation is None and empty.segmentation is None
+
+
 def test_keypoints_of_a_second_file_are_joined_by_annotation_id(folder):
     image = folder.add_image()
     for _ in range(2):
@@ -81,6 +91,8 @@ def test_flip_pairs():
         ({"image_id": "1"}, "annotation 1: image_id must be an integer, got '1'"),
         ({"bbox": [1, 2, 3]}, r"annotation 1: bbox must be \[x, y, width, height\].*got \[1, 2, 3\]"),
         ({"bbox": [1, 2, float("nan"), 3]}, "annotation 1: bbox must be"),
+        ({"bbox": [1, 2, 10**400, 3]}, "annotation 1: bbox must be"),
+        ({"bbox": [1, 2, float("inf"), 3]}, "annotation 1: bbox must be"),
         ({"bbox": [1, 2, -3, 3]}, "annotation 1: bbox must be"),
         ({"bbox": None}, "annotation 1: bbox must be"),
         ({"area": -1}, "annotation 1: area must be"),

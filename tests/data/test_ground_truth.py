@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from mrcnn_jax.data.coco import CocoAnnotation, CocoImage, read_coco
-from mrcnn_jax.data.ground_truth import annotations_to_arrays, clipped_box, has_objects, rasterise
+from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage, read_coco
+from mrcnn_jax.data.ground_truth import (
+    annotations_to_arrays,
+    clipped_box,
+    count_overfull_images,
+    has_objects,
+    rasterise,
+)
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
 
@@ -96,18 +102,33 @@ def test_the_mask_lies_in_the_clipped_box():
     assert rows["masks"][0].all()
 
 
-def test_the_largest_are_kept_and_crowds_come_last():
+def test_crowds_come_first_and_the_largest_objects_are_kept():
     source = image(
-        item(1, box=(0.0, 0.0, 20.0, 10.0), crowd=True, label=1),
-        item(2, box=(0.0, 0.0, 2.0, 2.0)),
-        item(3, box=(0.0, 0.0, 4.0, 4.0)),
+        item(1, box=(0.0, 0.0, 2.0, 2.0)),
+        item(2, box=(0.0, 0.0, 4.0, 4.0)),
+        item(3, box=(0.0, 0.0, 1.0, 1.0), crowd=True, label=1),
+        item(4, box=(0.0, 0.0, 3.0, 3.0), crowd=True, label=1),
     )
-    rows = arrays(source)
-    assert rows["boxes"][:, 2].tolist() == [4, 2, 20]
-    assert rows["crowd"].tolist() == [False, False, True] and rows["labels"].tolist() == [2, 2, 1]
-    assert not rows["masks"][2].any() and not rows["keypoints"][2].any()
-    assert arrays(source, max_objects=1)["boxes"].tolist() == [[0, 0, 4, 4]]
-    assert not has_objects(image(source.annotations[0])) and has_objects(source)
+    rows = arrays(source, max_objects=4)
+    assert rows["boxes"][:, 2].tolist() == [3, 1, 4, 2]
+    assert rows["crowd"].tolist() == [True, True, False, False] and rows["labels"].tolist() == [1, 1, 2, 2]
+    assert not rows["masks"][:2].any() and not rows["keypoints"][:2].any()
+    assert rows["masks"][2].any()
+    assert arrays(source, max_objects=3)["boxes"][:, 2].tolist() == [3, 1, 4]
+    assert arrays(source, max_objects=1)["boxes"].tolist() == [[0, 0, 3, 3]]
+    assert not has_objects(image(source.annotations[2])) and has_objects(source)
+
+
+def test_images_with_too_many_rows_are_counted():
+    outside = item(3, box=(20.0, 0.0, 25.0, 5.0))
+    images = (image(item(1), item(2, crowd=True), item(4)), image(item(1), item(2), outside), image())
+    dataset = CocoDataset("instances.json", CATEGORIES, images)
+    assert [count_overfull_images(dataset, max_objects=rows) for rows in (1, 2, 3)] == [2, 1, 0]
+
+
+def test_an_object_without_a_mask_has_an_all_zero_one():
+    rows = arrays(image(item(segmentation=None)))
+    assert rows["valid"].tolist() == [True, False, False] and not rows["masks"].any()
 
 
 def test_no_objects():

@@ -183,14 +183,24 @@ def test_what_the_data_set_lacks_is_an_error(folder):
     folder.add_object(folder.add_image(), segmentation=[], keypoints=[])
     with pytest.raises(ValueError, match=r"no category has keypoints; set model\.keypoint to False"):
         batches(folder, masks=False)
+    rle = {"size": [10, 20], "counts": [150, 50]}
+    folder.add_object(1, iscrowd=1, segmentation=rle, keypoints=[])  # a crowd's mask is of no use
     with pytest.raises(
-        ValueError, match=r"1 annotations have no segmentation, the first is annotation 1 of image 1"
+        ValueError, match=r"none of its 1 objects has a segmentation; set model\.mask to False"
     ):
         batches(folder, keypoints=False)
     with pytest.raises(
         ValueError, match=r"batch size \(3\) must be divisible by the number of processes \(2\)"
     ):
         batches(folder, batch_size=3, process_count=2)
+
+
+def test_single_objects_may_lack_a_mask(folder):
+    image = folder.add_image()
+    folder.add_object(image)
+    folder.add_object(image, segmentation=[[1, 1, 2, 2]], bbox=[0, 0, 2, 2])
+    masks = next(batches(folder, batch_size=1)).gt.masks[0]
+    assert masks[0].any() and not masks[1:].any()
 
 
 def test_a_program_of_its_own_is_quiet_and_ends_with_an_iterator_in_use(mixed):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
-from mrcnn_jax.evaluation.coco_eval import evaluate
+from mrcnn_jax.evaluation.coco_eval import check_dataset, evaluate
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.types import Categories, Detections
 
@@ -144,6 +144,26 @@ def test_keypoints_without_sigmas_are_an_error(dataset: CocoDataset) -> None:
     bare = dataclasses.replace(dataset, categories=dataclasses.replace(CATEGORIES, sigmas=()))
     with pytest.raises(ValueError, match=r"made_up.json: keypoint AP needs .* list 'sigmas' of 2 numbers"):
         evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), bare)
+
+
+def test_data_set_is_checked_without_a_detector(dataset: CocoDataset) -> None:
+    check_dataset(CONFIG, CATEGORIES, dataset)
+    bare = dataclasses.replace(dataset, categories=dataclasses.replace(CATEGORIES, sigmas=()))
+    with pytest.raises(ValueError, match="keypoint AP needs"):
+        check_dataset(CONFIG, CATEGORIES, bare)
+    check_dataset(Config(model=ModelConfig(keypoint=False)), CATEGORIES, bare)  # has no use for sigmas
+    with pytest.raises(ValueError, match="category 3 is 'ball', in the run 'cube'"):
+        check_dataset(CONFIG, dataclasses.replace(CATEGORIES, names=("cube", "figure")), dataset)
+
+
+def test_categories_of_one_name_stay_apart(dataset: CocoDataset) -> None:
+    categories = dataclasses.replace(CATEGORIES, names=("thing", "thing"))
+    alike = dataclasses.replace(dataset, categories=categories)
+    per_category = evaluate(Detector(Oracle(alike), CONFIG, categories), alike)["per_category"]
+    assert {name: set(kinds) for name, kinds in per_category.items()} == {
+        "thing (3)": {"bbox", "segm"},
+        "thing (7)": {"bbox", "segm", "keypoints"},
+    }
 
 
 def test_image_of_another_size_is_an_error(dataset: CocoDataset) -> None:

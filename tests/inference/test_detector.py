@@ -116,13 +116,59 @@ def test_extreme_sizes(model: Any, config: Config, categories: Categories) -> No
         (np.zeros((1, 4, 4, 3), np.uint8), r"uint8 \[1, 4, 4, 3\]"),
         (np.zeros((0, 4, 3), np.uint8), r"uint8 \[0, 4, 3\]"),
         (np.zeros(4, np.uint8), r"uint8 \[4\]"),
+        ([[1, 2], [3, 4]], "of type list"),
+        (b"data", "of type bytes"),
+        (None, "of type NoneType"),
+        (Image.new("RGB", (5, 0)), r"uint8 \[0, 5, 3\]"),
     ],
 )
-def test_array_that_is_no_image_is_an_error(
-    image: np.ndarray, shown: str, model: Any, config: Config, categories: Categories
+def test_what_is_no_image_is_an_error(
+    image: Any, shown: str, model: Any, config: Config, categories: Categories
 ) -> None:
-    with pytest.raises(ValueError, match=rf"image 1 is {shown}; an image is a path, or a uint8 array"):
-        Detector(model, config, categories)([picture(0), image])
+    with pytest.raises(ValueError, match=rf"image 1 is {shown}; an image is a path, a PIL\.Image\.Image, or"):
+        list(Detector(model, config, categories).stream(iter([picture(0), image])))
+
+
+def test_pillow_images_are_converted_as_files_are(
+    tmp_path: Path, model: Any, config: Config, categories: Categories
+) -> None:
+    colors = Image.fromarray(picture(40))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the stored picture is to be turned clockwise
+    colors.save(tmp_path / "turned.png", exif=exif)
+    colors.quantize(4).save(tmp_path / "palette.png")
+    Image.new("CMYK", (20, 16), (0, 255, 255, 0)).save(tmp_path / "cmyk.tif")
+    Image.fromarray(np.full((16, 20), 0x8000, np.uint16)).save(tmp_path / "deep.png")
+    paths = sorted(tmp_path.iterdir())
+    detector = Detector(model, config, categories, batch_size=2)
+    from_files = detector(paths)
+    from_pillow = detector([Image.open(path) for path in paths])
+    assert scores(from_pillow) == scores(from_files) == [255, 0x80, 40, 40]
+    sizes = [result.image_size for result in from_pillow]
+    assert sizes == [result.image_size for result in from_files] == [(16, 20)] * 3 + [(20, 16)]
+    assert [result.file_name for result in from_pillow] == [""] * 4
+
+
+def test_one_pillow_image_many_times(
+    tmp_path: Path, config: Config, categories: Categories, model: Any
+) -> None:
+    """It is read from its file when first used, by whichever thread comes first."""
+    Image.fromarray(picture(90, height=200, width=300)).save(tmp_path / "a.png")
+    results = Detector(model, config, categories, batch_size=8)([Image.open(tmp_path / "a.png")] * 8)
+    assert scores(results) == [90] * 8
+
+
+def test_damaged_pillow_image_is_an_error(
+    tmp_path: Path, config: Config, categories: Categories, model: Any
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:6000])
+    with (
+        Image.open(tmp_path / "cut.png") as image,
+        pytest.raises(ValueError, match=r"image 0, <PIL.* cannot be read: .*truncated"),
+    ):
+        Detector(model, config, categories)(image)
 
 
 def test_missing_file_is_an_error(model: Any, config: Config, categories: Categories) -> None:

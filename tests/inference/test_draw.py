@@ -58,6 +58,15 @@ def test_keypoint_without_a_place_is_left_out(categories: Categories, value: flo
     draw(image, result)
 
 
+def test_no_objects_leave_the_picture_as_it_is(categories: Categories) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    nothing = make(categories, (480, 640), [[100, 200, 300, 400]]).above(0.95)
+    assert len(nothing) == 0
+    np.testing.assert_array_equal(draw(image, nothing), image)
+    without = dataclasses.replace(nothing, crops=None, keypoints=None)
+    np.testing.assert_array_equal(draw(image, without), image)
+
+
 def test_small_image_is_enlarged_by_a_whole_factor(categories: Categories) -> None:
     assert draw(np.zeros((96, 128, 3), np.uint8), make(categories, (96, 128), [])).shape == (480, 640, 3)
     assert draw(np.zeros((96, 127, 3), np.uint8), make(categories, (96, 127), [])).shape == (576, 762, 3)

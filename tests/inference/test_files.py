@@ -10,18 +10,24 @@ def test_folders_become_their_images(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.png", "notes.txt", ".hidden.png", "sub.png/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    images = find_images([tmp_path / "notes.txt", str(tmp_path), "missing.jpg"])
-    assert images == [tmp_path / "notes.txt", tmp_path / "a.png", tmp_path / "b.JPG", Path("missing.jpg")]
+    images, errors = find_images([tmp_path / "notes.txt", str(tmp_path)])
+    assert images == [tmp_path / "notes.txt", tmp_path / "a.png", tmp_path / "b.JPG"]
+    assert errors == []
 
 
-def test_folder_without_images_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{tmp_path}: there is no image in this folder; images end in .bmp"):
-        find_images([tmp_path])
+def test_what_gives_no_image_leaves_the_others(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.png").touch()
+    images, errors = find_images([tmp_path / "empty", "nowhere/", tmp_path / "a.png", "missing.jpg"])
+    assert images == [tmp_path / "a.png"]
+    messages = [str(error) for error in errors]
+    assert messages[0].startswith(f"{tmp_path}/empty: there is no image in this folder; images end in .bmp")
+    assert messages[1:] == [f"{name}: there is no such file or folder" for name in ("nowhere", "missing.jpg")]
 
 
 def test_pictures_have_names_of_their_own() -> None:
     images = [Path(name) for name in ("x/a.jpg", "y/a.png", "a-2.jpg", "z/A.jpg", "b.tar.jpg")]
-    names = [path.name for path in picture_paths(images, Path("out"))]
+    names = [path.name for path in picture_paths(images, Path("no such folder"))]
     assert names == ["a.png", "a-2.png", "a-2-2.png", "A-3.png", "b.tar.png"]
 
 
@@ -30,6 +36,15 @@ def test_pictures_never_replace_an_input(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     output = tmp_path / "other" / ".."  # the same folder by another name
     assert [path.name for path in picture_paths(inputs, output)] == ["a-2.png", "b-2.png", "b-3.png"]
+
+
+def test_pictures_replace_those_of_a_former_output_only(tmp_path: Path) -> None:
+    for name in ("a.png", "a-2.png"):
+        (tmp_path / name).touch()
+    images = [Path("x/a.jpg"), Path("x/b.jpg")]
+    assert [path.name for path in picture_paths(images, tmp_path)] == ["a-3.png", "b.png"]
+    (tmp_path / "detections.json").touch()
+    assert [path.name for path in picture_paths(images, tmp_path)] == ["a.png", "b.png"]
 
 
 def test_image_ids_by_file_name(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def images(tmp_path: Path) -> list[Path]:
 def test_pictures_and_entries(
     images: list[Path], tmp_path: Path, model: Any, config: Config, categories: Categories
 ) -> None:
-    pictures = [tmp_path / f"{image.stem}-found.png" for image in images]
+    pictures = [tmp_path / "made" / f"{image.stem}-found.png" for image in images]
     written = write_pictures(
         Detector(model, config, categories), images, pictures, image_ids=[4, 5, 6], score_threshold=0.5
     )
@@ -42,11 +42,12 @@ def test_pictures_and_entries(
 def test_picture_that_cannot_be_written_is_an_error(
     images: list[Path], tmp_path: Path, model: Any, config: Config, categories: Categories
 ) -> None:
-    with pytest.raises(OSError, match="nowhere"):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
         write_pictures(
             Detector(model, config, categories),
             images[:1],
-            [tmp_path / "nowhere" / "a.png"],
+            [tmp_path / "file" / "a.png"],
             image_ids=[1],
             score_threshold=0.5,
         )

@@ -21,3 +21,10 @@ def test_equal_to_torch(size, kind, torchvision_backbone):
     layer.bias[...] = jnp.asarray(script.seeded("bias", (4,)))
     out = layer(jnp.asarray(script.seeded("cells", (2, 3, 5, 5)).transpose(0, 2, 3, 1)))
     np.testing.assert_allclose(out, expected[f"deconv{size}"], atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "kind"), [(2, Deconv2x2), (4, Deconv4x4)])
+def test_initial_spread_is_that_of_torch(size, kind):
+    """kaiming_normal_(mode="fan_out") of a deconvolution: sqrt(2 / (inputs * kernel area))."""
+    kernel = kind(64, 9, dtype=jnp.float32, rngs=nnx.Rngs(0)).kernel[...]
+    assert float(kernel.std()) == pytest.approx(np.sqrt(2 / (64 * size**2)), rel=0.1)

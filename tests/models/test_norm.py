@@ -19,7 +19,7 @@ def test_frozen_batch_norm_is_never_a_parameter():
     assert {type(variable) for _, variable in nnx.to_flat_state(state)} == {Frozen}
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(256, 32), (64, 32), (16, 8)])
+@pytest.mark.parametrize(("channels", "groups"), [(256, 32), (64, 32), (16, 8), (72, 4)])
 def test_groups_have_two_channels_at_least(channels, groups):
     norm = make_norm("group", channels, epsilon=1e-5, dtype=jnp.float32, rngs=nnx.Rngs(0))
     assert norm.num_groups == groups

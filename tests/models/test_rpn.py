@@ -33,3 +33,11 @@ def test_boxes_that_clipping_empties_and_scores_that_are_not_finite_are_no_propo
     proposals = _propose({"p2": [9.0, np.nan, 1.0]}, {"p2": boxes})
     assert proposals.valid.tolist() == [True, False, False]
     np.testing.assert_allclose(proposals.boxes, [[20, 20, 30, 30], [0, 0, 0, 0], [0, 0, 0, 0]])
+
+
+def test_anchors_beyond_the_image_propose_nothing():
+    # centred at 100 and at 140 pixels; the image of 100 is padded to 128
+    boxes = [[90, 10, 110, 30], [95, 10, 185, 30]]
+    proposals = _propose({"p2": [1.0, 9.0]}, {"p2": boxes})
+    assert proposals.valid.tolist() == [True, False, False]
+    np.testing.assert_allclose(proposals.boxes[0], [90, 10, 100, 30])

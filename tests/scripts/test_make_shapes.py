@@ -35,7 +35,7 @@ def test_makes_a_data_set_once_and_says_so_in_a_line(tmp_path: Path) -> None:
 
     done = run(tmp_path, *arguments, "--seed=1")
     assert done.stderr.startswith("error: made: holds a data set of other settings")
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 2)
 
 
 def test_help_and_a_mistyped_flag(tmp_path: Path) -> None:

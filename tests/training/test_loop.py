@@ -77,9 +77,9 @@ def test_step_lines_say_losses_rate_and_time_left(config, tmp_path, monkeypatch,
         _interrupted_at(3, patch, KeyboardInterrupt())
         loop.train(config, tmp_path)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
-    assert [line.split()[1] for line in lines] == ["1/4", "2/4"]
+    assert [line.split()[1] for line in lines] == ["2/4"]
     for word in ("loss ", "rpn_objectness ", "mask ", "keypoint ", "images/s", "waiting for data", " left"):
-        assert word in lines[1]
+        assert word in lines[0]
 
 
 def test_another_config_does_not_continue_a_run(config, workdir):
@@ -101,6 +101,16 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(config, tmp_p
         loop.train(config, tmp_path)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         assert checkpoints.latest_step() is None
+
+
+def test_a_failed_evaluation_costs_no_training(config, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("photo.jpg: cannot be read")
+
+    monkeypatch.setattr(loop.Monitor, "evaluate", fail)
+    with pytest.raises(ValueError, match=r"photo.jpg: cannot be read"):
+        loop.train(config, tmp_path)
+    assert load_weights(tmp_path)[0] == 4
 
 
 def test_tensorboard_has_losses_scores_and_pictures(workdir):

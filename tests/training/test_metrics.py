@@ -29,3 +29,12 @@ def test_a_loss_that_is_not_finite_names_step_and_loss():
         FloatingPointError, match=r"step 8: loss is nan, mask is nan \(the others: box 1, .*lower"
     ):
         log.flush()
+
+
+def test_a_line_right_after_the_clock_was_restarted_has_no_rate():
+    log = StepLog(total_steps=10, batch_size=4)
+    log.add(1, _metrics(), waited=0.0)
+    log.restart_clock()
+    line, means = log.flush()
+    assert line == "step  1/10  loss 3.000  (box 1.000, mask 2.000)  rate 0.1"
+    assert "images_per_second" not in means

@@ -7,10 +7,13 @@ from mrcnn_jax.weights.backbone import load_backbone
 
 
 @pytest.fixture(scope="module")
-def shapes():
-    return make_blueprint(
-        ModelConfig(backbone_depth=18, backbone_width=4, mask=False), num_classes=1
-    ).shapes()
+def blueprint():
+    return make_blueprint(ModelConfig(backbone_depth=18, backbone_width=4, mask=False), num_classes=1)
+
+
+@pytest.fixture(scope="module")
+def shapes(blueprint):
+    return blueprint.shapes()
 
 
 @pytest.fixture
@@ -32,10 +35,10 @@ def state_dict(shapes):
     return arrays
 
 
-def test_every_array_finds_its_place(tmp_path, shapes, state_dict):
+def test_every_array_finds_its_place(tmp_path, blueprint, shapes, state_dict):
     state_dict["conv1.weight"] = np.arange(4 * 3 * 7 * 7, dtype=np.float32).reshape(4, 3, 7, 7)
     np.savez(tmp_path / "w.npz", **state_dict)
-    arrays, absent = load_backbone(tmp_path / "w.npz", shapes)
+    arrays, absent = load_backbone(tmp_path / "w.npz", blueprint)
     assert absent == ()
     assert arrays.keys() == {name for name in shapes if name.startswith("backbone.")}
     # out 1, in 2, row 3, column 4
@@ -44,21 +47,34 @@ def test_every_array_finds_its_place(tmp_path, shapes, state_dict):
     np.testing.assert_array_equal(arrays["backbone.layer2.0.downsample.1.var"], number)
 
 
-def test_a_stage_may_be_absent(tmp_path, shapes, state_dict):
+def test_a_stage_may_be_absent(tmp_path, blueprint, shapes, state_dict):
     kept = {name: array for name, array in state_dict.items() if not name.startswith("layer4")}
     np.savez(tmp_path / "w.npz", **kept)
-    arrays, absent = load_backbone(tmp_path / "w.npz", shapes)
+    arrays, absent = load_backbone(tmp_path / "w.npz", blueprint)
     assert absent == ("layer4",)
     assert not any("layer4" in name for name in arrays)
 
 
-def test_all_mismatches_at_once(tmp_path, shapes, state_dict):
+def test_a_frozen_stage_may_not_be_absent(tmp_path, blueprint, state_dict):
+    kept = {name: array for name, array in state_dict.items() if not name.startswith("layer1")}
+    np.savez(tmp_path / "w.npz", **kept)
+    with pytest.raises(ValueError, match=r"w.npz: has no layer1, which would stay random"):
+        load_backbone(tmp_path / "w.npz", blueprint)
+
+
+def test_a_file_without_a_backbone(tmp_path, blueprint):
+    np.savez(tmp_path / "w.npz", **{"fc.weight": np.zeros((10, 4))})
+    with pytest.raises(ValueError, match=r"w.npz: has no conv1, bn1, layer1"):
+        load_backbone(tmp_path / "w.npz", blueprint)
+
+
+def test_all_mismatches_at_once(tmp_path, blueprint, shapes, state_dict):
     del state_dict["layer1.0.bn1.bias"]
     state_dict["layer1.0.conv1.weight"] = np.zeros((4, 4, 1, 1))
     state_dict["layer5.0.conv1.weight"] = np.zeros((4, 4, 1, 1))
     np.savez(tmp_path / "w.npz", **state_dict)
     with pytest.raises(ValueError) as error:
-        load_backbone(tmp_path / "w.npz", shapes)
+        load_backbone(tmp_path / "w.npz", blueprint)
     message = str(error.value)
     assert "w.npz" in message
     assert "1 missing: backbone.layer1.0.bn1.bias" in message
@@ -66,7 +82,7 @@ def test_all_mismatches_at_once(tmp_path, shapes, state_dict):
     assert "backbone.layer1.0.conv1.kernel is (1, 1, 4, 4), must be (3, 3, 4, 4)" in message
 
 
-def test_no_code_runs_from_a_file(tmp_path, shapes):
+def test_no_code_runs_from_a_file(tmp_path, blueprint):
     class Payload:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "ran",))
@@ -75,20 +91,20 @@ def test_no_code_runs_from_a_file(tmp_path, shapes):
 
     np.savez(tmp_path / "w.npz", allow_pickle=True, **{"conv1.weight": np.array([Payload()], dtype=object)})
     with pytest.raises(ValueError, match=r"not an .npz archive of plain arrays"):
-        load_backbone(tmp_path / "w.npz", shapes)
+        load_backbone(tmp_path / "w.npz", blueprint)
     assert not (tmp_path / "ran").exists()
 
 
-def test_files_that_are_none(tmp_path, shapes):
+def test_files_that_are_none(tmp_path, blueprint):
     with pytest.raises(FileNotFoundError, match=r"none\.npz: no such file"):
-        load_backbone(tmp_path / "none.npz", shapes)
+        load_backbone(tmp_path / "none.npz", blueprint)
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(ValueError, match=r"text\.npz: not an .npz archive"):
-        load_backbone(tmp_path / "text.npz", shapes)
+        load_backbone(tmp_path / "text.npz", blueprint)
 
 
 def test_the_real_file(shared):
     blueprint = make_blueprint(ModelConfig(), num_classes=1)
-    arrays, absent = load_backbone(shared / "weights" / "resnet50_imagenet_c1_c4.npz", blueprint.shapes())
+    arrays, absent = load_backbone(shared / "weights" / "resnet50_imagenet_c1_c4.npz", blueprint)
     assert absent == ("layer4",)
     assert arrays["backbone.conv1.kernel"].shape == (7, 7, 3, 64)

@@ -1,0 +1,179 @@
+"""Training, evaluation and prediction from the command line, on a tiny data set."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from mrcnn_jax.config import Config
+from mrcnn_jax.data.shapes import make_shapes
+
+ROOT = Path(__file__).parents[2]
+Start = Callable[..., subprocess.CompletedProcess[str]]
+
+CONFIG_FILE = """
+from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
+
+VALUES = {values!r}
+
+def get_config():
+    return Config(
+        model=ModelConfig(**VALUES["model"]),
+        data=DataConfig(**VALUES["data"]),
+        train=TrainConfig(**VALUES["train"]),
+        test=TestConfig(**VALUES["test"]),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the data set ``shapes`` and the settings ``tiny.py``."""
+    path = tmp_path_factory.mktemp("commands")
+    make_shapes(path / "shapes", train=8, val=3, image_size=64, seed=0)
+    values = asdict(tiny_config)
+    values["data"]["root"] = "shapes"
+    values["train"] |= {"steps": 2, "batch_size": 2, "decay_steps": (), "log_every": 1, "eval_every": 2}
+    values["test"]["score_threshold"] = 0.0
+    (path / "tiny.py").write_text(CONFIG_FILE.format(values=values))
+    return path
+
+
+@pytest.fixture(scope="module")
+def start(directory: Path) -> Start:
+    """Runs a script in ``directory``, on one device; what one has compiled the next need not."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(directory / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / script), *arguments],
+            cwd=directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(start: Start) -> str:
+    """What the training of ``run`` printed."""
+    done = start("train.py", "--config=tiny.py", "--workdir=run")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_training_reports_its_steps_and_saves(trained: str, directory: Path) -> None:
+    losses, scores = [line for line in trained.splitlines() if line.startswith("step 2")]
+    assert losses.startswith("step 2/2  loss ") and scores.startswith("step 2: bbox AP ")
+    assert trained.splitlines()[-1] == "trained for 2 steps; checkpoints are in run/checkpoints"
+    assert (directory / "run" / "checkpoints" / "2").is_dir()
+    assert (directory / "run" / "config.json").exists()
+
+
+def test_another_learning_rate_in_the_same_directory_is_refused(trained: str, start: Start) -> None:
+    done = start("train.py", "--config=tiny.py", "--workdir=run", "--config.train.learning_rate=0.5")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: run holds a run with other settings:\n  train.learning_rate: 0.5")
+    assert "Traceback" not in done.stderr
+
+
+def test_mistyped_field_is_answered_with_the_nearest(start: Start) -> None:
+    done = start("train.py", "--config=tiny.py", "--workdir=other", "--config.train.stepz=3")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: unknown field config.train.stepz; nearest: steps\n")
+
+
+def test_evaluation_file(trained: str, start: Start, directory: Path) -> None:
+    done = start("evaluate.py", "--workdir=run", "--step=best", "--output=scores.json")
+    assert done.returncode == 0, done.stderr
+    assert "written to scores.json" in done.stdout
+    metrics = json.loads((directory / "scores.json").read_text())
+    assert (metrics["step"], metrics["annotations"]) == (2, "shapes/annotations/instances_val.json")
+    names = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"}
+    assert metrics["bbox"].keys() == metrics["segm"].keys() == names
+    assert metrics["keypoints"].keys() == names - {"APs", "AR100"} | {"AR20"}
+    assert all(
+        value is None or 0 <= value <= 100
+        for kind in ("bbox", "segm", "keypoints")
+        for value in metrics[kind].values()
+    )
+    assert not (directory / "run" / "evaluation.json").exists()
+
+
+def test_predictions_and_what_cannot_be_read(trained: str, start: Start, directory: Path) -> None:
+    inputs = directory / "inputs"
+    inputs.mkdir()
+    photo = next((directory / "shapes" / "val").iterdir())
+    shutil.copy(photo, inputs / "photo.jpg")
+    (inputs / "broken.jpg").write_bytes(b"no image")
+    (directory / "empty").mkdir()
+    (directory / "out").mkdir()
+    Image.new("RGB", (3, 3), (1, 2, 3)).save(directory / "out" / "photo.png")  # not of a former output
+
+    done = start("predict.py", "--workdir=run", "--output=out", "--step=2", "inputs", "empty", "nowhere")
+    assert done.returncode == 1
+    assert [line.partition(":")[2].partition(":")[0].strip() for line in done.stderr.splitlines()] == [
+        "empty",
+        "nowhere",
+        "inputs/broken.jpg",
+    ], done.stderr
+    assert sorted(path.name for path in (directory / "out").iterdir()) == [
+        "detections.json",
+        "photo-2.png",
+        "photo.png",
+    ]
+    with Image.open(directory / "out" / "photo.png") as untouched:
+        assert untouched.size == (3, 3)
+    with Image.open(directory / "out" / "photo-2.png") as picture:
+        assert np.asarray(picture).shape == (640, 640, 3)
+
+    entries = json.loads((directory / "out" / "detections.json").read_text())
+    assert entries and {entry["file_name"] for entry in entries} == {"photo.jpg"}
+    assert _load_results(directory / "out" / "detections.json", images=2).getAnnIds()
+
+
+def test_no_image_at_all_writes_nothing(start: Start, directory: Path) -> None:
+    (directory / "no_images").mkdir()
+    done = start("predict.py", "--workdir=run", "--output=nothing", "no_images")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no_images: there is no image in this folder")
+    assert not (directory / "nothing").exists()
+
+
+def test_step_must_be_a_number_or_best(start: Start) -> None:
+    done = start("evaluate.py", "--workdir=run", "--step=last")
+    assert done.returncode == 1
+    assert 'must be the step of a checkpoint, such as 500, or "best"' in done.stderr
+
+
+def _load_results(path: Path, *, images: int) -> Any:
+    truth = COCO()
+    truth.dataset = {
+        "info": {},
+        "images": [{"id": i, "height": 64, "width": 64} for i in range(1, images + 1)],
+        "categories": [{"id": i} for i in range(1, 10)],
+        "annotations": [],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        return truth.loadRes(str(path))

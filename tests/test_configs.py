@@ -1,0 +1,52 @@
+"""The configs that come with the package: each loads, is valid and makes a model."""
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from mrcnn_jax.config import Config
+from mrcnn_jax.config_io import validate
+from mrcnn_jax.models.variables import make_blueprint
+
+ROOT = Path(__file__).parents[1]
+PATHS = sorted((ROOT / "configs").glob("*.py"))
+# With the words that a file's get_config takes besides its default: --config=configs/balloon.py:torchvision
+VARIANTS = [(path, ()) for path in PATHS] + [(ROOT / "configs" / "balloon.py", ("torchvision",))]
+
+
+def load(path: Path, *words: str) -> Config:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*words)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), VARIANTS, ids=[":".join([path.stem, *words]) for path, words in VARIANTS]
+)
+def test_a_config_is_valid_and_makes_a_model(path: Path, words: tuple[str, ...]) -> None:
+    config = load(path, *words)
+    assert isinstance(config, Config)
+    validate(config)
+    blueprint = make_blueprint(config.model, num_classes=3, num_keypoints=5)
+    assert blueprint.config == config.model
+
+
+def test_a_word_makes_a_difference() -> None:
+    balloon = ROOT / "configs" / "balloon.py"
+    assert load(balloon, "torchvision").model != load(balloon).model
+    assert load(balloon).data == load(balloon, "torchvision").data
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_the_docstring_names_a_command_with_the_config(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring
+    commands = re.findall(r"(scripts/\w+\.py)\s.*?--config=([^\s:]+)", docstring)
+    assert path.relative_to(ROOT).as_posix() in {config for _, config in commands}
+    for script, config in commands:
+        assert (ROOT / script).is_file() and (ROOT / config).is_file()
