@@ -77,7 +77,7 @@ def train(config: Config, workdir: Path) -> None:
             _say(f"already trained for {first} steps; raise --config.train.steps to go on")
             return
 
-        # Batches
+        # Loop
         batches = training_batches(
             dataset,
             data,
@@ -88,36 +88,34 @@ def train(config: Config, workdir: Path) -> None:
             keypoints=config.model.keypoint,
         )
         batches = _on_devices(batches, batch_sharding(mesh))
-
-        # Loop
-        monitor.start(first)
         log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)
         _say(f"compiling the step for {mesh.size} device(s) ...")
-        for step in range(first + 1, settings.steps + 1):
-            asked = time.perf_counter()
-            batch = next(batches)
-            waited = time.perf_counter() - asked
-            state, metrics = take_step(state, batch)
-            log.add(step, metrics, waited=waited)
-            if step == first + 1:
-                seconds = log.restart_clock(after=metrics)
-                _say(f"first step after {seconds:.0f} s")
+        with monitor.writing(after_step=first):
+            for step in range(first + 1, settings.steps + 1):
+                asked = time.perf_counter()
+                batch = next(batches)
+                waited = time.perf_counter() - asked
+                state, metrics = take_step(state, batch)
+                log.add(step, metrics, waited=waited)
+                if step == first + 1:
+                    seconds = log.restart_clock(after=metrics)
+                    _say(f"first step after {seconds:.0f} s")
 
-            last = step == settings.steps
-            evaluate = settings.eval_every > 0 and (step % settings.eval_every == 0 or last)
-            save = step % settings.checkpoint_every == 0 or evaluate or last
-            if step % settings.log_every == 0 or save:
-                line, means = log.flush()
-                _say(line)
-                monitor.write_scalars(step, means)
-            if save:
-                scores = None
-                try:
-                    if evaluate:
-                        scores = monitor.evaluate(step, state.weights())
-                finally:  # a failed evaluation costs no training
-                    checkpoints.save(step, state.weights(), _training_items(state), scores)
-                log.restart_clock()
+                last = step == settings.steps
+                evaluate = settings.eval_every > 0 and (step % settings.eval_every == 0 or last)
+                save = step % settings.checkpoint_every == 0 or evaluate or last
+                if step % settings.log_every == 0 or save:
+                    line, means = log.flush()
+                    _say(line)
+                    monitor.write_scalars(step, means)
+                if save:
+                    scores = None
+                    try:
+                        if evaluate:
+                            scores = monitor.evaluate(step, state.weights())
+                    finally:  # a failed evaluation costs no training
+                        checkpoints.save(step, state.weights(), _training_items(state), scores)
+                    log.restart_clock()
     _say(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
 
 

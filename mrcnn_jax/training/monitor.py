@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -48,9 +50,14 @@ class Monitor:
             count = config.train.eval_images or len(dataset.images)
             self._dataset = dataclasses.replace(dataset, images=dataset.images[:count])
 
-    def start(self, step: int) -> None:
-        """Begins to write after ``step``; what an interrupted run had written of later steps is dropped."""
-        self._writer = SummaryWriter(str(self._directory), purge_step=step + 1)
+    @contextmanager
+    def writing(self, *, after_step: int) -> Iterator[None]:
+        """Inside it the methods below may be called.
+
+        What an interrupted run wrote of steps beyond ``after_step`` is dropped.
+        """
+        with SummaryWriter(str(self._directory), purge_step=after_step + 1) as self._writer:
+            yield
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes the means of the steps since the last line."""
