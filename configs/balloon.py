@@ -4,8 +4,8 @@
         --config.model.backbone_weights=resnet50.npz
 
 PHOTOS holds ``annotations/instances_train.json``, ``annotations/instances_val.json``, ``train/`` and
-``val/``; the number of categories comes from the annotations. The sizes suit a laptop: photos of 512 pixels,
-two at a time.
+``val/``; the number of categories comes from the annotations. The sizes suit a laptop: photos of 352 pixels,
+two at a time; anchors and pyramid levels are moved down to match, to half of the paper's sizes.
 
 As it stands, the backbone file is one in the tradition of MSRA and Caffe (strides on the first 1x1
 convolution, BGR pixels minus a mean). For a file of torchvision's own ResNet-50 it is
@@ -29,6 +29,8 @@ def get_config(backbone: str = "msra") -> Config:
             model = ModelConfig()
         case _:
             raise ValueError(f"configs/balloon.py:{backbone}: the backbone must be 'msra' or 'torchvision'")
+    model.anchor_sizes = (16.0, 32.0, 64.0, 128.0, 256.0)
+    model.roi_canonical_size = 112.0
     return Config(
         model=model,
         data=DataConfig(
@@ -37,15 +39,15 @@ def get_config(backbone: str = "msra") -> Config:
             train_annotations="annotations/instances_train.json",
             val_images="val",
             val_annotations="annotations/instances_val.json",
-            train_short_sides=(320, 352, 384),
-            test_short_side=384,
-            long_side=512,
-            canvases=((384, 512), (512, 384)),
+            train_short_sides=(224, 240, 256),
+            test_short_side=256,
+            long_side=352,
+            canvases=((256, 352), (352, 256)),
         ),
         train=TrainConfig(
-            steps=500,
+            steps=1000,
             batch_size=2,
-            learning_rate=0.005,
+            learning_rate=0.008,
             schedule="cosine",
             warmup_steps=50,
             warmup_factor=0.01,
@@ -55,8 +57,8 @@ def get_config(backbone: str = "msra") -> Config:
             rpn_post_nms=300,
             roi_samples=64,
             log_every=10,
-            checkpoint_every=100,
-            eval_every=250,
+            checkpoint_every=250,
+            eval_every=500,
         ),
         test=TestConfig(rpn_pre_nms=500, rpn_post_nms=300),
     )

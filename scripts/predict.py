@@ -3,9 +3,8 @@
 
     scripts/predict.py --workdir=runs/shapes --output=out photo.jpg folder/
 
-It writes out/photo.png for photo.jpg, and out/detections.json, which pycocotools' loadRes takes. A file that
-is there already is kept, and the picture is photo-2.png, unless the folder holds a detections.json: then it
-is a former output, whose files are replaced. An input is never replaced.
+It writes out/photo.png for photo.jpg, and out/detections.json, which pycocotools' loadRes takes. Only its own
+pictures of before are replaced: where another file has that name, the picture is photo-2.png.
 
 An image that cannot be read, and a folder without images, is reported and the others are done; the exit code
 is then 1. If no image at all can be read, nothing is written.

@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from mrcnn_jax.json_files import read_json
 
-DETECTIONS = "detections.json"  # by this file, an output folder is told from any other
+DETECTIONS = "detections.json"
+PICTURE_MARK = {"Software": "mrcnn_jax predict"}  # a text in the PNG file
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -48,22 +51,29 @@ def picture_paths(images: Iterable[Path], output: Path) -> list[Path]:
     """``output/photo.png`` for each ``photo.jpg``, no two the same and none of them one of ``images``.
 
     Where that name is taken it is ``photo-2.png``, ``photo-3.png`` and so on. It is taken by a picture before
-    it, by an input, and by any file that exists, unless ``output`` holds a ``detections.json``: what is in a
-    former output is replaced.
+    it, by an input, and by any file that exists and is not itself such a picture, known by ``PICTURE_MARK``.
     """
     images = list(images)
-    replace = (output / DETECTIONS).exists()
     # In lower case: on some file systems Photo.png and photo.png are the same file.
     taken = {str(image.resolve()).lower() for image in images}
     paths = []
     for image in images:
         path, number = output / f"{image.stem}.png", 1
-        while (key := str(path.resolve()).lower()) in taken or (path.exists() and not replace):
+        while (key := str(path.resolve()).lower()) in taken or (path.exists() and not _is_picture(path)):
             number += 1
             path = output / f"{image.stem}-{number}.png"
         taken.add(key)
         paths.append(path)
     return paths
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a former call of predict wrote this file."""
+    try:
+        with Image.open(path) as image:
+            return image.info.items() >= PICTURE_MARK.items()
+    except (OSError, ValueError, SyntaxError):  # no image, or a damaged one: not ours to replace
+        return False
 
 
 def read_image_ids(annotations: Path, images: Sequence[Path]) -> list[int]:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from mrcnn_jax.images import read_image
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.draw import draw
+from mrcnn_jax.inference.files import PICTURE_MARK
 from mrcnn_jax.inference.results import Result
 
 _THREADS = 4
@@ -69,4 +71,7 @@ def _write_picture(image: Path, result: Result, picture: Path) -> None:
     # Read again: holding the pixels of all images in work would cost more memory than this does time.
     drawn = Image.fromarray(draw(read_image(image), result))
     picture.parent.mkdir(parents=True, exist_ok=True)
-    drawn.save(picture)
+    mark = PngInfo()
+    for key, text in PICTURE_MARK.items():
+        mark.add_text(key, text)
+    drawn.save(picture, pnginfo=mark)

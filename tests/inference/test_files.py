@@ -2,8 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from mrcnn_jax.inference.files import find_images, picture_paths, read_image_ids
+from mrcnn_jax.inference.files import PICTURE_MARK, find_images, picture_paths, read_image_ids
 
 
 def test_folders_become_their_images(tmp_path: Path) -> None:
@@ -38,13 +40,15 @@ def test_pictures_never_replace_an_input(tmp_path: Path) -> None:
     assert [path.name for path in picture_paths(inputs, output)] == ["a-2.png", "b-2.png", "b-3.png"]
 
 
-def test_pictures_replace_those_of_a_former_output_only(tmp_path: Path) -> None:
-    for name in ("a.png", "a-2.png"):
-        (tmp_path / name).touch()
+def test_pictures_replace_pictures_of_former_calls_only(tmp_path: Path) -> None:
+    Image.new("RGB", (3, 3)).save(tmp_path / "a.png")
+    (tmp_path / "a-2.png").touch()
+    mark = PngInfo()
+    for key, text in PICTURE_MARK.items():
+        mark.add_text(key, text)
+    Image.new("RGB", (3, 3)).save(tmp_path / "b.png", pnginfo=mark)
     images = [Path("x/a.jpg"), Path("x/b.jpg")]
     assert [path.name for path in picture_paths(images, tmp_path)] == ["a-3.png", "b.png"]
-    (tmp_path / "detections.json").touch()
-    assert [path.name for path in picture_paths(images, tmp_path)] == ["a.png", "b.png"]
 
 
 def test_image_ids_by_file_name(tmp_path: Path) -> None:
