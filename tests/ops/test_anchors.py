@@ -36,15 +36,18 @@ def test_rows_match_a_reshaped_head_output():
 
 def test_level_sizes_round_up_like_the_pyramid():
     # 800 x 1344: P5 is 25 x 42, and P6 (max pool of stride 2 over P5) 13 x 21.
-    shape = lambda: make_anchors(  # noqa: E731
-        (800, 1344), sizes=(32.0, 64.0, 128.0, 256.0, 512.0), ratios=(1.0,), strides=(4, 8, 16, 32, 64)
-    )
+    def shape():
+        sizes = (32.0, 64.0, 128.0, 256.0, 512.0)
+        return make_anchors((800, 1344), sizes=sizes, ratios=(1.0,), strides=(4, 8, 16, 32, 64))
+
     counts = {name: level.shape[0] for name, level in jax.eval_shape(shape).items()}
     assert counts == {"p2": 200 * 336, "p3": 100 * 168, "p4": 50 * 84, "p5": 25 * 42, "p6": 13 * 21}
 
 
 def test_are_computed_not_stored_in_the_program():
-    make = lambda: make_anchors((512, 512), sizes=(32.0,), ratios=(0.5, 1.0, 2.0), strides=(4,))  # noqa: E731
+    def make():
+        return make_anchors((512, 512), sizes=(32.0,), ratios=(0.5, 1.0, 2.0), strides=(4,))
+
     assert len(jax.jit(make).lower().as_text()) < 10_000
 
 

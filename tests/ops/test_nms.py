@@ -117,7 +117,10 @@ def test_batch_equals_its_images_and_stays_on_its_devices():
         scores.reshape(8, 60),
         jnp.arange(60) < jnp.array([0, 1, 5, 60, 30, 60, 17, 59])[:, None],
     )
-    one = lambda b, s, v: nms(b, s, v, iou_threshold=0.5, max_outputs=20)  # noqa: E731
+
+    def one(b, s, v):
+        return nms(b, s, v, iou_threshold=0.5, max_outputs=20)
+
     mesh = jax.make_mesh((8, 1), ("data", "spatial"), axis_types=(AxisType.Auto,) * 2)
     mapped = jax.shard_map(jax.vmap(one), mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
     compiled = jax.jit(mapped).lower(*batch).compile()

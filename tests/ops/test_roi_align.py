@@ -123,8 +123,12 @@ def test_gradient_equals_that_of_a_dense_form():
     def loss_gradient(features, pool):
         return jax.grad(lambda f: jnp.sum((pool(f) - target) ** 2))(features)
 
-    ours = lambda f: roi_align(f, boxes, stride=1.0, output_size=3, sampling_ratio=2, aligned=True)  # noqa: E731
-    dense = lambda f: jax.vmap(lambda b: dense_roi_align(f, b, 3, 2))(boxes)  # noqa: E731
+    def ours(f):
+        return roi_align(f, boxes, stride=1.0, output_size=3, sampling_ratio=2, aligned=True)
+
+    def dense(f):
+        return jax.vmap(lambda b: dense_roi_align(f, b, 3, 2))(boxes)
+
     np.testing.assert_allclose(ours(features), jax.jit(dense)(features), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
         loss_gradient(features, ours), loss_gradient(features, dense), rtol=1e-5, atol=1e-5
@@ -147,7 +151,10 @@ def test_garbage_in_padding_and_degenerate_boxes(ratio):
 
     @jax.jit
     def pool_and_gradient(features, boxes):
-        pool = lambda f: roi_align(f, boxes, stride=1.0, output_size=2, sampling_ratio=ratio, aligned=True)  # noqa: E731
+
+        def pool(f):
+            return roi_align(f, boxes, stride=1.0, output_size=2, sampling_ratio=ratio, aligned=True)
+
         pooled, transpose = jax.vjp(pool, features)
         return pooled[:3], transpose(jnp.ones_like(pooled).at[3:].set(0))[0]
 
@@ -164,7 +171,10 @@ def test_bfloat16_features_are_summed_in_float32():
 
     @jax.jit
     def pool_and_gradient(features):
-        pool = lambda f: roi_align(f, boxes, stride=1.0, output_size=7, sampling_ratio=2, aligned=True)  # noqa: E731
+
+        def pool(f):
+            return roi_align(f, boxes, stride=1.0, output_size=7, sampling_ratio=2, aligned=True)
+
         pooled, transpose = jax.vjp(pool, features)
         return pooled, transpose(jnp.ones_like(pooled))[0]
 
@@ -209,7 +219,10 @@ def test_batch_equals_its_images_and_stays_on_its_devices(ratio):
     single = jax.jit(one)
     images = [single(*jax.tree.map(lambda a, i=i: a[i], (features, boxes, cotangent))) for i in range(8)]
     expected = jax.tree.map(lambda *a: np.stack(a), *images)
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
+
+    def close(a, b):
+        return np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
     for compiled in (plain, inside):
         jax.tree.map(close, compiled(*batch), expected)
 
