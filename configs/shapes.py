@@ -1,7 +1,9 @@
 """Boxes, masks and keypoints of drawn shapes: the whole of Mask R-CNN in ten minutes on two CPU cores.
 
-scripts/make_shapes.py --output=data/shapes
-scripts/train.py --config=configs/shapes.py --workdir=runs/shapes
+    scripts/make_shapes.py --output=data/shapes
+    scripts/train.py --config=configs/shapes.py --workdir=runs/shapes
+
+AP 68.5 for boxes, 55.9 for masks and 70.2 for keypoints after 8.5 minutes of steps (docs/results.md).
 """
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
