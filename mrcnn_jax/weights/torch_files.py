@@ -1,0 +1,170 @@
+"""What torch.save wrote, read without torch: in its zip format and in the format before torch 1.6.
+
+Both hold a pickle in which tensors are views (offset, shape, strides) of storages, and the bytes of the
+storages: as entries of the archive, or one after another behind the pickle.
+"""
+
+import functools
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from mrcnn_jax.weights.pickles import (
+    NUMPY_BUILDERS,
+    Name,
+    Stored,
+    element_count,
+    ignore,
+    only_named,
+    read_pickle,
+)
+from mrcnn_jax.weights.zips import open_zip, read_entry
+
+Buffer = bytes | memoryview
+
+_DTYPES = {
+    "torch.FloatStorage": np.dtype("<f4"),
+    "torch.DoubleStorage": np.dtype("<f8"),
+    "torch.HalfStorage": np.dtype("<f2"),
+    "torch.BFloat16Storage": np.dtype(jnp.bfloat16),
+    "torch.LongStorage": np.dtype("<i8"),
+    "torch.IntStorage": np.dtype("<i4"),
+    "torch.ShortStorage": np.dtype("<i2"),
+    "torch.CharStorage": np.dtype("i1"),
+    "torch.ByteStorage": np.dtype("u1"),
+    "torch.BoolStorage": np.dtype("?"),
+}
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of the format before torch 1.6
+
+
+def read_torch(data: bytes) -> Any:
+    """The object in a ``.pth`` file's bytes, its tensors as ``Stored``, whose values are read when asked for.
+
+    Raises ValueError for a file of another kind or one that could run code, and nearly anything for a damaged
+    one.
+    """
+    return _read_zipped(data) if data.startswith(b"PK") else _read_legacy(data)
+
+
+@dataclass(frozen=True)
+class _Storage:
+    dtype: np.dtype
+    key: str
+    count: int  # elements
+    read: Callable[[str], Buffer]  # the bytes of the storage of a key
+
+
+@dataclass(frozen=True)
+class _Tensor(Stored):
+    storage: _Storage
+    offset: int  # elements, as are the strides
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def array(self) -> np.ndarray:
+        dtype, count = self.storage.dtype, self.storage.count
+        data = self.storage.read(self.storage.key)
+        if len(data) != count * dtype.itemsize:
+            raise ValueError(f"a storage of {count} {dtype} has {len(data)} bytes")
+        size = element_count(self.shape)
+        if not size:
+            return np.empty(self.shape, dtype)
+        # NumPy's own check of strides overflows. A tensor of more elements than there are would be a
+        # broadcast, with which a few bytes fill the memory.
+        steps = zip(self.shape, self.strides, strict=True)
+        if size > count or self.offset + sum((side - 1) * stride for side, stride in steps) >= count:
+            raise ValueError(
+                f"a tensor of shape {self.shape}, strides {self.strides} and offset {self.offset} does not "
+                f"lie in its storage of {count} elements"
+            )
+        strides = [stride * dtype.itemsize for stride in self.strides]
+        return np.ndarray(self.shape, dtype, data, self.offset * dtype.itemsize, strides)
+
+
+def _read_zipped(data: bytes) -> Any:
+    archive = open_zip(data)
+    names = archive.namelist()
+    pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise ValueError("it is a zip archive without the data.pkl of a torch file")
+    root = pickles[0].removesuffix("data.pkl")
+    if f"{root}byteorder" in names and read_entry(archive, f"{root}byteorder") != b"little":
+        raise ValueError("it was written on a big-endian machine, which is not supported")
+
+    @functools.cache  # as a storage may have many tensors
+    def read(key: str) -> bytes:
+        return read_entry(archive, f"{root}data/{key}")
+
+    stream = io.BytesIO(read_entry(archive, pickles[0]))
+    return read_pickle(stream, _BUILDERS, functools.partial(_find_storage, read=read))
+
+
+def _read_legacy(data: bytes) -> Any:
+    stream = io.BytesIO(data)
+    try:
+        start = [read_pickle(stream, {}), read_pickle(stream, {})]
+    except ValueError as error:
+        raise ValueError(f"it does not begin as a file of torch.save does: {error}") from error
+    if start != [_MAGIC, _VERSION]:
+        raise ValueError("it does not begin as a file of torch.save does")
+    machine = read_pickle(stream, {})
+    if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise ValueError("it was written on a big-endian machine, which is not supported")
+
+    storages: dict[str, _Storage] = {}
+    blocks: dict[str, Buffer] = {}
+
+    def find(persistent_id: Any) -> _Storage:
+        storage = _find_storage(persistent_id, read=blocks.__getitem__)
+        return storages.setdefault(storage.key, storage)
+
+    content = read_pickle(stream, _BUILDERS, find)
+    for key in read_pickle(stream, {}):
+        begin = stream.tell() + 8
+        storage, count = storages[key], int.from_bytes(stream.read(8), "little")
+        end = begin + count * storage.dtype.itemsize
+        if count != storage.count or end > len(data):
+            raise ValueError("it is cut short, or damaged, in the values of its tensors")
+        blocks[key] = memoryview(data)[begin:end]
+        stream.seek(end)
+    return content
+
+
+def _find_storage(persistent_id: Any, *, read: Callable[[str], Buffer]) -> _Storage:
+    match persistent_id:
+        # The rest, in the older format alone, is what it is a view of: None, since torch 0.4.
+        case ("storage", Name(kind), str(key), str(), int(count), *rest) if kind in _DTYPES and not any(rest):
+            return _Storage(_DTYPES[kind], key, count, read)
+    raise ValueError("it refers to a storage in an unknown way")
+
+
+def _make_tensor(arguments: tuple) -> _Tensor:
+    match arguments:
+        case (_Storage() as storage, int(offset), tuple(shape), tuple(strides), bool(), dict()):
+            # Strides are checked as shapes are: whole numbers from 0.
+            element_count((offset, *shape)), element_count(strides)
+            if len(shape) == len(strides):
+                return _Tensor(storage, offset, shape, strides)
+    raise ValueError("it has a tensor of an unknown form")
+
+
+def _make_parameter(arguments: tuple) -> _Tensor:
+    match arguments:
+        case (_Tensor() as tensor, bool(), dict()):
+            return tensor
+    raise ValueError("it has a parameter of an unknown form")
+
+
+_BUILDERS = {
+    **NUMPY_BUILDERS,
+    **dict.fromkeys(_DTYPES, only_named),
+    "torch._utils._rebuild_tensor_v2": _make_tensor,
+    "torch._utils._rebuild_parameter": _make_parameter,
+    # Beside the weights in a training checkpoint: the milestones of a schedule, the command's flags.
+    "collections.Counter": ignore,
+    "argparse.Namespace": ignore,
+}
