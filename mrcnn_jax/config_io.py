@@ -20,12 +20,23 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "model.pixel_order": ("rgb", "bgr"),
     "model.dtype": ("float32", "bfloat16"),
     "model.backbone_depth": (18, 34, 50, 101, 152),
+    "model.features": ("fpn", "c4", "dc5"),
     "model.backbone_norm": ("frozen_batch", "batch", "group"),
+    "model.fpn_norm": ("", "frozen_batch", "batch", "group"),
+    "model.box_norm": ("", "frozen_batch", "batch", "group"),
+    "model.mask_norm": ("", "frozen_batch", "batch", "group"),
+    "model.anchor_stride": ("level", "image"),
+    "model.roi_level_rule": ("detectron2", "torchvision"),
+    "data.resize": ("detectron2", "torchvision"),
     "train.schedule": ("step", "cosine"),
+    "train.rpn_normalizer": ("fixed", "sampled"),
+    "test.mask_paste": ("detectron2", "torchvision"),
+    "test.keypoint_score": ("logit", "probability"),
 }
 _POSITIVE = (
-    _fields("model", "pixel_std backbone_width fpn_channels anchor_sizes anchor_ratios roi_canonical_size")
-    | _fields("model", "box_pool_size box_channels mask_pool_size mask_convs mask_channels")
+    _fields("model", "pixel_std padding_multiple backbone_width backbone_groups backbone_group_width")
+    | _fields("model", "fpn_channels anchor_sizes anchor_ratios rpn_convs roi_canonical_size")
+    | _fields("model", "box_pool_size box_channels mask_pool_size mask_channels")
     | _fields("model", "keypoint_pool_size keypoint_convs keypoint_channels")
     | _fields("data", "train_short_sides test_short_side long_side canvases max_objects mask_grid")
     | _fields("train", "steps batch_size learning_rate decay_steps log_every checkpoint_every")
@@ -33,7 +44,10 @@ _POSITIVE = (
     | _fields("test", "batch_size rpn_pre_nms rpn_post_nms candidates detections mask_threshold")
 )
 _NOT_NEGATIVE = (
-    _fields("model", "pixel_mean backbone_norm_epsilon roi_sampling_ratio")
+    _fields("model", "pixel_mean backbone_norm_epsilon rpn_smallest_side roi_sampling_ratio")
+    | _fields("model", "box_convs box_fcs mask_convs")
+    | _fields("data", "keypoint_offset")
+    | _fields("test", "box_smallest_side")
     | _fields("train", "seed warmup_steps weight_decay weight_decay_norm clip_norm rpn_beta box_beta")
     | _fields("train", "eval_every eval_images")
 )
@@ -42,7 +56,7 @@ _SHARES = (  # from 0 to 1, both included
     | _fields("train", "rpn_positive_fraction roi_positive_fraction roi_positive_iou crowd_ioa")
     | _fields("test", "rpn_nms_iou score_threshold nms_iou mask_threshold")
 )
-_NOT_EMPTY = _fields("model", "anchor_ratios") | _fields(
+_NOT_EMPTY = _fields("model", "anchor_sizes anchor_ratios") | _fields(
     "data", "root train_short_sides canvases train_images train_annotations val_images val_annotations"
 )
 
@@ -166,8 +180,15 @@ def _range_problems(values: dict[str, Any]) -> Iterator[str]:
 
 def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     sizes, frozen = values["model.anchor_sizes"], values["model.backbone_frozen_stages"]
-    if len(sizes) != _LEVELS:
+    features, multiple = values["model.features"], values["model.padding_multiple"]
+    if features == "fpn" and len(sizes) != _LEVELS:
         yield f"model.anchor_sizes is {sizes!r}; must have {_LEVELS}, one per level p2 to p6"
+    if features == "fpn" and multiple % _CANVAS_UNIT:
+        yield f"model.padding_multiple is {multiple}; must be a multiple of {_CANVAS_UNIT}, the stride of p5"
+    if values["model.backbone_depth"] < 50:
+        for name, plain in (("features", "fpn"), ("backbone_groups", 1), ("backbone_group_width", 64)):
+            if (value := values[f"model.{name}"]) != plain:
+                yield f"model.{name} is {value!r}; must be {plain!r} with a model.backbone_depth under 50"
     if not 0 <= frozen <= 5:
         yield f"model.backbone_frozen_stages is {frozen}; must be 0 to 5"
     yield from _canvas_problems(values)
@@ -183,8 +204,9 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
     canvases = values["data.canvases"]
     # Levels p2 to p5 each halve the one below, and the top-down path doubles them back: nothing may be
     # rounded on the way, down to stride 32.
+    pyramid = values["model.features"] == "fpn"
     for canvas in canvases:
-        if any(side % _CANVAS_UNIT for side in canvas):
+        if pyramid and any(side % _CANVAS_UNIT for side in canvas):
             yield (
                 f"data.canvases has {canvas!r}; height and width must be multiples of {_CANVAS_UNIT}, "
                 "the stride of p5, so that every level is exactly half of the one below"

@@ -1,9 +1,11 @@
 """Pixels from files to the model's canvas, the same for training and for prediction.
 
-Sizes are ``(height, width)`` in pixels; images are uint8 RGB ``[H W 3]``.
+Sizes are ``(height, width)`` in pixels; images are RGB ``[H W 3]``, 0 to 255, uint8 as they are read. What
+resizing does is said by a rule: "detectron2" or "torchvision" (``config.data.resize``).
 """
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ Size = tuple[int, int]
 class Fitted:
     """An image resized and padded to a canvas."""
 
-    image: np.ndarray  # [H W 3] uint8 of the canvas, zero beyond size
+    image: np.ndarray  # [H W 3] uint8 or float32 (see resize) of the canvas, zero beyond size
     size: Size  # height and width of the resized image, at the canvas's top left
 
 
@@ -58,19 +60,29 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def resized_shape(height: int, width: int, *, short_side: int, long_side: int) -> Size:
+def resized_shape(
+    height: int, width: int, *, short_side: int, long_side: int, rule: str = "detectron2"
+) -> Size:
     """The size with the short side at ``short_side``, or less where the long side would exceed ``long_side``.
 
-    Rounded half up, as Detectron2's ResizeShortestEdge does, and never below 1 pixel.
+    Never below 1 pixel. Rounded half up by rule "detectron2" (its ResizeShortestEdge), down by "torchvision"
+    (its GeneralizedRCNNTransform): 480 x 640 at 800 is 800 x 1067 or 800 x 1066. Raises ValueError for
+    another rule.
     """
-    scale = short_side / min(height, width)
-    new_height, new_width = (
-        (float(short_side), scale * width) if height < width else (scale * height, float(short_side))
-    )
-    if max(new_height, new_width) > long_side:
-        shrink = long_side / max(new_height, new_width)
-        new_height, new_width = new_height * shrink, new_width * shrink
-    return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
+    match rule:
+        case "detectron2":
+            scale = short_side / min(height, width)
+            new_height, new_width = (
+                (float(short_side), scale * width) if height < width else (scale * height, float(short_side))
+            )
+            if max(new_height, new_width) > long_side:
+                shrink = long_side / max(new_height, new_width)
+                new_height, new_width = new_height * shrink, new_width * shrink
+            return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
+        case "torchvision":
+            scale = min(short_side / min(height, width), long_side / max(height, width))
+            return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
+    raise ValueError(f"resize is {rule!r}; it must be 'detectron2' or 'torchvision'")
 
 
 def choose_canvas(shape: Size, canvases: Sequence[Size]) -> Size:
@@ -99,19 +111,59 @@ def shrink_to_canvas(shape: Size, canvas: Size) -> Size:
 
 
 def fitted_shape(
-    height: int, width: int, *, short_side: int, long_side: int, canvases: Sequence[Size]
+    height: int,
+    width: int,
+    *,
+    short_side: int,
+    long_side: int,
+    canvases: Sequence[Size],
+    rule: str = "detectron2",
 ) -> tuple[Size, Size]:
     """The size that an image of this height and width is resized to, and the canvas that it lies on."""
-    shape = resized_shape(height, width, short_side=short_side, long_side=long_side)
+    shape = resized_shape(height, width, short_side=short_side, long_side=long_side, rule=rule)
     canvas = choose_canvas(shape, canvases)
     return shrink_to_canvas(shape, canvas), canvas
 
 
-def resize(image: np.ndarray, shape: Size) -> np.ndarray:
-    """``image`` at ``shape`` by Pillow's bilinear filter on uint8, antialiased, as in Detectron2."""
+def resize(image: np.ndarray, shape: Size, *, rule: str = "detectron2") -> np.ndarray:
+    """``image`` (uint8) at ``shape``, bilinear: uint8 and antialiased, or float32 and not.
+
+    By rule "detectron2" it is Pillow's filter on uint8, by "torchvision" torch's ``interpolate`` of floats
+    (without corners aligned).
+    """
+    if rule == "torchvision":
+        return _interpolate(image, shape)
     if image.shape[:2] == tuple(shape):
         return image
     return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+
+
+def _interpolate(image: np.ndarray, shape: Size) -> np.ndarray:
+    """Every new pixel between the two rows and two columns around its place in the old image, float32."""
+    low, high, share = neighbours(image.shape[0], shape[0])
+    rows = image.astype(np.float32)
+    rows = _between(rows[low], rows[high], share[:, None, None])
+    low, high, share = neighbours(image.shape[1], shape[1])
+    return _between(rows[:, low], rows[:, high], share[:, None])
+
+
+def neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of ``new`` pixels along an axis of ``old``: the pixels around it, and the share of the second.
+
+    Bilinear without corners aligned and without antialiasing, as torch's ``interpolate``.
+    """
+    # Rounded to float32 twice as by torch: the scale, and the result of a fused multiplication and addition.
+    place = ((np.arange(new) + 0.5) * np.float32(old / new).astype(np.float64) - 0.5).astype(np.float32)
+    place = np.maximum(place, 0)
+    low = np.minimum(place.astype(np.int64), old - 1)
+    return low, np.minimum(low + 1, old - 1), (place - low).astype(np.float32)
+
+
+def _between(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+    second -= first  # in place, as both are copies
+    second *= share
+    second += first
+    return second
 
 
 def pad(image: np.ndarray, canvas: Size) -> np.ndarray:
@@ -119,13 +171,22 @@ def pad(image: np.ndarray, canvas: Size) -> np.ndarray:
     height, width = image.shape[:2]
     if height > canvas[0] or width > canvas[1]:
         raise ValueError(f"an image of {height}x{width} does not fit on a canvas of {canvas[0]}x{canvas[1]}")
-    padded = np.zeros((*canvas, 3), np.uint8)
+    padded = np.zeros((*canvas, 3), image.dtype)
     padded[:height, :width] = image
     return padded
 
 
-def fit(image: np.ndarray, *, short_side: int, long_side: int, canvases: Sequence[Size]) -> Fitted:
+def fit(
+    image: np.ndarray,
+    *,
+    short_side: int,
+    long_side: int,
+    canvases: Sequence[Size],
+    rule: str = "detectron2",
+) -> Fitted:
     """``image`` (uint8 ``[H W 3]``) resized as ``resized_shape`` says and padded to the best canvas."""
     height, width = image.shape[:2]
-    size, canvas = fitted_shape(height, width, short_side=short_side, long_side=long_side, canvases=canvases)
-    return Fitted(image=pad(resize(image, size), canvas), size=size)
+    size, canvas = fitted_shape(
+        height, width, short_side=short_side, long_side=long_side, canvases=canvases, rule=rule
+    )
+    return Fitted(image=pad(resize(image, size, rule=rule), canvas), size=size)

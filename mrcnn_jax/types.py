@@ -1,7 +1,7 @@
 """The pytrees that flow through everything, padded to fixed sizes.
 
-Shapes: B images, H x W pixels of a canvas, G ground-truth objects, P proposals, D detections,
-K keypoints, S cells of a box-frame mask, M cells of a predicted mask.
+Shapes: B images, H x W pixels of a canvas or cells of a map, C channels, G ground-truth objects, P proposals,
+D detections, K keypoints, S cells of a box-frame mask, M cells of a predicted mask.
 
 Boxes are float32 ``x1 y1 x2 y2`` in pixels of the resized, padded image, without "+1". Labels: 0 is
 background, 1 to the number of categories the objects. ``valid`` alone says which rows are real; what
@@ -34,10 +34,20 @@ class GroundTruth:
 class Batch:
     """A batch as the data pipeline hands it over."""
 
-    images: jax.Array  # [B H W 3] uint8 RGB, zero beyond each image's size
+    images: jax.Array  # [B H W 3] RGB, 0 to 255, uint8 or float32, zero beyond each image's size
     image_sizes: jax.Array  # [B 2] int32: height and width before padding
     ids: jax.Array | None  # [B] int64 COCO image ids, on the host only
     gt: GroundTruth
+
+
+@struct.dataclass
+class Features:
+    """The feature maps of a batch, by level: ``"p2"`` to ``"p6"`` of a pyramid, else ``"c4"`` or ``"c5"``."""
+
+    maps: dict[str, jax.Array]  # [B H W C] each
+    sizes: dict[
+        str, jax.Array
+    ]  # [B 2] int32: how many rows and columns of a map are an image's, not the canvas's
 
 
 @struct.dataclass

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from PIL import Image
 
 from mrcnn_jax import images
 
+FIXTURE = Path(__file__).parent / "fixtures" / "torchvision_resize.npz"
 CANVASES = ((800, 1344), (1344, 800), (1088, 1088))
 
 
@@ -114,6 +116,54 @@ def test_resized_shape(height, width, expected):
     assert images.resized_shape(height, width, short_side=800, long_side=1333) == expected
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "short_side", "expected"),
+    [
+        (480, 640, 800, (800, 1066)),
+        (503, 593, 800, (800, 943)),
+        (319, 480, 640, (639, 963)),  # 319 * (640 / 319) is less than 640 in floating point
+        (500, 1000, 800, (666, 1333)),
+        (50, 10000, 800, (6, 1333)),
+        (10000, 1, 800, (1333, 1)),  # torchvision fails here
+    ],
+)
+def test_resized_shape_of_torchvision(height, width, short_side, expected):
+    found = images.resized_shape(height, width, short_side=short_side, long_side=1333, rule="torchvision")
+    assert found == expected
+
+
+def test_resize_of_torchvision_by_hand():
+    # Centres at 0.25, 0.75, ... of the old pixels less a half: clamped, then 1/4, 3/4, clamped.
+    pixels = np.array([[0, 100]], np.uint8)[:, :, None].repeat(3, axis=2)
+    found = images.resize(pixels, (1, 4), rule="torchvision")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[0, :, 0], [0, 25, 75, 100])
+    # Not antialiased: of 8 columns every second pair is between two, the others are not looked at.
+    stripes = np.zeros((1, 8, 3), np.uint8)
+    stripes[:, 1::4] = 200
+    np.testing.assert_allclose(images.resize(stripes, (1, 2), rule="torchvision")[0, :, 0], [100, 100])
+    np.testing.assert_array_equal(images.resize(stripes, (1, 8), rule="torchvision"), stripes)
+
+
+def test_resize_equals_torch():
+    fixture = np.load(FIXTURE)
+    for name in ("larger", "smaller"):
+        expected = fixture[name]
+        assert expected.shape[:2] == images.resized_shape(
+            *fixture["image"].shape[:2],
+            short_side=min(expected.shape[:2]),
+            long_side=1000,
+            rule="torchvision",
+        )
+        found = images.resize(fixture["image"], expected.shape[:2], rule="torchvision")
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+
+
+def test_another_rule_is_an_error():
+    with pytest.raises(ValueError, match="resize is 'keras'; it must be 'detectron2' or 'torchvision'"):
+        images.resized_shape(10, 10, short_side=8, long_side=8, rule="keras")
+
+
 def test_canvas_is_the_smallest_that_holds_the_shape():
     assert images.choose_canvas((800, 1067), CANVASES) == (800, 1344)
     assert images.choose_canvas((1067, 800), CANVASES) == (1344, 800)
@@ -142,6 +192,15 @@ def test_fit_pads_with_zeros(shape):
     assert fitted.image.shape in ((64, 128, 3), (128, 64, 3)) and fitted.image.dtype == np.uint8
     assert (fitted.image[:height, :width] == 200).all()
     assert fitted.image.sum() == 3 * 200 * height * width
+
+
+def test_fit_of_torchvision_keeps_fractions():
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    fitted = images.fit(pixels, short_side=50, long_side=100, canvases=((64, 96),), rule="torchvision")
+    assert fitted.size == (50, 66)
+    assert fitted.image.shape == (64, 96, 3) and fitted.image.dtype == np.float32
+    assert (fitted.image % 1 > 0).any()
+    assert not fitted.image[50:].any() and not fitted.image[:, 66:].any()
 
 
 def test_resize_averages_what_it_shrinks():

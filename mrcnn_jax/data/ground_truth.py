@@ -44,6 +44,7 @@ def annotations_to_arrays(
     max_objects: int,
     mask_grid: int | None,
     keypoints: bool,
+    keypoint_offset: float = 0.0,
 ) -> dict[str, np.ndarray]:
     """The objects of ``image`` resized to ``size``, then mirrored if ``flip``, as NumPy arrays.
 
@@ -61,6 +62,7 @@ def annotations_to_arrays(
         max_objects: G.
         mask_grid: S, or None for no masks.
         keypoints: Whether to fill in keypoints ``[G K 3]``; a point of visibility 0 is 0 0 0.
+        keypoint_offset: Added to their x and y in the original image, in pixels.
     """
     scale_x, scale_y = size[1] / image.width, size[0] / image.height
     boxed = [(item, box) for item in image.annotations if (box := clipped_box(item, image)) is not None]
@@ -88,7 +90,8 @@ def annotations_to_arrays(
             mask = rasterise(item.segmentation, box, mask_grid)
             rows["masks"][row] = mask[:, ::-1] if flip else mask
         if keypoints and item.keypoints is not None:
-            points = item.keypoints * (scale_x, scale_y, 1)
+            offset = np.array([keypoint_offset, keypoint_offset, 0])
+            points = (item.keypoints + offset) * (scale_x, scale_y, 1)
             points = flip_keypoints(points, size[1], categories.flip_pairs) if flip else points
             rows["keypoints"][row] = np.where(points[:, 2:] > 0, points, 0)
     return rows

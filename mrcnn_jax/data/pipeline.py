@@ -95,8 +95,11 @@ def training_batches(
             keypoints=keypoints,
         )
 
-    wanted = [key for key in _TYPES if (key != "masks" or masks) and (key != "keypoints" or keypoints)]
-    return _iterate(load, wanted, first=start_step * share, batch=share)
+    absent = {"masks": not masks, "keypoints": not keypoints}
+    types = {field: kind for field, kind in _TYPES.items() if not absent.get(field)}
+    if config.resize == "torchvision":
+        types["images"] = np.float32
+    return _iterate(load, types, first=start_step * share, batch=share)
 
 
 def _check_annotations(dataset: CocoDataset, *, masks: bool, keypoints: bool) -> None:
@@ -121,6 +124,7 @@ def _training_canvas(image: CocoImage, config: DataConfig) -> images.Size:
         short_side=max(config.train_short_sides),
         long_side=config.long_side,
         canvases=config.canvases,
+        rule=config.resize,
     )[1]
 
 
@@ -146,6 +150,7 @@ def _load_example(
         short_side=augmentation.short_side,
         long_side=config.long_side,
         canvases=(canvas,),
+        rule=config.resize,
     )
     objects = annotations_to_arrays(
         image,
@@ -155,6 +160,7 @@ def _load_example(
         max_objects=config.max_objects,
         mask_grid=config.mask_grid if masks else None,
         keypoints=keypoints,
+        keypoint_offset=config.keypoint_offset,
     )
     return {
         "images": fitted.image,
@@ -165,7 +171,7 @@ def _load_example(
 
 
 def _iterate(
-    load: Callable[[int], dict[str, np.ndarray]], fields: list[str], *, first: int, batch: int
+    load: Callable[[int], dict[str, np.ndarray]], types: dict[str, type], *, first: int, batch: int
 ) -> Iterator[Batch]:
     """Batches of ``load(first)``, ``load(first + 1)``, ..., loaded in parallel and ahead of time."""
     failures: dict[int, Exception] = {}
@@ -176,11 +182,11 @@ def _iterate(
         except Exception as error:
             failures[int(position)] = error
             raise
-        return [example[field] for field in fields]
+        return [example[field] for field in types]
 
     def load_tensors(position: tf.Tensor) -> dict[str, tf.Tensor]:
-        types = [tf.as_dtype(_TYPES[field]) for field in fields]
-        return dict(zip(fields, tf.numpy_function(load_fields, [position], types), strict=True))
+        dtypes = [tf.as_dtype(kind) for kind in types.values()]
+        return dict(zip(types, tf.numpy_function(load_fields, [position], dtypes), strict=True))
 
     batches = (
         tf.data.Dataset.range(first, np.iinfo(np.int64).max)
@@ -191,7 +197,7 @@ def _iterate(
     # Where an iterator outlives the interpreter, TensorFlow's threads wait for it for ever: finalize drops it
     # before, at exit.
     arrays = [batches.as_numpy_iterator()]
-    generator = _generate(arrays, fields, failures)
+    generator = _generate(arrays, list(types), failures)
     weakref.finalize(generator, arrays.clear)
     return generator
 

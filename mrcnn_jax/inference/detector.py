@@ -33,8 +33,8 @@ from mrcnn_jax.types import Categories, Detections
 # An image file, Pillow's image, or uint8 pixels: RGB [H W 3] or gray [H W].
 Source = str | os.PathLike[str] | Image.Image | np.ndarray
 
-# From images [B H W 3] uint8 and their sizes [B 2] int32 (without padding) to detections, without waiting for
-# them.
+# From images [B H W 3] (uint8 or float32) and their sizes [B 2] int32 (without padding) to detections; it
+# does not wait for them.
 PredictFn = Callable[[np.ndarray, np.ndarray], Detections]
 
 _BATCHES_IN_FLIGHT = 2  # one on the device, one ready for it
@@ -180,13 +180,19 @@ class Detector:
         else:
             image = _check_pixels(source, index)
         data = self.config.data
-        fitted = fit(image, short_side=data.test_short_side, long_side=data.long_side, canvases=data.canvases)
+        fitted = fit(
+            image,
+            short_side=data.test_short_side,
+            long_side=data.long_side,
+            canvases=data.canvases,
+            rule=data.resize,
+        )
         return _Prepared(fitted, image.shape[:2], file_name)
 
     def _predict(self, batch: list[Fitted]) -> Detections:
         """Detections of ``batch``, filled to the batch size with blank images."""
         height, width, _ = batch[0].image.shape
-        images = np.zeros((self.batch_size, height, width, 3), np.uint8)
+        images = np.zeros((self.batch_size, height, width, 3), batch[0].image.dtype)
         sizes = np.full((self.batch_size, 2), (height, width), np.int32)
         for row, fitted in enumerate(batch):
             images[row] = fitted.image
@@ -200,6 +206,8 @@ class Detector:
             image_size=prepared.image_size,
             categories=self.categories,
             mask_threshold=self.config.test.mask_threshold,
+            mask_paste=self.config.test.mask_paste,
+            keypoint_offset=self.config.data.keypoint_offset,
             file_name=prepared.file_name,
         )
 

@@ -1,5 +1,7 @@
 """The model's answer for a batch of images, arrays in and arrays out."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -16,7 +18,10 @@ from mrcnn_jax.types import Detections, Proposals
 
 
 def predict(
-    model: MaskRCNN, images: UInt8[Array, "b h w 3"], image_sizes: Int[Array, "b 2"], config: Config
+    model: MaskRCNN,
+    images: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"],
+    image_sizes: Int[Array, "b 2"],
+    config: Config,
 ) -> Detections:
     """Detections in the pixels of ``images``: the stages of the paper's figure 1, in order.
 
@@ -28,12 +33,11 @@ def predict(
         image_sizes: height and width of each image without its padding.
     """
     test = config.test
-    canvas = images.shape[1], images.shape[2]
     features = model.features(images, image_sizes)
     proposals = model.propose(
         model.rpn(features),
+        model.anchors(features, image_sizes),
         image_sizes,
-        canvas,
         pre_nms=test.rpn_pre_nms,
         post_nms=test.rpn_post_nms,
         nms_iou=test.rpn_nms_iou,
@@ -47,7 +51,8 @@ def predict(
         detections = detections.replace(masks=jax.nn.sigmoid(_of_label(mask_logits, detections.labels)))
     if model.keypoint_head is not None:
         keypoint_logits = model.keypoint_logits(features, detections.boxes)
-        keypoints = jax.vmap(decode_keypoints)(keypoint_logits, detections.boxes)
+        decode = partial(decode_keypoints, score=test.keypoint_score)
+        keypoints = map_images(decode, keypoint_logits, detections.boxes, detections.valid)
         detections = detections.replace(keypoints=keypoints)
     return detections
 
@@ -76,7 +81,7 @@ def select_detections(
     index, valid = nms(
         boxes,
         top_scores,
-        (top_scores > 0) & is_nonempty(boxes),
+        (top_scores > 0) & is_nonempty(boxes, config.box_smallest_side),
         iou_threshold=config.nms_iou,
         max_outputs=config.detections,
         classes=category,

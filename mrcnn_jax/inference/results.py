@@ -28,6 +28,7 @@ class Result:
     crops: tuple[PastedMask, ...] | None = None  # one mask per object; None from a model without masks
     keypoints: Float[np.ndarray, "n k 3"] | None = None  # x, y in pixels and a score (a logit); see to_result
     file_name: str = ""  # "" of an image that did not come from a file
+    keypoint_offset: float = 0.0  # pixels that keypoints have more here than in COCO's files
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -73,6 +74,7 @@ class Result:
             crops=None if self.crops is None else tuple(self.crops[i] for i in keep),
             keypoints=None if self.keypoints is None else self.keypoints[keep],
             file_name=self.file_name,
+            keypoint_offset=self.keypoint_offset,
         )
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
@@ -95,8 +97,9 @@ class Result:
             if self.segmentations is not None:
                 entry["segmentation"] = self.segmentations[i]
             if self.keypoints is not None and label in self.categories.keypoint_labels:
+                points = self.keypoints[i, :, :2] - self.keypoint_offset
                 entry["keypoints"] = [
-                    value for x, y, _ in self.keypoints[i].tolist() for value in (round(x, 3), round(y, 3), 1)
+                    value for x, y in points.tolist() for value in (round(x, 3), round(y, 3), 1)
                 ]
             entries.append(entry)
         return entries
@@ -109,6 +112,8 @@ def to_result(
     image_size: tuple[int, int],
     categories: Categories,
     mask_threshold: float = 0.5,
+    mask_paste: str = "detectron2",
+    keypoint_offset: float = 0.0,
     file_name: str = "",
 ) -> Result:
     """The valid detections of one image, scaled from the resized image back to the original.
@@ -116,8 +121,9 @@ def to_result(
     ``detections`` are one image's, without the batch axis, as NumPy arrays: ``boxes [D 4]``, ``masks [D M
     M]`` and so on. ``size`` is the height and width of the resized image before padding, ``image_size`` of
     the original. Boxes are clipped to the image, and objects whose box is then empty are dropped
-    (Detectron2's ``detector_postprocess``). Keypoints may lie outside the image; those of objects whose
-    category has none are zeros. Raises ``ValueError`` for a label that is not one of ``categories``.
+    (Detectron2's ``detector_postprocess``). ``mask_paste`` is the rule of ``paste_mask``. Keypoints may lie
+    outside the image; those of objects whose category has none are zeros. Raises ``ValueError`` for a label
+    that is not one of ``categories``.
     """
     height, width = image_size
     scale = np.array([width / size[1], height / size[0]], np.float32)  # x, y
@@ -134,7 +140,9 @@ def to_result(
     crops = None
     if detections.masks is not None:
         masks = np.asarray(detections.masks, np.float32)
-        crops = tuple(paste_mask(masks[i], boxes[i], image_size, mask_threshold) for i in keep)
+        crops = tuple(
+            paste_mask(masks[i], boxes[i], image_size, mask_threshold, rule=mask_paste) for i in keep
+        )
     keypoints = None
     if detections.keypoints is not None:
         keypoints = np.array(detections.keypoints, np.float32)[keep]
@@ -149,4 +157,5 @@ def to_result(
         crops=crops,
         keypoints=keypoints,
         file_name=file_name,
+        keypoint_offset=keypoint_offset,
     )

@@ -4,15 +4,19 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from mrcnn_jax.models.convs import ConvStack
 from mrcnn_jax.models.fpn import xavier_uniform
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 
 class BoxHead(nnx.Module):
-    """Two fully connected layers, then class logits and box deltas per category."""
+    """3x3 convolutions, fully connected layers, then class logits and box deltas per category.
+
+    Either may be none. Without fully connected layers a region is the mean over its cells (ResNet's).
+    """
 
     def __init__(
         self,
@@ -20,6 +24,9 @@ class BoxHead(nnx.Module):
         channels: int,
         *,
         pool_size: int,
+        num_convs: int = 0,
+        norm: str = "",
+        num_fcs: int = 2,
         num_classes: int,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
@@ -27,15 +34,26 @@ class BoxHead(nnx.Module):
         def linear(inputs: int, outputs: int, init: nnx.Initializer) -> nnx.Linear:
             return nnx.Linear(inputs, outputs, kernel_init=init, dtype=dtype, rngs=rngs)
 
-        self.fc6 = linear(in_channels * pool_size**2, channels, xavier_uniform)
-        self.fc7 = linear(channels, channels, xavier_uniform)
-        self.cls_score = linear(channels, num_classes + 1, nnx.initializers.normal(0.01))
-        self.bbox_pred = linear(channels, num_classes * 4, nnx.initializers.normal(0.001))
+        self.convs = ConvStack(
+            in_channels, in_channels, num_convs=num_convs, norm=norm, dtype=dtype, rngs=rngs
+        )
+        inputs = [in_channels * pool_size**2, *[channels] * num_fcs][:num_fcs]
+        self.fcs = nnx.List([linear(count, channels, xavier_uniform) for count in inputs])
+        features = channels if num_fcs else in_channels
+        self.cls_score = linear(features, num_classes + 1, nnx.initializers.normal(0.01))
+        self.bbox_pred = linear(features, num_classes * 4, nnx.initializers.normal(0.001))
 
-    def __call__(self, regions: Float[Array, "n p p c"]) -> tuple[Float[Array, "n l"], Float[Array, "n k 4"]]:
-        """Class logits (0 is background) and box deltas of categories 1 to K, float32."""
-        x = regions.reshape(len(regions), -1)
-        x = nnx.relu(self.fc7(nnx.relu(self.fc6(x))))
+    def __call__(
+        self, regions: Float[Array, "n p p c"], valid: Bool[Array, " n"] | None = None
+    ) -> tuple[Float[Array, "n l"], Float[Array, "n k 4"]]:
+        """Class logits (0 is background) and box deltas of categories 1 to K, float32.
+
+        Batch norm counts the ``valid`` regions only.
+        """
+        x = self.convs(regions, valid)
+        x = x.reshape(len(x), -1) if self.fcs else x.mean(axis=(1, 2))
+        for fc in self.fcs:
+            x = nnx.relu(fc(x))
         logits = self.cls_score(x).astype(jnp.float32)
         deltas = self.bbox_pred(x).astype(jnp.float32)
         return logits, deltas.reshape(len(x), -1, 4)

@@ -8,6 +8,9 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from mrcnn_jax.models.canvas import Inside, cut
+from mrcnn_jax.models.convs import ConvNorm
+
 xavier_uniform = nnx.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
@@ -24,18 +27,32 @@ class FPN(nnx.Module):
     """
 
     def __init__(
-        self, in_channels: dict[str, int], channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+        self,
+        in_channels: dict[str, int],
+        channels: int,
+        *,
+        norm: str = "",
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
     ) -> None:
-        conv = partial(nnx.Conv, kernel_init=xavier_uniform, dtype=dtype, rngs=rngs)
-        self.inner = nnx.List([conv(c, channels, (1, 1)) for c in in_channels.values()])
-        self.layer = nnx.List([conv(channels, channels, (3, 3), padding=1) for _ in in_channels])
+        conv = partial(ConvNorm, norm=norm, kernel_init=xavier_uniform, dtype=dtype, rngs=rngs)
+        self.inner = nnx.List([conv(c, channels, 1) for c in in_channels.values()])
+        self.layer = nnx.List([conv(channels, channels, 3) for _ in in_channels])
 
-    def __call__(self, features: dict[str, Float[Array, "b _ _ _"]]) -> dict[str, Float[Array, "b _ _ _"]]:
+    def __call__(
+        self, features: dict[str, Float[Array, "b _ _ _"]], inside: dict[str, Inside]
+    ) -> dict[str, Float[Array, "b _ _ _"]]:
         """Features ``p2`` to ``p6`` from ``c2`` to ``c5``, each half the size of the one before."""
-        laterals = [inner(c) for inner, c in zip(self.inner, features.values(), strict=True)]
+        masks = [inside[level] for level in features]
+        laterals = [
+            inner(c, mask) for inner, c, mask in zip(self.inner, features.values(), masks, strict=True)
+        ]
         merged = [laterals[-1]]
         for lateral in reversed(laterals[:-1]):
             merged.append(lateral + upsample_nearest(merged[-1]))
-        outputs = [layer(m) for layer, m in zip(self.layer, reversed(merged), strict=True)]
+        outputs = [
+            layer(cut(m, mask), mask)
+            for layer, m, mask in zip(self.layer, reversed(merged), masks, strict=True)
+        ]
         pyramid = {f"p{level}": p for level, p in enumerate(outputs, start=2)}
         return pyramid | {"p6": pyramid["p5"][:, ::2, ::2]}

@@ -4,14 +4,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mrcnn_jax.models.convs import ConvStack
 from mrcnn_jax.models.deconv import Deconv2x2
 
 
 class MaskHead(nnx.Module):
-    """3x3 convolutions, a 2x2 deconvolution, and one logit per cell and category."""
+    """3x3 convolutions (or none), a 2x2 deconvolution, and one logit per cell and category."""
 
     def __init__(
         self,
@@ -19,17 +19,23 @@ class MaskHead(nnx.Module):
         channels: int,
         *,
         num_convs: int,
+        norm: str = "",
         num_classes: int,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
-        self.convs = ConvStack(in_channels, channels, num_convs=num_convs, dtype=dtype, rngs=rngs)
-        self.conv5_mask = Deconv2x2(channels, channels, dtype=dtype, rngs=rngs)
+        self.convs = ConvStack(in_channels, channels, num_convs=num_convs, norm=norm, dtype=dtype, rngs=rngs)
+        self.conv5_mask = Deconv2x2(self.convs.out_channels, channels, dtype=dtype, rngs=rngs)
         self.mask_fcn_logits = nnx.Conv(
             channels, num_classes, (1, 1), kernel_init=nnx.initializers.normal(0.001), dtype=dtype, rngs=rngs
         )
 
-    def __call__(self, regions: Float[Array, "n p p c"]) -> Float[Array, "n m m k"]:
-        """Mask logits of categories 1 to K in the frame of each region, M = 2 P, float32."""
-        x = nnx.relu(self.conv5_mask(self.convs(regions)))
+    def __call__(
+        self, regions: Float[Array, "n p p c"], valid: Bool[Array, " n"] | None = None
+    ) -> Float[Array, "n m m k"]:
+        """Mask logits of categories 1 to K in the frame of each region, M = 2 P, float32.
+
+        Batch norm counts the ``valid`` regions only.
+        """
+        x = nnx.relu(self.conv5_mask(self.convs(regions, valid)))
         return self.mask_fcn_logits(x).astype(jnp.float32)

@@ -3,32 +3,39 @@
 ``predict`` (inference) and ``compute_losses`` (training) both call these stages, in this order.
 """
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.box_head import BoxHead
+from mrcnn_jax.models.canvas import cells, inside, padded_sizes, subsample
 from mrcnn_jax.models.fpn import FPN
 from mrcnn_jax.models.keypoint_head import KeypointHead
 from mrcnn_jax.models.mask_head import MaskHead
-from mrcnn_jax.models.resnet import ResNet
-from mrcnn_jax.models.rpn import RPNHead, propose
+from mrcnn_jax.models.resnet import ResNet, apply_stage, make_stage, stage_channels
+from mrcnn_jax.models.rpn import Anchors, RPNHead, propose
 from mrcnn_jax.ops.anchors import make_anchors
-from mrcnn_jax.ops.roi_align import multilevel_roi_align
+from mrcnn_jax.ops.roi_align import multilevel_roi_align, roi_align
 from mrcnn_jax.sharding import map_images
-from mrcnn_jax.types import Proposals
+from mrcnn_jax.types import Features, Proposals
 
-STRIDES = (4, 8, 16, 32, 64)
+# Pixels from cell to cell, by level.
+STRIDES = {
+    "fpn": {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64},
+    "c4": {"c4": 16},
+    "dc5": {"c5": 16},
+}
 POOLED_LEVELS = ("p2", "p3", "p4", "p5")
-
-Features = dict[str, Float[Array, "b _ _ _"]]
 
 
 class MaskRCNN(nnx.Module):
-    """A Mask R-CNN with an FPN backbone; the mask and keypoint heads are there if the config has them.
+    """A Mask R-CNN; the mask and keypoint heads are there if the config has them.
 
     Args:
         num_classes: categories, the background not counted.
@@ -38,37 +45,41 @@ class MaskRCNN(nnx.Module):
     def __init__(
         self, config: ModelConfig, *, num_classes: int, num_keypoints: int = 0, rngs: nnx.Rngs
     ) -> None:
-        dtype = jnp.dtype(config.dtype)
-        channels = config.fpn_channels
+        made: dict[str, Any] = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
+        pyramid = config.features == "fpn"
         self.config = config
-        self.backbone = ResNet(
-            depth=config.backbone_depth,
-            width=config.backbone_width,
-            norm=config.backbone_norm,
-            epsilon=config.backbone_norm_epsilon,
-            stride_in_1x1=config.backbone_stride_in_1x1,
-            frozen_stages=config.backbone_frozen_stages,
-            dtype=dtype,
-            rngs=rngs,
+        self.strides = STRIDES[config.features]
+        self.backbone = ResNet(config, **made)
+        self.fpn = (
+            FPN(self.backbone.out_channels, config.fpn_channels, norm=config.fpn_norm, **made)
+            if pyramid
+            else None
         )
-        self.fpn = FPN(self.backbone.out_channels, channels, dtype=dtype, rngs=rngs)
-        self.rpn = RPNHead(channels, len(config.anchor_ratios), dtype=dtype, rngs=rngs)
+        channels = config.fpn_channels if pyramid else list(self.backbone.out_channels.values())[-1]
+        num_anchors = self._sizes_per_level() * len(config.anchor_ratios)
+        self.rpn = RPNHead(channels, num_anchors, num_convs=config.rpn_convs, **made)
+
+        # Of "c4", the first layers of all heads (paper figure 4 left); they halve the map of a region.
+        self.res5 = make_stage(config, 4, **made) if config.features == "c4" else None
+        channels = channels if self.res5 is None else stage_channels(config, 4)
         self.box_head = BoxHead(
             channels,
             config.box_channels,
-            pool_size=config.box_pool_size,
+            pool_size=config.box_pool_size if self.res5 is None else -(-config.box_pool_size // 2),
+            num_convs=config.box_convs,
+            norm=config.box_norm,
+            num_fcs=config.box_fcs,
             num_classes=num_classes,
-            dtype=dtype,
-            rngs=rngs,
+            **made,
         )
         self.mask_head = (
             MaskHead(
                 channels,
                 config.mask_channels,
                 num_convs=config.mask_convs,
+                norm=config.mask_norm,
                 num_classes=num_classes,
-                dtype=dtype,
-                rngs=rngs,
+                **made,
             )
             if config.mask
             else None
@@ -79,59 +90,86 @@ class MaskRCNN(nnx.Module):
                 config.keypoint_channels,
                 num_convs=config.keypoint_convs,
                 num_keypoints=num_keypoints,
-                dtype=dtype,
-                rngs=rngs,
+                **made,
             )
             if config.keypoint
             else None
         )
 
-    def features(self, images: Array, image_sizes: Int[Array, "b 2"]) -> Features:
-        """The pyramid ``p2`` to ``p6`` of RGB images 0 to 255, padded to a canvas."""
-        return self.fpn(self.backbone(normalize(images, image_sizes, self.config)))
+    def _sizes_per_level(self) -> int:
+        return len(self.config.anchor_sizes) // len(self.strides)
 
-    def anchors(self, canvas: tuple[int, int]) -> dict[str, Float[Array, "_ 4"]]:
-        """The anchors of every level, for images padded to ``canvas`` (height, width)."""
-        return make_anchors(
-            canvas, sizes=self.config.anchor_sizes, ratios=self.config.anchor_ratios, strides=STRIDES
+    def features(self, images: Array, image_sizes: Int[Array, "b 2"]) -> Features:
+        """The maps that proposals and heads see, of RGB images 0 to 255 on a canvas."""
+        padded = padded_sizes(image_sizes, self.config.padding_multiple)
+        mask = inside(images.shape[1:3], padded)
+        maps = self.backbone(normalize(images, image_sizes, self.config), mask)
+        if self.fpn is not None:
+            masks = {level: subsample(mask, 2 ** int(level[1:])) for level in maps}
+            maps = self.fpn(maps, masks)
+        return Features(
+            maps={level: maps[level] for level in self.strides},
+            sizes={level: cells(padded, stride) for level, stride in self.strides.items()},
         )
+
+    def anchors(self, features: Features, image_sizes: Int[Array, "b 2"]) -> dict[str, Anchors]:
+        """The anchors of every image and level."""
+        config = self.config
+        padded = padded_sizes(image_sizes, config.padding_multiple)
+        sizes_per_level = self._sizes_per_level()
+        anchors = {}
+        for number, (level, stride) in enumerate(self.strides.items()):
+            grid, count = features.maps[level].shape[1:3], features.sizes[level]
+            pitch = padded // count if config.anchor_stride == "image" else jnp.full_like(padded, stride)
+            make = partial(
+                make_anchors,
+                grid,
+                sizes=config.anchor_sizes[number * sizes_per_level :][:sizes_per_level],
+                ratios=config.anchor_ratios,
+                rounded=config.anchor_rounded,
+            )
+            boxes = jax.vmap(make)(pitch)
+            per_cell = boxes.shape[1] // (grid[0] * grid[1])
+            of_image = jnp.repeat(inside(grid, count).reshape(len(boxes), -1), per_cell, axis=1)
+            anchors[level] = Anchors(boxes=boxes, inside=of_image)
+        return anchors
 
     def propose(
         self,
         rpn_outputs: dict[str, tuple[Array, Array]],
+        anchors: dict[str, Anchors],
         image_sizes: Int[Array, "b 2"],
-        canvas: tuple[int, int],
         *,
         pre_nms: int,
         post_nms: int,
         nms_iou: float,
     ) -> Proposals:
         """The proposals of every image from what the RPN head says of its anchors."""
-
-        def propose_one(outputs: dict[str, tuple[Array, Array]], image_size: Array) -> Proposals:
-            return propose(
-                outputs,
-                self.anchors(canvas),
-                image_size,
-                pre_nms=pre_nms,
-                post_nms=post_nms,
-                nms_iou=nms_iou,
-            )
-
-        return map_images(propose_one, rpn_outputs, image_sizes)
+        propose_one = partial(
+            propose,
+            pre_nms=pre_nms,
+            post_nms=post_nms,
+            nms_iou=nms_iou,
+            smallest_side=self.config.rpn_smallest_side,
+        )
+        return map_images(propose_one, rpn_outputs, anchors, image_sizes)
 
     def box_outputs(
-        self, features: Features, boxes: Float[Array, "b r 4"]
+        self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"] | None = None
     ) -> tuple[Float[Array, "b r l"], Float[Array, "b r k 4"]]:
-        """Class logits and box deltas of every region."""
-        logits, deltas = self.box_head(self._pool(features, boxes, self.config.box_pool_size))
+        """Class logits and box deltas of every region. Batch norm counts the ``valid`` regions only."""
+        regions = self._pool(features, boxes, self.config.box_pool_size)
+        logits, deltas = self.box_head(regions, _flatten(valid))
         return _unflatten(logits, boxes), _unflatten(deltas, boxes)
 
-    def mask_logits(self, features: Features, boxes: Float[Array, "b r 4"]) -> Float[Array, "b r m m k"]:
+    def mask_logits(
+        self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"] | None = None
+    ) -> Float[Array, "b r m m k"]:
         """Mask logits of every region and category. Raises ValueError if the model has no mask head."""
         if self.mask_head is None:
             raise ValueError("this model has no mask head: model.mask is False in its config")
-        return _unflatten(self.mask_head(self._pool(features, boxes, self.config.mask_pool_size)), boxes)
+        regions = self._pool(features, boxes, self.config.mask_pool_size)
+        return _unflatten(self.mask_head(regions, _flatten(valid)), boxes)
 
     def keypoint_logits(self, features: Features, boxes: Float[Array, "b r 4"]) -> Float[Array, "b r m m k"]:
         """Logits over the cells of every region, by keypoint. Raises ValueError without a keypoint head."""
@@ -141,20 +179,36 @@ class MaskRCNN(nnx.Module):
         return _unflatten(self.keypoint_head(regions), boxes)
 
     def _pool(self, features: Features, boxes: Array, size: int) -> Float[Array, "n p p c"]:
-        """RoIAlign (paper 3) of the boxes of all images, flattened to one row of regions."""
+        """RoIAlign (paper 3) of the boxes of all images, flattened to one row of regions.
 
-        def pool_one(features_of_image: dict[str, Array], boxes_of_image: Array) -> Array:
+        With features "c4" it goes through stage 5.
+        """
+        config = self.config
+        settings: dict[str, Any] = {
+            "output_size": size,
+            "sampling_ratio": config.roi_sampling_ratio,
+            "aligned": config.roi_aligned,
+        }
+
+        def pool_pyramid(of_image: Features, boxes: Array) -> Array:
             return multilevel_roi_align(
-                features_of_image,
-                boxes_of_image,
-                output_size=size,
-                sampling_ratio=self.config.roi_sampling_ratio,
-                aligned=self.config.roi_aligned,
-                canonical_size=self.config.roi_canonical_size,
+                {level: of_image.maps[level] for level in POOLED_LEVELS},
+                boxes,
+                canonical_size=config.roi_canonical_size,
+                level_rule=config.roi_level_rule,
+                map_sizes=of_image.sizes,
+                **settings,
             )
 
-        regions = jax.vmap(pool_one)({level: features[level] for level in POOLED_LEVELS}, boxes)
-        return regions.reshape(-1, *regions.shape[2:])
+        def pool_map(of_image: Features, boxes: Array) -> Array:
+            (level, stride), *_ = self.strides.items()
+            return roi_align(
+                of_image.maps[level], boxes, stride=float(stride), map_size=of_image.sizes[level], **settings
+            )
+
+        regions = jax.vmap(pool_map if self.fpn is None else pool_pyramid)(features, boxes)
+        regions = regions.reshape(-1, *regions.shape[2:])
+        return regions if self.res5 is None else apply_stage(self.res5, regions)
 
 
 def normalize(images: Array, image_sizes: Int[Array, "b 2"], config: ModelConfig) -> Float[Array, "b h w 3"]:
@@ -163,10 +217,11 @@ def normalize(images: Array, image_sizes: Int[Array, "b 2"], config: ModelConfig
     if config.pixel_order == "bgr":
         pixels = pixels[..., ::-1]
     pixels = (pixels - jnp.array(config.pixel_mean)) / jnp.array(config.pixel_std)
-    _, height, width, _ = images.shape
-    rows = jnp.arange(height) < image_sizes[:, :1]  # [B H]
-    columns = jnp.arange(width) < image_sizes[:, 1:]  # [B W]
-    return jnp.where((rows[:, :, None] & columns[:, None, :])[..., None], pixels, 0.0)
+    return jnp.where(inside(images.shape[1:3], image_sizes), pixels, 0.0)
+
+
+def _flatten(x: Array | None) -> Array | None:
+    return x if x is None else x.reshape(-1, *x.shape[2:])
 
 
 def _unflatten(x: Array, boxes: Array) -> Array:

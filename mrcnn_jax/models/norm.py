@@ -1,4 +1,4 @@
-"""Normalisation layers of the backbone."""
+"""Normalisation layers. Each is called with the map and, by keyword, the ``mask`` of what counts in it."""
 
 import math
 
@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+
+Mask = Bool[Array, "b _ _ 1"] | None
 
 
 class Frozen(nnx.Variable):
@@ -24,13 +26,20 @@ class FrozenBatchNorm(nnx.Module):
         self.epsilon = epsilon
         self.dtype = dtype
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"], *, mask: Mask = None) -> Float[Array, "b h w c"]:
         scale = self.scale[...] / jnp.sqrt(self.var[...] + self.epsilon)
         shift = self.bias[...] - self.mean[...] * scale
         return x * scale.astype(self.dtype) + shift.astype(self.dtype)
 
 
-Norm = FrozenBatchNorm | nnx.BatchNorm | nnx.GroupNorm
+class GroupNorm(nnx.GroupNorm):
+    """Flax's, with a mask that need not have channels."""
+
+    def __call__(self, x: Float[Array, "b h w c"], *, mask: Mask = None) -> Float[Array, "b h w c"]:
+        return super().__call__(x, mask=None if mask is None else jnp.broadcast_to(mask, x.shape))
+
+
+Norm = FrozenBatchNorm | nnx.BatchNorm | GroupNorm
 
 
 def make_norm(kind: str, channels: int, *, epsilon: float, dtype: DTypeLike, rngs: nnx.Rngs) -> Norm:
@@ -47,5 +56,5 @@ def make_norm(kind: str, channels: int, *, epsilon: float, dtype: DTypeLike, rng
             return nnx.BatchNorm(channels, momentum=0.9, epsilon=epsilon, dtype=dtype, rngs=rngs)
         case "group":
             groups = math.gcd(32, channels // 2)
-            return nnx.GroupNorm(channels, num_groups=groups, epsilon=epsilon, dtype=dtype, rngs=rngs)
+            return GroupNorm(channels, num_groups=groups, epsilon=epsilon, dtype=dtype, rngs=rngs)
     raise ValueError(f"norm is {kind!r}; it must be 'frozen_batch', 'batch' or 'group'")

@@ -1,13 +1,19 @@
-"""ResNet (arXiv 1512.03385), from pixels to C2 to C5. Attributes are named as in torchvision."""
+"""ResNet (arXiv 1512.03385) and ResNeXt (arXiv 1611.05431), from pixels to C2 to C5.
+
+Attributes are named as in torchvision. ``inside`` is the mask of each image on its canvas: see ``canvas``.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.models.canvas import Inside, cut, subsample
 from mrcnn_jax.models.convs import he_normal
 from mrcnn_jax.models.norm import Norm, make_norm
 
@@ -16,15 +22,25 @@ NormOf = Callable[[int], Norm]  # the norm of so many channels
 
 
 def _conv(
-    in_channels: int, out_channels: int, kernel: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int,
+    *,
+    dilation: int = 1,
+    groups: int = 1,
+    dtype: DTypeLike,
+    rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A convolution without bias, padded by ``kernel // 2`` on every side (as torch; not "SAME")."""
+    """A convolution without bias, padded by half its reach on every side (as torch; not "SAME")."""
     return nnx.Conv(
         in_channels,
         out_channels,
         (kernel, kernel),
         strides=stride,
-        padding=kernel // 2,
+        padding=kernel // 2 * dilation,
+        kernel_dilation=dilation,
+        feature_group_count=groups,
         use_bias=False,
         kernel_init=he_normal,
         dtype=dtype,
@@ -41,24 +57,26 @@ class BasicBlock(nnx.Module):
         self, in_channels: int, channels: int, *, stride: int, norm: NormOf, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> None:
         conv = partial(_conv, dtype=dtype, rngs=rngs)
+        self.stride = stride
         self.conv1 = conv(in_channels, channels, 3, stride)
         self.bn1 = norm(channels)
         self.conv2 = conv(channels, channels, 3, 1)
         self.bn2 = norm(channels)
-        self.downsample: nnx.List = nnx.List([])
-        if stride != 1 or in_channels != channels:
-            self.downsample = nnx.List([conv(in_channels, channels, 1, stride), norm(channels)])
+        self.downsample = _projection(in_channels, channels, stride, norm, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        shortcut = x
-        for layer in self.downsample:
-            shortcut = layer(shortcut)
-        x = nnx.relu(self.bn1(self.conv1(x)))
-        return nnx.relu(self.bn2(self.conv2(x)) + shortcut)
+    def __call__(self, x: Float[Array, "b h w c"], inside: Inside) -> Float[Array, "b h2 w2 d"]:
+        after = subsample(inside, self.stride)
+        shortcut = _shortcut(self.downsample, x, after)
+        x = nnx.relu(self.bn1(self.conv1(cut(x, inside)), mask=after))
+        return nnx.relu(self.bn2(self.conv2(cut(x, after)), mask=after) + shortcut)
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut (ResNet-50 and deeper)."""
+    """1x1, 3x3 and 1x1 convolutions and a shortcut (ResNet-50 and deeper).
+
+    The 3x3 has ``groups`` of ``channels * group_width / 64`` channels, has the dilation, and the stride
+    unless ``stride_in_1x1`` puts that on the first 1x1.
+    """
 
     expansion = 4
 
@@ -69,95 +87,133 @@ class Bottleneck(nnx.Module):
         *,
         stride: int,
         stride_in_1x1: bool,
+        groups: int,
+        group_width: int,
+        dilation: int,
         norm: NormOf,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
         conv = partial(_conv, dtype=dtype, rngs=rngs)
         out_channels = channels * self.expansion
-        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
-        self.conv1 = conv(in_channels, channels, 1, stride_1x1)
-        self.bn1 = norm(channels)
-        self.conv2 = conv(channels, channels, 3, stride_3x3)
-        self.bn2 = norm(channels)
-        self.conv3 = conv(channels, out_channels, 1, 1)
+        width = channels * group_width // 64 * groups
+        self.stride = stride
+        self.stride_1x1, self.stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = conv(in_channels, width, 1, self.stride_1x1)
+        self.bn1 = norm(width)
+        self.conv2 = conv(width, width, 3, self.stride_3x3, dilation=dilation, groups=groups)
+        self.bn2 = norm(width)
+        self.conv3 = conv(width, out_channels, 1, 1)
         self.bn3 = norm(out_channels)
-        self.downsample: nnx.List = nnx.List([])
-        if stride != 1 or in_channels != out_channels:
-            self.downsample = nnx.List([conv(in_channels, out_channels, 1, stride), norm(out_channels)])
+        self.downsample = _projection(in_channels, out_channels, stride, norm, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        shortcut = x
-        for layer in self.downsample:
-            shortcut = layer(shortcut)
-        x = nnx.relu(self.bn1(self.conv1(x)))
-        x = nnx.relu(self.bn2(self.conv2(x)))
-        return nnx.relu(self.bn3(self.conv3(x)) + shortcut)
+    def __call__(self, x: Float[Array, "b h w c"], inside: Inside) -> Float[Array, "b h2 w2 d"]:
+        between = subsample(inside, self.stride_1x1)
+        after = subsample(between, self.stride_3x3)
+        shortcut = _shortcut(self.downsample, x, after)
+        x = nnx.relu(self.bn1(self.conv1(x), mask=between))
+        x = nnx.relu(self.bn2(self.conv2(cut(x, between)), mask=after))
+        return nnx.relu(self.bn3(self.conv3(x), mask=after) + shortcut)
+
+
+def _projection(
+    in_channels: int, out_channels: int, stride: int, norm: NormOf, *, dtype: DTypeLike, rngs: nnx.Rngs
+) -> Sequence[nnx.Module]:
+    """What a block's input needs to be added to its output: nothing, or a 1x1 convolution and its norm."""
+    if stride == 1 and in_channels == out_channels:
+        return nnx.List([])
+    return nnx.List([_conv(in_channels, out_channels, 1, stride, dtype=dtype, rngs=rngs), norm(out_channels)])
+
+
+def _shortcut(
+    projection: Sequence[Any], x: Float[Array, "b h w c"], inside: Inside
+) -> Float[Array, "b h2 w2 d"]:
+    if not projection:
+        return x
+    conv, norm = projection
+    return norm(conv(x), mask=inside)
+
+
+def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> Sequence[nnx.Module]:
+    """The blocks of ``layer1`` to ``layer4``, whose number is ``stage``."""
+    block = Bottleneck if config.backbone_depth >= 50 else BasicBlock
+    options: dict[str, Any] = {}
+    dilated = config.features == "dc5" and stage == 4
+    if block is Bottleneck:
+        options = {
+            "stride_in_1x1": config.backbone_stride_in_1x1,
+            "groups": config.backbone_groups,
+            "group_width": config.backbone_group_width,
+            "dilation": 2 if dilated else 1,
+        }
+    channels = config.backbone_width * 2 ** (stage - 1)
+    in_channels = config.backbone_width if stage == 1 else stage_channels(config, stage - 1)
+    blocks = []
+    for number in range(BLOCKS[config.backbone_depth][stage - 1]):
+        halves = number == 0 and stage > 1 and not dilated
+        norm = _norm_of_stage(config, stage, dtype=dtype, rngs=rngs)
+        blocks.append(
+            block(
+                in_channels, channels, stride=2 if halves else 1, norm=norm, dtype=dtype, rngs=rngs, **options
+            )
+        )
+        in_channels = stage_channels(config, stage)
+    return nnx.List(blocks)
+
+
+def apply_stage(
+    stage: Sequence[Any], x: Float[Array, "b h w c"], inside: Inside = None
+) -> Float[Array, "b h2 w2 d"]:
+    """What the blocks of a stage make of ``x``, one after the other."""
+    for block in stage:
+        x = block(x, inside)
+        inside = subsample(inside, block.stride)
+    return x
+
+
+def stage_channels(config: ModelConfig, stage: int) -> int:
+    """How many channels a stage's output has."""
+    expansion = Bottleneck.expansion if config.backbone_depth >= 50 else BasicBlock.expansion
+    return config.backbone_width * 2 ** (stage - 1) * expansion
+
+
+def _norm_of_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> NormOf:
+    """The norms of frozen stages (the stem is stage 0) are "frozen_batch" in place of "batch"."""
+    kind = config.backbone_norm
+    if kind == "batch" and stage < config.backbone_frozen_stages:
+        kind = "frozen_batch"
+    return partial(make_norm, kind, epsilon=config.backbone_norm_epsilon, dtype=dtype, rngs=rngs)
 
 
 class ResNet(nnx.Module):
     """The convolutional body: ``layer1`` to ``layer4`` give C2 to C5, at strides 4, 8, 16 and 32.
 
-    Args:
-        depth: 18, 34, 50, 101 or 152.
-        width: channels of the stem and of the first stage's 3x3 convolutions; 64 in the paper.
-        norm: see ``make_norm``. The norms of frozen stages are "frozen_batch" in place of "batch".
-        stride_in_1x1: the stride of a bottleneck lies on its first 1x1 convolution, else on its 3x3.
-        frozen_stages: how many of stem, layer1, ... are not trained.
+    With ``config.features`` "c4" it ends with ``layer3``; with "dc5" ``layer4`` is dilated at stride 16.
     """
 
-    def __init__(
-        self,
-        *,
-        depth: int,
-        width: int,
-        norm: str,
-        epsilon: float,
-        stride_in_1x1: bool,
-        frozen_stages: int,
-        dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ) -> None:
-        def norm_of_stage(stage: int) -> NormOf:
-            kind = "frozen_batch" if norm == "batch" and stage < frozen_stages else norm
-            return partial(make_norm, kind, epsilon=epsilon, dtype=dtype, rngs=rngs)
-
-        make_block: Callable[..., nnx.Module] = BasicBlock
-        expansion = BasicBlock.expansion
-        if depth >= 50:
-            make_block = partial(Bottleneck, stride_in_1x1=stride_in_1x1)
-            expansion = Bottleneck.expansion
-
-        self.conv1 = _conv(3, width, 7, 2, dtype=dtype, rngs=rngs)
-        self.bn1 = norm_of_stage(0)(width)
+    def __init__(self, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.conv1 = _conv(3, config.backbone_width, 7, 2, dtype=dtype, rngs=rngs)
+        self.bn1 = _norm_of_stage(config, 0, dtype=dtype, rngs=rngs)(config.backbone_width)
+        self.num_stages = 3 if config.features == "c4" else 4
         self.out_channels: dict[str, int] = {}
-        in_channels, stages = width, []
-        for stage, count in enumerate(BLOCKS[depth], start=1):
-            blocks = []
-            for i in range(count):
-                block = make_block(
-                    in_channels,
-                    width * 2 ** (stage - 1),
-                    stride=2 if i == 0 and stage > 1 else 1,
-                    norm=norm_of_stage(stage),
-                    dtype=dtype,
-                    rngs=rngs,
-                )
-                blocks.append(block)
-                in_channels = width * 2 ** (stage - 1) * expansion
-            stages.append(nnx.List(blocks))
-            self.out_channels[f"c{stage + 1}"] = in_channels
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        for stage in range(1, self.num_stages + 1):
+            setattr(self, f"layer{stage}", make_stage(config, stage, dtype=dtype, rngs=rngs))
+            self.out_channels[f"c{stage + 1}"] = stage_channels(config, stage)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Float[Array, "b _ _ _"]]:
-        """Features ``c2`` to ``c5`` of normalised images."""
-        x = nnx.relu(self.bn1(self.conv1(images)))
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    def __call__(
+        self, images: Float[Array, "b h w 3"], inside: Inside = None
+    ) -> dict[str, Float[Array, "b _ _ _"]]:
+        """Features ``c2`` to ``c5`` of normalised images, which are zero beyond ``inside``."""
+        inside = subsample(inside, 2)
+        x = nnx.relu(self.bn1(self.conv1(images), mask=inside))
+        x = nnx.max_pool(cut(x, inside), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        inside = subsample(inside, 2)
         features = {}
-        for level, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=2):
-            for block in stage:
-                x = block(x)
-            features[f"c{level}"] = x
+        for number in range(1, self.num_stages + 1):
+            stage = getattr(self, f"layer{number}")
+            x = apply_stage(stage, x, inside)
+            inside = subsample(inside, stage[0].stride)
+            features[f"c{number + 1}"] = x
         return features
 
 

@@ -8,61 +8,65 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, struct
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
+from mrcnn_jax.models.canvas import cut, inside
 from mrcnn_jax.ops.boxes import clip_boxes, decode_boxes, is_nonempty
 from mrcnn_jax.ops.nms import nms
-from mrcnn_jax.types import Proposals
+from mrcnn_jax.types import Features, Proposals
 
 BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
-PADDING = 32  # pixels: Detectron2 and torchvision pad images to a multiple of it
 _normal = nnx.initializers.normal(0.01)
 
 
-class RPNHead(nnx.Module):
-    """A 3x3 convolution, then objectness and box deltas of each anchor by 1x1 convolutions."""
+@struct.dataclass
+class Anchors:
+    """The anchors of a level.
 
-    def __init__(self, channels: int, num_anchors: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+    An anchor belongs to a cell. Of a cell beyond the image, on a larger canvas, it is neither proposed nor
+    learnt from, so that the canvas does not matter.
+    """
+
+    boxes: Array  # [B A 4] or, of one image, [A 4]
+    inside: Array  # [B A] or [A] bool: anchors of the image
+
+
+class RPNHead(nnx.Module):
+    """3x3 convolutions, then objectness and box deltas of each anchor by 1x1 convolutions."""
+
+    def __init__(
+        self, channels: int, num_anchors: int, *, num_convs: int, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
         conv = partial(nnx.Conv, kernel_init=_normal, dtype=dtype, rngs=rngs)
-        self.conv = conv(channels, channels, (3, 3), padding=1)
+        self.convs = nnx.List([conv(channels, channels, (3, 3), padding=1) for _ in range(num_convs)])
         self.cls_logits = conv(channels, num_anchors, (1, 1))
         self.bbox_pred = conv(channels, num_anchors * 4, (1, 1))
 
-    def __call__(
-        self, features: dict[str, Float[Array, "b _ _ c"]]
-    ) -> dict[str, tuple[Float[Array, "b _"], Float[Array, "b _ 4"]]]:
+    def __call__(self, features: Features) -> dict[str, tuple[Float[Array, "b _"], Float[Array, "b _ 4"]]]:
         """Objectness ``[B A]`` and deltas ``[B A 4]`` of every level, float32."""
         outputs = {}
-        for level, feature in features.items():
-            x = nnx.relu(self.conv(feature))
+        for level, x in features.maps.items():
+            mask = inside(x.shape[1:3], features.sizes[level])
+            for conv in self.convs:
+                x = nnx.relu(conv(cut(x, mask)))
             objectness = self.cls_logits(x).astype(jnp.float32)
             deltas = self.bbox_pred(x).astype(jnp.float32)
             outputs[level] = objectness.reshape(len(x), -1), deltas.reshape(len(x), -1, 4)
         return outputs
 
 
-def near_image(anchors: Float[Array, "n 4"], image_size: Int[Array, "2"]) -> Bool[Array, " n"]:
-    """Which anchors are centred on the image, or on what pads it to a multiple of 32 pixels.
-
-    So far the references pad an image of its own. A canvas may be larger; what lies beyond is never proposed
-    nor learnt from, so that the canvas does not matter.
-    """
-    center = (anchors[:, :2] + anchors[:, 2:]) / 2  # x y
-    padded = -(-image_size[::-1] // PADDING) * PADDING
-    return jnp.all(center < padded, axis=1)
-
-
 def propose(
     outputs: dict[str, tuple[Float[Array, " _"], Float[Array, "_ 4"]]],
-    anchors: dict[str, Float[Array, "_ 4"]],
+    anchors: dict[str, Anchors],
     image_size: Int[Array, "2"],
     *,
     pre_nms: int,
     post_nms: int,
     nms_iou: float,
+    smallest_side: float = 0.0,
 ) -> Proposals:
     """The proposals of one image: the best anchors of each level, decoded, clipped and suppressed.
 
@@ -71,12 +75,13 @@ def propose(
         image_size: height and width before padding; boxes are clipped to it.
         pre_nms: how many go into suppression, per level.
         post_nms: how many come out, over all levels; boxes suppress others of their level only (as D2).
+        smallest_side: boxes with a shorter side, in pixels, are left out; those without area always are.
     """
     boxes, scores, levels = [], [], []
     for number, (level, (objectness, deltas)) in enumerate(outputs.items()):
-        objectness = jnp.where(near_image(anchors[level], image_size), objectness, -jnp.inf)
+        objectness = jnp.where(anchors[level].inside, objectness, -jnp.inf)
         top_scores, index = jax.lax.top_k(objectness, min(pre_nms, len(objectness)))
-        decoded = decode_boxes(deltas[index], anchors[level][index], BOX_WEIGHTS)
+        decoded = decode_boxes(deltas[index], anchors[level].boxes[index], BOX_WEIGHTS)
         boxes.append(clip_boxes(decoded, image_size))
         scores.append(top_scores)
         levels.append(jnp.full(len(index), number, jnp.int32))
@@ -84,7 +89,7 @@ def propose(
     index, valid = nms(
         all_boxes,
         all_scores,
-        is_nonempty(all_boxes) & jnp.isfinite(all_scores),
+        is_nonempty(all_boxes, smallest_side) & jnp.isfinite(all_scores),
         iou_threshold=nms_iou,
         max_outputs=post_nms,
         classes=jnp.concatenate(levels),

@@ -66,9 +66,11 @@ def encode_boxes(
     centre, side = _centre_and_side(boxes)
     anchor_centre, anchor_side = _centre_and_side(anchors)
     anchor_side = jnp.maximum(anchor_side, MIN_SIDE)
-    shift = (centre - anchor_centre) / anchor_side
-    log_scale = jnp.log(jnp.maximum(side, MIN_SIDE) / anchor_side)
-    return jnp.concatenate([shift, log_scale], axis=-1) * jnp.asarray(weights, jnp.float32)
+    shift_weights, scale_weights = jnp.split(jnp.asarray(weights, jnp.float32), 2)
+    # Multiplied before divided, as D2 and torchvision round.
+    shift = shift_weights * (centre - anchor_centre) / anchor_side
+    log_scale = scale_weights * jnp.log(jnp.maximum(side, MIN_SIDE) / anchor_side)
+    return jnp.concatenate([shift, log_scale], axis=-1)
 
 
 def decode_boxes(
@@ -92,9 +94,10 @@ def clip_boxes(boxes: Shaped[Array, "*n 4"], image_size: Shaped[Array, "2"]) -> 
     return jnp.clip(boxes.astype(jnp.float32), 0.0, limit)
 
 
-def is_nonempty(boxes: Shaped[Array, "*n 4"]) -> Bool[Array, "*n"]:
-    """Whether a box has both a width and a height above 0; False where a coordinate is NaN."""
-    return jnp.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+def is_nonempty(boxes: Shaped[Array, "*n 4"], smallest_side: float = 0.0) -> Bool[Array, "*n"]:
+    """Whether a box has a width and a height above 0 and of ``smallest_side`` or more; False for a NaN."""
+    sides = boxes[..., 2:] - boxes[..., :2]
+    return jnp.all((sides > 0) & (sides >= smallest_side), axis=-1)
 
 
 def _centre_and_side(boxes: Shaped[Array, "*n 4"]) -> tuple[Float[Array, "*n 2"], Float[Array, "*n 2"]]:

@@ -3,14 +3,17 @@
 Shapes: N regions, K keypoints, M x M cells of a region's map.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import Array
+from jax import Array, lax
+from jax.custom_batching import sequential_vmap
 from jaxtyping import Bool, Float, Int32, Shaped
 
-# The peak is sought at these distances, in cells, from the cell of highest logit.
-_OFFSETS = np.arange(-16, 17, dtype=np.float32) / 16
-_TAPS = np.arange(-2, 3)  # the neighbours that a cubic kernel reaches from there
+SCORES = ("logit", "probability")
+
+_Peak = tuple[Array, Array]  # the highest value, and the index of the first pixel that has it
 
 
 def encode_keypoints(
@@ -28,53 +31,102 @@ def encode_keypoints(
     side = high - low
     inside = (point >= low) & (point <= high) & (side > 0)
     visible = jnp.all(inside, axis=-1) & (keypoints[..., 2] > 0)
-    scaled = (point - low) * (size / jnp.where(side > 0, side, 1.0))
+    # Where a point is on the edge of cells, rounding decides: in torch, size / side is size * (1 / side).
+    reciprocal = lax.optimization_barrier(1.0 / jnp.where(side > 0, side, 1.0))
+    scaled = (point - low) * (reciprocal * size)
     x, y = jnp.moveaxis(jnp.minimum(jnp.floor(scaled), size - 1), -1, 0)
     return jnp.where(visible, y * size + x, 0).astype(jnp.int32), visible
 
 
-def decode_keypoints(logits: Float[Array, "n m m k"], boxes: Shaped[Array, "n 4"]) -> Float[Array, "n k 3"]:
-    """``x y score`` of each keypoint: the peak of its map over the box, in pixels, and the logit there.
+def decode_keypoints(
+    logits: Float[Array, "n m m k"], boxes: Shaped[Array, "n 4"], valid: Bool[Array, " n"], *, score: str
+) -> Float[Array, "n k 3"]:
+    """``x y score`` of each keypoint: the highest pixel of its map over the box, in pixels of the image.
 
-    The map is interpolated by the bicubic kernel of torch (a = -0.75, cells beyond the edge repeat it) on a
-    grid of 1/16 cell, up to one cell from the cell of highest logit. D2 and torchvision resize the map to the
-    box's whole pixels by the same kernel and take the best pixel. So where a cell spans 1 to 16 pixels,
-    theirs is the point of a coarser grid next to the same peak: half a pixel away, give or take our own half
-    step. In smaller boxes ours is finer than the pixel; in larger ones it resolves 1/16 cell. Sides under one
-    pixel count as one, as there.
+    The map is resized to the box, a side of w pixels to ceil(w), by the bicubic kernel of torch (a = -0.75,
+    cells beyond the edge repeat it). The keypoint is its highest pixel, of equal ones the first in row-major
+    order, and pixel i lies at ``x1 + (i + 0.5) * w / ceil(w)``. Sides under one pixel count as one. All as
+    ``heatmaps_to_keypoints`` of D2 and of torchvision.
+
+    ``score`` "logit" is the resized map's value there (torchvision). "probability" is a softmax over the
+    pixels but for its sum, which is over the map's cells, so that it does not depend on the size of the box
+    (D2); it can exceed 1, as the resized map can rise above every cell.
+
+    Rows that are not ``valid`` are zeros, and cost nothing on a CPU; there the time of a region follows its
+    box. Raises ``ValueError`` for another ``score``.
     """
-    count, size, _, points = logits.shape
-    maps = logits.astype(jnp.float32).reshape(count, size * size, points)
-    best = jnp.argmax(maps, axis=1)  # [N K]
-    y, x = best // size, best % size
-    taps_y = jnp.clip(y[:, None] + _TAPS[:, None], 0, size - 1)  # [N 1 K] + [5 1]
-    taps_x = jnp.clip(x[:, None] + _TAPS[:, None], 0, size - 1)
-    taps = taps_y[:, :, None] * size + taps_x[:, None]  # [N 5 5 K]
-    patch = jnp.take_along_axis(maps, taps.reshape(count, -1, points), axis=1).reshape(taps.shape)
+    if score not in SCORES:
+        raise ValueError(f"keypoint score ({score!r}) must be one of {', '.join(SCORES)}")
+    logits, boxes = logits.astype(jnp.float32), boxes.astype(jnp.float32)
+    corner, side = boxes[:, :2], jnp.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
+    pixels = jnp.where(valid[:, None], jnp.ceil(side), 0.0).astype(jnp.int32)  # [N 2]: width, height
 
-    kernel = jnp.asarray(_cubic(_OFFSETS[:, None] - _TAPS))
-    fine = jnp.einsum("ui,nijk,vj->nkuv", kernel, patch, kernel)
-    on_map = _on_map(y, size)[..., :, None] & _on_map(x, size)[..., None, :]
-    fine = jnp.where(on_map, fine, -jnp.inf).reshape(count, points, -1)
-    peak = jnp.argmax(fine, axis=-1)
-    score = jnp.take_along_axis(fine, peak[..., None], axis=-1)
-
-    offset = jnp.stack(jnp.unravel_index(peak, (len(_OFFSETS),) * 2)[::-1], axis=-1)
-    cell = jnp.stack([x, y], axis=-1) + jnp.asarray(_OFFSETS)[offset]  # [N K 2]
-    boxes = boxes.astype(jnp.float32)[:, None]
-    side = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 1.0)
-    return jnp.concatenate([boxes[..., :2] + (cell + 0.5) * side / size, score], axis=-1)
+    # A CPU takes one region after the other, in blocks that stay in its cache, so that none waits for the
+    # largest. Accelerators want few large steps.
+    find_small = sequential_vmap(functools.partial(_find_peaks, rows=32, columns=64))
+    find_large = functools.partial(_find_peaks, rows=64, columns=128)
+    peak, index = lax.platform_dependent(
+        logits, pixels, cpu=jax.vmap(find_small), default=jax.vmap(find_large)
+    )  # [N K]
+    width = jnp.maximum(pixels[:, :1], 1)
+    cell = jnp.stack([index % width, index // width], axis=-1).astype(jnp.float32)
+    position = corner[:, None] + (cell + 0.5) * (side / jnp.ceil(side))[:, None]
+    if score == "probability":
+        peak = 1 / jnp.sum(jnp.exp(logits - peak[:, None, None]), axis=(1, 2))
+    return jnp.where(valid[:, None, None], jnp.concatenate([position, peak[..., None]], axis=-1), 0.0)
 
 
-def _on_map(cell: Int32[Array, "n k"], size: int) -> Bool[Array, "n k u"]:
-    """Which offsets from ``cell`` are on the map: it reaches half a cell beyond its outer centres."""
-    position = cell[..., None] + jnp.asarray(_OFFSETS)
-    return (position >= -0.5) & (position <= size - 0.5)
+def _find_peaks(logits: Array, pixels: Array, *, rows: int, columns: int) -> _Peak:
+    """The peak of each map in ``logits [M M K]``, resized to ``pixels`` = (width, height).
+
+    Pixels are counted in row-major order, and visited in blocks of ``rows x columns``. The last blocks repeat
+    the last row and column, which changes no peak.
+    """
+    size, _, points = logits.shape
+    width, height = pixels
+    resize = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+
+    def search_columns(step: Array, best: _Peak) -> _Peak:
+        x = jnp.minimum(step * columns + jnp.arange(columns), width - 1)
+        strip = resize("xc,yck->yxk", _cubic_weights(x, width, size), logits)
+
+        def search_rows(step: Array, best: _Peak) -> _Peak:
+            y = jnp.minimum(step * rows + jnp.arange(rows), height - 1)
+            block = resize("yc,cxk->yxk", _cubic_weights(y, height, size), strip)
+            return _higher(best, _first_peak(block, (y[:, None] * width + x)[..., None]))
+
+        of_columns = lax.fori_loop(0, -(-height // rows), search_rows, _no_peak(columns, points))
+        return _higher(best, _first_peak(*of_columns))
+
+    return lax.fori_loop(0, -(-width // columns), search_columns, _no_peak(points))
 
 
-def _cubic(distance: np.ndarray) -> np.ndarray:
-    """Weights of Keys' cubic convolution kernel with a = -0.75 (torch's) at distances in cells."""
-    a, d = -0.75, np.abs(distance)
-    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
-    return np.where(d <= 1, near, np.where(d < 2, far, 0.0)).astype(np.float32)
+def _cubic_weights(pixel: Int32[Array, " p"], count: Int32[Array, ""], cells: int) -> Float[Array, "p _"]:
+    """The weight of each of ``cells`` at each ``pixel`` of an axis that is resized to ``count`` pixels."""
+    a = -0.75  # the slope of torch's kernel
+    position = (pixel + 0.5) * (jnp.float32(cells) / count) - 0.5  # 0 at the centre of the first cell
+    low = jnp.floor(position)
+    after = position - low
+    before = 1 - after
+    near = [((a + 2) * d - (a + 3)) * d * d + 1 for d in (after, before)]
+    far = [((a * d - 5 * a) * d + 8 * a) * d - 4 * a for d in (after + 1, before + 1)]
+    weights = jnp.stack([far[0], near[0], near[1], far[1]])  # [4 P]
+    taps = jnp.clip(low.astype(jnp.int32) + jnp.arange(-1, 3)[:, None], 0, cells - 1)
+    return jnp.sum(weights[..., None] * (taps[..., None] == jnp.arange(cells)), axis=0)
+
+
+def _no_peak(*shape: int) -> _Peak:
+    return jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
+
+
+def _first_peak(values: Array, index: Array) -> _Peak:
+    """The peak along the first axis: of equal values the one of lowest index."""
+    value = jnp.max(values, axis=0)
+    last = jnp.iinfo(jnp.int32).max
+    return value, jnp.min(jnp.where(values == value, index, last), axis=0)
+
+
+def _higher(one: _Peak, other: _Peak) -> _Peak:
+    """Of each two peaks the higher, of equal ones that of lower index."""
+    is_other = (other[0] > one[0]) | ((other[0] == one[0]) & (other[1] < one[1]))
+    return jnp.where(is_other, other[0], one[0]), jnp.where(is_other, other[1], one[1])

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
-from jaxtyping import Float, Int32, Shaped
+from jaxtyping import Float, Int, Int32, Shaped
 
 from mrcnn_jax.ops.boxes import area
 
@@ -31,6 +31,7 @@ def roi_align(
     output_size: int,
     sampling_ratio: int,
     aligned: bool,
+    map_size: Int[Array, "2"] | None = None,
 ) -> Float[Array, "n p p c"]:
     """Features of ``output_size x output_size`` bins of each box, each bin the mean of its sampling points.
 
@@ -38,7 +39,8 @@ def roi_align(
     points per axis, or with 0 as many as it has cells, rounded up. ``aligned`` puts the centre of cell 0 at
     half a stride (D2's ROIAlignV2); without it at 0, and boxes count as at least one cell wide and high.
     Points more than one cell outside the map contribute 0, other points outside are moved to its edge. All as
-    torchvision's ``roi_align``.
+    torchvision's ``roi_align``. ``map_size`` is how many rows and columns the map has, if not all of
+    ``features``: those of an image on a larger canvas.
 
     The result has the type of ``features``; positions, weights and sums are float32, in the gradient as well.
     There is no gradient to ``boxes`` (proposals are constants to the heads, Faster 3.2) and no forward-mode
@@ -46,7 +48,8 @@ def roi_align(
     twice the map gets the points of one that large.
     """
     level = jnp.zeros(boxes.shape[0], jnp.int32)
-    return _align([features], [stride], level, boxes, output_size, sampling_ratio, aligned)
+    sizes = None if map_size is None else [map_size]
+    return _align([features], [stride], sizes, level, boxes, output_size, sampling_ratio, aligned)
 
 
 def multilevel_roi_align(
@@ -57,31 +60,53 @@ def multilevel_roi_align(
     sampling_ratio: int,
     aligned: bool,
     canonical_size: float = 224.0,
+    level_rule: str = "detectron2",
+    map_sizes: dict[str, Int[Array, "2"]] | None = None,
 ) -> Float[Array, "n p p c"]:
     """:func:`roi_align` of each box on the pyramid level that :func:`assign_levels` gives it.
 
-    ``features`` are keyed ``"p2"``, ``"p3"``, ... without gaps; level k has a stride of ``2**k`` pixels.
+    ``features`` are keyed ``"p2"``, ``"p3"``, ... without gaps, as are the ``map_sizes`` of ``roi_align``;
+    level k has a stride of ``2**k`` pixels.
 
     Raises ``ValueError`` for keys of another form, or with gaps.
     """
     levels = sorted(int(name[1:]) if name[:1] == "p" and name[1:].isdigit() else -1 for name in features)
     if not levels or levels[0] < 0 or levels != list(range(levels[0], levels[-1] + 1)):
         raise ValueError(f"feature levels {list(features)} must be named p2, p3, ... without gaps")
-    level = assign_levels(boxes, min_level=levels[0], max_level=levels[-1], canonical_size=canonical_size)
-    maps = [features[f"p{level}"] for level in levels]
+    level = assign_levels(
+        boxes, min_level=levels[0], max_level=levels[-1], canonical_size=canonical_size, rule=level_rule
+    )
+    names = [f"p{level}" for level in levels]
+    maps = [features[name] for name in names]
+    sizes = None if map_sizes is None else [map_sizes[name] for name in names]
     strides = [2.0**level for level in levels]
-    return _align(maps, strides, level - levels[0], boxes, output_size, sampling_ratio, aligned)
+    return _align(maps, strides, sizes, level - levels[0], boxes, output_size, sampling_ratio, aligned)
 
 
 def assign_levels(
-    boxes: Shaped[Array, "n 4"], *, min_level: int, max_level: int, canonical_size: float = 224.0
+    boxes: Shaped[Array, "n 4"],
+    *,
+    min_level: int,
+    max_level: int,
+    canonical_size: float = 224.0,
+    rule: str = "detectron2",
 ) -> Int32[Array, " n"]:
     """Pyramid level of each box: 4 at ``canonical_size`` pixels, one more per doubling (FPN equation 1).
 
-    ``floor(4 + log2(sqrt(area) / canonical_size + 1e-8))``, clamped to ``min_level`` to ``max_level``, as D2.
+    The floor of ``4 + log2(sqrt(area) / canonical_size + 1e-8)`` (rule "detectron2") or of
+    ``4 + log2(sqrt(area) / canonical_size) + 1e-6`` ("torchvision"), clamped to ``min_level`` to
+    ``max_level``. They differ for boxes a millionth below a power of two. Raises ``ValueError`` for another
+    rule.
     """
-    level = jnp.floor(4.0 + jnp.log2(jnp.sqrt(area(boxes)) / canonical_size + 1e-8))
-    return jnp.clip(level, min_level, max_level).astype(jnp.int32)
+    ratio = jnp.sqrt(area(boxes)) / canonical_size
+    match rule:
+        case "detectron2":
+            level = 4.0 + jnp.log2(ratio + 1e-8)
+        case "torchvision":
+            level = 4.0 + jnp.log2(ratio) + 1e-6
+        case _:
+            raise ValueError(f"level rule is {rule!r}; it must be 'detectron2' or 'torchvision'")
+    return jnp.clip(jnp.floor(level), min_level, max_level).astype(jnp.int32)
 
 
 class _Regions(NamedTuple):
@@ -91,12 +116,14 @@ class _Regions(NamedTuple):
     bin_size: Array  # [N 2] float32
     points: Array  # [N 2] int32: sampling points per bin, per axis
     map_size: Array  # [N 2] int32: height and width of the region's level
+    row_length: Array  # [N] int32: table rows from one row of that level to the next
     offset: Array  # [N] int32: row of the level's first cell
 
 
 def _align(
     maps: list[Array],
     strides: list[float],
+    map_sizes: list[Array] | None,
     level: Array,
     boxes: Array,
     output_size: int,
@@ -107,7 +134,8 @@ def _align(
     rows = [m.shape[0] * m.shape[1] for m in maps]
     offsets = [sum(rows[:i]) for i in range(len(rows))]
     stride = jnp.asarray(strides, jnp.float32)[level]
-    map_size = jnp.asarray([m.shape[:2] for m in maps], jnp.int32)[level]
+    shapes = jnp.asarray([m.shape[:2] for m in maps], jnp.int32)
+    map_size = (shapes if map_sizes is None else jnp.stack(map_sizes).astype(jnp.int32))[level]
 
     corners = boxes.astype(jnp.float32)[:, [1, 0, 3, 2]] / stride[:, None] - (0.5 if aligned else 0.0)
     side = corners[:, 2:] - corners[:, :2]
@@ -125,6 +153,7 @@ def _align(
         bin_size=side / output_size,
         points=points,
         map_size=map_size,
+        row_length=shapes[:, 1][level],
         offset=jnp.asarray(offsets, jnp.int32)[level],
     )
     table = jnp.concatenate([m.reshape(-1, m.shape[-1]) for m in maps])
@@ -246,12 +275,12 @@ def _neighbours(regions: _Regions, step: Array, output_size: int) -> list[tuple[
     used = row < regions.points[:, 0]
     ys = _axis_neighbours(regions, 0, row, output_size)
     xs = _axis_neighbours(regions, 1, column, output_size)
-    width = regions.map_size[:, 1, None]
+    row_length = regions.row_length[:, None]
     first = regions.offset[:, None]
     neighbours = []
     for y, weight_y in ys:
         for x, weight_x in xs:
-            index = (first + y * width)[:, :, None] + x[:, None, :]
+            index = (first + y * row_length)[:, :, None] + x[:, None, :]
             weight = jnp.where(used[:, None], weight_y, 0.0)[:, :, None] * weight_x[:, None, :]
             neighbours.append((index, weight))
     return neighbours

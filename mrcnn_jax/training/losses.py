@@ -4,7 +4,6 @@ Every function takes the rows of all images together and returns a float32 scala
 positive or not visible adds exactly nothing.
 """
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -24,19 +23,22 @@ def smooth_l1(x: Float[Array, "*n"], beta: float) -> Float[Array, "*n"]:
 def rpn_loss(
     objectness: Float[Array, "b a"],
     deltas: Float[Array, "b a 4"],
-    anchors: Float[Array, "a 4"],
+    anchors: Float[Array, "b a 4"],
     assignment: Int[Array, "b a"],
     gt_boxes: Float[Array, "b a 4"],
     *,
-    samples: int,
+    samples: int | None,
     beta: float,
 ) -> dict[str, Float[Array, ""]]:
-    """``rpn_objectness`` and ``rpn_box``, each a sum divided by ``samples`` times the images (as D2)."""
+    """``rpn_objectness`` and ``rpn_box``, each a sum divided by ``samples`` times the images (as D2).
+
+    Without ``samples`` it is divided by the number of anchors that were sampled (as torchvision).
+    """
     positive = assignment == Assignment.POSITIVE
     sampled = positive | (assignment == Assignment.NEGATIVE)
-    normalizer = samples * len(objectness)
+    normalizer = jnp.maximum(sampled.sum(), 1) if samples is None else samples * len(objectness)
     cross_entropy = optax.sigmoid_binary_cross_entropy(objectness, positive.astype(jnp.float32))
-    targets = jax.vmap(encode_boxes, (0, None, None))(gt_boxes, anchors, rpn.BOX_WEIGHTS)
+    targets = encode_boxes(gt_boxes, anchors, rpn.BOX_WEIGHTS)
     distance = smooth_l1(_masked(deltas - targets, positive), beta)
     return {
         "rpn_objectness": _masked(cross_entropy, sampled).sum() / normalizer,

@@ -9,6 +9,7 @@ from mrcnn_jax.config import Config
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.ops.keypoints import encode_keypoints
 from mrcnn_jax.ops.masks import crop_box_masks
+from mrcnn_jax.ops.matching import Assignment
 from mrcnn_jax.sharding import map_images
 from mrcnn_jax.training.losses import box_loss, keypoint_loss, mask_loss, rpn_loss
 from mrcnn_jax.training.targets import anchor_targets, positive_regions, region_targets
@@ -23,33 +24,30 @@ def compute_losses(
     The mask and keypoint heads learn if the batch has masks and keypoints.
     """
     train, gt = config.train, batch.gt
-    canvas = batch.images.shape[1], batch.images.shape[2]
     anchor_keys, region_keys = jax.random.split(key, (2, len(batch.images)))
 
     features = model.features(batch.images, batch.image_sizes)
     rpn_outputs = model.rpn(features)
+    anchors = model.anchors(features, batch.image_sizes)
     objectness, deltas = (jnp.concatenate(parts, axis=1) for parts in zip(*rpn_outputs.values(), strict=True))
-    anchors = jnp.concatenate(list(model.anchors(canvas).values()))
+    all_anchors = jax.tree.map(lambda *levels: jnp.concatenate(levels, axis=1), *anchors.values())
     of_anchors = map_images(
-        lambda key, gt, size: anchor_targets(key, anchors, gt, size, train),
-        anchor_keys,
-        gt,
-        batch.image_sizes,
+        lambda key, anchors, gt: anchor_targets(key, anchors, gt, train), anchor_keys, all_anchors, gt
     )
     losses = rpn_loss(
         objectness,
         deltas,
-        anchors,
+        all_anchors.boxes,
         of_anchors.assignment,
         of_anchors.boxes,
-        samples=train.rpn_samples,
+        samples=train.rpn_samples if train.rpn_normalizer == "fixed" else None,
         beta=train.rpn_beta,
     )
 
     proposals = model.propose(
         rpn_outputs,
+        anchors,
         batch.image_sizes,
-        canvas,
         pre_nms=train.rpn_pre_nms,
         post_nms=train.rpn_post_nms,
         nms_iou=train.rpn_nms_iou,
@@ -57,7 +55,7 @@ def compute_losses(
     regions = map_images(
         lambda key, proposals, gt: region_targets(key, proposals, gt, train), region_keys, proposals, gt
     )
-    logits, deltas = model.box_outputs(features, regions.boxes)
+    logits, deltas = model.box_outputs(features, regions.boxes, regions.assignment != Assignment.IGNORE)
     losses |= box_loss(
         _rows(logits),
         _rows(deltas),
@@ -70,14 +68,15 @@ def compute_losses(
 
     regions, positive = jax.vmap(lambda targets: positive_regions(targets, train))(regions)
     if gt.masks is not None:
-        mask_logits = _rows(model.mask_logits(features, regions.boxes))
+        mask_logits = _rows(model.mask_logits(features, regions.boxes, positive))
         targets = crop_box_masks(
             _rows(_of_regions(gt.masks, regions.gt_index)),
             _rows(_of_regions(gt.boxes, regions.gt_index)),
             _rows(regions.boxes),
             size=mask_logits.shape[1],
         )
-        targets = (targets >= 0.5).astype(jnp.float32)
+        if not train.mask_soft_targets:
+            targets = (targets >= 0.5).astype(jnp.float32)
         has_mask = _of_regions(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
         losses["mask"] = mask_loss(mask_logits, _rows(regions.labels), targets, _rows(positive & has_mask))
     if gt.keypoints is not None:

@@ -26,7 +26,7 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
     def schedule(step: ArrayLike) -> Array:
         done = jnp.minimum(step / max(config.warmup_steps, 1), 1.0) if config.warmup_steps else 1.0
-        return decay(step) * (config.warmup_factor * (1.0 - done) + done)
+        return jnp.asarray(decay(step) * (config.warmup_factor * (1.0 - done) + done))
 
     return schedule
 

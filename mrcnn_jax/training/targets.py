@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Key
 
 from mrcnn_jax.config import TrainConfig
-from mrcnn_jax.models.rpn import near_image
+from mrcnn_jax.models.rpn import Anchors
 from mrcnn_jax.ops.boxes import pairwise_ioa, pairwise_iou
 from mrcnn_jax.ops.matching import Assignment, match, sample, take_sampled
 from mrcnn_jax.types import GroundTruth, Proposals
@@ -32,20 +32,16 @@ class RegionTargets:
 
 
 def anchor_targets(
-    key: Key[Array, ""],
-    anchors: Float[Array, "a 4"],
-    gt: GroundTruth,
-    image_size: Int[Array, "2"],
-    config: TrainConfig,
+    key: Key[Array, ""], anchors: Anchors, gt: GroundTruth, config: TrainConfig
 ) -> AnchorTargets:
     """Which of an image's anchors are positive and negative, and the boxes they should move to."""
     objects = gt.valid & ~gt.crowd
-    iou = pairwise_iou(anchors, gt.boxes)
+    iou = pairwise_iou(anchors.boxes, gt.boxes)
     gt_index, assignment = match(
         iou, objects, low=config.rpn_negative_iou, high=config.rpn_positive_iou, keep_best=True
     )
-    in_crowd = crowded(anchors, gt, iou, low=config.rpn_negative_iou, crowd_ioa=config.crowd_ioa)
-    unknown = (assignment == Assignment.NEGATIVE) & in_crowd | ~near_image(anchors, image_size)
+    in_crowd = crowded(anchors.boxes, gt, iou, low=config.rpn_negative_iou, crowd_ioa=config.crowd_ioa)
+    unknown = (assignment == Assignment.NEGATIVE) & in_crowd | ~anchors.inside
     assignment = jnp.where(unknown, Assignment.IGNORE, assignment)
     assignment = sample(
         key, assignment, count=config.rpn_samples, positive_fraction=config.rpn_positive_fraction

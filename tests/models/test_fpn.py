@@ -16,14 +16,14 @@ def _fpn_of_ones():
     """One channel; lateral weights 1, output kernels that pass the middle cell on."""
     fpn = FPN({f"c{i}": 1 for i in range(2, 6)}, 1, dtype=jnp.float32, rngs=nnx.Rngs(0))
     for inner, layer in zip(fpn.inner, fpn.layer, strict=True):
-        inner.kernel[...] = jnp.ones((1, 1, 1, 1))
-        layer.kernel[...] = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
+        inner.conv.kernel[...] = jnp.ones((1, 1, 1, 1))
+        layer.conv.kernel[...] = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
     return fpn
 
 
 def test_levels_add_up_from_the_top():
     features = {f"c{i}": jnp.full((1, 64 >> i, 64 >> i, 1), 10.0 ** (i - 2)) for i in range(2, 6)}
-    pyramid = _fpn_of_ones()(features)
+    pyramid = _fpn_of_ones()(features, dict.fromkeys(features))
     expected = {"p2": 1111, "p3": 1110, "p4": 1100, "p5": 1000, "p6": 1000}
     assert {level: float(p.max()) for level, p in pyramid.items()} == expected
     assert {level: p.shape[1] for level, p in pyramid.items()} == {
@@ -38,4 +38,6 @@ def test_levels_add_up_from_the_top():
 def test_p6_is_every_second_cell_of_p5_and_rounds_up():
     features = {f"c{i}": jnp.zeros((1, 96 >> i, 96 >> i, 1)) for i in range(2, 5)}
     features["c5"] = jnp.arange(9.0).reshape(1, 3, 3, 1)
-    np.testing.assert_array_equal(_fpn_of_ones()(features)["p6"][0, :, :, 0], [[0, 2], [6, 8]])
+    np.testing.assert_array_equal(
+        _fpn_of_ones()(features, dict.fromkeys(features))["p6"][0, :, :, 0], [[0, 2], [6, 8]]
+    )

@@ -1,10 +1,15 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from mrcnn_jax.config import ModelConfig
-from mrcnn_jax.models.mask_rcnn import normalize
+from mrcnn_jax.models.mask_rcnn import MaskRCNN, normalize
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.types import Features
 
 
 def test_normalize_by_hand():
@@ -27,8 +32,8 @@ def test_what_padding_holds_changes_nothing(features_of, tiny_weights, tiny_batc
     blank[:, 40:] = 0
     blank[:, :, 50:] = 0
     for a, b in zip(
-        features_of(tiny_weights, noisy, sizes).values(),
-        features_of(tiny_weights, blank, sizes).values(),
+        features_of(tiny_weights, noisy, sizes).maps.values(),
+        features_of(tiny_weights, blank, sizes).maps.values(),
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
@@ -37,19 +42,20 @@ def test_what_padding_holds_changes_nothing(features_of, tiny_weights, tiny_batc
 def test_levels_anchors_and_rpn_outputs_agree(tiny_blueprint, tiny_weights, tiny_batch):
     model = tiny_blueprint.build(tiny_weights)
     features = model.features(jnp.asarray(tiny_batch.images[:1]), jnp.asarray(tiny_batch.image_sizes[:1]))
-    assert {name: p.shape for name, p in features.items()} == {
+    assert {name: p.shape for name, p in features.maps.items()} == {
         "p2": (1, 16, 16, 16),
         "p3": (1, 8, 8, 16),
         "p4": (1, 4, 4, 16),
         "p5": (1, 2, 2, 16),
         "p6": (1, 1, 1, 16),
     }
-    anchors = model.anchors((64, 64))
+    anchors = model.anchors(features, jnp.asarray(tiny_batch.image_sizes[:1]))
     for level, (objectness, deltas) in model.rpn(features).items():
-        assert objectness.shape == (1, len(anchors[level]))
-        assert deltas.shape == (1, len(anchors[level]), 4)
+        assert objectness.shape == anchors[level].inside.shape
+        assert deltas.shape == anchors[level].boxes.shape
+        assert anchors[level].inside.all()
     # the first cell of p3: a square of 16 pixels between a wide and a high one, all around the cell's corner
-    np.testing.assert_allclose(anchors["p3"][1], [-8, -8, 8, 8], atol=1e-4)
+    np.testing.assert_allclose(anchors["p3"].boxes[0, 1], [-8, -8, 8, 8], atol=1e-4)
 
 
 def test_heads_give_a_row_per_region(tiny_blueprint, tiny_weights, tiny_batch):
@@ -60,3 +66,91 @@ def test_heads_give_a_row_per_region(tiny_blueprint, tiny_weights, tiny_batch):
     assert (logits.shape, deltas.shape) == ((2, 4, 4), (2, 4, 3, 4))
     assert model.mask_logits(features, boxes).shape == (2, 4, 28, 28, 3)
     assert model.keypoint_logits(features, boxes).shape == (2, 4, 56, 56, 5)
+
+
+def test_anchors_as_far_apart_as_the_padded_image_is_divided_into_cells():
+    """torchvision: an image of 800 x 1333, padded to 800 x 1344, has 13 x 21 cells of p6: 61 pixels down."""
+    config = ModelConfig(anchor_stride="image", anchor_rounded=True)
+    model = nnx.eval_shape(lambda: MaskRCNN(config, num_classes=1, rngs=nnx.Rngs(0)))
+    sizes = {level: jnp.array([[-(-800 // s), -(-1344 // s)]]) for level, s in model.strides.items()}
+    maps = {level: jnp.zeros((1, 1344 // s, 1344 // s, 1)) for level, s in model.strides.items()}
+    anchors = model.anchors(Features(maps=maps, sizes=sizes), jnp.array([[800, 1333]]))
+    boxes = anchors["p6"].boxes[0].reshape(21, 21, 3, 4)
+    np.testing.assert_array_equal(boxes[2, 5, 1], [5 * 64 - 256, 2 * 61 - 256, 5 * 64 + 256, 2 * 61 + 256])
+    inside = anchors["p6"].inside[0].reshape(21, 21, 3)
+    assert inside[:13].all() and not inside[13:].any()
+    assert boxes[6, 7, 1, 0] == 7 * 64 - 256
+
+
+VARIANTS = {
+    "pyramid": {},
+    "group norm": {"backbone_norm": "group", "fpn_norm": "group"},
+    "one map, stage 5 in the heads": {
+        "features": "c4",
+        "padding_multiple": 1,
+        "backbone_norm": "frozen_batch",
+        "anchor_stride": "image",
+        "box_pool_size": 14,
+        "box_fcs": 0,
+        "mask_convs": 0,
+    },
+    "one map of stage 5, dilated": {
+        "features": "dc5",
+        "padding_multiple": 1,
+        "backbone_norm": "frozen_batch",
+        "backbone_stride_in_1x1": True,
+        "backbone_groups": 2,
+        "backbone_group_width": 32,
+    },
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_the_canvas_makes_no_difference(changes, tiny_config):
+    """An image on a canvas just as large as it, and on one that is larger: the same values in every cell."""
+    depth = 50 if "features" in changes else 18
+    config = dataclasses.replace(tiny_config.model, backbone_depth=depth, keypoint=False, **changes)
+    blueprint = make_blueprint(config, num_classes=2)
+    weights = blueprint.initialize(jax.random.key(0))
+    # Biases and shifts that make padding anything but zero.
+    weights = {
+        name: w + 0.3 if name.endswith(("bias", "mean")) and w.ndim == 1 else w for name, w in weights.items()
+    }
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (1, 70, 52, 3), dtype=np.uint8)
+    padded = tuple(-(-side // config.padding_multiple) * config.padding_multiple for side in (70, 52))
+    boxes = jnp.array([[[3.0, 4, 40, 60], [0, 0, 52, 70], [30, 50, 52, 70]]])
+
+    @jax.jit
+    def outputs(weights, image):
+        model = blueprint.build(weights)
+        sizes = jnp.array([[70, 52]])
+        features = model.features(image, sizes)
+        rpn, anchors = model.rpn(features), model.anchors(features, sizes)
+        proposals = model.propose(rpn, anchors, sizes, pre_nms=50, post_nms=20, nms_iou=0.7)
+        return proposals, model.box_outputs(features, boxes), model.mask_logits(features, boxes)
+
+    found = []
+    for height, width in (padded, (128, 96)):
+        canvas = np.zeros((1, height, width, 3), np.uint8)
+        canvas[:, :70, :52] = image
+        found.append(outputs(weights, canvas))
+    assert found[0][0].valid.sum() >= 5
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *found)
+
+
+def test_stage_5_of_c4_is_trained_with_the_heads():
+    config = ModelConfig(features="c4", box_pool_size=14, box_fcs=0, mask_convs=0)
+    names = make_blueprint(config, num_classes=80).shapes()
+    assert names["res5.0.conv1.kernel"].shape == (1, 1, 1024, 512)
+    assert names["box_head.cls_score.kernel"].shape == (2048, 81)
+    assert names["mask_head.conv5_mask.kernel"].shape == (2, 2, 2048, 256)
+    assert names["rpn.cls_logits.kernel"].shape == (1, 1, 1024, 15)
+    assert not any(name.startswith(("backbone.layer4", "fpn", "box_head.fcs")) for name in names)
+
+
+def test_resnext_101_32x8d_has_its_groups():
+    config = ModelConfig(backbone_depth=101, backbone_groups=32, backbone_group_width=8)
+    names = make_blueprint(config, num_classes=80).shapes()
+    assert names["backbone.layer1.0.conv2.kernel"].shape == (3, 3, 8, 256)
+    assert names["backbone.layer4.2.conv2.kernel"].shape == (3, 3, 64, 2048)

@@ -3,22 +3,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.resnet import ResNet, is_frozen
 from mrcnn_jax.models.variables import name_of
 
 
 def _resnet(**changes):
-    settings = {
-        "depth": 50,
-        "width": 64,
-        "norm": "frozen_batch",
-        "epsilon": 1e-5,
-        "stride_in_1x1": False,
-        "frozen_stages": 0,
-        "dtype": jnp.float32,
-        "rngs": nnx.Rngs(0),
-    }
-    return ResNet(**(settings | changes))
+    config = ModelConfig(**({"backbone_frozen_stages": 0} | changes))
+    return ResNet(config, dtype=jnp.float32, rngs=nnx.Rngs(0))
 
 
 # torchvision's models without fc, convolutions only
@@ -27,14 +19,14 @@ CONV_PARAMETERS = {18: 11_166_912, 34: 21_267_648, 50: 23_454_912, 101: 42_394_8
 
 @pytest.mark.parametrize("depth", CONV_PARAMETERS)
 def test_number_of_parameters(depth):
-    state = nnx.state(nnx.eval_shape(lambda: _resnet(depth=depth)), nnx.Param)
+    state = nnx.state(nnx.eval_shape(lambda: _resnet(backbone_depth=depth)), nnx.Param)
     assert sum(np.prod(v.shape) for _, v in nnx.to_flat_state(state)) == CONV_PARAMETERS[depth]
 
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_features_equal_torchvision(depth, torchvision_backbone):
     script, expected = torchvision_backbone
-    model = nnx.eval_shape(lambda: _resnet(depth=depth))
+    model = nnx.eval_shape(lambda: _resnet(backbone_depth=depth))
     graphdef, state = nnx.split(model)
     leaves = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
     filled = []
@@ -56,7 +48,7 @@ def test_features_equal_torchvision(depth, torchvision_backbone):
 
 def test_stride_in_1x1_reads_other_pixels():
     def downsampling_kernels(stride_in_1x1):
-        block = nnx.eval_shape(lambda: _resnet(stride_in_1x1=stride_in_1x1)).layer2[0]
+        block = nnx.eval_shape(lambda: _resnet(backbone_stride_in_1x1=stride_in_1x1)).layer2[0]
         return block.conv1.strides, block.conv2.strides
 
     assert downsampling_kernels(True) == (2, 1)
@@ -80,7 +72,9 @@ def test_frozen_stages_begin_with_the_stem(path, frozen_stages, expected):
 
 
 def test_batch_norm_of_a_frozen_stage_keeps_its_statistics():
-    model = nnx.eval_shape(lambda: _resnet(depth=18, norm="batch", frozen_stages=2))
+    model = nnx.eval_shape(
+        lambda: _resnet(backbone_depth=18, backbone_norm="batch", backbone_frozen_stages=2)
+    )
     trained = {name_of(path) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.BatchStat))}
     assert not any(name.startswith(("bn1", "layer1")) for name in trained)
     assert "layer2.0.bn1.mean" in trained

@@ -1,13 +1,16 @@
 import jax.numpy as jnp
 import numpy as np
 
-from mrcnn_jax.models.rpn import propose
+from mrcnn_jax.models.rpn import Anchors, propose
 
 
-def _propose(scores, boxes, **changes):
+def _propose(scores, boxes, inside=True, **changes):
     """Proposals of anchors that are already right: all deltas are 0."""
     outputs = {level: (jnp.array(s, jnp.float32), jnp.zeros((len(s), 4))) for level, s in scores.items()}
-    anchors = {level: jnp.array(b, jnp.float32) for level, b in boxes.items()}
+    anchors = {
+        level: Anchors(jnp.array(b, jnp.float32), jnp.broadcast_to(jnp.array(inside), len(b)))
+        for level, b in boxes.items()
+    }
     settings = {"pre_nms": 10, "post_nms": 3, "nms_iou": 0.7} | changes
     return propose(outputs, anchors, jnp.array([50, 100]), **settings)
 
@@ -36,8 +39,13 @@ def test_boxes_that_clipping_empties_and_scores_that_are_not_finite_are_no_propo
 
 
 def test_anchors_beyond_the_image_propose_nothing():
-    # centred at 100 and at 140 pixels; the image of 100 is padded to 128
     boxes = [[90, 10, 110, 30], [95, 10, 185, 30]]
-    proposals = _propose({"p2": [1.0, 9.0]}, {"p2": boxes})
+    proposals = _propose({"p2": [1.0, 9.0]}, {"p2": boxes}, inside=[True, False])
     assert proposals.valid.tolist() == [True, False, False]
     np.testing.assert_allclose(proposals.boxes[0], [90, 10, 100, 30])
+
+
+def test_boxes_with_a_side_under_the_smallest_are_no_proposals():
+    boxes = [[0, 0, 10, 4.5], [20, 0, 25, 5]]
+    proposals = _propose({"p2": [9.0, 1.0]}, {"p2": boxes}, smallest_side=5.0)
+    np.testing.assert_allclose(proposals.boxes, [[20, 0, 25, 5], [0, 0, 0, 0], [0, 0, 0, 0]])

@@ -37,6 +37,8 @@ def test_degenerate_boxes_overlap_nothing():
     np.testing.assert_array_equal(pairwise_iou(boxes, boxes), np.diag([0, 0, 0, 1]))
     np.testing.assert_array_equal(area(boxes), [0, 0, 0, 16])
     np.testing.assert_array_equal(is_nonempty(boxes), [False, False, False, True])
+    sides = jnp.array([[0, 0, 2, 3], [0, 0, 3, 2], [0, 0, 3, 3]])
+    np.testing.assert_array_equal(is_nonempty(sides, 3.0), [False, False, True])
 
 
 def test_encode_by_hand():

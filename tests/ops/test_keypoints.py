@@ -1,4 +1,5 @@
 import pathlib
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +8,18 @@ import pytest
 
 from mrcnn_jax.ops import keypoints as keypoints_module
 
-decode_keypoints = jax.jit(keypoints_module.decode_keypoints)
+decode_keypoints = jax.jit(keypoints_module.decode_keypoints, static_argnames="score")
 encode_keypoints = jax.jit(keypoints_module.encode_keypoints, static_argnames="size")
 
-REFERENCE = np.load(pathlib.Path(__file__).parents[1] / "fixtures" / "torchvision_ops.npz")
+FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
+REFERENCE = np.load(FIXTURES / "torchvision_ops.npz")
+DETECTRON2 = np.load(FIXTURES / "detectron2_keypoints.npz")
+
+
+def decode(logits, boxes, *, score="logit"):
+    """Keypoints of boxes that are all valid."""
+    logits, boxes = jnp.asarray(logits, jnp.float32), jnp.asarray(boxes, jnp.float32)
+    return np.asarray(decode_keypoints(logits, boxes, jnp.ones(len(boxes), bool), score=score))
 
 
 def test_encode_by_hand():
@@ -46,38 +55,62 @@ def test_encode_equals_torchvision():
 
 
 def test_decode_by_hand():
-    # One cell stands out: the peak is its centre. Cells are 2 x 4 pixels.
-    logits = jnp.zeros((1, 8, 8, 2)).at[0, 3, 5, 0].set(7.0).at[0, 6, 2, 1].set(4.0)
-    decoded = decode_keypoints(logits, jnp.array([[100.0, 200, 116, 232]]))
-    np.testing.assert_allclose(decoded, [[[111, 214, 7], [105, 226, 4]]], rtol=1e-6)
+    logits = np.zeros((1, 8, 8, 2))
+    logits[0, 3, 5, 0], logits[0, 6, 2, 1] = 7, 4
+    # A pixel is a cell, and a keypoint at the centre of one.
+    found = decode(logits, [[100, 200, 108, 208]])
+    np.testing.assert_array_equal(found, [[[105.5, 203.5, 7], [102.5, 206.5, 4]]])
+    # A cell is 2 x 4 pixels, of which those next to its centre are 1/4 of a cell away in x and 1/8 in y. The
+    # first of these four is above and left of it. The kernel at a distance d < 1 is 1.25 d^3 - 2.25 d^2 + 1.
+    weight = (1.25 / 4**3 - 2.25 / 4**2 + 1) * (1.25 / 8**3 - 2.25 / 8**2 + 1)
+    found = decode(logits, [[100, 200, 116, 232]])
+    np.testing.assert_allclose(found, [[[110.5, 213.5, 7 * weight], [104.5, 225.5, 4 * weight]]], rtol=1e-6)
+    # 15.2 pixels count as 16 narrower ones.
+    found = decode(logits, [[100, 200, 115.2, 232]])
+    np.testing.assert_allclose(found[0, :, 0], [100 + 10.5 * 0.95, 100 + 4.5 * 0.95], rtol=1e-6)
 
 
-def test_decode_between_two_equal_cells():
-    logits = jnp.zeros((1, 8, 8, 1)).at[0, 4, 3:5, 0].set(1.0)
-    decoded = decode_keypoints(logits, jnp.array([[0.0, 0, 8, 8]]))[0, 0]
-    np.testing.assert_allclose(decoded[:2], [4, 4.5], atol=1e-6)  # midway in x, mid-cell in y
-    assert decoded[2] > 1  # the cubic overshoots
+def test_decode_looks_beyond_the_highest_cell():
+    # Pixels lie midway between two cells, with the weights -3/32, 19/32, 19/32, -3/32 along an axis. That
+    # leaves (19/32)^2 of a single cell, but (38/32)^2 of a lower four.
+    logits = np.zeros((1, 8, 8, 1))
+    logits[0, 1, 1] = 1.0
+    logits[0, 4:6, 4:6] = 0.75
+    found = decode(logits, [[10, 20, 14, 24]])
+    np.testing.assert_allclose(found, [[[12.5, 22.5, 0.75 * (38 / 32) ** 2]]], rtol=1e-6)
+
+
+def test_probability_by_hand():
+    # Two cells of log 2 in two keypoints' maps of four cells; the others are 0.
+    logits = np.zeros((1, 2, 2, 2))
+    logits[0, 1, 0, 0] = logits[0, 0, 1, 1] = logits[0, 1, 1, 1] = np.log(2)
+    found = decode(logits, [[0, 0, 2, 2]], score="probability")
+    np.testing.assert_allclose(found, [[[0.5, 1.5, 2 / 5], [1.5, 0.5, 2 / 6]]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("corner", [0, 7])
 def test_decode_stays_in_the_box(corner):
-    # Rising towards a corner of the map: the peak is the corner of the box, not beyond.
-    ramp = jnp.abs(jnp.arange(8.0) - (7 - corner))
+    # Rising towards a corner of the map: the peak is by the corner of the box, not beyond.
+    ramp = np.abs(np.arange(8.0) - (7 - corner))
     logits = (ramp[:, None] + ramp[None])[None, :, :, None]
-    x, y, _ = decode_keypoints(logits, jnp.array([[10.0, 20, 26, 52]]))[0, 0]
+    x, y, _ = decode(logits, [[10, 20, 26, 52]])[0, 0]
     expected = (10, 20) if corner == 0 else (26, 52)
-    assert abs(x - expected[0]) <= 1 and 10 <= x <= 26  # half a cell is 1 pixel in x, 2 in y
-    assert abs(y - expected[1]) <= 2 and 20 <= y <= 52
+    assert abs(x - expected[0]) <= 1 and 10 < x < 26  # half a cell is 1 pixel in x, 2 in y
+    assert abs(y - expected[1]) <= 2 and 20 < y < 52
 
 
-def test_decode_is_near_torchvision():
-    maps, boxes = (jnp.asarray(REFERENCE[f"keypoints/{k}"]) for k in ("maps", "boxes"))
-    decoded = decode_keypoints(maps, boxes)
-    cell = np.asarray(boxes[:, None, 2:] - boxes[:, None, :2]) / maps.shape[1]  # pixels
-    assert cell.min() > 1 and cell.max() < 16
-    apart = np.abs(decoded[..., :2] - REFERENCE["keypoints/decoded"])
-    assert (apart <= 0.5 + cell / 32 + 1e-3).all()
-    np.testing.assert_allclose(decoded[..., 2], REFERENCE["keypoints/scores"], atol=0.15)
+def test_equals_torchvision():
+    found = decode(REFERENCE["keypoints/maps"], REFERENCE["keypoints/boxes"])
+    np.testing.assert_allclose(found[..., :2], REFERENCE["keypoints/decoded"], atol=0.01, rtol=0)
+    np.testing.assert_allclose(found[..., 2], REFERENCE["keypoints/scores"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("score", "column"), [("logit", 2), ("probability", 3)])
+def test_equals_detectron2(score, column):
+    """In maps of noise, and boxes of 1 to 1344 pixels, smaller than their maps too."""
+    found = decode(DETECTRON2["eighths"] / 8, DETECTRON2["boxes"], score=score)
+    np.testing.assert_allclose(found[..., :2], DETECTRON2["decoded"][..., :2], atol=0.01, rtol=0)
+    np.testing.assert_allclose(found[..., 2], DETECTRON2["decoded"][..., column], rtol=1e-5)
 
 
 def test_encode_and_decode_agree():
@@ -88,9 +121,48 @@ def test_encode_and_decode_agree():
     keypoints = jnp.concatenate([points, jnp.full((3, 4, 1), 2.0)], axis=-1)
     cell, _ = encode_keypoints(keypoints, rois, size=14)
     logits = jnp.moveaxis(jax.nn.one_hot(cell, 14 * 14).reshape(3, 4, 14, 14), 1, -1)
-    apart = np.abs(decode_keypoints(logits, rois)[..., :2] - points)
-    assert (apart <= np.array([70, 110]) / 14 / 2 + 1e-3).all()
+    apart = np.abs(decode(logits, rois)[..., :2] - points)
+    assert (apart <= np.array([70, 110]) / 14 / 2 + 0.5).all()  # half a cell and half a pixel
+
+
+@pytest.mark.parametrize("score", ["logit", "probability"])
+def test_padding_decodes_to_zeros_and_changes_nothing(score):
+    logits, boxes = DETECTRON2["eighths"][:4] / np.float32(8), DETECTRON2["boxes"][:4].copy()
+    expected = decode(logits, boxes, score=score)
+    logits[[1, 3]], boxes[1], boxes[3] = np.nan, np.nan, (-1e9, 0, 1e9, np.inf)
+    found = decode_keypoints(logits, boxes, jnp.array([True, False, True, False]), score=score)
+    np.testing.assert_array_equal(found[::2], expected[::2])
+    np.testing.assert_array_equal(found[1::2], 0)
+
+
+def test_batch_equals_its_images_one_by_one():
+    logits, boxes = DETECTRON2["eighths"][:8] / np.float32(8), DETECTRON2["boxes"][:8]
+    decode_batch = jax.jit(jax.vmap(partial(keypoints_module.decode_keypoints, score="logit")))
+    found = decode_batch(
+        logits.reshape(2, 4, *logits.shape[1:]), boxes.reshape(2, 4, 4), jnp.ones((2, 4), bool)
+    )
+    np.testing.assert_array_equal(found.reshape(8, -1, 3), decode(logits, boxes))
+
+
+def test_blocks_of_every_size_find_the_same():
+    """The CPU's blocks are not those of an accelerator."""
+    logits = DETECTRON2["eighths"][:8] / np.float32(8)
+    pixels = np.ceil(np.maximum(DETECTRON2["boxes"][:8, 2:] - DETECTRON2["boxes"][:8, :2], 1)).astype(
+        np.int32
+    )
+    indices = []
+    for rows, columns in ((64, 128), (5, 7)):
+        find = partial(keypoints_module._find_peaks, rows=rows, columns=columns)
+        indices.append(jax.jit(jax.vmap(find))(logits, pixels)[1])
+    np.testing.assert_array_equal(*indices)
 
 
 def test_decode_of_degenerate_box_is_finite():
-    assert np.isfinite(decode_keypoints(jnp.ones((1, 8, 8, 1)), jnp.array([[5.0, 5, 5, 2]]))).all()
+    assert np.isfinite(decode(np.ones((1, 8, 8, 1)), [[5, 5, 5, 2]])).all()
+
+
+def test_another_score_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"keypoint score \('likelihood'\) must be one of logit, probability"
+    ):
+        decode(np.ones((1, 8, 8, 1)), [[5, 5, 9, 9]], score="likelihood")

@@ -16,12 +16,12 @@ def test_smooth_l1_by_hand(beta, expected):
     np.testing.assert_allclose(smooth_l1(jnp.array([-0.5, 2.0]), beta), expected)
 
 
-def _rpn(objectness, assignment, deltas=None):
-    anchors = jnp.array([[0, 0, 10, 10]] * len(assignment), jnp.float32)
+def _rpn(objectness, assignment, deltas=None, samples=4):
+    anchors = jnp.array([[[0, 0, 10, 10]] * len(assignment)], jnp.float32)
     gt_boxes = jnp.array([[[5, 0, 15, 10]] * len(assignment)], jnp.float32)
     deltas = jnp.zeros((1, len(assignment), 4)) if deltas is None else deltas
     return rpn_loss(
-        jnp.array([objectness]), deltas, anchors, jnp.array([assignment]), gt_boxes, samples=4, beta=0.0
+        jnp.array([objectness]), deltas, anchors, jnp.array([assignment]), gt_boxes, samples=samples, beta=0.0
     )
 
 
@@ -30,6 +30,12 @@ def test_rpn_by_hand():
     # -log(sigmoid(0)) and -log(1 - sigmoid(2)) over 4 samples; dx = 5 / 10 of the one positive
     np.testing.assert_allclose(losses["rpn_objectness"], (np.log(2) + np.log1p(np.exp(2))) / 4, rtol=1e-6)
     np.testing.assert_allclose(losses["rpn_box"], 0.5 / 4)
+
+
+def test_rpn_divided_by_the_anchors_that_were_sampled():
+    losses = _rpn([0.0, 2.0, -7.0], [POSITIVE, NEGATIVE, IGNORE], samples=None)
+    np.testing.assert_allclose(losses["rpn_objectness"], (np.log(2) + np.log1p(np.exp(2))) / 2, rtol=1e-6)
+    np.testing.assert_allclose(losses["rpn_box"], 0.5 / 2)
 
 
 def _box(logits, deltas, assignment, labels):
@@ -76,7 +82,7 @@ def test_nothing_to_learn_costs_nothing_and_has_no_gradient():
         none, labels, no = jnp.array([IGNORE, IGNORE]), jnp.array([0, 0]), jnp.array([False, False])
         boxes = jnp.zeros((2, 4))  # degenerate, as padding is
         losses = rpn_loss(
-            logits[None, :, 0], deltas[None, :, 0], boxes, none[None], boxes[None], samples=4, beta=0.0
+            logits[None, :, 0], deltas[None, :, 0], boxes[None], none[None], boxes[None], samples=4, beta=0.0
         )
         losses |= box_loss(logits, deltas, boxes, none, labels, boxes, beta=0.0)
         losses["mask"] = mask_loss(maps, labels, jnp.full((2, 3, 3), jnp.nan), no)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.config import TrainConfig
+from mrcnn_jax.models.rpn import Anchors
 from mrcnn_jax.ops.matching import Assignment
 from mrcnn_jax.training.targets import anchor_targets, positive_regions, region_targets
 from mrcnn_jax.types import GroundTruth, Proposals
 
 KEY = jax.random.key(0)
-IMAGE = jnp.array([100, 100])
 POSITIVE, NEGATIVE, IGNORE = Assignment.POSITIVE, Assignment.NEGATIVE, Assignment.IGNORE
 # samples enough for every candidate, so that nothing is left to chance
 TAKE_ALL = TrainConfig(rpn_samples=16, roi_samples=16, rpn_positive_fraction=0.5, roi_positive_fraction=0.5)
@@ -25,6 +25,11 @@ def _gt(boxes, labels=None, crowd=None, valid=None):
     )
 
 
+def _anchors(boxes, inside=None):
+    boxes = jnp.array(boxes, jnp.float32)
+    return Anchors(boxes, jnp.ones(len(boxes), bool) if inside is None else jnp.array(inside))
+
+
 def _proposals(boxes, valid=None):
     boxes = jnp.array(boxes, jnp.float32)
     valid = jnp.ones(len(boxes), bool) if valid is None else jnp.array(valid)
@@ -33,7 +38,7 @@ def _proposals(boxes, valid=None):
 
 def test_anchors_by_hand():
     anchors = jnp.array([[0, 0, 10, 10], [0, 0, 10, 5], [40, 40, 50, 50], [20, 20, 26, 26]], jnp.float32)
-    targets = anchor_targets(KEY, anchors, _gt([[0, 0, 10, 10], [20, 20, 30, 30]]), IMAGE, TAKE_ALL)
+    targets = anchor_targets(KEY, _anchors(anchors), _gt([[0, 0, 10, 10], [20, 20, 30, 30]]), TAKE_ALL)
     # IoU 1; IoU .5 lies between; none; IoU .36, but the best that the second object has
     assert targets.assignment.tolist() == [POSITIVE, IGNORE, NEGATIVE, POSITIVE]
     np.testing.assert_array_equal(targets.boxes[jnp.array([0, 3])], [[0, 0, 10, 10], [20, 20, 30, 30]])
@@ -42,31 +47,29 @@ def test_anchors_by_hand():
 def test_an_anchor_inside_a_crowd_is_no_negative_and_no_target():
     anchors = jnp.array([[2, 2, 8, 8], [60, 60, 70, 70]], jnp.float32)
     crowd = _gt([[0, 0, 40, 40]], crowd=[True])
-    assert anchor_targets(KEY, anchors, crowd, IMAGE, TAKE_ALL).assignment.tolist() == [IGNORE, NEGATIVE]
+    assert anchor_targets(KEY, _anchors(anchors), crowd, TAKE_ALL).assignment.tolist() == [IGNORE, NEGATIVE]
 
 
 def test_a_box_that_overlaps_a_crowd_as_no_negative_may_is_none():
     crowd = _gt([[0, 0, 40, 40]], crowd=[True])
     # a share of .67 inside the crowd, but an IoU of .67; then a share and an IoU of .17
     boxes = jnp.array([[0, 0, 40, 60], [0, 30, 40, 90]], jnp.float32)
-    assert anchor_targets(KEY, boxes, crowd, IMAGE, TAKE_ALL).assignment.tolist() == [IGNORE, NEGATIVE]
+    assert anchor_targets(KEY, _anchors(boxes), crowd, TAKE_ALL).assignment.tolist() == [IGNORE, NEGATIVE]
     targets = region_targets(KEY, _proposals(boxes), crowd, TAKE_ALL)
     np.testing.assert_array_equal(targets.boxes[0], boxes[1])
     assert targets.assignment.tolist() == [NEGATIVE] + [IGNORE] * 15
 
 
 def test_anchors_beyond_the_image_are_not_learnt_from():
-    # padded to multiples of 32, the image reaches to 64 x 96
-    anchors = jnp.array([[80, 40, 90, 60], [92, 40, 102, 60], [40, 56, 60, 76]], jnp.float32)
+    anchors = _anchors([[80, 40, 90, 60], [92, 40, 102, 60]], inside=[True, False])
     none = _gt([[0, 0, 0, 0]], valid=[False])
-    targets = anchor_targets(KEY, anchors, none, jnp.array([40, 90]), TAKE_ALL)
-    assert targets.assignment.tolist() == [NEGATIVE, IGNORE, IGNORE]
+    assert anchor_targets(KEY, anchors, none, TAKE_ALL).assignment.tolist() == [NEGATIVE, IGNORE]
 
 
 def test_an_object_inside_a_crowd_is_still_a_target():
     gt = _gt([[0, 0, 40, 40], [2, 2, 12, 12]], labels=[1, 2], crowd=[True, False])
     anchors = jnp.array([[2, 2, 12, 12]], jnp.float32)
-    assert anchor_targets(KEY, anchors, gt, IMAGE, TAKE_ALL).assignment.tolist() == [POSITIVE]
+    assert anchor_targets(KEY, _anchors(anchors), gt, TAKE_ALL).assignment.tolist() == [POSITIVE]
 
 
 def test_regions_by_hand():
@@ -98,7 +101,7 @@ def test_what_invalid_rows_hold_changes_nothing(garbage):
     plain = _gt([[0, 0, 10, 10], [0, 0, 0, 0]], labels=[2, 0], valid=[True, False])
     padded = _gt([[0, 0, 10, 10], garbage], labels=[2, 9], crowd=[False, True], valid=[True, False])
     for targets in (
-        lambda gt: anchor_targets(KEY, anchors, gt, IMAGE, TAKE_ALL),
+        lambda gt: anchor_targets(KEY, _anchors(anchors), gt, TAKE_ALL),
         lambda gt: region_targets(KEY, proposals, gt, TAKE_ALL),
     ):
         wanted, found = targets(plain), targets(padded)

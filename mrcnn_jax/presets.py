@@ -1,0 +1,74 @@
+"""The two settings of every field in which torchvision and Detectron2 differ (R50-FPN on COCO).
+
+The files in ``configs/torchvision`` and ``configs/detectron2`` begin with one of them. What each field does
+is said in ``config.py``, how near the results come to that system in ``docs/fidelity.md``.
+"""
+
+from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
+
+SMALL_TO_LARGE = (640, 672, 704, 736, 768, 800)  # pixels: Detectron2's training scales
+
+
+def torchvision() -> Config:
+    """As ``maskrcnn_resnet50_fpn`` (torchvision 0.28), which is trained for 26 epochs of 16 images a step."""
+    return Config(
+        model=ModelConfig(
+            pixel_order="rgb",
+            pixel_mean=(123.675, 116.28, 103.53),
+            pixel_std=(58.395, 57.12, 57.375),
+            anchor_rounded=True,
+            anchor_stride="image",
+            rpn_smallest_side=1e-3,
+            roi_level_rule="torchvision",
+            roi_sampling_ratio=2,
+            roi_aligned=False,
+        ),
+        data=DataConfig(resize="torchvision", train_short_sides=(800,)),
+        train=TrainConfig(
+            steps=190_580,  # 7330 an epoch
+            decay_steps=(117_280, 161_260),
+            rpn_post_nms=2000,
+            rpn_beta=1 / 9,
+            rpn_normalizer="sampled",
+            box_beta=1 / 9,
+            mask_soft_targets=True,
+        ),
+        test=TestConfig(box_smallest_side=1e-2, mask_paste="torchvision", keypoint_score="logit"),
+    )
+
+
+def detectron2() -> Config:
+    """As ``mask_rcnn_R_50_FPN_1x``: 90,000 steps of 16 images."""
+    return Config(
+        model=ModelConfig(
+            pixel_order="bgr",
+            pixel_mean=(103.53, 116.28, 123.675),
+            pixel_std=(1.0, 1.0, 1.0),
+            backbone_stride_in_1x1=True,
+            roi_sampling_ratio=0,
+            roi_aligned=True,
+        ),
+        data=DataConfig(train_short_sides=SMALL_TO_LARGE, keypoint_offset=0.5),
+        test=TestConfig(keypoint_score="probability"),
+    )
+
+
+def detectron2_3x() -> Config:
+    """As ``mask_rcnn_R_50_FPN_3x``: 270,000 steps."""
+    config = detectron2()
+    config.train.steps = 270_000
+    config.train.decay_steps = (210_000, 250_000)
+    return config
+
+
+def as_c4(config: Config) -> None:
+    """Makes Detectron2's R50-C4 of its R50-FPN: what ``Base-RCNN-C4.yaml`` changes."""
+    model = config.model
+    model.features = "c4"
+    model.padding_multiple = 1
+    model.box_pool_size = 14
+    model.box_fcs = 0
+    model.mask_convs = 0
+    config.train.rpn_pre_nms = 12_000
+    config.train.rpn_post_nms = 2000
+    config.test.rpn_pre_nms = 6000
