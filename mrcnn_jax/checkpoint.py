@@ -1,7 +1,8 @@
 """The arrays of a run, saved after every so many steps (the only module that imports orbax).
 
 ``checkpoints/500/`` in the run's directory has two items: ``weights``, all that inference needs, and
-``training``. Both are flat dicts, keyed by the dotted path of an array.
+``training``. Both are flat dicts, keyed by the dotted path of an array. ``checkpoints/0/``, of a run that
+begins from weights made elsewhere, has the first alone.
 """
 
 import logging
@@ -50,17 +51,25 @@ class Checkpoints:
         self._manager.close()
 
     def save(
-        self, step: int, weights: dict[str, Array], training: Any, metrics: dict[str, float] | None = None
+        self,
+        step: int,
+        weights: dict[str, Array],
+        training: Any = None,
+        metrics: dict[str, float] | None = None,
     ) -> None:
         """Saves in the background, once the arrays are copied; they may be donated or changed afterwards.
 
-        ``weights`` are keyed by the parameter's dotted path, ``training`` is any pytree of arrays. Raises
-        ValueError if there is a checkpoint of this step, and what the previous save failed with, if it did.
+        ``weights`` are keyed by the parameter's dotted path, ``training`` is any pytree of arrays; without
+        it, training can begin from the checkpoint but not be continued. Raises ValueError if there is a
+        checkpoint of this step, and what the previous save failed with, if it did.
         """
+        items = {"weights": weights}
+        if training is not None:
+            items["training"] = _flat(training)
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                weights=ocp.args.StandardSave(weights), training=ocp.args.StandardSave(_flat(training))
+                **{item: ocp.args.StandardSave(arrays) for item, arrays in items.items()}
             ),
             metrics=metrics or None,
             force=True,
@@ -70,24 +79,30 @@ class Checkpoints:
         """The step of the newest checkpoint; None without any."""
         return self._manager.latest_step()
 
+    def has_training(self, step: int) -> bool:
+        """Whether the checkpoint of ``step`` was saved with a training pytree that is still there."""
+        return _has_training(self._manager, step)
+
     def restore(
-        self, step: int, weights_like: Mapping[str, Any], training_like: Any
+        self, step: int, weights_like: Mapping[str, Any], training_like: Any = None
     ) -> tuple[dict[str, Array], Any]:
         """The weights and the training pytree of ``step``, bit for bit, laid out as the arguments say.
 
-        The arguments are arrays or ``jax.ShapeDtypeStruct`` with a sharding. Raises ValueError if there is no
-        such step, if the checkpoint is damaged, or if it has other arrays than those asked for.
+        The arguments are arrays or ``jax.ShapeDtypeStruct`` with a sharding; without the second, the weights
+        and None. Raises ValueError if there is no such step, if the checkpoint is damaged, or if it has other
+        arrays than those asked for.
         """
         self.wait()  # the step may be the one being saved
-        like = {"weights": dict(weights_like), "training": _flat(training_like)}
-        found = _shapes(self._manager, step, _ITEMS)
-        for item in _ITEMS:
+        like = {"weights": dict(weights_like)}
+        if training_like is not None:
+            like["training"] = _flat(training_like)
+        found = _shapes(self._manager, step, tuple(like))
+        for item in like:
             wanted = {name: _stored(array) for name, array in like[item].items()}
             check_same(wanted, found[item], source=f"{_directory(self._manager, step)}, {item}")
         restored = _restore(self._manager, step, like)
-        return restored["weights"], jax.tree.unflatten(
-            jax.tree.structure(training_like), restored["training"].values()
-        )
+        leaves = restored.get("training", {}).values()
+        return restored["weights"], jax.tree.unflatten(jax.tree.structure(training_like), leaves)
 
     def wait(self) -> None:
         """Returns when the save in progress is done. Raises what it failed with, if it did."""
@@ -113,6 +128,14 @@ def load_weights(
         return wanted, _restore(manager, wanted, shapes)["weights"]
 
 
+def holds_only_first_weights(workdir: str | Path) -> bool:
+    """Whether all that a run has of checkpoints is one of step 0 to begin from, no step taken since."""
+    if not (Path(workdir) / _CHECKPOINTS).is_dir():
+        return False
+    with _manager(workdir, read_only=True, create=False, save_interval_steps=0) as manager:
+        return list(manager.all_steps()) == [0] and not _has_training(manager, 0)
+
+
 class _Shaped(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -134,13 +157,14 @@ def check_same(wanted: Mapping[str, _Shaped], found: Mapping[str, _Shaped], *, s
         "unexpected": [name for name in found if name not in wanted],
         "of another shape": shapes,
     }
-    lines = [f"\n  {len(names)} {kind}: {_first(names)}" for kind, names in problems.items() if names]
+    lines = [_listed(f"{len(names)} {kind}: ", names) for kind, names in problems.items() if names]
     if lines:
-        raise ValueError(f"{source}: the arrays do not fit the model" + "".join(lines))
+        raise ValueError("\n  ".join([f"{source}: the arrays do not fit the model", *lines]))
 
 
-def _first(names: list[str], count: int = 10) -> str:
-    return "; ".join(names[:count]) + ("; ..." if len(names) > count else "")
+def _listed(head: str, names: list[str]) -> str:
+    """A line for each name, one below the other."""
+    return head + ("\n  " + " " * len(head)).join(names)
 
 
 def _manager(workdir: str | Path, **options: Any) -> ocp.CheckpointManager:
@@ -159,6 +183,10 @@ def _manager(workdir: str | Path, **options: Any) -> ocp.CheckpointManager:
 def _score(metrics: dict[str, float]) -> float:
     mean = sum(metrics.values()) / len(metrics)
     return -math.inf if math.isnan(mean) else mean
+
+
+def _has_training(manager: ocp.CheckpointManager, step: int) -> bool:
+    return (_directory(manager, step) / "training").is_dir()
 
 
 def _directory(manager: ocp.CheckpointManager, step: int) -> Path:

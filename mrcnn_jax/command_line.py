@@ -48,14 +48,15 @@ def define_config() -> Callable[[], Config]:
     ``--config=FILE:WORD`` calls the file's ``get_config("WORD")``.
 
     To be called at the top of a script; the function it returns, in ``main``. That one raises ValueError if
-    the file's ``get_config`` returns no config, or one that ``validate`` rejects.
+    the flag is missing, or the file's ``get_config`` returns no config, or one that ``validate`` rejects.
     """
     flag = config_flags.DEFINE_config_file(
         "config", None, "file that defines get_config(); --config.train.steps=100 changes one of its fields"
     )
-    flags.mark_flag_as_required("config")
 
     def config() -> Config:
+        if flag.value is None:
+            raise ValueError("--config is missing; see --help")
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         if not isinstance(flag.value, Config):
             raise ValueError(f"{path}: get_config() returned {type(flag.value).__name__}; must be a Config")

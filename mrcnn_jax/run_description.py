@@ -32,6 +32,8 @@ _CHANGEABLE = {
     "train.eval_images",
     "categories.sigmas",  # only evaluation uses them
 }
+# Fields of the model that another value of leaves its arrays' meaning as it is.
+_APART_FROM_WEIGHTS = {"model.dtype", "model.backbone_frozen_stages", "model.backbone_weights"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,20 +44,30 @@ class Run:
     categories: Categories
 
 
-def write_run(workdir: str | Path, config: Config, categories: Categories) -> None:
+def is_run(workdir: str | Path) -> bool:
+    """Whether the directory is a run's."""
+    return (Path(workdir) / _CONFIG_FILE).exists()
+
+
+def write_run(
+    workdir: str | Path, config: Config, categories: Categories, *, untrained: bool = False
+) -> None:
     """Makes ``workdir`` a run's directory, or checks that it is the same run's, about to be continued.
 
     Continued, ``config`` may differ in what changes none of the steps taken: ``test``, where the data is,
     the validation set, how often the run reports, saves and evaluates, and ``train.steps`` unless the
-    schedule depends on it ("cosine" does); and so may the sigmas of ``categories``. The directory then holds
-    the new values. Raises ValueError if anything else differs, if ``categories`` contradict themselves, or if
+    schedule depends on it ("cosine" does); and so may the sigmas of ``categories``. ``untrained`` says that
+    the run holds weights but has taken no step: then only what gives the weights their meaning must be the
+    same, the categories and the model (see ``model_differences``). The directory then holds the new values.
+    Raises ValueError if anything else differs, if ``categories`` contradict themselves, or if
     ``workdir`` has a ``categories.json`` although it is no run's directory.
     """
     workdir = Path(workdir)
     _check_categories(categories)
-    if (workdir / _CONFIG_FILE).exists():
+    if is_run(workdir):
         run = read_run(workdir)
-        changes = differences(config, run.config) | {
+        changes = model_differences(config, run.config) if untrained else differences(config, run.config)
+        changes |= {
             f"categories.{field.name}": (here, in_run)
             for field in dataclasses.fields(Categories)
             if (here := getattr(categories, field.name)) != (in_run := getattr(run.categories, field.name))
@@ -91,7 +103,7 @@ def read_run(workdir: str | Path) -> Run:
     workdir = Path(workdir)
     if not workdir.is_dir():
         raise FileNotFoundError(
-            f"{workdir}: there is no such directory; a run's directory is made by training"
+            f"{workdir}: there is no such directory; a run is made by training, or by converting weights"
         )
     for file in (_CONFIG_FILE, _CATEGORIES_FILE):
         if not (workdir / file).exists():
@@ -109,6 +121,19 @@ def read_run(workdir: str | Path) -> Run:
     except ValueError as error:
         raise ValueError(f"{workdir / _CATEGORIES_FILE}: {error}") from error
     return Run(config, categories)
+
+
+def model_differences(here: Config, run: Config) -> dict[str, tuple[Any, Any]]:
+    """As ``config_io.differences``, of the fields that weights depend on.
+
+    That is the model, apart from its type of computation, the stages that are frozen in training, and the
+    file of the backbone that a new model begins with.
+    """
+    return {
+        name: values
+        for name, values in differences(here, run).items()
+        if name.startswith("model.") and name not in _APART_FROM_WEIGHTS
+    }
 
 
 def _may_change(name: str, config: Config) -> bool:

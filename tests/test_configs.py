@@ -12,9 +12,13 @@ from mrcnn_jax.config_io import validate
 from mrcnn_jax.models.variables import make_blueprint
 
 ROOT = Path(__file__).parents[1]
-PATHS = sorted((ROOT / "configs").glob("*.py"))
+PATHS = sorted((ROOT / "configs").rglob("*.py"))
 # With the words that a file's get_config takes besides its default: --config=configs/balloon.py:torchvision
 VARIANTS = [(path, ()) for path in PATHS] + [(ROOT / "configs" / "balloon.py", ("torchvision",))]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT / "configs").with_suffix("").as_posix()
 
 
 def load(path: Path, *words: str) -> Config:
@@ -26,7 +30,7 @@ def load(path: Path, *words: str) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("path", "words"), VARIANTS, ids=[":".join([path.stem, *words]) for path, words in VARIANTS]
+    ("path", "words"), VARIANTS, ids=[":".join([name_of(path), *words]) for path, words in VARIANTS]
 )
 def test_a_config_is_valid_and_makes_a_model(path: Path, words: tuple[str, ...]) -> None:
     config = load(path, *words)
@@ -42,7 +46,7 @@ def test_a_word_makes_a_difference() -> None:
     assert load(balloon).data == load(balloon, "torchvision").data
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PATHS, ids=name_of)
 def test_the_docstring_names_a_command_with_the_config(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert docstring

@@ -13,6 +13,7 @@ FLOORS = {
     "mrcnn_jax.config": 0,
     "mrcnn_jax.config_io": 0,
     "mrcnn_jax.json_files": 0,
+    "mrcnn_jax.presets": 0,
     "mrcnn_jax.images": 1,
     "mrcnn_jax.rle": 1,
     "mrcnn_jax.sharding": 1,

@@ -68,6 +68,30 @@ def test_a_run_with_other_settings_is_refused_and_kept(tmp_path):
     assert read_run(tmp_path) == Run(Config(), CATEGORIES)
 
 
+def test_a_run_that_has_taken_no_step_may_change_all_but_its_model_and_categories(tmp_path):
+    write_run(tmp_path, Config(), CATEGORIES)
+    config = Config()
+    config.train.batch_size = 8
+    config.data.max_objects = 7
+    config.model.dtype = "bfloat16"
+    config.model.backbone_frozen_stages = 0
+    config.model.backbone_weights = "resnet50.npz"
+    with pytest.raises(ValueError, match=r"train\.batch_size: 8 here, 16 in the run"):
+        write_run(tmp_path, config, CATEGORIES)
+    write_run(tmp_path, config, CATEGORIES, untrained=True)
+    assert read_run(tmp_path).config == config
+
+    other = Config()
+    other.model.roi_aligned = False
+    with pytest.raises(ValueError) as error:
+        write_run(tmp_path, other, Categories(ids=(3, 7), names=("circle", "square")), untrained=True)
+    message = str(error.value)
+    assert "\n  model.roi_aligned: False here, True in the run\n" in message
+    assert "\n  categories.names: ('circle', 'square') here, ('circle', 'figure') in the run\n" in message
+    assert "batch_size" not in message and "dtype" not in message
+    assert read_run(tmp_path) == Run(config, CATEGORIES)
+
+
 def test_the_cosine_schedule_depends_on_the_number_of_steps(tmp_path):
     config = Config()
     config.train.schedule = "cosine"

@@ -1,9 +1,11 @@
 """The meaning of labels and keypoints, from the ``categories`` of a COCO file."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from mrcnn_jax.data import fields
+from mrcnn_jax.json_files import read_json
 from mrcnn_jax.types import Categories
 
 COCO_KEYPOINTS = (
@@ -16,6 +18,18 @@ COCO_SIGMAS = (
     0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087,
     0.089, 0.089,
 )  # fmt: skip
+
+
+def read_categories_file(path: Path) -> Categories:
+    """The categories of a file in COCO's format; their keypoints are those that it names.
+
+    Raises OSError if the file cannot be read, ValueError, naming it, if it breaks the format's rules.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: must hold one JSON object with 'categories'")
+    entries = fields.entries(content, "categories", str(path))
+    return read_categories(entries, str(path), keypoint_entries=entries, keypoint_where=str(path))
 
 
 def read_categories(

@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco import CocoDataset
+from mrcnn_jax.data.labels import check_categories
 from mrcnn_jax.evaluation.average_precision import Kind, average_precision
 from mrcnn_jax.evaluation.ground_truth import ground_truth
 from mrcnn_jax.inference.detector import Detector
@@ -71,36 +72,15 @@ def evaluate(
 def check_dataset(config: Config, categories: Categories, dataset: CocoDataset) -> None:
     """Raises ``ValueError``, naming the rule, unless a run can be evaluated on the data set.
 
-    The data set's categories must be the run's ``categories``, and its keypoints, if the model of ``config``
-    finds keypoints, must have sigmas.
+    The data set's categories must be the run's ``categories`` (see ``check_categories``), and its keypoints,
+    if the model of ``config`` finds keypoints, must have sigmas.
     """
-    _check_categories(categories, dataset)
+    check_categories(dataset, categories)
     count = len(dataset.categories.keypoint_names)
     if _has_keypoints(config, dataset) and len(dataset.categories.sigmas) != count:
         raise ValueError(
             f"{dataset.name}: keypoint AP needs the spread of each keypoint: give the category a list "
             f"'sigmas' of {count} numbers, one for each of its keypoints"
-        )
-
-
-def _check_categories(categories: Categories, dataset: CocoDataset) -> None:
-    """Raises ``ValueError``, with all differences, unless the data set's categories are the run's."""
-    run = dict(zip(categories.ids, categories.names, strict=True))
-    data = dict(zip(dataset.categories.ids, dataset.categories.names, strict=True))
-    differences = [f"no category {i} ({run[i]!r}), which the run has" for i in run if i not in data]
-    differences += [f"category {i} ({data[i]!r}), which the run does not have" for i in data if i not in run]
-    differences += [
-        f"category {i} is {data[i]!r}, in the run {run[i]!r}" for i in run if i in data and run[i] != data[i]
-    ]
-    if dataset.categories.keypoint_names and dataset.categories.keypoint_names != categories.keypoint_names:
-        differences.append(
-            f"keypoints {', '.join(dataset.categories.keypoint_names)}, "
-            f"in the run {', '.join(categories.keypoint_names) or 'none'}"
-        )
-    if differences:
-        raise ValueError(
-            f"{dataset.name}: its categories are not those that the run was trained on:\n  "
-            + "\n  ".join(differences)
         )
 
 

@@ -5,22 +5,24 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import NamedSharding
 
-from mrcnn_jax.checkpoint import Checkpoints
+from mrcnn_jax.checkpoint import Checkpoints, holds_only_first_weights
 from mrcnn_jax.config import Config
-from mrcnn_jax.data.coco import read_coco
+from mrcnn_jax.data.coco import CocoDataset, read_coco
 from mrcnn_jax.data.ground_truth import count_overfull_images
+from mrcnn_jax.data.labels import align_labels
 from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
-from mrcnn_jax.run_description import write_run
+from mrcnn_jax.run_description import is_run, read_run, write_run
 from mrcnn_jax.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Monitor
 from mrcnn_jax.training.step import TrainState, compile_step, make_state
-from mrcnn_jax.types import Batch
+from mrcnn_jax.types import Batch, Categories
 from mrcnn_jax.weights.backbone import load_backbone
 
 _PREFETCH = 2  # batches on the devices ahead of the step
@@ -29,12 +31,14 @@ _PREFETCH = 2  # batches on the devices ahead of the step
 def train(config: Config, workdir: Path) -> None:
     """Trains up to ``config.train.steps``, from the last checkpoint in ``workdir`` if it holds one.
 
-    A run that was interrupted ends bit-equal to one that was not: batches and random numbers are functions of
-    (seed, step), and a checkpoint holds all else.
+    A checkpoint of step 0 has the weights alone that the run is to begin from. A run that was interrupted
+    ends bit-equal to one that was not: batches and random numbers are functions of (seed, step), and a
+    checkpoint holds all else.
 
     Raises:
         ValueError: the batch does not divide over the devices, the data are malformed, the backbone's weights
-            do not fit, or ``workdir`` holds a run of another config.
+            do not fit, or ``workdir`` holds a run of another config or other categories, or one without its
+            training state.
         FloatingPointError: a loss is not finite; the step and the loss are named.
     """
     settings, data = config.train, config.data
@@ -46,12 +50,13 @@ def train(config: Config, workdir: Path) -> None:
         annotations=data.train_annotations,
         keypoints=data.train_keypoints,
     )
-    categories = dataset.categories
-    _say(f"{len(dataset.images)} training images, {len(categories)} categories: {_first(categories.names)}")
+    names = dataset.categories.names
+    _say(f"{len(dataset.images)} training images, {len(names)} categories: {_first(names)}")
     if overfull := count_overfull_images(dataset, max_objects=data.max_objects):
         _say(
             f"{overfull} of them have more than {data.max_objects} objects: the smallest are not learnt from"
         )
+    dataset, categories = _with_categories_of_run(dataset, workdir)
 
     # Model and step
     mesh = make_mesh()
@@ -60,18 +65,21 @@ def train(config: Config, workdir: Path) -> None:
     )
     take_step = compile_step(blueprint, config, mesh)
     monitor = Monitor(workdir, blueprint, config, categories, mesh)
-    write_run(workdir, config, categories)
+    write_run(workdir, config, categories, untrained=holds_only_first_weights(workdir))
 
     with Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints:
         # State: from the last checkpoint, or new
         latest = checkpoints.latest_step()
-        if latest is None:
-            state = make_state(blueprint, _initial_weights(blueprint, config), config)
-            state = jax.device_put(state, replicated(mesh))
-            _say(f"{_millions(state.params)} parameters trained, {_millions(state.frozen)} frozen")
-        else:
+        if latest is not None and checkpoints.has_training(latest):
             state = _restore(checkpoints, latest, blueprint, config, replicated(mesh))
             _say(f"continuing from step {latest} of {workdir}")
+        else:
+            if latest is None:
+                weights = _initial_weights(blueprint, config)
+            else:
+                weights = _first_weights(checkpoints, latest, blueprint, replicated(mesh), workdir)
+            state = jax.device_put(make_state(blueprint, weights, config), replicated(mesh))
+            _say(f"{_millions(state.params)} parameters trained, {_millions(state.frozen)} frozen")
         first = int(state.step)
         if first >= settings.steps:
             _say(f"already trained for {first} steps; raise --config.train.steps to go on")
@@ -119,6 +127,22 @@ def train(config: Config, workdir: Path) -> None:
     _say(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
 
 
+def _with_categories_of_run(dataset: CocoDataset, workdir: Path) -> tuple[CocoDataset, Categories]:
+    """The data set with the labels of the run in ``workdir``, if there is one, and the run's categories."""
+    if not is_run(workdir):
+        return dataset, dataset.categories
+    categories = read_run(workdir).categories
+    try:
+        dataset = align_labels(dataset, categories)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}\nto train a model further on other categories, make a run of its weights for them: "
+            "scripts/convert_weights.py --source=run --new_categories=FILE"
+        ) from error
+    sigmas = dataset.categories.sigmas or categories.sigmas
+    return dataset, dataclasses.replace(categories, sigmas=sigmas)
+
+
 def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
     """Random weights, the backbone's from its file if the config names one."""
     weights = blueprint.initialize(jax.random.key(config.train.seed))
@@ -137,6 +161,21 @@ def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
     return weights
 
 
+def _first_weights(
+    checkpoints: Checkpoints, step: int, blueprint: Blueprint, sharding: NamedSharding, workdir: Path
+) -> Arrays:
+    """The weights that the run in ``workdir`` begins from: its checkpoint of step 0."""
+    if step:
+        raise ValueError(
+            f"{workdir / 'checkpoints' / str(step)} has no folder 'training', so the run cannot go on; "
+            "to train further from its weights, make a new run of them: "
+            f"scripts/convert_weights.py --source=run --input={workdir} --config=FILE --workdir=NEW"
+        )
+    weights, _ = checkpoints.restore(step, _laid_out(blueprint.shapes(), sharding))
+    _say(f"beginning from the weights in {workdir}")
+    return weights
+
+
 def _training_items(state: TrainState) -> dict[str, object]:
     """What a checkpoint holds besides the weights: the run's key is made from its seed."""
     return {"step": state.step, "opt_state": state.opt_state}
@@ -147,11 +186,9 @@ def _restore(
 ) -> TrainState:
     """The state after ``step`` steps, as it was."""
     like = jax.eval_shape(lambda weights: make_state(blueprint, weights, config), blueprint.shapes())
-    weights_like, training_like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        (blueprint.shapes(), _training_items(like)),
+    weights, training = checkpoints.restore(
+        step, _laid_out(blueprint.shapes(), sharding), _laid_out(_training_items(like), sharding)
     )
-    weights, training = checkpoints.restore(step, weights_like, training_like)
     params, frozen, batch_stats = blueprint.split(weights)
     return TrainState(
         step=training["step"],
@@ -161,6 +198,11 @@ def _restore(
         opt_state=training["opt_state"],
         key=jax.device_put(jax.random.key(config.train.seed), sharding),
     )
+
+
+def _laid_out(shapes: Any, sharding: NamedSharding) -> Any:
+    """The pytree of shapes with a layout on devices."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 def _on_devices(batches: Iterator[Batch], sharding: NamedSharding) -> Iterator[Batch]:

@@ -1,64 +1,102 @@
-"""An ImageNet ResNet into the backbone, from torchvision's key names."""
+"""An ImageNet ResNet or ResNeXt into the backbone, from torchvision's, Detectron2's or Caffe2's names."""
 
-import zipfile
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrcnn_jax.checkpoint import check_same
 from mrcnn_jax.models.resnet import is_frozen
 from mrcnn_jax.models.variables import Blueprint
+from mrcnn_jax.weights import detectron2, torchvision
+from mrcnn_jax.weights.files import read_arrays
+from mrcnn_jax.weights.layouts import Layout, conv, plain, read_model, shapes_of
 
 STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
-_LEAVES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+
+# Of the classifier, of counting batches, and the stem's bias in Caffe2's files, which its norm makes vain.
+_UNUSED = re.compile(r"(fc|pred|linear)(\d|_|\.|$).*|.*num_batches_tracked|conv1_b")
 
 
 def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Array], tuple[str, ...]]:
-    """The backbone's arrays in an ``.npz`` file, and the stages that the file has not.
+    """The backbone's arrays in a weights file, and the stages (``STAGES``) that the file has not.
 
-    The file holds a ResNet's state dict as torchvision names it (``layer1.0.conv1.weight``, OIHW;
-    ``layer1.0.bn1.running_mean``); ``fc`` and ``num_batches_tracked`` are passed over. A stage that is
-    missing altogether is left to its random initialisation. No pickled object is ever read.
+    The file (see ``files.read_arrays``) is the state dict of a ResNet as torchvision names it
+    (``layer1.0.conv1.weight``), Detectron2 (``res2.0.conv1.weight``) or Caffe2 (``res2_0_branch2a_w``: so do
+    Detectron2's MSRA and FAIR files, whose norms have no statistics left: mean 0, variance 1). A stage that
+    is missing altogether is left to its random initialisation. Stage 5 of a C4 model is among them.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no ``.npz`` archive of arrays, it has nothing of a backbone or lacks a stage
-            that is not trained, or its names or shapes do not fit the model; every mismatch is listed.
+        ValueError: it is no weights file, it has nothing of a backbone or lacks a stage that is not trained,
+            or its names or shapes do not fit the model; every mismatch is listed, in the file's names.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file (model.backbone_weights)")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise ValueError(f"{path}: not an .npz archive of plain arrays ({error})") from error
-
-    arrays = {}
-    for key, value in found.items():
-        if not key.startswith("fc.") and not key.endswith("num_batches_tracked"):
-            name, array = _to_ours(key, value)
-            arrays[name] = array
-
-    present = {name.split(".")[1] for name in arrays}
+    found = {name: array for name, array in read_arrays(path).items() if not _UNUSED.fullmatch(name)}
+    layouts = backbone_layouts(blueprint, found)
+    stage_of = {layout.name: _in_resnet(name).split(".")[0] for name, layout in layouts.items()}
+    present = {stage_of[name] for name in found if name in stage_of}
     absent = tuple(stage for stage in STAGES if stage not in present)
     frozen = [stage for stage in absent if is_frozen((stage,), blueprint.config.backbone_frozen_stages)]
     if not present or frozen:
         lacks = ", ".join(frozen or absent)
         raise ValueError(f"{path}: has no {lacks}, which would stay random; see model.backbone_frozen_stages")
-    wanted = {
-        name: shape
-        for name, shape in blueprint.shapes().items()
-        if name.startswith("backbone.") and name.split(".")[1] not in absent
-    }
-    check_same(wanted, arrays, source=str(path))
+    wanted = {name: layout for name, layout in layouts.items() if stage_of[layout.name] not in absent}
+    if _is_caffe2(found):
+        found |= _statistics(wanted, epsilon=blueprint.config.backbone_norm_epsilon)
+    arrays = read_model(found, wanted, source=str(path))
     return {name: jnp.asarray(array) for name, array in arrays.items()}, absent
 
 
-def _to_ours(key: str, value: np.ndarray) -> tuple[str, np.ndarray]:
-    prefix, _, leaf = key.rpartition(".")
-    if leaf == "weight" and value.ndim == 4:
-        return f"backbone.{prefix}.kernel", value.transpose(2, 3, 1, 0).astype(np.float32)  # OIHW to HWIO
-    return f"backbone.{prefix}.{_LEAVES.get(leaf, leaf)}", value.astype(np.float32)
+def backbone_layouts(blueprint: Blueprint, found: Mapping[str, np.ndarray]) -> dict[str, Layout]:
+    """Where each of our arrays of a ResNet is in a file with the names that are ``found``."""
+    return {
+        name: _layout(_in_resnet(name), shape, found)
+        for name, shape in shapes_of(blueprint).items()
+        if name.startswith(("backbone.", "res5."))
+    }
+
+
+def _in_resnet(name: str) -> str:
+    """The name within a ResNet of an array of the model."""
+    part, _, rest = name.partition(".")
+    return f"layer4.{rest}" if part == "res5" else rest
+
+
+def _layout(name: str, shape: tuple[int, ...], found: Mapping[str, np.ndarray]) -> Layout:
+    if _is_caffe2(found):
+        there = _caffe2_name(name)
+    elif any(key.startswith(("stem.", "res2.")) for key in found):
+        there = detectron2.backbone_name(name)
+    else:
+        there = torchvision.backbone_name(name)
+    return conv(there, shape) if len(shape) == 4 else plain(there, shape)
+
+
+def _is_caffe2(found: Mapping[str, np.ndarray]) -> bool:
+    return "res_conv1_bn_s" in found
+
+
+def _caffe2_name(name: str) -> str:
+    """Of "layer1.0.bn2.scale", "res2_0_branch2b_bn_s"."""
+    module, leaf = name.rsplit(".", 1)
+    leaf = {"kernel": "w", "scale": "s", "bias": "b", "mean": "mean", "var": "var"}[leaf]
+    if module in ("conv1", "bn1"):
+        return f"conv1_{leaf}" if module == "conv1" else f"res_conv1_bn_{leaf}"
+    layer, block, unit = module.split(".", 2)
+    kind, number = re.fullmatch(r"(conv|bn|downsample\.)(\d)", unit).groups()  # type: ignore[union-attr]
+    branch = "1" if kind == "downsample." else "2" + "abc"[int(number) - 1]
+    norm = "_bn" if kind == "bn" or (kind, number) == ("downsample.", "1") else ""
+    return f"res{int(layer.removeprefix('layer')) + 1}_{block}_branch{branch}{norm}_{leaf}"
+
+
+def _statistics(wanted: Mapping[str, Layout], *, epsilon: float) -> dict[str, np.ndarray]:
+    """Mean and variance of norms that had theirs merged into scale and bias, so that they change nothing."""
+    values = {"_mean": 0.0, "_var": 1.0 - epsilon}
+    return {
+        layout.name: np.full(layout.shape, value, np.float32)
+        for layout in wanted.values()
+        for ending, value in values.items()
+        if layout.name.endswith(ending)
+    }

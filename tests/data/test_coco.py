@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrcnn_jax.data.categories import COCO_KEYPOINTS, COCO_SIGMAS, flip_pairs
+from mrcnn_jax.data.categories import COCO_KEYPOINTS, COCO_SIGMAS, flip_pairs, read_categories_file
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.rle import Rle
 
@@ -76,6 +76,16 @@ def test_sigmas_come_from_the_file_or_are_cocos(folder):
     assert read_coco(**folder.write()).categories.sigmas == (0.1, 0.2)
     folder.content["categories"] = [{"id": 1, "name": "person", "keypoints": list(COCO_KEYPOINTS)}]
     assert read_coco(**folder.write()).categories.sigmas == COCO_SIGMAS
+
+
+def test_categories_of_a_file_without_images(folder):
+    path = folder.root / "categories.json"
+    path.write_text(json.dumps({"categories": folder.content["categories"]}))
+    categories = read_categories_file(path)
+    assert (categories.ids, categories.names, categories.keypoint_labels) == ((3, 7), ("car", "dog"), (2,))
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match=r"categories\.json: must hold one JSON object with 'categories'"):
+        read_categories_file(path)
 
 
 def test_flip_pairs():

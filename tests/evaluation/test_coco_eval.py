@@ -7,6 +7,7 @@ from PIL import Image
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
+from mrcnn_jax.data.labels import align_labels
 from mrcnn_jax.evaluation.coco_eval import check_dataset, evaluate
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.types import Categories, Detections
@@ -138,6 +139,16 @@ def test_other_categories_are_an_error(dataset: CocoDataset) -> None:
         "  category 3 is 'bell', in the run 'ball'",
         "  keypoints head, hand, in the run head, foot",
     ]
+
+
+def test_labels_of_the_run_that_are_in_no_use(dataset: CocoDataset) -> None:
+    run = dataclasses.replace(
+        CATEGORIES, ids=(1, 3, 5, 7), names=("N/A", "ball", "N/A", "figure"), keypoint_labels=(4,)
+    )
+    oracle = Oracle(align_labels(dataset, run))
+    metrics = evaluate(Detector(oracle, CONFIG, run), dataset)
+    assert [metrics[kind]["AP50"] for kind in ("bbox", "segm", "keypoints")] == [100.0] * 3
+    assert metrics["per_category"].keys() == {"ball", "figure"}
 
 
 def test_keypoints_without_sigmas_are_an_error(dataset: CocoDataset) -> None:

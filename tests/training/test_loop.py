@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,9 @@ from tensorboardX.proto.event_pb2 import Event
 import mrcnn_jax
 from mrcnn_jax.checkpoint import Checkpoints, load_weights
 from mrcnn_jax.data.shapes import make_shapes
+from mrcnn_jax.json_files import write_json
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.run_description import read_run, write_run
 from mrcnn_jax.training import loop
 
 
@@ -34,6 +38,10 @@ def workdir(config, tmp_path_factory):
     loop.train(config, path)
     yield path
     jax.config.update("jax_compilation_cache_dir", None)
+
+
+def _with(config, **train):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
 
 
 def _interrupted_at(step, monkeypatch, error):
@@ -65,6 +73,88 @@ def test_an_interrupted_run_ends_bit_equal(config, workdir, tmp_path, monkeypatc
     assert step == 4
     for name, value in wanted.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.fixture
+def converted(config, workdir, tmp_path):
+    """A run of random weights, with a label in no use before the data set's four, and no sigmas."""
+    used = read_run(workdir).categories
+    categories = dataclasses.replace(
+        used, ids=(9, *used.ids), names=("N/A", *used.names), keypoint_labels=(5,), sigmas=()
+    )
+    blueprint = make_blueprint(config.model, num_classes=5, num_keypoints=len(categories.keypoint_names))
+    write_run(tmp_path, config, categories)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(0, blueprint.initialize(jax.random.key(7)))
+    return tmp_path
+
+
+def test_a_run_begins_from_its_first_weights(config, workdir, tmp_path, capsys):
+    """The same weights, given instead of drawn, end bit-equal."""
+    run = read_run(workdir)
+    blueprint = make_blueprint(
+        config.model,
+        num_classes=len(run.categories),
+        num_keypoints=len(run.categories.keypoint_names),
+    )
+    write_run(tmp_path, config, run.categories)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(0, blueprint.initialize(jax.random.key(config.train.seed)))
+    loop.train(config, tmp_path)
+    assert f"beginning from the weights in {tmp_path}" in capsys.readouterr().out
+    (_, wanted), (step, found) = load_weights(workdir), load_weights(tmp_path)
+    assert step == 4
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    # From now on it is a run like any other.
+    with pytest.raises(ValueError, match=r"train.batch_size: 16 here, 8 in the run"):
+        loop.train(_with(config, batch_size=16), tmp_path)
+
+
+def test_a_run_of_weights_takes_other_settings_and_keeps_its_labels(config, converted, monkeypatch):
+    seen = []
+
+    def compile_step(blueprint, *_):
+        def run(state, batch):
+            seen.append((state, batch))
+            raise KeyboardInterrupt
+
+        return run
+
+    monkeypatch.setattr(loop, "compile_step", compile_step)
+    config = _with(config, learning_rate=0.5, seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config, converted)
+    ((state, batch),) = seen
+    assert int(state.step) == 0
+    _, weights = load_weights(converted)
+    for name, value in state.weights().items():
+        np.testing.assert_array_equal(value, weights[name], err_msg=name)
+    labels = np.asarray(batch.gt.labels)[np.asarray(batch.gt.valid)]
+    assert set(labels.tolist()) <= {2, 3, 4, 5} and labels.max() == 5  # the figures
+    run = read_run(converted)
+    assert run.config.train.learning_rate == 0.5
+    assert run.categories.names[:2] == ("N/A", "circle")
+    assert run.categories.sigmas  # the data set's, as evaluation needs them
+
+
+def test_other_categories_than_the_runs(config, converted):
+    run = read_run(converted)
+    names = ("N/A", "ball", *run.categories.names[2:])
+    write_json(converted / "categories.json", vars(dataclasses.replace(run.categories, names=names)))
+    with pytest.raises(ValueError) as error:
+        loop.train(config, converted)
+    assert "category 1 is 'circle', in the run 'ball'" in str(error.value)
+    assert "convert_weights.py --source=run --new_categories=FILE" in str(error.value)
+
+
+def test_a_run_whose_training_state_was_removed(config, workdir, tmp_path):
+    shutil.copytree(workdir, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "4" / "training")
+    with pytest.raises(ValueError) as error:
+        loop.train(config, tmp_path / "run")
+    assert "checkpoints/4 has no folder 'training', so the run cannot go on" in str(error.value)
+    assert f"convert_weights.py --source=run --input={tmp_path / 'run'} " in str(error.value)
 
 
 def test_a_finished_run_is_left_alone(config, workdir, capsys):

@@ -1,0 +1,23 @@
+"""torchvision's maskrcnn_resnet50_fpn_v2: batch norm everywhere, deeper RPN and box heads.
+
+    scripts/convert_weights.py --source=torchvision --config=configs/torchvision/mask_rcnn_r50_fpn_v2.py \
+        --input=maskrcnn_resnet50_fpn_v2_coco.pth --workdir=runs/converted
+    scripts/predict.py --workdir=runs/converted --output=out photo.jpg
+
+torchvision reports box AP 47.4 and mask AP 41.8, after 400 epochs with large-scale jitter, which is not here
+yet: the schedule below is that of the first version. Nobody has trained this here at full size.
+"""
+
+from mrcnn_jax import presets
+from mrcnn_jax.config import Config
+
+
+def get_config() -> Config:
+    config = presets.torchvision()
+    model = config.model
+    model.backbone_norm = model.fpn_norm = model.box_norm = model.mask_norm = "batch"
+    model.rpn_convs = 2
+    model.box_convs = 4
+    model.box_fcs = 1
+    config.train.weight_decay = 4e-5
+    return config

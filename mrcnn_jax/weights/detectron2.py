@@ -1,0 +1,116 @@
+"""Detectron2's detectors: the names and layouts of its model zoo's files."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from mrcnn_jax.models.variables import Blueprint
+from mrcnn_jax.weights.layouts import (
+    Layout,
+    Shape,
+    background_last,
+    conv,
+    deconv,
+    linear,
+    linear_of_map,
+    plain,
+    read_model,
+    shapes_of,
+)
+
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+# Constants of the model, which some files hold: ours are in the config.
+_CONSTANTS = re.compile(r"pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d+")
+
+
+def from_detectron2(
+    arrays: Mapping[str, np.ndarray], blueprint: Blueprint, *, source: str
+) -> dict[str, np.ndarray]:
+    """The arrays of the blueprint's model, by our names, from the "model" of a file of Detectron2's.
+
+    Raises ValueError with every mismatch, in Detectron2's names, and for a model that Detectron2 has not;
+    ``source`` says where the arrays are from.
+    """
+    found = {name: array for name, array in arrays.items() if not _CONSTANTS.fullmatch(name)}
+    return read_model(found, layouts(blueprint), source=source)
+
+
+def layouts(blueprint: Blueprint) -> dict[str, Layout]:
+    """Where each of our arrays is in a file of Detectron2's."""
+    return {name: _layout(name, shape, blueprint) for name, shape in shapes_of(blueprint).items()}
+
+
+def backbone_name(name: str) -> str:
+    """Detectron2's name of an array of our ``ResNet``: "res2.0.conv2.norm.bias" of "layer1.0.bn2.bias"."""
+    module, leaf = name.rsplit(".", 1)
+    module = re.sub(r"^(conv1|bn1)$", r"stem.\1", module)
+    module = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", module)
+    module = re.sub(r"bn(\d)$", r"conv\1.norm", module)
+    module = module.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+    return f"{module}.{_LEAVES[leaf]}"
+
+
+def _layout(name: str, shape: Shape, blueprint: Blueprint) -> Layout:
+    config = blueprint.config
+    part, _, rest = name.partition(".")
+    module, _, leaf = rest.rpartition(".")
+    leaf = _LEAVES[leaf]
+    match part:
+        case "backbone":
+            body = "backbone.bottom_up." if config.features == "fpn" else "backbone."
+            return _conv_or_vector(body + backbone_name(rest), shape)
+        case "res5":
+            return _conv_or_vector("roi_heads." + backbone_name(f"layer4.{rest}"), shape)
+        case "fpn":
+            kind, number, unit = module.split(".")
+            there = f"backbone.fpn_{'lateral' if kind == 'inner' else 'output'}{int(number) + 2}"
+            return _conv_or_vector(there + (".norm." if unit == "norm" else ".") + leaf, shape)
+        case "rpn" if config.rpn_convs == 1:
+            names = {"convs.0": "conv", "cls_logits": "objectness_logits", "bbox_pred": "anchor_deltas"}
+            return _conv_or_vector(f"proposal_generator.rpn_head.{names[module]}.{leaf}", shape)
+        case "box_head":
+            return _box_layout(module, leaf, shape, blueprint)
+        case "mask_head" | "keypoint_head":
+            return _map_layout(part, module, leaf, shape)
+    raise ValueError(f"Detectron2 has nothing like {name}")
+
+
+def _box_layout(module: str, leaf: str, shape: Shape, blueprint: Blueprint) -> Layout:
+    config = blueprint.config
+    if match := re.fullmatch(r"convs\.layers\.(\d+)\.(conv|norm)", module):
+        unit = ".norm" if match[2] == "norm" else ""
+        return _conv_or_vector(f"roi_heads.box_head.conv{int(match[1]) + 1}{unit}.{leaf}", shape)
+    if match := re.fullmatch(r"fcs\.(\d+)", module):
+        there = f"roi_heads.box_head.fc{int(match[1]) + 1}.{leaf}"
+        if leaf == "bias":
+            return plain(there, shape)
+        if match[1] == "0":
+            return linear_of_map(there, shape, channels=shape[0] // config.box_pool_size**2)
+        return linear(there, shape)
+    there = f"roi_heads.box_predictor.{module}.{leaf}"
+    layout = plain(there, shape) if leaf == "bias" else linear(there, shape)
+    return background_last(layout) if module == "cls_score" else layout
+
+
+def _map_layout(head: str, module: str, leaf: str, shape: Shape) -> Layout:
+    """Of the mask and the keypoint head."""
+    if match := re.fullmatch(r"convs\.layers\.(\d+)\.(conv|norm)", module):
+        kind = "mask_fcn" if head == "mask_head" else "conv_fcn"
+        unit = ".norm" if match[2] == "norm" else ""
+        return _conv_or_vector(f"roi_heads.{head}.{kind}{int(match[1]) + 1}{unit}.{leaf}", shape)
+    names = {"conv5_mask": "deconv", "mask_fcn_logits": "predictor", "kps_score_lowres": "score_lowres"}
+    there = f"roi_heads.{head}.{names[module]}.{leaf}"
+    if leaf == "weight" and module != "mask_fcn_logits":
+        return deconv(there, shape)
+    return _conv_or_vector(there, shape)
+
+
+def _conv_or_vector(name: str, shape: Shape) -> Layout:
+    return conv(name, shape) if len(shape) == 4 else plain(name, shape)

@@ -1,0 +1,119 @@
+"""A run's weights as a file that torchvision loads."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mrcnn_jax import presets
+from mrcnn_jax.checkpoint import check_same, load_weights
+from mrcnn_jax.config import Config
+from mrcnn_jax.config_io import differences
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.run_description import read_run
+from mrcnn_jax.types import Categories
+from mrcnn_jax.weights.files import write_arrays
+from mrcnn_jax.weights.torchvision import to_torchvision
+
+# What torchvision's functions build, by what differs from ``presets.torchvision`` in the model.
+_V2 = {"fpn_norm": "batch", "box_norm": "batch", "rpn_convs": 2, "box_convs": 4, "box_fcs": 1}
+_BUILDERS: dict[str, dict[str, Any]] = {
+    "maskrcnn_resnet50_fpn": {},
+    "maskrcnn_resnet50_fpn_v2": {**_V2, "mask_norm": "batch"},
+    "fasterrcnn_resnet50_fpn": {"mask": False},
+    "fasterrcnn_resnet50_fpn_v2": {**_V2, "mask": False},
+    "keypointrcnn_resnet50_fpn": {"mask": False, "keypoint": True},
+}
+_EPSILON = 1e-5  # of torchvision's batch norm
+
+# Settings that arrays know nothing of and that change what is detected.
+_BEHAVIOUR = {
+    "model.pixel_order", "model.pixel_mean", "model.pixel_std", "model.padding_multiple",
+    "model.anchor_sizes", "model.anchor_ratios", "model.anchor_rounded", "model.anchor_stride",
+    "model.rpn_smallest_side", "model.roi_canonical_size", "model.roi_level_rule",
+    "model.roi_sampling_ratio", "model.roi_aligned", "data.resize",
+    "test.rpn_pre_nms", "test.rpn_post_nms", "test.rpn_nms_iou", "test.score_threshold", "test.nms_iou",
+    "test.detections", "test.box_smallest_side", "test.mask_paste",
+}  # fmt: skip
+# Settings of the model that make no difference to torchvision's.
+_LOADED_ALIKE = {
+    "model.dtype", "model.backbone_norm", "model.backbone_norm_epsilon", "model.backbone_frozen_stages",
+    "model.backbone_weights",
+}  # fmt: skip
+
+
+def export_torchvision(
+    workdir: str | Path, output: str | Path, *, step: int | Literal["best"] | None = None
+) -> str:
+    """Writes a run's weights for torchvision's ``load_state_dict(strict=True)``; says how to load them.
+
+    Args:
+        workdir: The run's directory.
+        output: ``.safetensors`` or ``.npz``.
+        step: Which checkpoint; as ``load_weights`` takes it.
+
+    Raises ValueError or OSError, and writes nothing, if ``workdir`` is no run's, if torchvision has no such
+    model, or if ``output`` is there already.
+    """
+    output = Path(output)
+    if not output.parent.is_dir():
+        raise ValueError(f"--output={output}: there is no folder {output.parent}")
+    run = read_run(workdir)
+    step, weights = load_weights(workdir, step)
+    blueprint = make_blueprint(
+        run.config.model, num_classes=len(run.categories), num_keypoints=len(run.categories.keypoint_names)
+    )
+    check_same(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
+    arrays = to_torchvision({name: np.asarray(array) for name, array in weights.items()}, blueprint)
+    write_arrays(output, arrays)
+    lines = [f"{output}: {len(arrays)} arrays of step {step} of {workdir}, to be loaded in Python as"]
+    lines += loading_lines(output, run.config, run.categories)
+    if changes := _other_behaviour(run.config):
+        lines.append("torchvision will not detect quite the same, as the run has other settings:")
+        lines += [f"  {name}: {here!r} here, {there!r} there" for name, (here, there) in changes.items()]
+    return "\n".join(lines)
+
+
+def loading_lines(output: Path, config: Config, categories: Categories) -> list[str]:
+    """Python that makes torchvision's model of the file ``output``, a line an item."""
+    arguments = {"num_classes": len(categories) + 1}  # and the background
+    if config.model.keypoint:
+        arguments["num_keypoints"] = len(categories.keypoint_names)
+    sizes = {"min_size": config.data.test_short_side, "max_size": config.data.long_side}
+    if sizes != {"min_size": 800, "max_size": 1333}:
+        arguments |= sizes
+    given = ", ".join(f"{name}={value}" for name, value in arguments.items())
+    if name := _builder(config):
+        made = f"torchvision.models.detection.{name}(weights=None, weights_backbone=None, {given})"
+    else:
+        made = f"...  # a detector of these layers, which no function of torchvision's builds; {given}"
+    if output.suffix == ".npz":
+        imports = "import numpy, torch, torchvision"
+        loaded = f"{{name: torch.from_numpy(x) for name, x in numpy.load({str(output)!r}).items()}}"
+    else:
+        imports = "import safetensors.torch, torchvision"
+        loaded = f"safetensors.torch.load_file({str(output)!r})"
+    lines = [imports, f"model = {made}", f"model.load_state_dict({loaded})"]
+    if config.model.backbone_norm_epsilon != _EPSILON:
+        lines += ["for module in model.backbone.body.modules():", "    if hasattr(module, 'eps'):"]
+        lines += [f"        module.eps = {config.model.backbone_norm_epsilon}"]
+    return [f"  {line}" for line in lines]
+
+
+def _builder(config: Config) -> str | None:
+    """The function of torchvision's that builds a model of the same arrays."""
+    for name, changes in _BUILDERS.items():
+        built = Config(model=dataclasses.replace(presets.torchvision().model, **changes))
+        if not any(_is_architecture(field) for field in differences(config, built)):
+            return name
+    return None
+
+
+def _is_architecture(field: str) -> bool:
+    return field.startswith("model.") and field not in _BEHAVIOUR | _LOADED_ALIKE
+
+
+def _other_behaviour(config: Config) -> dict[str, tuple[Any, Any]]:
+    changes = differences(config, presets.torchvision())
+    return {name: values for name, values in changes.items() if name in _BEHAVIOUR}

@@ -1,0 +1,77 @@
+import dataclasses
+
+import pytest
+
+from mrcnn_jax.data.coco import read_coco
+from mrcnn_jax.data.labels import align_labels, check_categories
+from mrcnn_jax.types import Categories
+
+# Those of ``folder`` (car and dog), and a label that is in no use before and between them.
+RUN = Categories(
+    ids=(1, 3, 5, 7),
+    names=("N/A", "car", "N/A", "dog"),
+    keypoint_labels=(4,),
+    keypoint_names=("nose", "left_paw", "right_paw"),
+    skeleton=((0, 1),),
+    flip_pairs=((1, 2),),
+    sigmas=(0.1, 0.1, 0.1),
+)
+
+
+@pytest.fixture
+def dataset(folder):
+    """A dog with keypoints and a car."""
+    image = folder.add_image()
+    folder.add_object(image)
+    folder.add_object(image, category_id=3, keypoints=[])
+    return read_coco(**folder.write())
+
+
+def test_labels_are_the_runs(dataset):
+    assert [item.label for item in dataset.images[0].annotations] == [2, 1]
+    aligned = align_labels(dataset, RUN)
+    dog, car = aligned.images[0].annotations
+    assert (dog.label, car.label) == (4, 2)
+    assert dog.keypoints.tolist() == [[3, 2, 2], [6, 1, 1], [5, 5, 0]]
+    assert dog.box == (2, 1, 10, 5)
+    assert aligned.categories == dataclasses.replace(RUN, sigmas=())  # which the data set has not
+
+
+def test_the_same_categories_stay(dataset):
+    aligned = align_labels(dataset, dataset.categories)
+    assert aligned.categories == dataset.categories
+    assert [item.label for item in aligned.images[0].annotations] == [2, 1]
+
+
+def test_keypoints_that_the_run_has_not_are_dropped(dataset):
+    aligned = align_labels(dataset, Categories(ids=RUN.ids, names=RUN.names))
+    assert aligned.categories.keypoint_names == ()
+    assert all(item.keypoints is None for item in aligned.images[0].annotations)
+
+
+def test_keypoints_of_a_category_that_has_none_in_the_run_are_dropped(dataset):
+    aligned = align_labels(dataset, dataclasses.replace(RUN, keypoint_labels=(2,)))
+    assert aligned.categories == Categories(ids=RUN.ids, names=RUN.names)
+    assert aligned.images[0].annotations[0].keypoints is None
+
+
+def test_a_data_set_without_keypoints(dataset):
+    bare = dataclasses.replace(dataset, categories=Categories(ids=(3, 7), names=("car", "dog")))
+    assert align_labels(bare, RUN).categories.keypoint_labels == ()
+
+
+def test_all_differences_are_told(dataset):
+    other = dataclasses.replace(
+        RUN, ids=(1, 3, 5, 8), names=("N/A", "cat", "bird", "dog"), keypoint_names=("nose", "a", "b")
+    )
+    for function in (align_labels, check_categories):
+        with pytest.raises(ValueError) as error:
+            function(dataset, other)
+        assert str(error.value).splitlines() == [
+            f"{dataset.name}: its categories are not those that the run was trained on:",
+            "  no category 5 ('bird'), which the run has",
+            "  no category 8 ('dog'), which the run has",
+            "  category 7 ('dog'), which the run does not have",
+            "  category 3 is 'car', in the run 'cat'",
+            "  keypoints nose, left_paw, right_paw, in the run nose, a, b",
+        ]

@@ -1,0 +1,162 @@
+"""Differences between what two systems computed, as (name, value, bound): see ``docs/fidelity.md``."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mrcnn_jax.inference.results import Result
+
+Arrays = Mapping[str, np.ndarray]
+Row = tuple[str, float, float | None]
+
+
+def relative(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference, as a share of the largest value; infinite for other shapes."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    if not wanted.size:
+        return 0.0
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+def absolute(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference; infinite for other shapes."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    return float(np.abs(found - wanted).max(initial=0.0))
+
+
+def stages(found: Arrays, theirs: Arrays) -> Iterator[Row]:
+    """Of one image's stages."""
+    yield "pixels", absolute(found["pixels"], theirs["pixels"]), 1e-5
+    for kind, bound in (("features", 1e-4), ("objectness", 1e-4), ("deltas", 1e-4)):
+        names = [name for name in theirs if name.startswith(f"{kind}/")]
+        yield kind, max(relative(found[name], theirs[name]) for name in names), bound
+    names = [name for name in theirs if name.startswith("anchors/")]
+    yield "anchors", max(absolute(found[name], theirs[name]) for name in names), 0.0
+    yield from _proposals(found["proposals/boxes"], theirs["proposals/boxes"])
+    for name in ("box_logits", "box_deltas", "mask_logits", "keypoint_logits"):
+        if name in theirs:
+            yield name, relative(found[name], theirs[name]), 1e-4
+
+
+def _proposals(found: np.ndarray, wanted: np.ndarray) -> Iterator[Row]:
+    """How many of their boxes are not among ours to a hundredth of a pixel, in whatever order."""
+    distance = np.abs(found[None] - wanted[:, None]).max(axis=-1)
+    yield f"proposals of {len(wanted)} not in ours", float((distance.min(axis=1) > 0.01).sum()), None
+    same = min(len(found), len(wanted))
+    first = np.flatnonzero(np.abs(found[:same] - wanted[:same]).max(axis=1) > 0.01)
+    yield "proposals in the same order", float(first[0] if len(first) else same), None
+
+
+@dataclass
+class Detections:
+    """Differences of the detections of several images."""
+
+    images: int = 0
+    count: int = 0
+    swapped: int = 0  # theirs that are not at the same place in ours
+    boxes: float = 0.0
+    scores: float = 0.0
+    pixels: int = 0  # that are in a mask of theirs
+    wrong_pixels: int = 0
+    rounded: int = 0  # masks whose boxes fall on two sides of a whole pixel
+    wrong_rounded: int = 0  # pixels of those
+    keypoints: list[float] = field(default_factory=list)
+    keypoint_scores: float = 0.0
+
+    def add(self, found: Result, theirs: Arrays, *, paste: str) -> None:
+        """Takes an image's, pasted by that rule; those of one label at one place are compared further."""
+        self.images += 1
+        self.count += len(theirs["scores"])
+        same = min(len(found), len(theirs["scores"]))
+        labels = found.labels[:same] == theirs["labels"][:same]
+        close = np.abs(found.boxes[:same] - theirs["boxes"][:same]).max(axis=1, initial=0.0) < 1
+        pairs = np.flatnonzero(labels & close)
+        self.swapped += max(len(found), len(theirs["scores"])) - len(pairs)
+        self.boxes = max(self.boxes, absolute(found.boxes[pairs], theirs["boxes"][pairs]))
+        self.scores = max(self.scores, absolute(found.scores[pairs], theirs["scores"][pairs]))
+        if "masks" in theirs:
+            assert found.masks is not None
+            shape = tuple(theirs["mask_shape"])
+            masks = np.unpackbits(theirs["masks"], count=int(np.prod(shape))).reshape(shape).astype(bool)
+            wrong = (found.masks[pairs] != masks[pairs]).sum(axis=(1, 2))
+            rounded = torchvision_boxes(found.boxes[pairs]) != torchvision_boxes(theirs["boxes"][pairs])
+            rounded = rounded.any(axis=1) & (paste == "torchvision")
+            self.rounded += int(rounded.sum())
+            self.wrong_rounded += int(wrong[rounded].sum())
+            self.pixels += int(masks[pairs][~rounded].sum())
+            self.wrong_pixels += int(wrong[~rounded].sum())
+        if "keypoints" in theirs:
+            assert found.keypoints is not None
+            offset = np.abs(found.keypoints[pairs, :, :2] - theirs["keypoints"][pairs, :, :2]).max(axis=-1)
+            self.keypoints += offset.ravel().tolist()
+            scores = theirs.get("keypoint_scores", theirs["keypoints"][..., 2])
+            self.keypoint_scores = max(
+                self.keypoint_scores, relative(found.keypoints[pairs, :, 2], scores[pairs])
+            )
+
+    def rows(self) -> Iterator[tuple[str, float, float | None, str]]:
+        """As (name, value, bound, note)."""
+        yield "detections that differ in place or label", self.swapped, 0, f"of {self.count}"
+        yield "boxes (pixels)", self.boxes, 0.01, ""
+        yield "scores", self.scores, 1e-4, ""
+        if self.pixels:
+            share = self.wrong_pixels / self.pixels
+            yield "mask pixels that differ", share, 1e-3, f"{self.wrong_pixels} of {self.pixels}"
+            if self.rounded:
+                note = f"{self.wrong_rounded} pixels of theirs differ"
+                yield "masks whose boxes round to other pixels", self.rounded, None, note
+        if self.keypoints:
+            far = sum(distance > 0.1 for distance in self.keypoints)
+            near = max((distance for distance in self.keypoints if distance <= 0.1), default=0.0)
+            yield "keypoints off by more than 0.1 pixels", far, 0, f"of {len(self.keypoints)}"
+            yield "keypoints, the largest of the others", near, 0.1, ""
+            yield "keypoint scores", self.keypoint_scores, 1e-4, ""
+
+
+def torchvision_boxes(boxes: np.ndarray) -> np.ndarray:
+    """The whole pixels between which torchvision pastes masks of 28 cells (``expand_boxes``)."""
+    centre, half = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    half = half * np.float32(30 / 28)
+    return np.concatenate([centre - half, centre + half], axis=1).astype(np.int64)
+
+
+def targets(found: Arrays, theirs: Arrays) -> Iterator[Row]:
+    """What the anchors and regions of a batch are to learn. ``found`` has all anchors of all images."""
+    labels = found["anchor_labels"][found["inside"]].reshape(theirs["anchor_labels"].shape)
+    yield "anchors assigned otherwise", float((labels != theirs["anchor_labels"]).sum()), 0
+    for image in range(len(labels)):
+        wanted = theirs[f"roi_boxes/{image}"]
+        sampled = found["roi_labels"][image] >= 0
+        boxes, roi_labels = found["roi_boxes"][image][sampled], found["roi_labels"][image][sampled]
+        nearest = np.abs(boxes[None] - wanted[:, None]).max(axis=-1)
+        match = nearest.argmin(axis=1)
+        differ = (nearest.min(axis=1) > 0.01) | (roi_labels[match] != theirs[f"roi_labels/{image}"])
+        yield f"regions of image {image} (of {len(wanted)}) that differ", float(differ.sum()), 0
+
+
+def gradients(found: Arrays, wanted: Arrays) -> list[tuple[str, float]]:
+    """The norm of each parameter's difference as a share of its norm, the largest first.
+
+    A norm under a millionth of the largest counts as that much: of a bias before a softmax it is rounding.
+    """
+    least = 1e-6 * max(float(np.linalg.norm(value)) for value in wanted.values())
+    shares = [
+        (name, float(np.linalg.norm(found[name] - value) / max(float(np.linalg.norm(value)), least)))
+        for name, value in wanted.items()
+        if name in found
+    ]
+    return sorted(shares, key=lambda pair: -pair[1])
+
+
+def mask_targets(theirs: Arrays, *, own: str) -> Iterator[Row]:
+    """How far the targets from box-frame masks are from the peer's own, and what that does to its loss."""
+    a = theirs[f"mask_targets/{own}"] >= 0.5
+    b = theirs["mask_targets/box_frames"] >= 0.5
+    union = (a | b).sum(axis=(1, 2))
+    iou = ((a & b).sum(axis=(1, 2)) / np.maximum(union, 1))[union > 0]
+    yield f"mask targets, 1 - mean IoU with {own}", float(1 - iou.mean()), None
+    loss, other = float(theirs[f"mask_losses/{own}"]), float(theirs["mask_losses/box_frames"])
+    yield f"mask loss, difference to that of {own}", abs(other - loss) / abs(loss), 0.01

@@ -1,0 +1,155 @@
+"""Writes what Detectron2 computes, stage by stage, for ``measure.py`` to compare with.
+
+    python tests/parity/detectron2_peer.py --source=DETECTRON2 --output=DIR \\
+        --model=COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x --images=DIR_OF_IMAGES --count=6 \\
+        [--train --annotations=instances.json --steps=10 [--mask_targets=box_frames --box_frames=FILE.npz]]
+
+runs Detectron2's Python source, found at DETECTRON2, in an environment with torch, torchvision and what that
+source imports (pycocotools, fvcore, iopath, omegaconf, hydra-core, yacs, tabulate, termcolor, cloudpickle,
+black, matplotlib, opencv). Its compiled extension is not needed. Runs are equal bit by bit on the same
+machine with the same number of threads.
+
+Arrays are float32 unless said, images and features channels-last without the batch axis, boxes
+``x1 y1 x2 y2`` in pixels of the resized image unless said. A level is "p2" to "p6", or "c4" or "c5" in models
+without a pyramid. Labels are 1 to the number of categories, in the order of their COCO ids; 0 is the
+background.
+
+``DIR/weights.pkl`` holds the model's weights, as a file of Detectron2's model zoo does.
+
+``DIR/inference.npz``, for each image i = 0, 1, ...:
+
+- ``i/file_name``; ``i/image_size`` height and width after resizing, int
+- ``i/pixels [H W 3]``: what the model sees, normalised and padded, in its channel order, which is BGR
+- the detections, in pixels of the image file: ``i/boxes [D 4]``, ``i/scores [D]``, ``i/labels [D]`` int,
+  ``i/masks`` (packed bits of the pasted masks) and their shape ``i/mask_shape`` (D, height, width),
+  ``i/keypoints [D K 3]`` x, y and score; x and y are positions, half a pixel more than COCO's indices
+
+and for images 0 and 1, which differ in shape if the folder has images that do, what led to them:
+
+- ``i/backbone/c2`` to ``c5`` (res2 to res5; without c5 where res5 belongs to the heads) and
+  ``i/features/<level>``
+- ``i/objectness/<level> [A]`` logits, ``i/deltas/<level> [A 4]``, ``i/anchors/<level> [A 4]``, ordered by
+  row, column, size, ratio
+- ``i/proposals/boxes [R 4]``, ``i/proposals/scores [R]`` logits
+- ``i/box_logits [R categories+1]``, the background last; ``i/box_deltas [R categories 4]``
+- ``i/detected_boxes [D 4]``, ``i/detected_labels [D]`` int: before boxes are taken back to the image file's
+  pixels, where empty ones are dropped
+- ``i/mask_logits [D M M]`` of the detected category; ``i/keypoint_logits [D M M K]``
+
+``DIR/training.npz``. Sampling takes every candidate, so that it is no matter of chance; proposals are few, so
+that it is cheap. Images have the size that ``--short_side`` and ``--long_side`` give and are not flipped.
+Objects are no crowds, and ordered from large to small.
+
+- ``settings/<name>``: what the losses and steps depend on. Detectron2 divides the losses of the RPN by
+  ``rpn_batch_size_per_image`` times the number of images, however many anchors there are
+- ``batches [batches 2]`` the images' file names, ``batch_ids [batches 2]`` int
+
+and of batch 0, whose images are j = 0 and 1:
+
+- ``pixels [2 H W 3]``, ``image_sizes [2 2]`` int; ``ground_truth/j/boxes [G 4]``, ``.../labels [G]`` int,
+  ``.../ids [G]`` int of the annotations, ``.../keypoints [G K 3]`` with half a pixel of the file added
+- ``anchor_labels [2 A]`` int, all levels in turn: 1 positive, 0 negative, -1 neither;
+  ``anchor_boxes [2 A 4]`` the matched objects'
+- ``proposals/j/boxes``, ``proposals/j/scores``: from the RPN, before the ground truth is appended
+- ``roi_boxes/j [R 4]``, ``roi_labels/j [R]`` int, ``roi_objects/j [R]`` int row of the matched object,
+  ``roi_gt_boxes/j [R 4]`` its box and ``regression_targets/j [R 4]`` (of the background these three mean
+  nothing): positives first, then the background, each in the order of proposals and objects
+- ``mask_logits [P M M]`` of the true category for the positive regions of both images in turn,
+  ``mask_targets/polygons [P M M]`` bool and ``mask_losses/polygons``, and with ``--box_frames`` the same of
+  ``box_frames``
+- ``losses/<name>`` under Detectron2's names; ``gradients/<parameter>`` of their sum, in torch's layout
+
+and ``steps/<loss> [steps]`` of SGD, step s on batch s modulo the number of batches.
+
+``--mask_targets=box_frames`` trains on masks in the frames of their boxes in place of polygons.
+``--box_frames`` names a file with an array uint8 ``[S S]`` for every annotation id, as
+``mrcnn_jax.data.ground_truth`` makes it.
+"""
+
+import argparse
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2_inference import Arrays, predict
+from detectron2_models import load_config, write_weights
+from detectron2_training import EVERY_CANDIDATE, training
+from PIL import Image
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_num_threads(args.threads)
+    args.output.mkdir(parents=True, exist_ok=True)
+    size = {"INPUT.MIN_SIZE_TEST": args.short_side, "INPUT.MAX_SIZE_TEST": args.long_side}
+    weights = args.output / "weights.pkl"
+    config = load_config(args.source, args.model, weights, size | EVERY_CANDIDATE)
+    write_weights(config, weights)
+
+    from detectron2.engine import DefaultPredictor
+
+    predictor = DefaultPredictor(config)
+    found = inference(predictor, choose_images(args.images, args.count))
+    np.savez(args.output / "inference.npz", **found)  # type: ignore[arg-type]
+    if args.train:
+        learnt = training(predictor, args)
+        np.savez(args.output / "training.npz", **learnt)  # type: ignore[arg-type]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--annotations", type=Path)
+    parser.add_argument("--keypoints", type=Path, help="annotations of models with keypoints")
+    parser.add_argument("--count", type=int, default=6)
+    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--mask_targets", choices=("polygons", "box_frames"), default="polygons")
+    parser.add_argument("--box_frames", type=Path)
+    parser.add_argument("--short_side", type=int, default=800)
+    parser.add_argument("--long_side", type=int, default=1333)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+def choose_images(folder: Path, count: int) -> list[Path]:
+    """The first images of a folder, one of each shape before a second one of any."""
+    shapes: dict[tuple[int, int], list[Path]] = {}
+    for path in sorted(folder.glob("*.jpg")):
+        with Image.open(path) as image:
+            shapes.setdefault(image.size, []).append(path)
+    rounds = itertools.zip_longest(*shapes.values())
+    return [path for paths in rounds for path in paths if path is not None][:count]
+
+
+def inference(predictor: Any, paths: list[Path]) -> Arrays:
+    """What becomes of each image, and the stages of images 0 and 1."""
+    from detectron2.data.detection_utils import read_image
+
+    arrays: Arrays = {}
+    for index, path in enumerate(paths):
+        start = time.perf_counter()
+        found, stages = predict(predictor, read_image(str(path), format="BGR"))
+        seconds = time.perf_counter() - start
+        found["file_name"] = np.array(path.name)
+        if index < 2:
+            found |= stages
+        arrays |= {f"{index}/{name}": value for name, value in found.items()}
+        labels, scores = found["labels"], found["scores"]
+        print(
+            f"{path.name}: {len(labels)} detections of {len(set(labels))} categories, scores "
+            f"{scores.min(initial=1):.3f} to {scores.max(initial=0):.3f}, {seconds:.1f} s"
+        )
+    return arrays
+
+
+if __name__ == "__main__":
+    main()

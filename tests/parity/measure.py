@@ -1,0 +1,294 @@
+"""Measures how near this project comes to torchvision or Detectron2, stage by stage, on real images.
+
+    python tests/parity/measure.py --peer=PEER/bin/python --model=maskrcnn_resnet50_fpn \
+        --config=configs/torchvision/mask_rcnn_r50_fpn.py --images=COCO/val2017 \
+        --annotations=COCO/annotations/instances_val2017.json --output=DIR --train
+
+PEER is an environment with torch, torchvision and pycocotools. For Detectron2 add ``--source=DETECTRON2``, a
+checkout, and name the model as its zoo does: ``COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x``. Both sides
+get the same seeded weights, with which detections are many. Printed is the largest difference of each
+quantity, beside what it may be; the exit code is 1 if one is larger. ``--reuse`` compares with what the peer
+wrote to DIR before.
+"""
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script
+
+from mrcnn_jax import command_line
+from mrcnn_jax.config import Config
+from mrcnn_jax.config_io import validate
+from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON
+from mrcnn_jax.images import read_image
+from mrcnn_jax.inference.detector import Detector, make_predict_fn
+from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
+from mrcnn_jax.sharding import make_mesh
+from mrcnn_jax.types import Categories
+from mrcnn_jax.weights import detectron2, torchvision
+from mrcnn_jax.weights.files import read_arrays
+from mrcnn_jax.weights.layouts import write_model
+from tests.parity import compare, ours
+
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Report:
+    """The differences found, printed as they come."""
+
+    failed: list[str] = field(default_factory=list)
+
+    def add(self, name: str, value: float, bound: float | None = None, note: str = "") -> None:
+        """Prints a quantity; with a bound it fails if it is larger, or no number."""
+        verdict = ""
+        if bound is not None:
+            verdict = "ok" if value <= bound else "TOO LARGE"
+            if verdict != "ok":
+                self.failed.append(name)
+        limit = "" if bound is None else f"{bound:g}"
+        print(f"{name:<44} {value:>11.3g} {limit:>8}  {verdict}  {note}".rstrip(), flush=True)
+
+
+@dataclass(frozen=True)
+class System:
+    """How a peer names and orders things."""
+
+    script: str
+    categories: Categories  # of its models for COCO
+    weights: str  # its file of weights
+    read: Callable[..., Mapping[str, np.ndarray]]  # those as ours
+    layouts: Callable[[Blueprint], Mapping]
+    heads: Callable[
+        [np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
+    ]  # its class logits and deltas as ours
+    losses: Mapping[str, str]  # its names of our losses
+    own_masks: str  # its own mask targets
+
+
+TORCHVISION = System(
+    script="torchvision_peer.py",
+    categories=COCO_BY_ID,
+    weights="weights.npz",
+    read=torchvision.from_torchvision,
+    layouts=torchvision.layouts,
+    heads=lambda logits, deltas: (logits, deltas[:, 1:]),
+    losses={
+        "rpn_objectness": "loss_objectness",
+        "rpn_box": "loss_rpn_box_reg",
+        "box_class": "loss_classifier",
+        "box": "loss_box_reg",
+        "mask": "loss_mask",
+        "keypoint": "loss_keypoint",
+    },
+    own_masks="bitmaps",
+)
+DETECTRON2 = System(
+    script="detectron2_peer.py",
+    categories=COCO,
+    weights="weights.pkl",
+    read=detectron2.from_detectron2,
+    layouts=detectron2.layouts,
+    heads=lambda logits, deltas: (np.roll(logits, 1, axis=1), deltas),
+    losses={
+        "rpn_objectness": "loss_rpn_cls",
+        "rpn_box": "loss_rpn_loc",
+        "box_class": "loss_cls",
+        "box": "loss_box_reg",
+        "mask": "loss_mask",
+        "keypoint": "loss_keypoint",
+    },
+    own_masks="polygons",
+)
+
+
+def main() -> int:
+    arguments = _parse()
+    command_line.setup_jax()
+    system = DETECTRON2 if arguments.source else TORCHVISION
+    config = _config(arguments)
+    output = arguments.output
+    categories = COCO_PERSON if config.model.keypoint else system.categories
+    dataset = None
+    if arguments.train:
+        output.mkdir(parents=True, exist_ok=True)
+        dataset = ours.read_data(arguments.images, arguments.annotations, categories)
+        if config.model.mask:
+            ours.write_box_frames(dataset, output / "box_frames.npz", config.data.mask_grid)
+    if not arguments.reuse:
+        _run_peer(arguments, system, masks=config.model.mask)
+
+    arrays = read_arrays(output / system.weights)
+    blueprint = make_blueprint(
+        config.model, num_classes=len(categories), num_keypoints=len(categories.keypoint_names)
+    )
+    weights = ours.to_device(system.read(arrays, blueprint, source=str(output / system.weights)))
+    report = Report()
+    print(f"{arguments.model}, {arguments.short_side} x {arguments.long_side}")
+    with np.load(output / "inference.npz") as archive:
+        _compare_inference(
+            report, system, blueprint, weights, config, categories, arguments.images, dict(archive)
+        )
+    if dataset is not None:
+        _training_settings(config, output / "training.npz")
+        with np.load(output / "training.npz") as archive:
+            _compare_training(report, system, blueprint, weights, config, dataset, dict(archive))
+    print(f"{len(report.failed)} too large" + "".join(f"\n  {name}" for name in report.failed))
+    return 1 if report.failed else 0
+
+
+def _compare_inference(
+    report: Report,
+    system: System,
+    blueprint: Blueprint,
+    weights: Arrays,
+    config: Config,
+    categories: Categories,
+    images: Path,
+    theirs: Mapping[str, np.ndarray],
+) -> None:
+    count = 1 + max(int(name.split("/")[0]) for name in theirs)
+    for number in range(count):
+        of_image = _under(theirs, f"{number}/")
+        if "box_logits" in of_image:
+            of_image["box_logits"], of_image["box_deltas"] = system.heads(
+                of_image["box_logits"], of_image["box_deltas"]
+            )
+            file = images / str(of_image["file_name"])
+            found = ours.stages(blueprint, weights, config, read_image(file), of_image)
+            for name, value, bound in compare.stages(found, of_image):
+                report.add(f"image {number}, {name}", value, bound)
+
+    predict_fn = partial(make_predict_fn(blueprint, config, make_mesh()), weights)
+    detector = Detector(predict_fn, config, categories)
+    total = compare.Detections()
+    for number in range(count):
+        of_image = _under(theirs, f"{number}/")
+        found = detector(images / str(of_image["file_name"]))
+        total.add(found, of_image, paste=config.test.mask_paste)
+    for name, value, bound, note in total.rows():
+        report.add(f"{count} images, {name}", value, bound, note)
+
+
+def _compare_training(
+    report: Report,
+    system: System,
+    blueprint: Blueprint,
+    weights: Arrays,
+    config: Config,
+    dataset: ours.CocoDataset,
+    theirs: Mapping[str, np.ndarray],
+) -> None:
+    batches = [ours.training_batch(dataset, names, config) for names in theirs["batches"]]
+    losses, gradients, targets = ours.losses_and_gradients(blueprint, weights, config, batches[0])
+    for name, value, bound in compare.targets(targets, theirs):
+        report.add(name, value, bound)
+    for name, loss in losses.items():
+        wanted = float(theirs[f"losses/{system.losses[name]}"])
+        report.add(f"loss {name}", abs(float(loss) - wanted) / abs(wanted), 1e-4, f"{wanted:.5f}")
+
+    layouts = {name: layout for name, layout in system.layouts(blueprint).items() if name in gradients}
+    in_their_names = write_model(gradients, layouts)
+    wanted_gradients = _under(theirs, "gradients/")
+    worst = compare.gradients(in_their_names, wanted_gradients)
+    report.add(f"gradients of {len(wanted_gradients)} parameters, the worst", worst[0][1], 1e-3, worst[0][0])
+    report.add("gradients, the median", float(np.median([value for _, value in worst])))
+    report.add(
+        "parameters with a gradient on one side only", len(set(in_their_names) ^ set(wanted_gradients)), 0
+    )
+
+    if config.model.mask:
+        for name, value, bound in compare.mask_targets(theirs, own=system.own_masks):
+            report.add(name, value, bound)
+    history = _under(theirs, "steps/")
+    if history:
+        count = len(next(iter(history.values())))
+        given = [ours.given_proposals(theirs, step) for step in range(count)]
+        for regions, proposals in (("same proposals", given), ("own proposals", [None] * count)):
+            found = ours.steps(blueprint, weights, config, batches, proposals)
+            for name in losses:
+                wanted = history[system.losses[name]]
+                difference = np.abs(found[name] - wanted) / np.maximum(np.abs(wanted), 1e-12)
+                by_step = " ".join(f"{value:.0e}" for value in difference)
+                bound = 1e-3 if regions == "same proposals" else None
+                report.add(f"{count} steps, {regions}, {name}", float(difference.max()), bound, by_step)
+
+
+def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    """The config of the file, at the sizes of the arguments and without chance."""
+    spec = importlib.util.spec_from_file_location("config", arguments.config)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    short, long = arguments.short_side, arguments.long_side
+    data = config.data
+    data.train_short_sides, data.test_short_side, data.long_side = (short,), short, long
+    sides = tuple(-(-side // 32) * 32 for side in (short, long))
+    data.canvases = (sides, sides[::-1])
+    validate(config)
+    return config
+
+
+def _training_settings(config: Config, path: Path) -> None:
+    """Sets the config to what the peer did: samples that take every candidate, plain SGD."""
+    with np.load(path) as archive:
+        settings = {name.removeprefix("settings/"): archive[name] for name in archive if "settings/" in name}
+    train = config.train
+    train.rpn_samples = int(settings["rpn_batch_size_per_image"])
+    train.rpn_post_nms = int(settings["post_nms_topk"])
+    train.roi_samples = int(settings["roi_batch_size_per_image"])
+    train.learning_rate = float(settings["learning_rate"])
+    train.momentum = float(settings["momentum"])
+    train.weight_decay = float(settings["weight_decay"])
+    train.schedule, train.decay_steps, train.warmup_steps = "step", (), 0
+
+
+def _run_peer(arguments: argparse.Namespace, system: System, *, masks: bool) -> None:
+    command = [str(arguments.peer), str(HERE / system.script), f"--model={arguments.model}"]
+    command += [f"--output={arguments.output}", f"--images={arguments.images}", f"--count={arguments.count}"]
+    command += [f"--short_side={arguments.short_side}", f"--long_side={arguments.long_side}"]
+    if arguments.source:
+        command.append(f"--source={arguments.source}")
+    if arguments.train:
+        keypoints = "keypoints" if "keypoint" in arguments.model else "annotations"
+        command += ["--train", f"--{keypoints}={arguments.annotations}", f"--steps={arguments.steps}"]
+        if masks:
+            command += ["--mask_targets=box_frames", f"--box_frames={arguments.output / 'box_frames.npz'}"]
+    subprocess.run(command, check=True)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peer", type=Path, help="Python of the environment with torch")
+    parser.add_argument("--source", type=Path, help="a checkout of Detectron2")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--annotations", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=8, help="images")
+    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--short_side", type=int, default=800)
+    parser.add_argument("--long_side", type=int, default=1333)
+    parser.add_argument("--reuse", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

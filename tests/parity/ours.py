@@ -1,0 +1,247 @@
+"""What this project computes, under the keys of ``torchvision_peer.py`` and ``detectron2_peer.py``."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mrcnn_jax.config import Config
+from mrcnn_jax.data.coco import CocoDataset, CocoImage, read_coco
+from mrcnn_jax.data.ground_truth import annotations_to_arrays, clipped_box, rasterise
+from mrcnn_jax.data.labels import align_labels
+from mrcnn_jax.images import fit, read_image
+from mrcnn_jax.models.canvas import padded_sizes
+from mrcnn_jax.models.mask_rcnn import MaskRCNN, normalize
+from mrcnn_jax.models.variables import Arrays, Blueprint
+from mrcnn_jax.ops.matching import Assignment
+from mrcnn_jax.training.objective import compute_losses
+from mrcnn_jax.training.step import TrainState, make_state, train_step
+from mrcnn_jax.training.targets import anchor_targets, region_targets
+from mrcnn_jax.types import Batch, Categories, GroundTruth, Proposals
+
+
+def read_data(images: Path, annotations: Path, categories: Categories) -> CocoDataset:
+    """The data set with the labels of ``categories``.
+
+    Without crowds: neither system learns from them, and ours handles them otherwise.
+    """
+    dataset = read_coco("/", images=str(images.resolve()), annotations=str(annotations.resolve()))
+    dataset = align_labels(dataset, categories)
+    return dataclasses.replace(
+        dataset,
+        images=tuple(
+            dataclasses.replace(image, annotations=tuple(a for a in image.annotations if not a.crowd))
+            for image in dataset.images
+        ),
+    )
+
+
+def to_device(weights: Mapping[str, np.ndarray]) -> Arrays:
+    """The weights as JAX's arrays."""
+    return {name: jnp.asarray(array) for name, array in weights.items()}
+
+
+def write_box_frames(dataset: CocoDataset, path: Path, grid: int) -> None:
+    """Every object's box-frame mask, by annotation id."""
+    frames = {}
+    for image in dataset.images:
+        for annotation in image.annotations:
+            box = clipped_box(annotation, image)
+            if annotation.segmentation is not None and box is not None:
+                frames[str(annotation.id)] = rasterise(annotation.segmentation, box, grid)
+    np.savez_compressed(path, **frames)
+
+
+def stages(
+    blueprint: Blueprint,
+    weights: Arrays,
+    config: Config,
+    image: np.ndarray,
+    theirs: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Every stage's output on one image; the heads see their proposals and detected boxes."""
+    data = config.data
+    fitted = fit(
+        image,
+        short_side=data.test_short_side,
+        long_side=data.long_side,
+        canvases=data.canvases,
+        rule=data.resize,
+    )
+    sizes = jnp.array([fitted.size])
+    proposals = jnp.asarray(theirs["proposals/boxes"])[None]
+    detected = jnp.asarray(theirs["detected_boxes"])[None]
+
+    @jax.jit
+    def compute(weights: Arrays, images: jax.Array) -> dict:
+        model = blueprint.build(weights)
+        pixels = normalize(images, sizes, config.model)
+        features = model.features(images, sizes)
+        rpn = model.rpn(features)
+        anchors = model.anchors(features, sizes)
+        proposed = model.propose(
+            rpn,
+            anchors,
+            sizes,
+            pre_nms=config.test.rpn_pre_nms,
+            post_nms=config.test.rpn_post_nms,
+            nms_iou=config.test.rpn_nms_iou,
+        )
+        logits, deltas = model.box_outputs(features, proposals)
+        found = {"pixels": pixels, "box_logits": logits, "box_deltas": deltas}
+        found["size of pixels"] = padded_sizes(sizes, config.model.padding_multiple)
+        found |= {f"features/{level}": value for level, value in features.maps.items()}
+        found |= {f"size of features/{level}": size for level, size in features.sizes.items()}
+        for level, (objectness, delta) in rpn.items():
+            found[f"objectness/{level}"] = objectness
+            found[f"deltas/{level}"] = delta
+            found[f"anchors/{level}"] = anchors[level].boxes
+            found[f"inside/{level}"] = anchors[level].inside
+        found["proposals/boxes"], found["proposals/valid"] = proposed.boxes, proposed.valid
+        found["proposals/scores"] = proposed.scores
+        if model.mask_head is not None:
+            found["all_mask_logits"] = model.mask_logits(features, detected)
+        if model.keypoint_head is not None:
+            found["keypoint_logits"] = model.keypoint_logits(features, detected)
+        return found
+
+    found = {name: np.asarray(value[0]) for name, value in compute(weights, fitted.image[None]).items()}
+    valid = found.pop("proposals/valid")
+    for name in ("proposals/boxes", "proposals/scores"):
+        found[name] = found[name][valid]
+    # The canvas's own cells and anchors are nobody's; their maps end where the padded image does.
+    for name in [name for name in found if name.startswith("inside/")]:
+        level, inside = name.removeprefix("inside/"), found.pop(name)
+        for kind in ("objectness", "deltas", "anchors"):
+            found[f"{kind}/{level}"] = found[f"{kind}/{level}"][inside]
+    for name in ("pixels", *(n for n in found if n.startswith("features/"))):
+        height, width = found.pop(f"size of {name}")
+        found[name] = found[name][:height, :width]
+    if "all_mask_logits" in found:
+        labels = theirs["detected_labels"].astype(int)
+        found["mask_logits"] = found.pop("all_mask_logits")[np.arange(len(labels)), :, :, labels - 1]
+    return found
+
+
+def training_batch(dataset: CocoDataset, file_names: np.ndarray, config: Config) -> Batch:
+    """The images of these names at the one training scale, not mirrored."""
+    by_name = {image.file_name: image for image in dataset.images}
+    examples = [_example(by_name[str(name)], dataset, config) for name in file_names]
+    fields = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+    images, sizes = fields.pop("images"), fields.pop("image_sizes")
+    return Batch(images=images, image_sizes=sizes, ids=None, gt=GroundTruth(**fields))
+
+
+def _example(image: CocoImage, dataset: CocoDataset, config: Config) -> dict[str, np.ndarray]:
+    data, model = config.data, config.model
+    fitted = fit(
+        read_image(image.path),
+        short_side=data.train_short_sides[0],
+        long_side=data.long_side,
+        canvases=data.canvases,
+        rule=data.resize,
+    )
+    objects = annotations_to_arrays(
+        image,
+        dataset.categories,
+        size=fitted.size,
+        flip=False,
+        max_objects=data.max_objects,
+        mask_grid=data.mask_grid if model.mask else None,
+        keypoints=model.keypoint,
+        keypoint_offset=data.keypoint_offset,
+    )
+    return {"images": fitted.image, "image_sizes": np.array(fitted.size, np.int32), **objects}
+
+
+def losses_and_gradients(
+    blueprint: Blueprint, weights: Arrays, config: Config, batch: Batch
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The losses by name, the gradient of their sum by parameter, and the targets by name."""
+    params, frozen, batch_stats = blueprint.split(weights)
+    key = jax.random.key(0)
+
+    @jax.jit
+    def compute(params: Arrays, batch: Batch) -> tuple[dict, dict]:
+        def loss_of(params: Arrays) -> tuple[jax.Array, dict]:
+            model = blueprint.build(params | frozen | batch_stats)
+            model.train()
+            losses = compute_losses(model, batch, key, config)
+            return sum(losses.values(), jnp.zeros(())), losses
+
+        gradients, losses = jax.grad(loss_of, has_aux=True)(params)
+        return losses, gradients
+
+    losses, gradients = jax.device_get(compute(params, batch))
+    find_targets = jax.jit(lambda weights, batch: _targets(blueprint.build(weights), batch, key, config))
+    targets = jax.device_get(find_targets(weights, batch))
+    return losses, gradients, targets
+
+
+def _targets(model: MaskRCNN, batch: Batch, key: jax.Array, config: Config) -> dict[str, jax.Array]:
+    """What the anchors and regions of a batch are to learn."""
+    train = config.train
+    features = model.features(batch.images, batch.image_sizes)
+    rpn = model.rpn(features)
+    anchors = model.anchors(features, batch.image_sizes)
+    together = jax.tree.map(lambda *levels: jnp.concatenate(levels, axis=1), *anchors.values())
+    proposals = model.propose(
+        rpn,
+        anchors,
+        batch.image_sizes,
+        pre_nms=train.rpn_pre_nms,
+        post_nms=train.rpn_post_nms,
+        nms_iou=train.rpn_nms_iou,
+    )
+    keys = jax.random.split(key, len(batch.images))
+    of_anchors = jax.vmap(partial(anchor_targets, config=train))(keys, together, batch.gt)
+    regions = jax.vmap(partial(region_targets, config=train))(keys, proposals, batch.gt)
+    return {
+        "inside": together.inside,
+        "anchor_labels": of_anchors.assignment - Assignment.NEGATIVE,  # -1, 0, 1
+        "roi_boxes": regions.boxes,
+        "roi_labels": jnp.where(regions.assignment == Assignment.IGNORE, -1, regions.labels),
+    }
+
+
+def steps(
+    blueprint: Blueprint,
+    weights: Arrays,
+    config: Config,
+    batches: list[Batch],
+    proposals: list[Proposals | None],
+) -> dict[str, np.ndarray]:
+    """The losses of a training step for each of ``proposals``, over the batches in turn.
+
+    Where ``proposals`` are given they take the place of the RPN's own, so that rounding has no say in which
+    regions the heads see.
+    """
+    state = make_state(blueprint, weights, config)
+
+    @jax.jit
+    def step(state: TrainState, batch: Batch, given: Proposals | None) -> tuple[TrainState, dict]:
+        if given is None:
+            return train_step(state, batch, blueprint=blueprint, config=config)
+        with mock.patch.object(MaskRCNN, "propose", lambda *_, **__: given):
+            return train_step(state, batch, blueprint=blueprint, config=config)
+
+    history = []
+    for number, given in enumerate(proposals):
+        state, metrics = step(state, batches[number % len(batches)], given)
+        history.append(jax.device_get(metrics))
+    return {name: np.array([metrics[name] for metrics in history]) for name in history[0]}
+
+
+def given_proposals(theirs: Mapping[str, np.ndarray], step: int) -> Proposals:
+    """What the peer's RPN proposed at a step, as ours would."""
+    prefix = f"step_proposals/{step}/"
+    boxes = [theirs[f"{prefix}{image}"] for image in range(sum(name.startswith(prefix) for name in theirs))]
+    count = max(map(len, boxes))
+    padded = np.stack([np.pad(b, [(0, count - len(b)), (0, 0)]) for b in boxes])
+    valid = np.stack([np.arange(count) < len(b) for b in boxes])
+    return Proposals(boxes=padded, scores=np.zeros(valid.shape, np.float32), valid=valid)

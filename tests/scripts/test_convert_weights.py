@@ -1,0 +1,148 @@
+"""Weights of torchvision's from a file to detections and back to a file, from the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrcnn_jax.config import Config
+from mrcnn_jax.data.shapes import make_shapes
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.weights.files import read_arrays, write_arrays
+from mrcnn_jax.weights.torchvision import layouts
+
+ROOT = Path(__file__).parents[2]
+Start = Callable[..., subprocess.CompletedProcess[str]]
+
+CONFIG_FILE = """
+from mrcnn_jax.config_io import from_dict
+
+def get_config():
+    return from_dict({values!r})
+"""
+IMPORT = ("--source=torchvision", "--config=tiny.py", "--input=weights.npz")
+
+
+@pytest.fixture(scope="module")
+def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the data set ``shapes``, the settings ``tiny.py`` and ``weights.npz`` in torchvision's names."""
+    path = tmp_path_factory.mktemp("convert")
+    make_shapes(path / "shapes", train=1, val=2, image_size=64, seed=0)
+    values = asdict(tiny_config)
+    values["data"]["root"] = "shapes"
+    values["test"]["score_threshold"] = 0.0
+    (path / "tiny.py").write_text(CONFIG_FILE.format(values=values))
+    categories = json.loads((path / "shapes" / "annotations" / "instances_val.json").read_text())[
+        "categories"
+    ]
+    blueprint = make_blueprint(
+        tiny_config.model, num_classes=len(categories), num_keypoints=len(categories[-1]["keypoints"])
+    )
+    rng = np.random.default_rng(0)
+    arrays = {x.name: rng.uniform(0, 0.1, x.shape).astype(np.float32) for x in layouts(blueprint).values()}
+    write_arrays(path / "weights.npz", arrays)
+    return path
+
+
+@pytest.fixture(scope="module")
+def start(directory: Path) -> Start:
+    """Runs a script in ``directory``, on one device; what one has compiled the next need not."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(directory / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / script), *arguments],
+            cwd=directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def converted(start: Start) -> str:
+    """What the making of ``run`` printed."""
+    done = start(
+        "convert_weights.py", *IMPORT, "--workdir=run", "--categories=shapes/annotations/instances_val.json"
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_run_that_predicts_and_can_be_evaluated(converted: str, start: Start, directory: Path) -> None:
+    assert converted.startswith("run: a run of 0.")
+    assert converted.endswith(" M weights from weights.npz, 4 label(s): circle, square, triangle, figure\n")
+    done = start("predict.py", "--workdir=run", "--output=out", "shapes/val")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((directory / "out" / "detections.json").read_text())
+    assert {entry["category_id"] for entry in found} <= {1, 2, 3, 4}
+    done = start("evaluate.py", "--workdir=run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((directory / "run" / "evaluation.json").read_text())["step"] == 0
+
+
+def test_a_file_for_torchvision(converted: str, start: Start, directory: Path) -> None:
+    export = ("--target=torchvision", "--workdir=run", "--output=out.safetensors", "--step=0")
+    done = start("convert_weights.py", *export)
+    assert done.returncode == 0, done.stderr
+    before, after = read_arrays(directory / "weights.npz"), read_arrays(directory / "out.safetensors")
+    assert {name: x.shape for name, x in before.items()} == {name: x.shape for name, x in after.items()}
+    assert f"out.safetensors: {len(after)} arrays of step 0 of run" in done.stdout
+    assert "num_classes=5" in done.stdout
+    done = start("convert_weights.py", *export)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: out.safetensors: is there already")
+
+
+def test_other_categories_are_named_and_told(converted: str, start: Start, directory: Path) -> None:
+    (directory / "pets.json").write_text(
+        json.dumps({"categories": [{"id": 1, "name": "cat", "keypoints": ["head", "tail"]}]})
+    )
+    arguments = ("--source=run", "--config=tiny.py", "--input=run", "--new_categories=pets.json")
+    done = start("convert_weights.py", *arguments, "--workdir=pets", "--config.train.steps=3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1:] == [
+        "drawn anew for these, to be trained: box_head.cls_score, box_head.bbox_pred, "
+        "mask_head.mask_fcn_logits, keypoint_head.kps_score_lowres"
+    ]
+    assert json.loads((directory / "pets" / "config.json").read_text())["train"]["steps"] == 3
+    assert json.loads((directory / "pets" / "categories.json").read_text())["names"] == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*IMPORT, "--workdir=run"), "run is there already; weights are put into a directory that is new"),
+        ((*IMPORT, "--workdir=new"), "weights.npz has 4 classes, COCO 1 categories\n"),
+        ((*IMPORT, "--workdir=new", "--output=x.npz"), "--source has no use for --output; see --help"),
+        (("--source=torchvision", "--workdir=new", "--input=weights.npz"), "--config is missing; see --help"),
+        (("--source=torchvision", "--workdir=new", "--config=tiny.py"), "--input is missing; see --help"),
+        (("--target=torchvision", "--workdir=run"), "--output is missing; see --help"),
+        (
+            ("--target=torchvision", "--workdir=run", "--output=x.npz", "--config=tiny.py", "--input=a"),
+            "--target has no use for --input, --config; see --help",
+        ),
+        (("--workdir=run",), "give --source to make a run of weights, or --target"),
+    ],
+)
+def test_what_cannot_be_done_is_told(
+    converted: str, start: Start, directory: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = start("convert_weights.py", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {message}")
+    assert not (directory / "new").exists() and not (directory / "x.npz").exists()

@@ -1,0 +1,265 @@
+"""Files of weights, and runs, as new runs; written without a model's structure being compiled."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mrcnn_jax.checkpoint import Checkpoints, load_weights
+from mrcnn_jax.config import Config
+from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.run_description import Run, read_run, write_run
+from mrcnn_jax.types import Categories
+from mrcnn_jax.weights import detectron2, torchvision
+from mrcnn_jax.weights.convert import SOURCES, import_weights
+from mrcnn_jax.weights.export import export_torchvision
+from mrcnn_jax.weights.files import read_arrays, write_arrays
+
+LAYOUTS = {"torchvision": torchvision.layouts, "detectron2": detectron2.layouts}
+SCORES = "roi_heads.box_predictor.cls_score.bias"
+DRAWN = ("box_head.cls_score", "box_head.bbox_pred", "mask_head.mask_fcn_logits")
+
+
+def changed(config: Config, **model: object) -> Config:
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
+
+
+@pytest.fixture
+def masks_only(tiny_config: Config) -> Config:
+    return changed(tiny_config, keypoint=False)
+
+
+@pytest.fixture
+def keypoints_only(tiny_config: Config) -> Config:
+    return changed(tiny_config, mask=False)
+
+
+def arrays_of(source: str, config: Config, *, classes: int, keypoints: int = 0) -> dict[str, np.ndarray]:
+    """Random arrays as a file of that source has them."""
+    blueprint = make_blueprint(config.model, num_classes=classes, num_keypoints=keypoints)
+    rng = np.random.default_rng(0)
+    return {x.name: rng.random(x.shape, np.float32) for x in LAYOUTS[source](blueprint).values()}
+
+
+@pytest.fixture
+def file(tmp_path: Path, tiny_config: Config) -> Path:
+    """Weights of torchvision's names, for 3 classes and 5 keypoints."""
+    path = tmp_path / "weights.npz"
+    write_arrays(path, arrays_of("torchvision", tiny_config, classes=3, keypoints=5))
+    return path
+
+
+def categories_file(path: Path, *, classes: int, keypoints: int) -> Path:
+    """Any COCO-format JSON: ids 2, 4, ...; the last category has the keypoints."""
+    entries: list[dict] = [{"id": 2 * i, "name": f"thing {i}"} for i in range(1, classes + 1)]
+    if keypoints:
+        entries[-1]["keypoints"] = [f"point {i}" for i in range(keypoints)]
+    path.write_text(json.dumps({"categories": entries}))
+    return path
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    return categories_file(tmp_path / "categories.json", classes=3, keypoints=5)
+
+
+@pytest.mark.parametrize(
+    ("source", "categories"), [("torchvision", COCO_BY_ID), ("detectron2", COCO)], ids=["tv", "d2"]
+)
+def test_a_model_of_coco(tmp_path: Path, masks_only: Config, source: str, categories: Categories) -> None:
+    found = arrays_of(source, masks_only, classes=len(categories))
+    write_arrays(tmp_path / "w.safetensors", found)
+    made = import_weights(source, tmp_path / "w.safetensors", masks_only, tmp_path / "run")
+    assert (made.categories, made.new_layers) == (categories, ())
+    assert read_run(tmp_path / "run") == Run(masks_only, categories)
+    step, weights = load_weights(tmp_path / "run")
+    assert step == 0 and made.size == sum(x.size for x in weights.values())
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["0"]
+    assert not (tmp_path / "run" / "checkpoints" / "0" / "training").exists()
+
+    background = -1 if source == "detectron2" else 0
+    assert weights["box_head.cls_score.bias"][0] == found[SCORES][background]
+    first = 0 if source == "detectron2" else 4  # torchvision has boxes of the background, too
+    np.testing.assert_array_equal(
+        weights["box_head.bbox_pred.bias"], found["roi_heads.box_predictor.bbox_pred.bias"][first:]
+    )
+
+
+@pytest.mark.parametrize("source", ["torchvision", "detectron2"])
+def test_a_keypoint_model_finds_persons(tmp_path: Path, keypoints_only: Config, source: str) -> None:
+    write_arrays(tmp_path / "w.npz", arrays_of(source, keypoints_only, classes=1, keypoints=17))
+    made = import_weights(source, tmp_path / "w.npz", keypoints_only, tmp_path / "run")
+    assert made.categories == COCO_PERSON
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_in_out_and_in_again_is_bit_equal(
+    tmp_path: Path, tiny_config: Config, file: Path, named: Path, suffix: str
+) -> None:
+    out = tmp_path / f"out{suffix}"
+    import_weights("torchvision", file, tiny_config, tmp_path / "run", categories=named)
+    export_torchvision(tmp_path / "run", out)
+    import_weights("torchvision", out, tiny_config, tmp_path / "again", categories=named)
+    (_, first), (_, again) = load_weights(tmp_path / "run"), load_weights(tmp_path / "again")
+    assert first.keys() == again.keys()
+    for name, array in first.items():
+        assert np.asarray(array).tobytes() == np.asarray(again[name]).tobytes(), name
+    # What is not the background's is as it was in the file.
+    before, after = read_arrays(file), read_arrays(out)
+    rows = {"roi_heads.box_predictor.bbox_pred": 4, "roi_heads.mask_predictor.mask_fcn_logits": 1}
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        first_row = rows.get(name.rpartition(".")[0], 0)
+        np.testing.assert_array_equal(after[name][first_row:], array[first_row:], err_msg=name)
+        assert not after[name][:first_row].any()
+
+
+def test_categories_are_named_by_a_file(tmp_path: Path, tiny_config: Config, file: Path, named: Path) -> None:
+    made = import_weights("torchvision", file, tiny_config, tmp_path / "run", categories=named)
+    assert made.categories.ids == (2, 4, 6) and made.categories.keypoint_labels == (3,)
+    assert read_run(tmp_path / "run").categories == made.categories
+
+
+def test_categories_that_do_not_fit(tmp_path: Path, tiny_config: Config, file: Path) -> None:
+    with pytest.raises(ValueError) as error:
+        import_weights("torchvision", file, tiny_config, tmp_path / "run")
+    assert str(error.value).splitlines()[:2] == [
+        f"{file} has 3 classes, COCO 1 categories",
+        f"{file} has 5 keypoints, COCO 17 keypoints",
+    ]
+    assert "--categories=FILE" in str(error.value) and "--new_categories=FILE" in str(error.value)
+    other = categories_file(tmp_path / "other.json", classes=4, keypoints=5)
+    with pytest.raises(ValueError, match=r"has 3 classes, \S+other\.json 4 categories\nname the categories"):
+        import_weights("torchvision", file, tiny_config, tmp_path / "run", categories=other)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("classes", "keypoints"), [(3, 5), (1, 2)])
+def test_new_categories(
+    tmp_path: Path, tiny_config: Config, file: Path, named: Path, classes: int, keypoints: int
+) -> None:
+    config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, seed=3))
+    import_weights("torchvision", file, config, tmp_path / "run", categories=named)
+    _, before = load_weights(tmp_path / "run")
+    new = categories_file(tmp_path / "new.json", classes=classes, keypoints=keypoints)
+    made = import_weights("torchvision", file, config, tmp_path / "new", new_categories=new)
+    _, after = load_weights(tmp_path / "new")
+
+    assert len(made.categories) == classes == len(read_run(tmp_path / "new").categories)
+    assert made.new_layers == DRAWN + (("keypoint_head.kps_score_lowres",) if keypoints != 5 else ())
+    blueprint = make_blueprint(config.model, num_classes=classes, num_keypoints=keypoints)
+    drawn = blueprint.initialize(jax.random.key(3))
+    for name, array in after.items():
+        wanted = drawn if name.rpartition(".")[0] in made.new_layers else before
+        np.testing.assert_array_equal(array, wanted[name], err_msg=name)
+    assert after.keys() == drawn.keys()
+
+
+def test_new_categories_need_the_models_keypoints(tmp_path: Path, tiny_config: Config, file: Path) -> None:
+    new = categories_file(tmp_path / "new.json", classes=2, keypoints=0)
+    with pytest.raises(ValueError, match=r"new\.json: no category has keypoints, but the model finds some"):
+        import_weights("torchvision", file, tiny_config, tmp_path / "run", new_categories=new)
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_mismatches_are_told_in_the_files_names(tmp_path: Path, masks_only: Config) -> None:
+    arrays = arrays_of("torchvision", masks_only, classes=90)
+    missing = [name for name in arrays if name.startswith(("backbone.body.layer3.", SCORES))]
+    assert len(missing) > 10
+    for name in missing:
+        del arrays[name]
+    arrays["rpn.head.cls_logits.weight"] = np.zeros((2, 16, 1, 1), np.float32)
+    arrays |= {f"roi_heads.other.{i}": np.zeros(1, np.float32) for i in range(12)}
+    write_arrays(tmp_path / "w.npz", arrays)
+    with pytest.raises(ValueError) as error:
+        import_weights("torchvision", tmp_path / "w.npz", masks_only, tmp_path / "run")
+    message = str(error.value)
+    lines = [line.strip().split(": ")[-1] for line in message.splitlines()]
+    assert {*missing, *(f"roi_heads.other.{i}" for i in range(12))} <= set(lines)
+    assert f"{len(missing)} missing: " in message and "12 unexpected: " in message
+    assert "rpn.head.cls_logits.weight is (2, 16, 1, 1), must be (3, 16, 1, 1)" in message
+    assert "the names are" not in message and "no detector" not in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_likely_causes(tmp_path: Path, masks_only: Config) -> None:
+    write_arrays(tmp_path / "d2.npz", arrays_of("detectron2", masks_only, classes=80))
+    with pytest.raises(ValueError, match=r"the names are those of --source=detectron2$"):
+        import_weights("torchvision", tmp_path / "d2.npz", masks_only, tmp_path / "run")
+    write_arrays(tmp_path / "r50.npz", {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)})
+    with pytest.raises(ValueError, match=r"no detector; .* --config\.model\.backbone_weights=FILE$"):
+        import_weights("detectron2", tmp_path / "r50.npz", masks_only, tmp_path / "run")
+
+
+def test_nothing_is_replaced(tmp_path: Path, tiny_config: Config, file: Path, named: Path) -> None:
+    run = tmp_path / "run"
+    import_weights("torchvision", file, tiny_config, run, categories=named)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with pytest.raises(ValueError, match=r"run is there already; .* new or empty"):
+        import_weights("torchvision", file, tiny_config, run, categories=named)
+    with pytest.raises(ValueError, match=r"weights\.npz is there already"):
+        import_weights("torchvision", file, tiny_config, file, categories=named)
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    (tmp_path / "empty").mkdir()
+    import_weights("torchvision", file, tiny_config, tmp_path / "empty", categories=named)
+
+
+class TestAnotherRun:
+    @pytest.fixture
+    def run(self, tmp_path: Path, tiny_config: Config, tiny_weights: dict[str, jax.Array]) -> Path:
+        categories = Categories(
+            ids=(1, 2, 3), names=("a", "b", "c"), keypoint_labels=(1,), keypoint_names=tuple("vwxyz")
+        )
+        write_run(tmp_path / "trained", tiny_config, categories)
+        with Checkpoints(tmp_path / "trained", keep=2) as checkpoints:
+            checkpoints.save(5, tiny_weights, {"step": np.int32(5)})
+            checkpoints.save(6, {name: x + 1 for name, x in tiny_weights.items()}, {"step": np.int32(6)})
+        return tmp_path / "trained"
+
+    def test_its_weights_and_categories(self, tmp_path, tiny_config, tiny_weights, run):
+        config = changed(tiny_config, backbone_frozen_stages=0, dtype="bfloat16")
+        import_weights("run", run, config, tmp_path / "new", step=5)
+        assert read_run(tmp_path / "new") == Run(config, read_run(run).categories)
+        step, weights = load_weights(tmp_path / "new")
+        assert step == 0
+        for name, array in tiny_weights.items():
+            np.testing.assert_array_equal(weights[name], array, err_msg=name)
+
+    def test_its_newest_checkpoint_with_new_categories(self, tmp_path, tiny_config, tiny_weights, run):
+        new = categories_file(tmp_path / "new.json", classes=2, keypoints=5)
+        made = import_weights("run", run, tiny_config, tmp_path / "new", new_categories=new)
+        assert made.new_layers == DRAWN
+        _, weights = load_weights(tmp_path / "new")
+        assert weights["box_head.cls_score.bias"].shape == (3,)
+        np.testing.assert_array_equal(
+            weights["backbone.conv1.kernel"], tiny_weights["backbone.conv1.kernel"] + 1
+        )
+
+    def test_of_another_model(self, tmp_path, tiny_config, run):
+        config = changed(tiny_config, roi_aligned=False, mask_channels=16)
+        with pytest.raises(ValueError) as error:
+            import_weights("run", run, config, tmp_path / "new")
+        assert str(error.value).splitlines() == [
+            f"{run} is a run of another model:",
+            "  model.roi_aligned: False here, True there",
+            "  model.mask_channels: 16 here, 8 there",
+        ]
+        assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("torchvision", {"step": 3}, "--step is that of another run"),
+        ("run", {"categories": "a.json"}, "--categories says what a file was trained on"),
+        ("torchvision", {"categories": "a.json", "new_categories": "b.json"}, "--categories says"),
+    ],
+)
+def test_options_that_contradict(tmp_path, tiny_config, file, source, options, message):
+    assert source in SOURCES
+    with pytest.raises(ValueError, match=message):
+        import_weights(source, file, tiny_config, tmp_path / "run", **options)

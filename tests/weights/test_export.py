@@ -1,0 +1,100 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrcnn_jax import presets
+from mrcnn_jax.checkpoint import Checkpoints
+from mrcnn_jax.config import Config
+from mrcnn_jax.data.coco_categories import COCO_PERSON
+from mrcnn_jax.run_description import write_run
+from mrcnn_jax.types import Categories
+from mrcnn_jax.weights.export import export_torchvision, loading_lines
+from mrcnn_jax.weights.files import read_arrays
+
+CATEGORIES = Categories(
+    ids=(1, 2, 3), names=("a", "b", "c"), keypoint_labels=(1,), keypoint_names=tuple("vwxyz")
+)
+
+
+@pytest.fixture
+def run(tmp_path, tiny_config, tiny_weights) -> Path:
+    write_run(tmp_path / "run", tiny_config, CATEGORIES)
+    with Checkpoints(tmp_path / "run", keep=2) as checkpoints:
+        checkpoints.save(5, tiny_weights)
+        checkpoints.save(6, {name: x + 1 for name, x in tiny_weights.items()})
+    return tmp_path / "run"
+
+
+def test_writes_torchvisions_arrays_of_a_step(run, tiny_weights, tmp_path):
+    said = export_torchvision(run, tmp_path / "out.safetensors", step=5)
+    arrays = read_arrays(tmp_path / "out.safetensors")
+    assert said.startswith(f"{tmp_path}/out.safetensors: {len(arrays)} arrays of step 5 of {run}")
+    bias = tiny_weights["box_head.cls_score.bias"]
+    np.testing.assert_array_equal(arrays["roi_heads.box_predictor.cls_score.bias"], bias)
+    export_torchvision(run, tmp_path / "newest.npz")
+    newest = read_arrays(tmp_path / "newest.npz")
+    np.testing.assert_array_equal(newest["roi_heads.box_predictor.cls_score.bias"], bias + 1)
+
+
+def test_says_what_it_cannot_hand_on(run, tmp_path):
+    said = export_torchvision(run, tmp_path / "out.npz")
+    assert "a detector of these layers, which no function of torchvision's builds; num_classes=4, " in said
+    assert "\n  model.roi_aligned: True here, False there" in said
+    assert "model.mask_channels" not in said  # the arrays say so
+
+
+def test_a_file_that_is_there_stays(run, tmp_path):
+    (tmp_path / "out.npz").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"out\.npz"):
+        export_torchvision(run, tmp_path / "out.npz")
+    assert (tmp_path / "out.npz").read_text() == "mine"
+    with pytest.raises(ValueError, match=r"there is no folder \S+nowhere"):
+        export_torchvision(run, tmp_path / "nowhere" / "out.npz")
+
+
+def test_a_model_that_torchvision_has_not(tmp_path, tiny_config, tiny_weights):
+    config = dataclasses.replace(
+        tiny_config, model=dataclasses.replace(tiny_config.model, backbone_stride_in_1x1=True)
+    )
+    write_run(tmp_path / "run", config, CATEGORIES)
+    with Checkpoints(tmp_path / "run", keep=1) as checkpoints:
+        checkpoints.save(5, tiny_weights)
+    with pytest.raises(ValueError, match="torchvision has no such model"):
+        export_torchvision(tmp_path / "run", tmp_path / "out.npz")
+    assert not (tmp_path / "out.npz").exists()
+
+
+def lines_for(config: Config, output: str = "w.safetensors") -> list[str]:
+    return [line.strip() for line in loading_lines(Path(output), config, COCO_PERSON)]
+
+
+def test_how_to_load_by_hand():
+    config = presets.torchvision()
+    assert lines_for(config) == [
+        "import safetensors.torch, torchvision",
+        "model = torchvision.models.detection.maskrcnn_resnet50_fpn("
+        "weights=None, weights_backbone=None, num_classes=2)",
+        "model.load_state_dict(safetensors.torch.load_file('w.safetensors'))",
+    ]
+    assert "numpy.load('w.npz')" in lines_for(config, "w.npz")[-1]
+    model = config.model
+    model.fpn_norm = model.box_norm = model.mask_norm = "batch"
+    model.rpn_convs, model.box_convs, model.box_fcs = 2, 4, 1
+    assert ".maskrcnn_resnet50_fpn_v2(" in lines_for(config)[1]
+
+
+def test_the_function_follows_the_model():
+    config = presets.torchvision()
+    config.model.mask = False
+    assert ".fasterrcnn_resnet50_fpn(" in lines_for(config)[1]
+    config.model.keypoint = True
+    config.model.backbone_norm_epsilon = 0.0
+    config.data.long_side = 1000
+    _, made, _, *epsilon = lines_for(config)
+    assert ".keypointrcnn_resnet50_fpn(" in made
+    assert "num_classes=2, num_keypoints=17, min_size=800, max_size=1000)" in made
+    assert epsilon[-1] == "module.eps = 0.0"
+    config.model.mask = True
+    assert lines_for(config)[1].startswith("model = ...  #")
