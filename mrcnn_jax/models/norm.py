@@ -53,7 +53,10 @@ def make_norm(kind: str, channels: int, *, epsilon: float, dtype: DTypeLike, rng
         case "frozen_batch":
             return FrozenBatchNorm(channels, epsilon=epsilon, dtype=dtype)
         case "batch":
-            return nnx.BatchNorm(channels, momentum=0.9, epsilon=epsilon, dtype=dtype, rngs=rngs)
+            # Not as mean of squares less square of mean, which loses digits where the mean is large.
+            return nnx.BatchNorm(
+                channels, momentum=0.9, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs
+            )
         case "group":
             groups = math.gcd(32, channels // 2)
             return GroupNorm(channels, num_groups=groups, epsilon=epsilon, dtype=dtype, rngs=rngs)

@@ -59,7 +59,8 @@ and of batch 0, whose images are j = 0 and 1:
   ``box_frames``
 - ``losses/<name>`` under Detectron2's names; ``gradients/<parameter>`` of their sum, in torch's layout
 
-and ``steps/<loss> [steps]`` of SGD, step s on batch s modulo the number of batches.
+and ``steps/<loss> [steps]`` of SGD, step s on batch s modulo the number of batches, and what the RPN proposed
+then, ``step_proposals/s/j [R 4]``.
 
 ``--mask_targets=box_frames`` trains on masks in the frames of their boxes in place of polygons.
 ``--box_frames`` names a file with an array uint8 ``[S S]`` for every annotation id, as

@@ -238,13 +238,17 @@ def mask_arrays(heads: torch.nn.Module, logits: torch.Tensor, rois: list[Any]) -
 
 
 def take_steps(model: torch.nn.Module, batches: list[list[Example]], count: int) -> Arrays:
-    """The losses of each step of SGD, before it is taken."""
+    """The losses of each step of SGD, before it is taken, and what the RPN proposed for them."""
+    arrays: Arrays = {}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, **SGD)
     history: dict[str, list[float]] = {}
     for step in range(count):
         start = time.perf_counter()
-        losses = model(batches[step % len(batches)])
+        with spied(model.proposal_generator, "forward") as proposals:
+            losses = model(batches[step % len(batches)])
+        for image, found in enumerate(proposals[0][1][0]):
+            arrays[f"step_proposals/{step}/{image}"] = array(found.proposal_boxes.tensor)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
@@ -252,4 +256,4 @@ def take_steps(model: torch.nn.Module, batches: list[list[Example]], count: int)
             history.setdefault(name, []).append(value.item())
         shown = ", ".join(f"{name} {values[-1]:.4f}" for name, values in history.items())
         print(f"step {step}: {shown}, {time.perf_counter() - start:.1f} s")
-    return {f"steps/{name}": np.array(values, np.float32) for name, values in history.items()}
+    return arrays | {f"steps/{name}": np.array(values, np.float32) for name, values in history.items()}

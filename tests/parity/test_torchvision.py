@@ -200,9 +200,12 @@ def test_losses_gradients_and_steps(model: Model):
     wanted = {n.removeprefix("gradients/"): v for n, v in theirs.items() if n.startswith("gradients/")}
     assert set(found) == set(wanted)
     norms = dict(zip(wanted, theirs["gradient_norms"], strict=True))
-    floor = 1e-6 * max(norms.values())
+    floor = 1e-6 * float(max(norms.values()))
     for name, value in wanted.items():
+        if norms[name] <= floor:  # zero but for rounding: a bias before a softmax
+            assert np.linalg.norm(found[name]) <= floor, name
+            continue
         share = np.sqrt(value.size / found[name].size)  # of the norm, in what is stored
         difference = np.linalg.norm(thin(found[name]).ravel() - value.ravel())
-        assert difference <= 1e-3 * max(norms[name] * share, floor), name
-        assert np.linalg.norm(found[name]) == pytest.approx(norms[name], rel=1e-3, abs=floor), name
+        assert difference <= 1e-3 * norms[name] * share, name
+        assert np.linalg.norm(found[name]) == pytest.approx(norms[name], rel=1e-3), name

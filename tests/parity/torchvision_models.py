@@ -1,7 +1,8 @@
 """torchvision's detectors, as they are when its COCO weights are loaded, but with ``seeded`` weights.
 
-A backbone's norm layers are frozen, with an epsilon of 0, in the first versions of the models (those called
-v2 train theirs), and its stem and first stage are not trained.
+In the first versions of the models a backbone's norm layers are frozen, with an epsilon of 0, and its stem
+and first stage are not trained. Those called v2 train all: where torchvision trains fewer stages of such a
+model, the norms of the others go on with the statistics of each batch, which this project's do not.
 """
 
 from collections.abc import Callable
@@ -96,8 +97,9 @@ def load_seeded(model: nn.Module) -> None:
 
 
 def _finish(model: FasterRCNN) -> FasterRCNN:
+    frozen_norms = isinstance(model.backbone.body["bn1"], FrozenBatchNorm2d)
     for name, parameter in model.backbone.body.named_parameters():
-        parameter.requires_grad_(name.startswith(("layer2", "layer3", "layer4")))
+        parameter.requires_grad_(not frozen_norms or name.startswith(("layer2", "layer3", "layer4")))
     load_seeded(model)
     return model.eval()
 
