@@ -66,6 +66,18 @@ def test_by_hand_resized_and_mirrored():
     assert rows["keypoints"][0].tolist() == [[51, 1, 2], [0, 0, 0], [42, 0.5, 1]]
 
 
+def test_keypoints_are_moved_in_the_original_image():
+    settings = {"flip": False, "max_objects": 1, "mask_grid": None, "keypoints": True}
+    plain, moved = (
+        annotations_to_arrays(image(item()), CATEGORIES, size=(20, 60), keypoint_offset=offset, **settings)
+        for offset in (0.0, 0.5)
+    )
+    seen = plain["keypoints"][0, :, 2] > 0
+    assert seen.any() and not seen.all()
+    np.testing.assert_allclose((moved["keypoints"] - plain["keypoints"])[0, seen], [[1.5, 1, 0]] * seen.sum())
+    np.testing.assert_array_equal(moved["keypoints"][0, ~seen], 0)
+
+
 def test_mirrored_twice_is_the_same():
     source = image(item(box=(3.0, 2.0, 17.0, 9.0)))
     mirrored = arrays(source, flip=True)

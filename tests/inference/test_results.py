@@ -86,6 +86,15 @@ def test_coco_entries_are_plain(categories: Categories) -> None:
     assert figure["score"] == 0.8
 
 
+def test_keypoints_are_written_without_the_offset_of_the_files(categories: Categories) -> None:
+    result = to_result(
+        detections(), size=(40, 80), image_size=(20, 160), categories=categories, keypoint_offset=0.5
+    )
+    assert result.keypoints is not None
+    np.testing.assert_array_equal(result.keypoints[1, 0], [140, 2, 5])
+    assert result.above(0.0).to_coco(1)[1]["keypoints"] == [139.5, 1.5, 1, 127.5, 14.5, 1, 199.5, 14.5, 1]
+
+
 def test_without_masks_and_keypoints(categories: Categories) -> None:
     result = make(detections().replace(masks=None, keypoints=None), categories)
     assert result.masks is None and result.segmentations is None and result.keypoints is None

@@ -25,6 +25,11 @@ def test_step_decay_begins_at_its_step():
     np.testing.assert_allclose([schedule(19), schedule(20)], [1.0, 0.1], rtol=1e-6)
 
 
+def test_neither_warm_up_nor_decay():
+    schedule = make_schedule(TrainConfig(learning_rate=0.4, warmup_steps=0, decay_steps=()))
+    np.testing.assert_allclose([schedule(0), schedule(10**6)], [0.4, 0.4])
+
+
 def test_cosine_ends_at_zero():
     schedule = make_schedule(TrainConfig(learning_rate=0.4, warmup_steps=0, schedule="cosine", steps=100))
     np.testing.assert_allclose([schedule(0), schedule(50), schedule(100)], [0.4, 0.2, 0], atol=1e-7)

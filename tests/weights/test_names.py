@@ -1,0 +1,130 @@
+"""Names and layouts of torchvision's and Detectron2's detectors, by hand; whole models in tests/parity."""
+
+import numpy as np
+import pytest
+
+from mrcnn_jax import presets
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.weights import detectron2, torchvision
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def _blueprint(config, **sizes):
+    return make_blueprint(config.model, **({"num_classes": 80} | sizes))
+
+
+DETECTRON2_FPN = {
+    "backbone.conv1.kernel": ("backbone.bottom_up.stem.conv1.weight", (64, 3, 7, 7)),
+    "backbone.bn1.mean": ("backbone.bottom_up.stem.conv1.norm.running_mean", (64,)),
+    "backbone.layer1.0.downsample.0.kernel": (
+        "backbone.bottom_up.res2.0.shortcut.weight",
+        (256, 64, 1, 1),
+    ),
+    "backbone.layer4.2.bn3.var": ("backbone.bottom_up.res5.2.conv3.norm.running_var", (2048,)),
+    "fpn.inner.0.conv.kernel": ("backbone.fpn_lateral2.weight", (256, 256, 1, 1)),
+    "fpn.layer.3.conv.bias": ("backbone.fpn_output5.bias", (256,)),
+    "rpn.convs.0.kernel": ("proposal_generator.rpn_head.conv.weight", (256, 256, 3, 3)),
+    "rpn.cls_logits.bias": ("proposal_generator.rpn_head.objectness_logits.bias", (3,)),
+    "rpn.bbox_pred.kernel": ("proposal_generator.rpn_head.anchor_deltas.weight", (12, 256, 1, 1)),
+    "box_head.fcs.0.kernel": ("roi_heads.box_head.fc1.weight", (1024, 256 * 49)),
+    "box_head.cls_score.kernel": ("roi_heads.box_predictor.cls_score.weight", (81, 1024)),
+    "box_head.bbox_pred.bias": ("roi_heads.box_predictor.bbox_pred.bias", (320,)),
+    "mask_head.convs.layers.3.conv.bias": ("roi_heads.mask_head.mask_fcn4.bias", (256,)),
+    "mask_head.conv5_mask.kernel": ("roi_heads.mask_head.deconv.weight", (256, 256, 2, 2)),
+    "mask_head.mask_fcn_logits.kernel": ("roi_heads.mask_head.predictor.weight", (80, 256, 1, 1)),
+}
+
+
+def test_detectron2_with_a_pyramid():
+    layouts = detectron2.layouts(_blueprint(presets.detectron2()))
+    assert {ours: (layouts[ours].name, layouts[ours].shape) for ours in DETECTRON2_FPN} == DETECTRON2_FPN
+    assert len({layout.name for layout in layouts.values()}) == len(layouts)
+
+
+def test_detectron2_without_a_pyramid():
+    config = presets.detectron2()
+    presets.as_c4(config)
+    layouts = detectron2.layouts(_blueprint(config))
+    assert layouts["backbone.layer3.5.conv1.kernel"].name == "backbone.res4.5.conv1.weight"
+    assert layouts["res5.0.downsample.1.scale"].name == "roi_heads.res5.0.shortcut.norm.weight"
+    assert layouts["rpn.bbox_pred.kernel"].shape == (60, 1024, 1, 1)
+    assert layouts["mask_head.conv5_mask.kernel"].shape == (2048, 256, 2, 2)
+
+
+def test_detectron2_keypoints():
+    config = presets.detectron2()
+    config.model.mask, config.model.keypoint = False, True
+    layouts = detectron2.layouts(_blueprint(config, num_classes=1, num_keypoints=17))
+    assert (
+        layouts["keypoint_head.convs.layers.7.conv.kernel"].name == "roi_heads.keypoint_head.conv_fcn8.weight"
+    )
+    deconv = layouts["keypoint_head.kps_score_lowres.kernel"]
+    assert (deconv.name, deconv.shape) == ("roi_heads.keypoint_head.score_lowres.weight", (512, 17, 4, 4))
+
+
+def test_detectron2_has_the_background_last(rng):
+    blueprint = _blueprint(presets.detectron2(), num_classes=2)
+    layouts = detectron2.layouts(blueprint)
+    arrays = {layout.name: rng.random(layout.shape, dtype=np.float32) for layout in layouts.values()}
+    bias = arrays["roi_heads.box_predictor.cls_score.bias"]
+    # Some files hold the model's constants too.
+    arrays["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((3, 4))
+    arrays["pixel_mean"] = np.zeros((3, 1, 1))
+    found = detectron2.from_detectron2(arrays, blueprint, source="model_final.pkl")
+    np.testing.assert_array_equal(found["box_head.cls_score.bias"], bias[[2, 0, 1]])
+    arrays["roi_heads.box_predictor.cls_score.weight"] = np.zeros((2, 1024), np.float32)
+    with pytest.raises(ValueError) as error:
+        detectron2.from_detectron2(arrays, blueprint, source="model_final.pkl")
+    assert "model_final.pkl" in str(error.value)
+    assert "cls_score.weight is (2, 1024), must be (3, 1024)" in str(error.value)
+
+
+OLD_NAMES = {
+    "backbone.fpn.inner_blocks.0.weight": "backbone.fpn.inner_blocks.0.0.weight",
+    "backbone.fpn.layer_blocks.3.bias": "backbone.fpn.layer_blocks.3.0.bias",
+    "rpn.head.conv.weight": "rpn.head.conv.0.0.weight",
+    "roi_heads.mask_head.mask_fcn1.weight": "roi_heads.mask_head.0.0.weight",
+    "roi_heads.mask_head.mask_fcn4.bias": "roi_heads.mask_head.3.0.bias",
+}
+
+
+def test_torchvision_before_0_14(rng):
+    blueprint = _blueprint(presets.torchvision(), num_classes=2)
+    layouts = torchvision.layouts(blueprint)
+    arrays = {layout.name: rng.random(layout.shape, dtype=np.float32) for layout in layouts.values()}
+    assert set(OLD_NAMES.values()) <= set(arrays)
+    old = {new: name for name, new in OLD_NAMES.items()}
+    renamed = {old.get(name, name): array for name, array in arrays.items()}
+    wanted = torchvision.from_torchvision(arrays, blueprint, source="new.pth")
+    found = torchvision.from_torchvision(renamed, blueprint, source="old.pth")
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+
+
+def test_torchvision_leaves_the_background_alone():
+    layouts = torchvision.layouts(_blueprint(presets.torchvision(), num_classes=90))
+    assert layouts["box_head.cls_score.bias"].shape == (91,)
+    assert layouts["box_head.bbox_pred.kernel"].shape == (364, 1024)
+    assert layouts["mask_head.mask_fcn_logits.kernel"].shape == (91, 256, 1, 1)
+
+
+def test_models_that_torchvision_has_not():
+    config = presets.detectron2()
+    presets.as_c4(config)
+    config.model.mask_norm = "group"
+    with pytest.raises(ValueError) as error:
+        torchvision.to_torchvision({}, _blueprint(config))
+    for part in ("model.features is 'c4'", "stride in the 3x3", "model.mask_norm is 'group'"):
+        assert part in str(error.value)
+
+
+def test_models_that_detectron2_has_not():
+    config = presets.detectron2()
+    config.model.rpn_convs = 2
+    with pytest.raises(ValueError, match=r"Detectron2 has nothing like rpn\."):
+        detectron2.layouts(_blueprint(config))
