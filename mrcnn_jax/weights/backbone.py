@@ -85,10 +85,10 @@ def _caffe2_name(name: str) -> str:
     if module in ("conv1", "bn1"):
         return f"conv1_{leaf}" if module == "conv1" else f"res_conv1_bn_{leaf}"
     layer, block, unit = module.split(".", 2)
-    kind, number = re.fullmatch(r"(conv|bn|downsample\.)(\d)", unit).groups()  # type: ignore[union-attr]
-    branch = "1" if kind == "downsample." else "2" + "abc"[int(number) - 1]
-    norm = "_bn" if kind == "bn" or (kind, number) == ("downsample.", "1") else ""
-    return f"res{int(layer.removeprefix('layer')) + 1}_{block}_branch{branch}{norm}_{leaf}"
+    branches = {"downsample.0": "1", "downsample.1": "1_bn"}
+    branches |= {f"conv{number}": f"2{letter}" for number, letter in enumerate("abc", start=1)}
+    branches |= {f"bn{number}": f"2{letter}_bn" for number, letter in enumerate("abc", start=1)}
+    return f"res{int(layer.removeprefix('layer')) + 1}_{block}_branch{branches[unit]}_{leaf}"
 
 
 def _statistics(wanted: Mapping[str, Layout], *, epsilon: float) -> dict[str, np.ndarray]:
