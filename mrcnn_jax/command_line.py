@@ -136,17 +136,20 @@ def setup_jax() -> None:
     """Sets JAX up for speed; to be called before anything is computed with JAX in the process.
 
     On the CPU it picks XLA's convolutions without the "ynn" fusions, measured 2 to 3 times faster in
-    training. It turns on the persistent compilation cache, in ``~/.cache/mrcnn_jax/xla``. What the user has
-    set in ``XLA_FLAGS`` or ``JAX_COMPILATION_CACHE_DIR`` stands.
+    training. Beside them XLA must not order its work for concurrency: some graphs in which RoIAlign and
+    convolutions ran side by side gave a few regions wrong logits, the same each time, and right ones in any
+    other order. It turns on the persistent compilation cache, in ``~/.cache/mrcnn_jax/xla``. What the user
+    has set in ``XLA_FLAGS`` or ``JAX_COMPILATION_CACHE_DIR`` stands.
     """
     import jax  # takes a second, which scripts without arrays and --help need not wait
 
-    flag = "--xla_cpu_experimental_ynn_fusion_type"
+    fusions = "--xla_cpu_experimental_ynn_fusion_type"
+    order = "--xla_cpu_enable_concurrency_optimized_scheduler"
     xla_flags = os.environ.get("XLA_FLAGS", "")
     # A flag that XLA does not know aborts the process: only for the versions and platform it was tried on.
     known = importlib.metadata.version("jaxlib").startswith("0.10.") and _only_cpu()
-    if known and flag not in xla_flags:
-        os.environ["XLA_FLAGS"] = f"{xla_flags} {flag}=".strip()
+    if known and fusions not in xla_flags and order not in xla_flags:
+        os.environ["XLA_FLAGS"] = f"{xla_flags} {fusions}= {order}=false".strip()
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path.home() / ".cache" / "mrcnn_jax" / "xla" / _machine_type()

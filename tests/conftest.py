@@ -15,6 +15,7 @@ if version("jaxlib").startswith("0.10."):  # as other versions abort at flags th
     xla_flags.append("--xla_cpu_collective_call_terminate_timeout_seconds=600")
     # As in the scripts: see setup_jax in mrcnn_jax/command_line.py.
     xla_flags.append("--xla_cpu_experimental_ynn_fusion_type=")
+    xla_flags.append("--xla_cpu_enable_concurrency_optimized_scheduler=false")
 os.environ["XLA_FLAGS"] = " ".join(xla_flags)
 
 

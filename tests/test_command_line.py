@@ -186,7 +186,8 @@ class TestSetupJax:
         cache = directory / ".cache" / "mrcnn_jax" / "xla" / command_line._machine_type()
         assert done.stderr == ""
         assert done.stdout == (
-            f"--xla_force_host_platform_device_count=2 --xla_cpu_experimental_ynn_fusion_type= {cache} 2.0\n"
+            "--xla_force_host_platform_device_count=2 --xla_cpu_experimental_ynn_fusion_type= "
+            f"--xla_cpu_enable_concurrency_optimized_scheduler=false {cache} 2.0\n"
         )
 
     def test_what_the_user_has_set_stands(self, monkeypatch, tmp_path):
