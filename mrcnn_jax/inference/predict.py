@@ -69,7 +69,8 @@ def select_detections(
 
     A pair beyond the best ``config.candidates`` is not looked at. Suppression goes from the best score down
     and ends when ``config.detections`` are kept, so the bound matters only if more candidates than it
-    are suppressed before that.
+    are suppressed before that. A box that clipping has emptied takes its place among the detections unless it
+    is under ``config.box_smallest_side``, but is not valid (Detectron2 drops it when it has counted).
     """
     num_proposals, num_classes = deltas.shape[:2]
     scores = jax.nn.softmax(logits)[:, 1:]
@@ -78,16 +79,19 @@ def select_detections(
     proposal, category = pair // num_classes, pair % num_classes
     boxes = decode_boxes(deltas[proposal, category], proposals.boxes[proposal], BOX_WEIGHTS)
     boxes = clip_boxes(boxes, image_size)
-    index, valid = nms(
+    large_enough = jnp.all(boxes[:, 2:] - boxes[:, :2] >= config.box_smallest_side, axis=-1)
+    index, kept = nms(
         boxes,
         top_scores,
-        (top_scores > 0) & is_nonempty(boxes, config.box_smallest_side),
+        (top_scores > 0) & large_enough,
         iou_threshold=config.nms_iou,
         max_outputs=config.detections,
         classes=category,
     )
+    boxes = boxes[index]
+    valid = kept & is_nonempty(boxes)
     return Detections(
-        boxes=jnp.where(valid[:, None], boxes[index], 0.0),
+        boxes=jnp.where(valid[:, None], boxes, 0.0),
         scores=jnp.where(valid, top_scores[index], 0.0),
         labels=jnp.where(valid, category[index] + 1, 0),
         valid=valid,

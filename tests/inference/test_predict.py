@@ -42,6 +42,15 @@ def test_invalid_proposals_and_boxes_outside_the_image_are_no_detections():
     assert found.scores.tolist() == [0, 0, 0, 0]
 
 
+def test_a_box_emptied_by_the_border_takes_a_place_unless_it_is_too_small():
+    outside, probabilities = [120, 0, 140, 20], [[0.1, 0.9], [0.4, 0.6], [0.5, 0.5]]
+    boxes = [outside, A, B]
+    assert _select(boxes, probabilities, detections=2).valid.tolist() == [False, True]
+    found = _select(boxes, probabilities, detections=2, box_smallest_side=0.01)
+    np.testing.assert_allclose(found.boxes, [A, B], atol=1e-5)
+    assert found.valid.all()
+
+
 def test_no_more_detections_than_asked():
     boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(5)]
     found = _select(boxes, [[0.5 - 0.05 * i, 0.5 + 0.05 * i] for i in range(5)], detections=2)
