@@ -82,7 +82,11 @@ def resized_shape(
         case "torchvision":
             scale = min(short_side / min(height, width), long_side / max(height, width))
             return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
-    raise ValueError(f"resize is {rule!r}; it must be 'detectron2' or 'torchvision'")
+    raise _unknown_rule(rule)
+
+
+def _unknown_rule(rule: str) -> ValueError:
+    return ValueError(f"resize is {rule!r}; it must be 'detectron2' or 'torchvision'")
 
 
 def choose_canvas(shape: Size, canvases: Sequence[Size]) -> Size:
@@ -129,13 +133,16 @@ def resize(image: np.ndarray, shape: Size, *, rule: str = "detectron2") -> np.nd
     """``image`` (uint8) at ``shape``, bilinear: uint8 and antialiased, or float32 and not.
 
     By rule "detectron2" it is Pillow's filter on uint8, by "torchvision" torch's ``interpolate`` of floats
-    (without corners aligned).
+    (without corners aligned). Raises ValueError for another rule.
     """
-    if rule == "torchvision":
-        return _interpolate(image, shape)
-    if image.shape[:2] == tuple(shape):
-        return image
-    return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+    match rule:
+        case "detectron2":
+            if image.shape[:2] == tuple(shape):
+                return image
+            return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+        case "torchvision":
+            return _interpolate(image, shape)
+    raise _unknown_rule(rule)
 
 
 def _interpolate(image: np.ndarray, shape: Size) -> np.ndarray:

@@ -162,6 +162,8 @@ def test_resize_equals_torch():
 def test_another_rule_is_an_error():
     with pytest.raises(ValueError, match="resize is 'keras'; it must be 'detectron2' or 'torchvision'"):
         images.resized_shape(10, 10, short_side=8, long_side=8, rule="keras")
+    with pytest.raises(ValueError, match="resize is 'keras'"):
+        images.resize(np.zeros((10, 10, 3), np.uint8), (8, 8), rule="keras")
 
 
 def test_canvas_is_the_smallest_that_holds_the_shape():

@@ -15,11 +15,18 @@ _SMALLEST_SIDE = 1e-3  # pixels; a narrower box is an empty one
 
 
 def clipped_box(annotation: CocoAnnotation, image: CocoImage) -> Box | None:
-    """The part of the object's box inside the image, ``x1 y1 x2 y2`` in its pixels; None if there is none."""
+    """The part of the object's box inside the image, ``x1 y1 x2 y2`` in its pixels; None if there is none.
+
+    Its corner, and the sides added to it, are float32, as in D2 and torchvision: of anchors that overlap an
+    object alike, the last bit decides which one is the best.
+    """
     x1, y1, x2, y2 = annotation.box
     x1, x2 = max(x1, 0.0), min(x2, float(image.width))
     y1, y2 = max(y1, 0.0), min(y2, float(image.height))
-    return (x1, y1, x2, y2) if min(x2 - x1, y2 - y1) >= _SMALLEST_SIDE else None
+    if min(x2 - x1, y2 - y1) < _SMALLEST_SIDE:
+        return None
+    x1, y1, width, height = map(np.float32, (x1, y1, x2 - x1, y2 - y1))
+    return float(x1), float(y1), float(x1 + width), float(y1 + height)
 
 
 def has_objects(image: CocoImage) -> bool:

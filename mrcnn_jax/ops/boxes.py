@@ -20,8 +20,7 @@ MIN_SIDE = 1e-6
 def area(boxes: Shaped[Array, "*n 4"]) -> Float[Array, "*n"]:
     """Areas in square pixels; 0 for boxes whose corners are in the wrong order."""
     boxes = boxes.astype(jnp.float32)
-    sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
-    return sides[..., 0] * sides[..., 1]
+    return _product(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0))
 
 
 def pairwise_intersection(
@@ -31,8 +30,7 @@ def pairwise_intersection(
     a = boxes_a.astype(jnp.float32)[:, None]
     b = boxes_b.astype(jnp.float32)[None]
     low, high = jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])  # [N M 2]
-    sides = jnp.maximum(high - low, 0.0)
-    return sides[..., 0] * sides[..., 1]
+    return _product(jnp.maximum(high - low, 0.0))
 
 
 def pairwise_iou(boxes_a: Shaped[Array, "n 4"], boxes_b: Shaped[Array, "m 4"]) -> Float[Array, "n m"]:
@@ -98,6 +96,15 @@ def is_nonempty(boxes: Shaped[Array, "*n 4"], smallest_side: float = 0.0) -> Boo
     """Whether a box has a width and a height above 0 and of ``smallest_side`` or more; False for a NaN."""
     sides = boxes[..., 2:] - boxes[..., :2]
     return jnp.all((sides > 0) & (sides >= smallest_side), axis=-1)
+
+
+def _product(sides: Float[Array, "*n 2"]) -> Float[Array, "*n"]:
+    """Width times height, neither below 0, rounded before it is added to anything, as by torch.
+
+    A compiler may fuse a product and a sum into one rounding, which would decide between anchors that overlap
+    an object alike. The maximum changes nothing, but keeps it from that.
+    """
+    return jnp.maximum(sides[..., 0] * sides[..., 1], 0.0)
 
 
 def _centre_and_side(boxes: Shaped[Array, "*n 4"]) -> tuple[Float[Array, "*n 2"], Float[Array, "*n 2"]]:

@@ -15,6 +15,10 @@ from mrcnn_jax.training.losses import box_loss, keypoint_loss, mask_loss, rpn_lo
 from mrcnn_jax.training.targets import anchor_targets, positive_regions, region_targets
 from mrcnn_jax.types import Batch
 
+# A region that is the very box of its object is sampled halfway between cells of the mask, where the borders
+# of the mask have one half; rounding must not decide about these.
+_HALF = 0.499
+
 
 def compute_losses(
     model: MaskRCNN, batch: Batch, key: Key[Array, ""], config: Config
@@ -76,7 +80,7 @@ def compute_losses(
             size=mask_logits.shape[1],
         )
         if not train.mask_soft_targets:
-            targets = (targets >= 0.5).astype(jnp.float32)
+            targets = (targets >= _HALF).astype(jnp.float32)
         has_mask = _of_regions(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
         losses["mask"] = mask_loss(mask_logits, _rows(regions.labels), targets, _rows(positive & has_mask))
     if gt.keypoints is not None:

@@ -76,11 +76,13 @@ class BoxFrameMasks:
     def crop_and_resize(self, boxes: torch.Tensor, size: int) -> torch.Tensor:
         """Whether each mask is half or more at the centres of its box's cells: bool ``[N size size]``.
 
+        Half but for rounding is half.
+
         It is interpolated bilinearly between the centres of its own cells, up to the border of its frame
         keeps the outermost value, and is 0 beyond.
         """
         rows, columns = (self._weights(boxes, axis, size) for axis in (1, 0))
-        return rows @ self.grids.float() @ columns.transpose(1, 2) >= 0.5
+        return rows @ self.grids.float() @ columns.transpose(1, 2) >= 0.499
 
     def _weights(self, boxes: torch.Tensor, axis: int, size: int) -> torch.Tensor:
         """What each cell of a frame, along an axis, has in each cell of a box: ``[N size S]``."""

@@ -3,10 +3,8 @@
 import contextlib
 import io
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +18,6 @@ from pycocotools.coco import COCO
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.shapes import make_shapes
 
-ROOT = Path(__file__).parents[2]
 Start = Callable[..., subprocess.CompletedProcess[str]]
 
 CONFIG_FILE = """
@@ -49,29 +46,6 @@ def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> 
     values["test"]["score_threshold"] = 0.0
     (path / "tiny.py").write_text(CONFIG_FILE.format(values=values))
     return path
-
-
-@pytest.fixture(scope="module")
-def start(directory: Path) -> Start:
-    """Runs a script in ``directory``, on one device; what one has compiled the next need not."""
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(directory / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-    def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / script), *arguments],
-            cwd=directory,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """Weights of torchvision's from a file to detections and back to a file, from the command line."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +15,6 @@ from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.weights.files import read_arrays, write_arrays
 from mrcnn_jax.weights.torchvision import layouts
 
-ROOT = Path(__file__).parents[2]
 Start = Callable[..., subprocess.CompletedProcess[str]]
 
 CONFIG_FILE = """
@@ -48,29 +45,6 @@ def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> 
     arrays = {x.name: rng.uniform(0, 0.1, x.shape).astype(np.float32) for x in layouts(blueprint).values()}
     write_arrays(path / "weights.npz", arrays)
     return path
-
-
-@pytest.fixture(scope="module")
-def start(directory: Path) -> Start:
-    """Runs a script in ``directory``, on one device; what one has compiled the next need not."""
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(directory / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-    def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / script), *arguments],
-            cwd=directory,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
 
 
 @pytest.fixture(scope="module")
