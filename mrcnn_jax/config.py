@@ -175,7 +175,7 @@ class TestConfig:
     candidates: int = 4096  # best (region, category) pairs that suppression looks at
     detections: int = 100  # per image
     box_smallest_side: float = (
-        0.0  # pixels: boxes with a shorter side are dropped before suppression (TV 1e-2)
+        0.0  # pixels: boxes with a shorter side are dropped before suppression (TV 1e-2); 0: empty ones after
     )
     mask_threshold: float = 0.5
     mask_paste: str = "detectron2"  # bilinear at pixel centres, or "torchvision": in a box of whole pixels

@@ -3,6 +3,8 @@
     python tests/parity/detectron2_peer.py --source=DETECTRON2 --output=DIR \\
         --model=COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x --images=DIR_OF_IMAGES --count=6 \\
         [--train --annotations=instances.json --steps=10 [--mask_targets=box_frames --box_frames=FILE.npz]]
+    python tests/parity/detectron2_peer.py --source=DETECTRON2 --tiny \\
+        --output=tests/fixtures/detectron2_models.npz
 
 runs Detectron2's Python source, found at DETECTRON2, in an environment with torch, torchvision and what that
 source imports (pycocotools, fvcore, iopath, omegaconf, hydra-core, yacs, tabulate, termcolor, cloudpickle,
@@ -65,6 +67,12 @@ then, ``step_proposals/s/j [R 4]``.
 ``--mask_targets=box_frames`` trains on masks in the frames of their boxes in place of polygons.
 ``--box_frames`` names a file with an array uint8 ``[S S]`` for every annotation id, as
 ``mrcnn_jax.data.ground_truth`` makes it.
+
+``--tiny`` writes a fixture: the keys of both files, after "mask/", "keypoint/", "c4/" and "dc5/", for the
+narrow models of ``detectron2_models.py`` and the scenes of ``seeded.py``. Its inference is on ``DETECTED``
+there, its training, from box-frame masks, on ``TRAINED_ALIKE``; arrays are kept as ``thin`` says.
+``<model>/weights`` lists the state dict, whose values ``detectron2_seeded.py`` makes: a name and its shape in
+each row. ``<model>/gradient_norms`` are those of the whole gradients, in their order.
 """
 
 import argparse
@@ -76,14 +84,18 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2_inference import Arrays, predict
-from detectron2_models import load_config, write_weights
-from detectron2_training import EVERY_CANDIDATE, training
+from detectron2_models import TINY_MODELS, build_tiny, load_config, write_weights
+from detectron2_training import EVERY_CANDIDATE, SGD, scene_example, settings, train, training
 from PIL import Image
+from seeded import DETECTED, TRAINED_ALIKE, thin
 
 
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
+    if args.tiny:
+        np.savez_compressed(args.output, **tiny(args.source))  # type: ignore[arg-type]
+        return
     args.output.mkdir(parents=True, exist_ok=True)
     size = {"INPUT.MIN_SIZE_TEST": args.short_side, "INPUT.MAX_SIZE_TEST": args.long_side}
     weights = args.output / "weights.pkl"
@@ -105,9 +117,10 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", type=Path, required=True)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model")
+    parser.add_argument("--tiny", action="store_true", help="write the fixture, without other options")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--annotations", type=Path)
     parser.add_argument("--keypoints", type=Path, help="annotations of models with keypoints")
     parser.add_argument("--count", type=int, default=6)
@@ -118,7 +131,46 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--short_side", type=int, default=800)
     parser.add_argument("--long_side", type=int, default=1333)
     parser.add_argument("--threads", type=int, default=2)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not args.tiny and not (args.model and args.images):
+        parser.error("--model and --images are needed, or --tiny")
+    return args
+
+
+def tiny(source: Path) -> Arrays:
+    """The fixture: what the narrow models compute."""
+    sgd = SGD | {"lr": 0.001}
+    chosen = {
+        "INPUT.MIN_SIZE_TEST": 96,
+        "INPUT.MAX_SIZE_TEST": 160,
+        "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 4000,
+        "MODEL.RPN.IOU_THRESHOLDS": [0.3, 0.5],  # so that some are positive
+        "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 300,
+        "MODEL.RPN.POST_NMS_TOPK_TRAIN": 200,
+        "MODEL.RPN.PRE_NMS_TOPK_TEST": 300,
+        "MODEL.RPN.POST_NMS_TOPK_TEST": 200,
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 256,
+        "MODEL.ROI_HEADS.IOU_THRESHOLDS": [0.35],
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.01,
+        "TEST.DETECTIONS_PER_IMAGE": 20,
+    }
+    arrays: Arrays = {}
+    for kind in TINY_MODELS:
+        predictor = build_tiny(source, kind, chosen)
+        found = settings(predictor.cfg, mask_targets="box_frames", sgd=sgd)
+        for i, scene in enumerate(DETECTED):
+            detections, stages = predict(predictor, scene.image[..., ::-1])
+            found |= prefixed(detections | stages, str(i))
+            print(f"{kind}: {describe(detections)}")
+        batches = [[scene_example(predictor, scene) for scene in batch] for batch in TRAINED_ALIKE]
+        found |= train(predictor.model, batches, steps=3, sgd=sgd)
+        state = predictor.model.state_dict()
+        shapes = [f"{name} {' '.join(map(str, value.shape))}" for name, value in state.items()]
+        found["weights"] = np.array(shapes)
+        norms = [np.linalg.norm(value) for name, value in found.items() if name.startswith("gradients/")]
+        found["gradient_norms"] = np.array(norms, np.float32)
+        arrays |= prefixed({name: thin(value) for name, value in found.items()}, kind)
+    return arrays
 
 
 def choose_images(folder: Path, count: int) -> list[Path]:
@@ -143,13 +195,22 @@ def inference(predictor: Any, paths: list[Path]) -> Arrays:
         found["file_name"] = np.array(path.name)
         if index < 2:
             found |= stages
-        arrays |= {f"{index}/{name}": value for name, value in found.items()}
-        labels, scores = found["labels"], found["scores"]
-        print(
-            f"{path.name}: {len(labels)} detections of {len(set(labels))} categories, scores "
-            f"{scores.min(initial=1):.3f} to {scores.max(initial=0):.3f}, {seconds:.1f} s"
-        )
+        arrays |= prefixed(found, str(index))
+        print(f"{path.name}: {describe(found)}, {seconds:.1f} s")
     return arrays
+
+
+def prefixed(arrays: Arrays, prefix: str) -> Arrays:
+    return {f"{prefix}/{name}": value for name, value in arrays.items()}
+
+
+def describe(found: Arrays) -> str:
+    """Detections in words."""
+    labels, scores = found["labels"], found["scores"]
+    return (
+        f"{len(labels)} detections of {len(set(labels))} categories, scores "
+        f"{scores.min(initial=1):.3f} to {scores.max(initial=0):.3f}"
+    )
 
 
 if __name__ == "__main__":

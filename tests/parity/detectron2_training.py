@@ -11,6 +11,7 @@ from unittest import mock
 import numpy as np
 import torch
 from detectron2_inference import Arrays, Calls, array, channels_last, proposal_arrays, spied
+from seeded import Scene
 
 # Enough to take every anchor of an 800x1344 image (268,569) and every one of the few proposals and objects.
 EVERY_CANDIDATE = {
@@ -23,39 +24,47 @@ EVERY_CANDIDATE = {
 SGD = {"lr": 2e-5, "momentum": 0.9, "weight_decay": 1e-4}
 BATCHES, BATCH_SIZE = 2, 2
 
-Example = dict[str, Any]  # as a model takes it, and the image's file name and id
+Example = dict[str, Any]  # as a model takes it; one of a file has its name and image id, too
 
 
 def training(predictor: Any, args: argparse.Namespace) -> Arrays:
+    """What is learnt from the images of the arguments."""
+    batches = read_batches(predictor, args)
+    arrays = settings(predictor.cfg, mask_targets=args.mask_targets, sgd=SGD)
+    arrays["batches"] = np.array([[example["file_name"] for example in batch] for batch in batches])
+    arrays["batch_ids"] = np.array([[example["image_id"] for example in batch] for batch in batches])
+    return arrays | train(predictor.model, batches, steps=args.steps, sgd=SGD)
+
+
+def train(
+    model: torch.nn.Module, batches: list[list[Example]], *, steps: int, sgd: dict[str, float]
+) -> Arrays:
     """Losses, gradients and what they rest on for batch 0, and the losses of the steps."""
     from detectron2.utils.events import EventStorage
 
-    model = predictor.model.train()
-    batches = read_batches(predictor, args)
-    arrays = {f"settings/{name}": np.array(value) for name, value in settings(predictor.cfg, args).items()}
-    arrays["batches"] = np.array([[example["file_name"] for example in batch] for batch in batches])
-    arrays["batch_ids"] = np.array([[example["image_id"] for example in batch] for batch in batches])
+    model.train()
     # With as many samples as candidates only their order is drawn at random: it is left as it is.
     with EventStorage(), mock.patch("torch.randperm", torch.arange):
-        arrays |= first_batch(model, batches[0])
-        if args.steps:
-            arrays |= take_steps(model, batches, args.steps)
+        arrays = first_batch(model, batches[0])
+        if steps:
+            arrays |= take_steps(model, batches, steps, sgd)
     return arrays
 
 
-def settings(config: Any, args: argparse.Namespace) -> dict[str, Any]:
-    return {
+def settings(config: Any, *, mask_targets: str, sgd: dict[str, float]) -> Arrays:
+    values = {
         "rpn_batch_size_per_image": config.MODEL.RPN.BATCH_SIZE_PER_IMAGE,
         "roi_batch_size_per_image": config.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE,
         "pre_nms_topk": config.MODEL.RPN.PRE_NMS_TOPK_TRAIN,
         "post_nms_topk": config.MODEL.RPN.POST_NMS_TOPK_TRAIN,
-        "mask_targets": args.mask_targets,
-        "short_side": args.short_side,
-        "long_side": args.long_side,
-        "learning_rate": SGD["lr"],
-        "momentum": SGD["momentum"],
-        "weight_decay": SGD["weight_decay"],
+        "mask_targets": mask_targets,
+        "short_side": config.INPUT.MIN_SIZE_TEST,
+        "long_side": config.INPUT.MAX_SIZE_TEST,
+        "learning_rate": sgd["lr"],
+        "momentum": sgd["momentum"],
+        "weight_decay": sgd["weight_decay"],
     }
+    return {f"settings/{name}": np.array(value) for name, value in values.items()}
 
 
 class BoxFrameMasks:
@@ -136,32 +145,61 @@ def padded_size(predictor: Any, record: dict[str, Any]) -> tuple[int, ...]:
 
 
 def read_example(predictor: Any, record: dict[str, Any], mask_targets: str, frames: Any) -> Example:
-    """An image with its objects from large to small, read as Detectron2 does in training, but not flipped."""
     from detectron2.data import detection_utils
 
     image = detection_utils.read_image(record["file_name"], format=predictor.input_format)
+    example = make_example(predictor, image, record["annotations"], mask_targets, frames)
+    return example | {"file_name": Path(record["file_name"]).name, "image_id": record["image_id"]}
+
+
+def scene_example(predictor: Any, scene: Scene) -> Example:
+    """A scene for a model with masks, or for one with keypoints of a single category."""
+    from detectron2.structures import BoxMode
+
+    annotations: list[dict[str, Any]] = []
+    for row, box in enumerate(scene.boxes):
+        annotations.append(
+            {
+                "id": row,
+                "bbox": box.tolist(),
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "category_id": int(scene.labels[row]) - 1,
+            }
+        )
+        if predictor.cfg.MODEL.KEYPOINT_ON:
+            offset = np.array([0.5, 0.5, 0])  # as Detectron2 adds on loading COCO's files
+            annotations[-1] |= {"category_id": 0, "keypoints": (scene.keypoints[row] + offset).ravel()}
+    frames = None if predictor.cfg.MODEL.KEYPOINT_ON else {str(row): m for row, m in enumerate(scene.masks)}
+    return make_example(predictor, scene.image[..., ::-1], annotations, "box_frames", frames)
+
+
+def make_example(
+    predictor: Any, image: np.ndarray, annotations: list[dict[str, Any]], mask_targets: str, frames: Any
+) -> Example:
+    """An image with its objects from large to small, made as Detectron2 does in training, but not flipped."""
+    from detectron2.data import detection_utils
+
     resize = predictor.aug.get_transform(image)
     image = resize.apply_image(image)
     unused = "segmentation" if predictor.cfg.MODEL.KEYPOINT_ON else "keypoints"
-    for item in record["annotations"]:
+    for item in annotations:
         item.pop(unused, None)
         detection_utils.transform_instance_annotations(item, [resize], image.shape[:2])
-    objects = detection_utils.annotations_to_instances(record["annotations"], image.shape[:2])
-    objects.gt_ids = torch.tensor([item["id"] for item in record["annotations"]])
+    objects = detection_utils.annotations_to_instances(annotations, image.shape[:2])
+    objects.gt_ids = torch.tensor([item["id"] for item in annotations])
     objects = detection_utils.filter_empty_instances(objects)
     objects = objects[objects.gt_boxes.area().argsort(descending=True, stable=True)]
+    # Fields whose name begins with "gt_" are handed on to the regions that are matched with an object.
     if objects.has("gt_masks"):
-        # Fields whose name begins with "gt_" are handed on to the regions that are matched with an object.
         objects.gt_polygons = objects.gt_masks
-        if frames is not None:
-            grids = torch.stack([torch.from_numpy(frames[str(key)]) for key in objects.gt_ids.tolist()])
-            objects.gt_box_frames = BoxFrameMasks(grids, objects.gt_boxes.tensor)
+    if frames is not None:
+        grids = torch.stack([torch.from_numpy(frames[str(key)]) for key in objects.gt_ids.tolist()])
+        objects.gt_box_frames = BoxFrameMasks(grids, objects.gt_boxes.tensor)
+    if not predictor.cfg.MODEL.KEYPOINT_ON:
         objects.gt_masks = objects.get(f"gt_{mask_targets}")
     return {
         "image": torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))),
         "instances": objects,
-        "file_name": Path(record["file_name"]).name,
-        "image_id": record["image_id"],
     }
 
 
@@ -239,11 +277,13 @@ def mask_arrays(heads: torch.nn.Module, logits: torch.Tensor, rois: list[Any]) -
     return arrays
 
 
-def take_steps(model: torch.nn.Module, batches: list[list[Example]], count: int) -> Arrays:
+def take_steps(
+    model: torch.nn.Module, batches: list[list[Example]], count: int, sgd: dict[str, float]
+) -> Arrays:
     """The losses of each step of SGD, before it is taken, and what the RPN proposed for them."""
     arrays: Arrays = {}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(parameters, **SGD)
+    optimizer = torch.optim.SGD(parameters, **sgd)
     history: dict[str, list[float]] = {}
     for step in range(count):
         start = time.perf_counter()

@@ -156,6 +156,7 @@ def _compare_inference(
     theirs: Mapping[str, np.ndarray],
 ) -> None:
     count = 1 + max(int(name.split("/")[0]) for name in theirs)
+    stages = ours.make_stages(blueprint, config)
     for number in range(count):
         of_image = _under(theirs, f"{number}/")
         if "box_logits" in of_image:
@@ -163,7 +164,7 @@ def _compare_inference(
                 of_image["box_logits"], of_image["box_deltas"]
             )
             file = images / str(of_image["file_name"])
-            found = ours.stages(blueprint, weights, config, read_image(file), of_image)
+            found = stages(weights, read_image(file), of_image)
             for name, value, bound in compare.stages(found, of_image):
                 report.add(f"image {number}, {name}", value, bound)
 

@@ -1,7 +1,7 @@
 """What this project computes, under the keys of ``torchvision_peer.py`` and ``detectron2_peer.py``."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -57,28 +57,18 @@ def write_box_frames(dataset: CocoDataset, path: Path, grid: int) -> None:
     np.savez_compressed(path, **frames)
 
 
-def stages(
-    blueprint: Blueprint,
-    weights: Arrays,
-    config: Config,
-    image: np.ndarray,
-    theirs: Mapping[str, np.ndarray],
-) -> dict[str, np.ndarray]:
-    """Every stage's output on one image; the heads see their proposals and detected boxes."""
-    data = config.data
-    fitted = fit(
-        image,
-        short_side=data.test_short_side,
-        long_side=data.long_side,
-        canvases=data.canvases,
-        rule=data.resize,
-    )
-    sizes = jnp.array([fitted.size])
-    proposals = jnp.asarray(theirs["proposals/boxes"])[None]
-    detected = jnp.asarray(theirs["detected_boxes"])[None]
+def make_stages(
+    blueprint: Blueprint, config: Config
+) -> Callable[[Arrays, np.ndarray, Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """A function from weights, an image and the peer's arrays of it to every stage's output.
+
+    The heads see the peer's proposals and detected boxes. It is compiled once for each of their numbers.
+    """
 
     @jax.jit
-    def compute(weights: Arrays, images: jax.Array) -> dict:
+    def compute(
+        weights: Arrays, images: jax.Array, sizes: jax.Array, proposals: jax.Array, detected: jax.Array
+    ) -> dict:
         model = blueprint.build(weights)
         pixels = normalize(images, sizes, config.model)
         features = model.features(images, sizes)
@@ -110,7 +100,24 @@ def stages(
             found["keypoint_logits"] = model.keypoint_logits(features, detected)
         return found
 
-    found = {name: np.asarray(value[0]) for name, value in compute(weights, fitted.image[None]).items()}
+    def stages(weights: Arrays, image: np.ndarray, theirs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        data = config.data
+        fitted = fit(
+            image,
+            short_side=data.test_short_side,
+            long_side=data.long_side,
+            canvases=data.canvases,
+            rule=data.resize,
+        )
+        given = (np.array(fitted.size), theirs["proposals/boxes"], theirs["detected_boxes"])
+        computed = compute(weights, fitted.image[None], *(jnp.asarray(value)[None] for value in given))
+        return _inside({name: np.asarray(value[0]) for name, value in computed.items()}, theirs)
+
+    return stages
+
+
+def _inside(found: dict[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """One image's stages without what the peer has not: padding, and masks of other categories."""
     valid = found.pop("proposals/valid")
     for name in ("proposals/boxes", "proposals/scores"):
         found[name] = found[name][valid]

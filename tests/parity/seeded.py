@@ -63,28 +63,28 @@ class Scene:
     image: np.ndarray  # [H W 3] uint8
     boxes: np.ndarray  # [N 4] float32, from large to small
     labels: np.ndarray  # [N] int32, 1 to ``CLASSES``
-    masks: np.ndarray  # [N GRID GRID] uint8 0 or 1 in the frame of the box: ellipses and rectangles
+    masks: np.ndarray  # [N S S] uint8 0 or 1 in the frame of the box: ellipses and rectangles
     keypoints: np.ndarray  # [N KEYPOINTS 3] float32: x, y, visibility 0 to 2
 
     def bitmaps(self) -> np.ndarray:
         """The masks ``[N H W]``: each pixel has the value of the cell in which its centre lies."""
         height, width = self.image.shape[:2]
+        grid = self.masks.shape[-1]
         bitmaps = np.zeros((len(self.boxes), height, width), np.uint8)
         for bitmap, mask, (x1, y1, x2, y2) in zip(bitmaps, self.masks, self.boxes, strict=True):
-            row = np.floor((np.arange(height) + 0.5 - y1) / (y2 - y1) * GRID).astype(int)
-            column = np.floor((np.arange(width) + 0.5 - x1) / (x2 - x1) * GRID).astype(int)
-            padded = np.pad(mask, 1)  # cells outside the box: 0 and GRID + 1
-            bitmap[:] = padded[np.ix_(np.clip(row + 1, 0, GRID + 1), np.clip(column + 1, 0, GRID + 1))]
+            row = np.floor((np.arange(height) + 0.5 - y1) / (y2 - y1) * grid).astype(int)
+            column = np.floor((np.arange(width) + 0.5 - x1) / (x2 - x1) * grid).astype(int)
+            padded = np.pad(mask, 1)  # cells outside the box: 0 and grid + 1
+            bitmap[:] = padded[np.ix_(np.clip(row + 1, 0, grid + 1), np.clip(column + 1, 0, grid + 1))]
         return bitmaps
 
 
 CLASSES = 5  # beside background
 KEYPOINTS = 5
-GRID = 56
 
 
-def make_scene(seed: int, height: int, width: int) -> Scene:
-    """Three to five objects, each in its own colour, before a pattern of squares."""
+def make_scene(seed: int, height: int, width: int, *, grid: int = 56) -> Scene:
+    """Three to five objects, each in its own colour, before a pattern of squares; masks have grid^2 cells."""
     rng = np.random.default_rng([seed, height, width])
     squares = rng.integers(0, 200, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
     image = squares.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
@@ -97,7 +97,7 @@ def make_scene(seed: int, height: int, width: int) -> Scene:
     quarter = rng.integers(0, 4, (count, 2)) / 4  # boxes rarely lie on whole pixels
     boxes = np.concatenate([corner + quarter * (corner + size < (width, height)), corner + size], axis=1)
 
-    centre = np.linspace(-1, 1, 2 * GRID + 1)[1::2]
+    centre = np.linspace(-1, 1, 2 * grid + 1)[1::2]
     ellipse = centre[:, None] ** 2 + centre**2 <= 1
     bar = (abs(centre[:, None]) <= 0.5) | (centre < 0)
     masks = np.stack([ellipse if row % 2 == 0 else bar for row in range(count)]).astype(np.uint8)
@@ -120,3 +120,11 @@ def make_scene(seed: int, height: int, width: int) -> Scene:
 # Padded to 96x128 and 160x96 pixels if the shorter side becomes 96; those of training all to 96x128.
 DETECTED = (make_scene(0, 72, 96), make_scene(1, 100, 64))
 TRAINED = ((make_scene(0, 72, 96), make_scene(2, 80, 100)), (make_scene(4, 72, 90), make_scene(5, 60, 80)))
+# For models that do not pad, and learn whether a mask is half or more: the images of a batch are of one size,
+# 96x128 and 96x120, and the 14 or 28 cells of an object's box never lie half way between those of its mask,
+# as they would for an even multiple of 14. The seeds are among those that leave rounding little to decide:
+# units about 0 before a ReLU, regions about an IoU of .35.
+TRAINED_ALIKE = (
+    (make_scene(33, 72, 96, grid=42), make_scene(38, 60, 80, grid=42)),
+    (make_scene(8, 80, 100, grid=42), make_scene(10, 72, 90, grid=42)),
+)

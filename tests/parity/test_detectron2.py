@@ -1,0 +1,63 @@
+"""Narrow models of Detectron2's, against what ``detectron2_peer.py --tiny`` stored of them."""
+
+import numpy as np
+import pytest
+
+from mrcnn_jax import presets
+from tests.parity import narrow
+from tests.parity.detectron2_seeded import seeded
+from tests.parity.measure import DETECTRON2
+from tests.parity.seeded import TRAINED_ALIKE
+
+
+def make_config(kind: str):
+    """Detectron2's settings for the model that ``detectron2_models.build_tiny`` makes."""
+    config = presets.detectron2()
+    if kind == "c4":
+        presets.as_c4(config)
+    narrow.shrink(config, kind)
+    model, train = config.model, config.train
+    model.anchor_sizes = (16.0, 32.0, 64.0, 128.0, 256.0)
+    train.rpn_samples, train.roi_samples = 4000, 256
+    if kind in ("c4", "dc5"):
+        model.features = kind
+        model.padding_multiple = 1
+        model.anchor_sizes = (16.0, 32.0, 64.0)
+    if kind == "c4":
+        model.mask_convs, model.mask_channels = 0, 8
+        train.rpn_post_nms = 60
+    if kind == "keypoint":
+        train.box_beta = 0.5
+    return config
+
+
+def stages_as_theirs(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Detectron2 has the background last."""
+    return found | {"box_logits": np.roll(found["box_logits"], -1, axis=1)}
+
+
+PEER = narrow.Peer(
+    system=DETECTRON2,
+    fixture=narrow.FIXTURES / "detectron2_models.npz",
+    seeded=seeded,
+    stages_as_theirs=stages_as_theirs,
+    trained=TRAINED_ALIKE,
+    coordinates=np.float64,
+)
+
+
+@pytest.fixture(scope="module", params=["mask", "keypoint", "c4", "dc5"])
+def model(request) -> narrow.Model:
+    return narrow.Model(PEER, request.param, make_config(request.param))
+
+
+def test_every_stage(model: narrow.Model):
+    narrow.check_stages(model)
+
+
+def test_detections(model: narrow.Model):
+    narrow.check_detections(model)
+
+
+def test_losses_gradients_and_steps(model: narrow.Model):
+    narrow.check_training(model)
