@@ -113,7 +113,7 @@ class Detections:
             near = max((distance for distance in self.keypoints if distance <= 0.1), default=0.0)
             yield "keypoints off by more than 0.1 pixels", far, 0, f"of {len(self.keypoints)}"
             yield "keypoints, the largest of the others", near, 0.1, ""
-            yield "keypoint scores", self.keypoint_scores, 1e-4, ""
+            yield "keypoint scores", self.keypoint_scores, None, ""
 
 
 def torchvision_boxes(boxes: np.ndarray) -> np.ndarray:

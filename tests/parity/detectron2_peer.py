@@ -126,6 +126,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=6)
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--learning_rate", type=float, default=2e-5)
     parser.add_argument("--mask_targets", choices=("polygons", "box_frames"), default="polygons")
     parser.add_argument("--box_frames", type=Path)
     parser.add_argument("--short_side", type=int, default=800)

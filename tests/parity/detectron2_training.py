@@ -19,9 +19,7 @@ EVERY_CANDIDATE = {
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 300,
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 512,
 }
-# No warm-up, and no norm layer is trained. Steps amplify rounding: in ten of them, one thread against two
-# differ by 3e-6 of a loss at this rate, and by 2e-4 at ten times the rate.
-SGD = {"lr": 2e-5, "momentum": 0.9, "weight_decay": 1e-4}
+SGD = {"momentum": 0.9, "weight_decay": 1e-4}  # without warm-up; no norm layer is trained
 BATCHES, BATCH_SIZE = 2, 2
 
 Example = dict[str, Any]  # as a model takes it; one of a file has its name and image id, too
@@ -30,10 +28,11 @@ Example = dict[str, Any]  # as a model takes it; one of a file has its name and 
 def training(predictor: Any, args: argparse.Namespace) -> Arrays:
     """What is learnt from the images of the arguments."""
     batches = read_batches(predictor, args)
-    arrays = settings(predictor.cfg, mask_targets=args.mask_targets, sgd=SGD)
+    sgd = SGD | {"lr": args.learning_rate}
+    arrays = settings(predictor.cfg, mask_targets=args.mask_targets, sgd=sgd)
     arrays["batches"] = np.array([[example["file_name"] for example in batch] for batch in batches])
     arrays["batch_ids"] = np.array([[example["image_id"] for example in batch] for batch in batches])
-    return arrays | train(predictor.model, batches, steps=args.steps, sgd=SGD)
+    return arrays | train(predictor.model, batches, steps=args.steps, sgd=sgd)
 
 
 def train(

@@ -221,19 +221,16 @@ def steps(
     weights: Arrays,
     config: Config,
     batches: list[Batch],
-    proposals: list[Proposals | None],
+    proposals: list[Proposals],
 ) -> dict[str, np.ndarray]:
     """The losses of a training step for each of ``proposals``, over the batches in turn.
 
-    Where ``proposals`` are given they take the place of the RPN's own, so that rounding has no say in which
-    regions the heads see.
+    They take the place of the RPN's own, so that rounding has no say in which regions the heads see.
     """
     state = make_state(blueprint, weights, config)
 
     @jax.jit
-    def step(state: TrainState, batch: Batch, given: Proposals | None) -> tuple[TrainState, dict]:
-        if given is None:
-            return train_step(state, batch, blueprint=blueprint, config=config)
+    def step(state: TrainState, batch: Batch, given: Proposals) -> tuple[TrainState, dict]:
         with mock.patch.object(MaskRCNN, "propose", lambda *_, **__: given):
             return train_step(state, batch, blueprint=blueprint, config=config)
 

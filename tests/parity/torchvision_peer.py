@@ -130,7 +130,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=8)
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--learning_rate", type=float, default=0.0001)
+    parser.add_argument("--learning_rate", type=float, default=2e-5)
     parser.add_argument("--mask_targets", choices=("bitmaps", "box_frames"), default="bitmaps")
     parser.add_argument("--box_frames", type=Path)
     parser.add_argument("--short_side", type=int, default=800)
