@@ -93,6 +93,7 @@ class DataConfig:
     train_images: str = "train2017"
     train_annotations: str = "annotations/instances_train2017.json"
     train_keypoints: str = ""  # person_keypoints_*.json, joined by annotation id; "": none apart
+    train_records: str = ""  # a folder that prepare_coco.py made, in place of the three above
     val_images: str = "val2017"
     val_annotations: str = "annotations/instances_val2017.json"
     val_keypoints: str = ""
@@ -107,6 +108,10 @@ class DataConfig:
     max_objects: int = 100  # rows of ground truth per image: crowds, then objects from large to small
     mask_grid: int = 112  # cells of a box-frame mask, per axis
     flip: bool = True  # mirror half of the training images
+    # Large-scale jitter: images are resized to fit the first canvas times a factor from this range, and cut
+    # to it. (): train_short_sides instead. (0.1, 2.0) in D2's and TV's recipes for it.
+    scale_jitter: tuple[float, ...] = ()
+    colour_jitter: bool = False  # brightness, contrast, saturation, hue (TV's RandomPhotometricDistort)
     keep_empty: bool = False  # train on images without objects too
     keypoint_offset: float = 0.0  # pixels added to the keypoints of files and taken off results (D2 0.5)
 

@@ -39,6 +39,7 @@ _POSITIVE = (
     | _fields("model", "box_pool_size box_channels mask_pool_size mask_channels")
     | _fields("model", "keypoint_pool_size keypoint_convs keypoint_channels")
     | _fields("data", "train_short_sides test_short_side long_side canvases max_objects mask_grid")
+    | _fields("data", "scale_jitter")
     | _fields("train", "steps batch_size learning_rate decay_steps log_every checkpoint_every")
     | _fields("train", "keep_checkpoints rpn_samples rpn_pre_nms rpn_post_nms roi_samples")
     | _fields("test", "batch_size rpn_pre_nms rpn_post_nms candidates detections mask_threshold")
@@ -195,6 +196,9 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     low, high = values["train.rpn_negative_iou"], values["train.rpn_positive_iou"]
     if low > high:
         yield f"train.rpn_negative_iou is {low}; must not exceed train.rpn_positive_iou ({high})"
+    jitter = values["data.scale_jitter"]
+    if jitter and (len(jitter) != 2 or jitter[0] > jitter[1]):
+        yield f"data.scale_jitter is {jitter!r}; must be the lowest and the highest factor, or empty"
     decay_steps = values["train.decay_steps"]
     if any(later <= earlier for earlier, later in itertools.pairwise(decay_steps)):
         yield f"train.decay_steps is {decay_steps!r}; must ascend"

@@ -30,9 +30,22 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
     Raises ValueError, naming the file and the reason, for what cannot be read whole, and for images above
     Pillow's limit against decompression bombs (179 million pixels).
     """
-    name = f"image of {len(source)} bytes" if isinstance(source, bytes) else str(source)
+    if isinstance(source, bytes):
+        return decode_image(source, name=f"image of {len(source)} bytes")
+    return decode_image(read_file(source), name=str(source))
+
+
+def read_file(path: str | Path) -> bytes:
+    """The bytes of a file. Raises ValueError, naming it and the reason, if it cannot be read."""
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def decode_image(data: bytes, *, name: str) -> np.ndarray:
+    """``read_image`` of a file's bytes; errors begin with ``name``."""
+    try:
         if not data:
             raise ValueError("the file is empty")
         with Image.open(io.BytesIO(data)) as image:

@@ -21,6 +21,7 @@ _CATEGORIES_FILE = "categories.json"
 # Fields that a run may be continued with other values of: the steps it has taken would have been the same.
 _CHANGEABLE = {
     "data.root",
+    "data.train_records",  # batches of records are those of the folder
     "data.val_images",
     "data.val_annotations",
     "data.val_keypoints",

@@ -18,15 +18,17 @@ from flax import struct
 class GroundTruth:
     """The annotated objects of a batch.
 
-    A mask is kept in the frame of its own box: an S x S grid over the box, row 0 at its top. A
-    keypoint is ``x y visibility``, visibility being COCO's 0 (absent), 1 (hidden) or 2 (visible).
+    A mask is kept in the frame of a box: an S x S grid over it, row 0 at its top. That is the object's box,
+    before anything was cut off the image. A keypoint is ``x y visibility``, visibility being COCO's 0
+    (absent), 1 (hidden) or 2 (visible).
     """
 
     boxes: jax.Array  # [B G 4] float32
     labels: jax.Array  # [B G] int32, 0 in padding
     crowd: jax.Array  # [B G] bool: a group, neither a target nor a negative
     valid: jax.Array  # [B G] bool
-    masks: jax.Array | None = None  # [B G S S] uint8, 0 or 1
+    masks: jax.Array | None = None  # [B G S S] uint8, 0 or 1; all zero: not known
+    mask_boxes: jax.Array | None = None  # [B G 4] float32, with masks
     keypoints: jax.Array | None = None  # [B G K 3] float32
 
 

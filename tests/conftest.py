@@ -134,6 +134,7 @@ def tiny_batch():
             crowd=np.zeros((8, 4), bool),
             valid=np.tile([True, True, True, False], (8, 1)),
             masks=rng.integers(0, 2, (8, 4, 28, 28), dtype=np.uint8),
+            mask_boxes=boxes.astype(np.float32),
             keypoints=np.concatenate([keypoints, visibility], axis=-1).astype(np.float32),
         ),
     )

@@ -42,7 +42,8 @@ UNKNOWN = [
 
 # Libraries, and the only parts that may import them.
 LIBRARIES = {
-    "tensorflow": ("mrcnn_jax.data.pipeline",),
+    "tensorflow": ("mrcnn_jax.data.tensorflow",),
+    "tensorflow_datasets": ("mrcnn_jax.data.tensorflow",),
     "orbax": ("mrcnn_jax.checkpoint",),
     "pycocotools": ("mrcnn_jax.evaluation",),
     "torch": (),
@@ -126,7 +127,7 @@ def circles(imports: dict[str, set[str]]) -> list[list[str]]:
             ["mrcnn_jax.data.coco imports tensorflow", "mrcnn_jax.data.coco imports pycocotools"],
         ),
         ({"scripts.train": {"torch"}}, ["scripts.train imports torch"]),
-        ({"mrcnn_jax.data.pipeline": {"tensorflow"}, "mrcnn_jax.checkpoint": {"orbax.checkpoint"}}, []),
+        ({"mrcnn_jax.data.tensorflow": {"tensorflow"}, "mrcnn_jax.checkpoint": {"orbax.checkpoint"}}, []),
         ({"mrcnn_jax.ops.nms": {"mrcnn_jax.ops.boxes"}, "mrcnn_jax.ops.boxes": {"jax.numpy"}}, []),
     ],
 )

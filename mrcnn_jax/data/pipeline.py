@@ -1,6 +1,5 @@
-"""Training batches from COCO files with tf.data (the only module that imports TensorFlow)."""
+"""Training batches of a source of images, with tf.data."""
 
-import os
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -8,29 +7,24 @@ import numpy as np
 
 from mrcnn_jax import images
 from mrcnn_jax.config import DataConfig
-from mrcnn_jax.data.augment import Augmentation, draw_augmentation
-from mrcnn_jax.data.coco import CocoDataset, CocoImage
-from mrcnn_jax.data.ground_truth import annotations_to_arrays, has_objects
+from mrcnn_jax.data.augment import draw_view, example_generator, jitter_colours
 from mrcnn_jax.data.order import BatchOrder
+from mrcnn_jax.data.source import Source
+from mrcnn_jax.data.tensorflow import tf
+from mrcnn_jax.data.view import show_objects, show_pixels
 from mrcnn_jax.types import Batch, GroundTruth
-
-# No start-up notices. oneDNN's comes at any log level while oneDNN is on, and tf.data does not use it.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-import tensorflow as tf
-
-tf.config.set_visible_devices([], "GPU")  # the accelerators are JAX's
 
 _BATCH_FIELDS = ("images", "image_sizes", "ids")
 _TYPES = {
     "images": np.uint8, "image_sizes": np.int32, "ids": np.int64, "boxes": np.float32, "labels": np.int32,
-    "crowd": np.bool_, "valid": np.bool_, "masks": np.uint8, "keypoints": np.float32,
+    "crowd": np.bool_, "valid": np.bool_, "masks": np.uint8, "mask_boxes": np.float32,
+    "keypoints": np.float32,
 }  # fmt: skip
 _PREFETCH = 2  # batches
 
 
 def training_batches(
-    dataset: CocoDataset,
+    source: Source,
     config: DataConfig,
     *,
     batch_size: int,
@@ -43,11 +37,11 @@ def training_batches(
 ) -> Iterator[Batch]:
     """The endless batches of steps ``start_step``, ``start_step + 1``, ..., as NumPy arrays.
 
-    The batch of a step is a function of data set, ``config``, ``batch_size``, ``seed`` and the step alone.
+    The batch of a step is a function of source, ``config``, ``batch_size``, ``seed`` and the step alone.
     Images without objects, or with crowds only, are left out unless ``config.keep_empty``.
 
     Args:
-        dataset: As read by ``read_coco``.
+        source: The images.
         config: Sizes, canvases and augmentation.
         batch_size: Images of a step over all processes.
         seed: Of the order and of the augmentation.
@@ -58,24 +52,23 @@ def training_batches(
         process_count: ... of this many equal, contiguous shares.
 
     Raises:
-        ValueError: at once, if no image is left or the data set lacks what is wanted; on iteration, naming
-            the file, if an image cannot be read or is not of the size that its annotation says.
+        ValueError: at once, if no image is left or masks or keypoints are wanted that are not there; on
+            iteration, naming the file, if an image cannot be read or is not of the size that its annotation
+            says.
     """
     if batch_size % process_count:
         raise ValueError(
             f"batch size ({batch_size}) must be divisible by the number of processes ({process_count})"
         )
-    _check_annotations(dataset, masks=masks, keypoints=keypoints)
-    kept = [image for image in dataset.images if config.keep_empty or has_objects(image)]
-    if not kept:
+    if keypoints and not source.categories.keypoint_names:
         raise ValueError(
-            f"{dataset.name}: none of its {len(dataset.images)} images has an object to train on; images "
-            "without objects or with crowds only are left out unless data.keep_empty is set"
+            f"{source.name}: no category has keypoints; set model.keypoint to False to train without"
         )
-    canvases = [_training_canvas(image, config) for image in kept]
-    used = sorted(set(canvases))
-    canvas_of_image = np.array([used.index(canvas) for canvas in canvases])
-    order = BatchOrder(canvas_of_image, batch_size=batch_size, seed=seed)
+    order, kept, canvases = plan_batches(source, config, batch_size=batch_size, seed=seed)
+    if masks and not source.has_masks:
+        raise ValueError(
+            f"{source.name}: no object has a segmentation; set model.mask to False to train without masks"
+        )
     share = batch_size // process_count
 
     def load(position: int) -> dict[str, np.ndarray]:
@@ -83,44 +76,49 @@ def training_batches(
         step, row = divmod(position, share)
         canvas, indices, numbers = order.batch(step)
         row += process_index * share
-        return _load_example(
-            kept[indices[row]],
-            dataset,
+        return load_example(
+            source,
+            int(kept[indices[row]]),
             config,
-            augmentation=draw_augmentation(
-                seed, int(numbers[row]), short_sides=config.train_short_sides, flip=config.flip
-            ),
-            canvas=used[canvas],
+            generator=example_generator(seed, int(numbers[row])),
+            canvas=canvases[canvas],
             masks=masks,
             keypoints=keypoints,
         )
 
-    absent = {"masks": not masks, "keypoints": not keypoints}
+    absent = {"masks": not masks, "mask_boxes": not masks, "keypoints": not keypoints}
     types = {field: kind for field, kind in _TYPES.items() if not absent.get(field)}
     if config.resize == "torchvision":
         types["images"] = np.float32
     return _iterate(load, types, first=start_step * share, batch=share)
 
 
-def _check_annotations(dataset: CocoDataset, *, masks: bool, keypoints: bool) -> None:
-    """Raises ValueError if masks or keypoints are wanted and the data set has none at all."""
-    if keypoints and not dataset.categories.keypoint_names:
+def plan_batches(
+    source: Source, config: DataConfig, *, batch_size: int, seed: int
+) -> tuple[BatchOrder, np.ndarray, list[images.Size]]:
+    """The order of batches, the images of the source that it counts ``[N]``, and the canvases that it names.
+
+    Raises ValueError if no image is left to train on.
+    """
+    kept = np.flatnonzero(source.learnable | config.keep_empty)
+    if not len(kept):
         raise ValueError(
-            f"{dataset.name}: no category has keypoints; set model.keypoint to False to train without"
+            f"{source.name}: none of its {len(source.ids)} images has an object to train on; images "
+            "without objects or with crowds only are left out unless data.keep_empty is set"
         )
-    objects = [item for image in dataset.images for item in image.annotations if not item.crowd]
-    if masks and objects and all(item.segmentation is None for item in objects):
-        raise ValueError(
-            f"{dataset.name}: none of its {len(objects)} objects has a segmentation; set model.mask to False "
-            "to train without masks"
-        )
+    shapes, shape_of_image = np.unique(source.sizes[kept], axis=0, return_inverse=True)
+    canvas_of_shape = [training_canvas(tuple(shape), config) for shape in shapes.tolist()]
+    canvases = sorted(set(canvas_of_shape))
+    canvas_of_image = np.array([canvases.index(canvas) for canvas in canvas_of_shape])[shape_of_image]
+    return BatchOrder(canvas_of_image, batch_size=batch_size, seed=seed), kept, canvases
 
 
-def _training_canvas(image: CocoImage, config: DataConfig) -> images.Size:
+def training_canvas(size: images.Size, config: DataConfig) -> images.Size:
     """The canvas of an image at its largest training size, and so of all of them."""
+    if config.scale_jitter:
+        return config.canvases[0]
     return images.fitted_shape(
-        image.height,
-        image.width,
+        *size,
         short_side=max(config.train_short_sides),
         long_side=config.long_side,
         canvases=config.canvases,
@@ -128,45 +126,34 @@ def _training_canvas(image: CocoImage, config: DataConfig) -> images.Size:
     )[1]
 
 
-def _load_example(
-    image: CocoImage,
-    dataset: CocoDataset,
+def load_example(
+    source: Source,
+    index: int,
     config: DataConfig,
     *,
-    augmentation: Augmentation,
+    generator: np.random.Generator,
     canvas: images.Size,
     masks: bool,
     keypoints: bool,
 ) -> dict[str, np.ndarray]:
     """One row of a batch, by field."""
-    pixels = images.read_image(image.path)
-    if pixels.shape[:2] != (image.height, image.width):
-        raise ValueError(
-            f"{image.path}: is {pixels.shape[0]}x{pixels.shape[1]} (height x width, upright), but image "
-            f"{image.id} of {dataset.name} is said to be {image.height}x{image.width}"
-        )
-    fitted = images.fit(
-        pixels[:, ::-1] if augmentation.flip else pixels,
-        short_side=augmentation.short_side,
-        long_side=config.long_side,
-        canvases=(canvas,),
-        rule=config.resize,
-    )
-    objects = annotations_to_arrays(
-        image,
-        dataset.categories,
-        size=fitted.size,
-        flip=augmentation.flip,
-        max_objects=config.max_objects,
-        mask_grid=config.mask_grid if masks else None,
-        keypoints=keypoints,
-        keypoint_offset=config.keypoint_offset,
-    )
+    picture = source.read(index)
+    original = picture.pixels.shape[0], picture.pixels.shape[1]
+    view = draw_view(generator, original, canvas, config)
+    pixels = jitter_colours(picture.pixels, generator) if config.colour_jitter else picture.pixels
     return {
-        "images": fitted.image,
-        "image_sizes": np.array(fitted.size, np.int32),
-        "ids": np.array(image.id, np.int64),
-        **objects,
+        "images": show_pixels(pixels, view, canvas=canvas, rule=config.resize),
+        "image_sizes": np.array(view.size, np.int32),
+        "ids": np.array(source.ids[index], np.int64),
+        **show_objects(
+            picture.objects,
+            view,
+            max_objects=config.max_objects,
+            mask_grid=config.mask_grid if masks else None,
+            keypoints=keypoints,
+            flip_pairs=source.categories.flip_pairs,
+            keypoint_offset=config.keypoint_offset,
+        ),
     }
 
 

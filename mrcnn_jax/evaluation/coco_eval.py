@@ -75,7 +75,7 @@ def check_dataset(config: Config, categories: Categories, dataset: CocoDataset) 
     The data set's categories must be the run's ``categories`` (see ``check_categories``), and its keypoints,
     if the model of ``config`` finds keypoints, must have sigmas.
     """
-    check_categories(dataset, categories)
+    check_categories(dataset.categories, categories, where=dataset.name)
     count = len(dataset.categories.keypoint_names)
     if _has_keypoints(config, dataset) and len(dataset.categories.sigmas) != count:
         raise ValueError(

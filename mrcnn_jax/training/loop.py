@@ -12,10 +12,10 @@ from jax.sharding import NamedSharding
 
 from mrcnn_jax.checkpoint import Checkpoints, holds_only_first_weights
 from mrcnn_jax.config import Config
-from mrcnn_jax.data.coco import CocoDataset, read_coco
-from mrcnn_jax.data.ground_truth import count_overfull_images
-from mrcnn_jax.data.labels import align_labels
+from mrcnn_jax.data.labels import AlignedSource
+from mrcnn_jax.data.open_source import open_source
 from mrcnn_jax.data.pipeline import training_batches
+from mrcnn_jax.data.source import Source
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.run_description import is_run, read_run, write_run
 from mrcnn_jax.sharding import batch_sharding, make_mesh, replicated
@@ -44,19 +44,14 @@ def train(config: Config, workdir: Path) -> None:
     settings, data = config.train, config.data
 
     # Data
-    dataset = read_coco(
-        data.root,
-        images=data.train_images,
-        annotations=data.train_annotations,
-        keypoints=data.train_keypoints,
-    )
-    names = dataset.categories.names
-    _say(f"{len(dataset.images)} training images, {len(names)} categories: {_first(names)}")
-    if overfull := count_overfull_images(dataset, max_objects=data.max_objects):
+    source = open_source(config)
+    names = source.categories.names
+    _say(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
+    source, categories = _with_categories_of_run(source, workdir)
+    if overfull := int((source.num_objects > data.max_objects).sum()):
         _say(
             f"{overfull} of them have more than {data.max_objects} objects: the smallest are not learnt from"
         )
-    dataset, categories = _with_categories_of_run(dataset, workdir)
 
     # Model and step
     mesh = make_mesh()
@@ -87,7 +82,7 @@ def train(config: Config, workdir: Path) -> None:
 
         # Loop
         batches = training_batches(
-            dataset,
+            source,
             data,
             batch_size=settings.batch_size,
             seed=settings.seed,
@@ -127,20 +122,20 @@ def train(config: Config, workdir: Path) -> None:
     _say(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
 
 
-def _with_categories_of_run(dataset: CocoDataset, workdir: Path) -> tuple[CocoDataset, Categories]:
-    """The data set with the labels of the run in ``workdir``, if there is one, and the run's categories."""
+def _with_categories_of_run(source: Source, workdir: Path) -> tuple[Source, Categories]:
+    """The source with the labels of the run in ``workdir``, if there is one, and the run's categories."""
     if not is_run(workdir):
-        return dataset, dataset.categories
+        return source, source.categories
     categories = read_run(workdir).categories
     try:
-        dataset = align_labels(dataset, categories)
+        source = AlignedSource(source, categories)
     except ValueError as error:
         raise ValueError(
             f"{error}\nto train a model further on other categories, make a run of its weights for them: "
             "scripts/convert_weights.py --source=run --new_categories=FILE"
         ) from error
-    sigmas = dataset.categories.sigmas or categories.sigmas
-    return dataset, dataclasses.replace(categories, sigmas=sigmas)
+    sigmas = source.categories.sigmas or categories.sigmas
+    return source, dataclasses.replace(categories, sigmas=sigmas)
 
 
 def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:

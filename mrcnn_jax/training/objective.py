@@ -71,11 +71,11 @@ def compute_losses(
     )
 
     regions, positive = jax.vmap(lambda targets: positive_regions(targets, train))(regions)
-    if gt.masks is not None:
+    if gt.masks is not None and gt.mask_boxes is not None:
         mask_logits = _rows(model.mask_logits(features, regions.boxes, positive))
         targets = crop_box_masks(
             _rows(_of_regions(gt.masks, regions.gt_index)),
-            _rows(_of_regions(gt.boxes, regions.gt_index)),
+            _rows(_of_regions(gt.mask_boxes, regions.gt_index)),
             _rows(regions.boxes),
             size=mask_logits.shape[1],
         )

@@ -1,8 +1,13 @@
-from mrcnn_jax.data.augment import draw_augmentation
+import numpy as np
+import pytest
+
+from mrcnn_jax.config import DataConfig
+from mrcnn_jax.data.augment import draw_view, example_generator, jitter_colours
 
 
-def draw(seed, example, flip=True):
-    return draw_augmentation(seed, example, short_sides=(640, 800), flip=flip)
+def draw(seed, example, original=(480, 640), canvas=(800, 1344), **changes):
+    config = DataConfig(train_short_sides=(640, 800), **changes)
+    return draw_view(example_generator(seed, example), original, canvas, config)
 
 
 def test_a_function_of_seed_and_example():
@@ -14,10 +19,73 @@ def test_sides_and_mirrors_are_even_and_independent():
     draws = [draw(0, example) for example in range(400)]
     for side in (640, 800):
         for flip in (False, True):
-            assert 70 < sum(one.short_side == side and one.flip == flip for one in draws) < 130
+            assert 70 < sum(one.resized[0] == side and one.flip == flip for one in draws) < 130
+    assert not any(one.cut for one in draws)
 
 
 def test_without_flip_the_sides_stay_the_same():
     for example in range(20):
         plain = draw(0, example, flip=False)
-        assert not plain.flip and plain.short_side == draw(0, example).short_side
+        assert not plain.flip and plain.resized == draw(0, example).resized
+
+
+def jittered(example, **changes):
+    settings = {"original": (480, 640), "canvas": (1024, 1024), "scale_jitter": (0.1, 2.0)}
+    return draw(0, example, **(settings | changes))
+
+
+def test_large_scale_jitter():
+    draws = [jittered(example) for example in range(400)]
+    factors = np.array([view.resized[1] / 1024 for view in draws])  # 640 wide: the width decides
+    assert 0.1 <= factors.min() < 0.13 and 1.97 < factors.max() <= 2
+    assert abs(factors.mean() - 1.05) < 0.08
+    for view in draws:
+        assert view.size == (min(view.resized[0], 1024), min(view.resized[1], 1024))
+        assert 0 <= view.top <= view.resized[0] - view.size[0]
+        assert 0 <= view.left <= view.resized[1] - view.size[1]
+    cut = [view for view in draws if view.resized[1] > 1400]
+    lefts = np.array([view.left / (view.resized[1] - 1024) for view in cut])
+    assert lefts.min() < 0.1 and lefts.max() > 0.9
+
+
+def test_large_scale_jitter_by_hand():
+    """A factor of 1 fits the image to the canvas; Detectron2 rounds the sides, torchvision cuts them off."""
+    assert jittered(0, original=(333, 500), scale_jitter=(1.0, 1.0)).resized == (682, 1024)
+    assert jittered(0, original=(335, 500), scale_jitter=(1.0, 1.0)).resized == (686, 1024)
+    assert jittered(0, original=(335, 500), scale_jitter=(1.0, 1.0), resize="torchvision").resized == (
+        686,
+        1024,
+    )
+    assert jittered(0, original=(331, 500), scale_jitter=(1.0, 1.0)).resized == (678, 1024)
+    assert jittered(0, original=(331, 500), scale_jitter=(1.0, 1.0), resize="torchvision").resized == (
+        677,
+        1024,
+    )
+    assert jittered(0, original=(1, 500), scale_jitter=(0.1, 0.1)).resized == (1, 102)
+
+
+def test_colours_change_and_shapes_do_not():
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    kept = pixels.copy()
+    found = [jitter_colours(pixels, example_generator(0, example)) for example in range(40)]
+    np.testing.assert_array_equal(pixels, kept)
+    assert all(one.shape == pixels.shape and one.dtype == np.uint8 for one in found)
+    same = sum(bool((one == pixels).all()) for one in found)
+    assert 0 < same < 10  # one in sixteen
+    again = jitter_colours(pixels, example_generator(0, 7))
+    np.testing.assert_array_equal(again, found[7])
+
+
+def test_gray_has_no_hue_to_change():
+    gray = np.full((4, 4, 3), 100, np.uint8)
+    for example in range(20):
+        found = jitter_colours(gray, example_generator(0, example))
+        assert (found == found[..., :1]).all() and found.min() >= 50 and found.max() <= 150
+
+
+@pytest.mark.parametrize("changes", [{}, {"scale_jitter": (0.1, 2.0)}])
+def test_images_of_any_shape_fit(changes):
+    for original in ((1, 1), (1, 10000), (10000, 50), (7, 3)):
+        for example in range(5):
+            view = draw(0, example, original=original, canvas=(800, 1344), **changes)
+            assert 1 <= view.size[0] <= 800 and 1 <= view.size[1] <= 1344

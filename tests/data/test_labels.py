@@ -1,9 +1,11 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from mrcnn_jax.data.coco import read_coco
-from mrcnn_jax.data.labels import align_labels, check_categories
+from mrcnn_jax.data.labels import AlignedSource, align_labels, check_categories
+from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.types import Categories
 
 # Those of ``folder`` (car and dog), and a label that is in no use before and between them.
@@ -60,13 +62,38 @@ def test_a_data_set_without_keypoints(dataset):
     assert align_labels(bare, RUN).categories.keypoint_labels == ()
 
 
+@pytest.mark.parametrize(
+    "run",
+    [
+        RUN,
+        Categories(ids=RUN.ids, names=RUN.names),
+        dataclasses.replace(RUN, keypoint_labels=(2,)),
+    ],
+)
+def test_an_aligned_source_is_the_source_of_the_aligned_data(dataset, run):
+    found = AlignedSource(FolderSource(dataset, mask_grid=4), run)
+    wanted = FolderSource(align_labels(dataset, run), mask_grid=4)
+    assert found.categories == wanted.categories and found.has_masks == wanted.has_masks
+    for index in range(len(wanted.ids)):
+        one, other = found.read(index).objects, wanted.read(index).objects
+        for field in dataclasses.fields(other):
+            value, expected = getattr(one, field.name), getattr(other, field.name)
+            assert value.dtype == expected.dtype
+            np.testing.assert_array_equal(value, expected, err_msg=field.name)
+            np.testing.assert_array_equal(getattr(found.objects(index), field.name), expected)
+
+
 def test_all_differences_are_told(dataset):
     other = dataclasses.replace(
         RUN, ids=(1, 3, 5, 8), names=("N/A", "cat", "bird", "dog"), keypoint_names=("nose", "a", "b")
     )
-    for function in (align_labels, check_categories):
+    for check in (
+        lambda: align_labels(dataset, other),
+        lambda: AlignedSource(FolderSource(dataset, mask_grid=4), other),
+        lambda: check_categories(dataset.categories, other, where=dataset.name),
+    ):
         with pytest.raises(ValueError) as error:
-            function(dataset, other)
+            check()
         assert str(error.value).splitlines() == [
             f"{dataset.name}: its categories are not those that the run was trained on:",
             "  no category 5 ('bird'), which the run has",

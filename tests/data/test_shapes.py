@@ -8,7 +8,7 @@ from pycocotools.coco import COCO
 
 from mrcnn_jax.data import shapes_scene
 from mrcnn_jax.data.coco import read_coco
-from mrcnn_jax.data.ground_truth import rasterise
+from mrcnn_jax.data.rasterise import rasterise
 from mrcnn_jax.data.shapes import _annotation, make_shapes
 from mrcnn_jax.rle import Rle
 

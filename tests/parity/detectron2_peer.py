@@ -66,7 +66,7 @@ then, ``step_proposals/s/j [R 4]``.
 
 ``--mask_targets=box_frames`` trains on masks in the frames of their boxes in place of polygons.
 ``--box_frames`` names a file with an array uint8 ``[S S]`` for every annotation id, as
-``mrcnn_jax.data.ground_truth`` makes it.
+``mrcnn_jax.data.rasterise`` makes it.
 
 ``--tiny`` writes a fixture: the keys of both files, after "mask/", "keypoint/", "c4/" and "dc5/", for the
 narrow models of ``detectron2_models.py`` and the scenes of ``seeded.py``. Its inference is on ``DETECTED``

@@ -126,6 +126,7 @@ class Model:
             crowd=np.zeros_like(stacked["valid"]),
             valid=stacked["valid"],
             masks=stacked["masks"] if self.config.model.mask else None,
+            mask_boxes=stacked["boxes"].astype(np.float32) if self.config.model.mask else None,
             keypoints=stacked["keypoints"].astype(np.float32) if self.config.model.keypoint else None,
         )
         return Batch(images=np.stack(images), image_sizes=np.array(sizes, np.int32), ids=None, gt=gt)

@@ -11,10 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrcnn_jax.config import Config
-from mrcnn_jax.data.coco import CocoDataset, CocoImage, read_coco
-from mrcnn_jax.data.ground_truth import annotations_to_arrays, clipped_box, rasterise
+from mrcnn_jax.data.coco import CocoDataset, read_coco
 from mrcnn_jax.data.labels import align_labels
-from mrcnn_jax.images import fit, read_image
+from mrcnn_jax.data.objects import clipped_box
+from mrcnn_jax.data.pipeline import load_example, training_canvas
+from mrcnn_jax.data.rasterise import rasterise
+from mrcnn_jax.data.source import FolderSource
+from mrcnn_jax.images import fit
 from mrcnn_jax.models.canvas import padded_sizes
 from mrcnn_jax.models.mask_rcnn import MaskRCNN, normalize
 from mrcnn_jax.models.variables import Arrays, Blueprint
@@ -137,33 +140,24 @@ def _inside(found: dict[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> d
 
 def training_batch(dataset: CocoDataset, file_names: np.ndarray, config: Config) -> Batch:
     """The images of these names at the one training scale, not mirrored."""
-    by_name = {image.file_name: image for image in dataset.images}
-    examples = [_example(by_name[str(name)], dataset, config) for name in file_names]
+    source = FolderSource(dataset, mask_grid=config.data.mask_grid if config.model.mask else 0)
+    index = {image.file_name: number for number, image in enumerate(dataset.images)}
+    settings = dataclasses.replace(config.data, flip=False)
+    examples = [
+        load_example(
+            source,
+            index[str(name)],
+            settings,
+            generator=np.random.default_rng(0),
+            canvas=training_canvas(tuple(source.sizes[index[str(name)]].tolist()), settings),
+            masks=config.model.mask,
+            keypoints=config.model.keypoint,
+        )
+        for name in file_names
+    ]
     fields = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-    images, sizes = fields.pop("images"), fields.pop("image_sizes")
+    images, sizes, _ = (fields.pop(name) for name in ("images", "image_sizes", "ids"))
     return Batch(images=images, image_sizes=sizes, ids=None, gt=GroundTruth(**fields))
-
-
-def _example(image: CocoImage, dataset: CocoDataset, config: Config) -> dict[str, np.ndarray]:
-    data, model = config.data, config.model
-    fitted = fit(
-        read_image(image.path),
-        short_side=data.train_short_sides[0],
-        long_side=data.long_side,
-        canvases=data.canvases,
-        rule=data.resize,
-    )
-    objects = annotations_to_arrays(
-        image,
-        dataset.categories,
-        size=fitted.size,
-        flip=False,
-        max_objects=data.max_objects,
-        mask_grid=data.mask_grid if model.mask else None,
-        keypoints=model.keypoint,
-        keypoint_offset=data.keypoint_offset,
-    )
-    return {"images": fitted.image, "image_sizes": np.array(fitted.size, np.int32), **objects}
 
 
 def losses_and_gradients(

@@ -59,7 +59,7 @@ then, ``step_proposals/s/j [R 4]``.
 
 ``--mask_targets=box_frames`` trains on masks in the frames of their boxes in place of bitmaps.
 ``--box_frames`` names a file with an array uint8 ``[S S]`` for every annotation id, as
-``mrcnn_jax.data.ground_truth`` makes it.
+``mrcnn_jax.data.rasterise`` makes it.
 
 ``--tiny`` writes a fixture: the keys of both files, after "mask/", "keypoint/" and "v2/", for the narrow
 models and the scenes of ``seeded.py``. Its inference is on ``DETECTED`` there, its training, from box-frame

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -48,6 +49,27 @@ def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
+def test_training_data_are_counted_and_drawn(start: Start, directory: Path) -> None:
+    done = start("show_data.py", "--config=tiny.py", "--output=seen", "--count=3")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    content = json.loads((directory / "shapes/annotations/instances_train.json").read_text())
+    objects = len(content["annotations"])
+    assert lines[0] == f"shapes/annotations/instances_train.json: 8 images, {objects} objects"
+    assert "canvas 64x64: 100.0% of the batches" in lines
+    assert lines[-1] == "seen/batches.png: 3 images from step 0 on"
+    with Image.open(directory / "seen" / "batches.png") as sheet:
+        assert sheet.size == (8 + 3 * 648, 8 + 22 + 640 + 8)
+
+
+def test_data_cannot_be_drawn_into_a_file(start: Start, directory: Path) -> None:
+    (directory / "taken").write_text("mine")
+    done = start("show_data.py", "--config=tiny.py", "--output=taken")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: --output=taken: is not a folder\n")
+    assert (directory / "taken").read_text() == "mine"
+
+
 @pytest.fixture(scope="module")
 def trained(start: Start) -> str:
     """What the training of ``run`` printed."""
@@ -62,6 +84,30 @@ def test_training_reports_its_steps_and_saves(trained: str, directory: Path) -> 
     assert trained.splitlines()[-1] == "trained for 2 steps; checkpoints are in run/checkpoints"
     assert (directory / "run" / "checkpoints" / "2").is_dir()
     assert (directory / "run" / "config.json").exists()
+
+
+def test_records_train_as_their_folder_does(trained: str, start: Start) -> None:
+    done = start(
+        "prepare_coco.py", "--images=shapes/train", "--annotations=shapes/annotations/instances_train.json",
+        "--output=records", "--workers=1", "--mask_grid=28",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder = "records/coco_objects/instances_train/1.0.0"
+    assert done.stdout.splitlines()[-1].startswith(f"{folder}: 8 records, ")
+    done = start(
+        "train.py", "--config=tiny.py", "--workdir=again", f"--config.data.train_records=../{folder}"
+    )
+    assert done.returncode == 0, done.stderr
+    losses, wanted = (re.findall(r"loss .* rate \S+", output) for output in (done.stdout, trained))
+    assert losses and losses == wanted
+
+
+def test_the_making_of_batches_is_timed(start: Start, directory: Path) -> None:
+    done = start("benchmark_data.py", "--config=tiny.py", "--images=4", "--turns=1", "--json=data.json")
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads((directory / "data.json").read_text())
+    assert numbers["images_per_second"] > 0 and numbers["bytes_per_batch"] > 2 * 64 * 64 * 3
+    assert list(numbers["stages"]) == ["read", "decode", "objects", "resize", "masks", "batch"]
 
 
 def test_another_learning_rate_in_the_same_directory_is_refused(trained: str, start: Start) -> None:

@@ -2,20 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pycocotools import mask as coco_mask
 
-from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage, read_coco
-from mrcnn_jax.data.ground_truth import (
-    annotations_to_arrays,
-    clipped_box,
-    count_overfull_images,
-    has_objects,
-    rasterise,
-)
-from mrcnn_jax.rle import Rle
+from mrcnn_jax.data.coco import CocoAnnotation, CocoImage
+from mrcnn_jax.data.objects import clipped_box, read_objects
+from mrcnn_jax.data.rasterise import rasterise
+from mrcnn_jax.data.view import View, show_objects, show_pixels
 from mrcnn_jax.types import Categories
 
-COCO_MINI = Path(__file__).parents[3] / "shared" / "data" / "coco_mini"
 CATEGORIES = Categories(
     ids=(1, 2),
     names=("car", "dog"),
@@ -37,10 +30,13 @@ def image(*annotations, height=10, width=20):
     return CocoImage(1, Path("1.png"), "1.png", height, width, annotations)
 
 
-def arrays(source, *, size=(10, 20), flip=False, max_objects=3, mask_grid=4):
-    return annotations_to_arrays(
-        source, CATEGORIES, size=size, flip=flip, max_objects=max_objects, mask_grid=mask_grid, keypoints=True
-    )
+def arrays(source, *, size=(10, 20), flip=False, cut=None, max_objects=3, mask_grid=4, **changes):
+    """The rows of an image resized to ``size``, of which ``cut`` (top, left, height, width) is kept."""
+    objects = read_objects(source, mask_grid=mask_grid or 0, num_keypoints=3)
+    top, left, *kept = cut or (0, 0, *size)
+    view = View((source.height, source.width), size, top=top, left=left, size=tuple(kept), flip=flip)
+    settings = {"keypoints": True, "flip_pairs": CATEGORIES.flip_pairs} | changes
+    return show_objects(objects, view, max_objects=max_objects, mask_grid=mask_grid, **settings)
 
 
 def test_by_hand_at_original_size():
@@ -54,7 +50,7 @@ def test_by_hand_at_original_size():
     assert not rows["masks"][1:].any() and not rows["keypoints"][1:].any()
     assert {key: rows[key].dtype for key in rows} == {
         "boxes": np.float32, "labels": np.int32, "crowd": bool, "valid": bool, "masks": np.uint8,
-        "keypoints": np.float32,
+        "mask_boxes": np.float32, "keypoints": np.float32,
     }  # fmt: skip
 
 
@@ -67,10 +63,8 @@ def test_by_hand_resized_and_mirrored():
 
 
 def test_keypoints_are_moved_in_the_original_image():
-    settings = {"flip": False, "max_objects": 1, "mask_grid": None, "keypoints": True}
     plain, moved = (
-        annotations_to_arrays(image(item()), CATEGORIES, size=(20, 60), keypoint_offset=offset, **settings)
-        for offset in (0.0, 0.5)
+        arrays(image(item()), size=(20, 60), mask_grid=None, keypoint_offset=offset) for offset in (0.0, 0.5)
     )
     seen = plain["keypoints"][0, :, 2] > 0
     assert seen.any() and not seen.all()
@@ -104,7 +98,6 @@ def test_boxes_are_clipped_and_empty_ones_dropped():
     assert rows["valid"].tolist() == [True, False, False]
     assert rows["boxes"][0].tolist() == [0, 0, 5, 10]
     assert clipped_box(source.annotations[1], source) is None
-    assert has_objects(source) and not has_objects(image(*source.annotations[1:]))
 
 
 def test_the_mask_lies_in_the_clipped_box():
@@ -128,14 +121,6 @@ def test_crowds_come_first_and_the_largest_objects_are_kept():
     assert rows["masks"][2].any()
     assert arrays(source, max_objects=3)["boxes"][:, 2].tolist() == [3, 1, 4]
     assert arrays(source, max_objects=1)["boxes"].tolist() == [[0, 0, 3, 3]]
-    assert not has_objects(image(source.annotations[2])) and has_objects(source)
-
-
-def test_images_with_too_many_rows_are_counted():
-    outside = item(3, box=(20.0, 0.0, 25.0, 5.0))
-    images = (image(item(1), item(2, crowd=True), item(4)), image(item(1), item(2), outside), image())
-    dataset = CocoDataset("instances.json", CATEGORIES, images)
-    assert [count_overfull_images(dataset, max_objects=rows) for rows in (1, 2, 3)] == [2, 1, 0]
 
 
 def test_an_object_without_a_mask_has_an_all_zero_one():
@@ -149,72 +134,58 @@ def test_no_objects():
 
 
 def test_only_what_is_wanted():
-    rows = annotations_to_arrays(
-        image(item()), CATEGORIES, size=(10, 20), flip=False, max_objects=2, mask_grid=None, keypoints=False
-    )
+    rows = arrays(image(item()), mask_grid=None, keypoints=False)
     assert set(rows) == {"boxes", "labels", "crowd", "valid"}
 
 
-def test_polygons_are_united_and_holes_are_even_odd():
-    left = np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 4.0], [0.0, 4.0]])
+def test_a_cut_by_hand():
+    # Rows 2 to 7 and columns 4 to 11: the box from (2, 1) to (10, 5) begins above and left of them.
+    rows = arrays(image(item()), cut=(2, 4, 6, 8))
+    assert rows["boxes"][0].tolist() == [0, 0, 6, 3]
+    assert rows["mask_boxes"][0].tolist() == [-2, -1, 6, 3]
+    assert rows["masks"][0].tolist() == arrays(image(item()))["masks"][0].tolist()
+    assert rows["keypoints"][0].tolist() == [[-1, 0, 2], [2, -1, 1], [0, 0, 0]]
+    mirrored = arrays(image(item()), cut=(2, 4, 6, 8), flip=True)
+    assert mirrored["boxes"][0].tolist() == [2, 0, 8, 3]
+    assert mirrored["mask_boxes"][0].tolist() == [2, -1, 10, 3]
+
+
+def test_what_is_cut_off_is_dropped():
+    corner = image(item(), item(2, box=(12.0, 6.0, 20.0, 10.0), segmentation=None))
     assert (
-        rasterise((left, left + np.array([1.0, 0.0])), (0.0, 0.0, 4.0, 4.0), 4).tolist() == [[1, 1, 1, 0]] * 4
-    )
-    ring = np.array([[0.0, 0], [4, 0], [4, 4], [0, 4], [0, 0], [1, 1], [3, 1], [3, 3], [1, 3], [1, 1]])
-    expected = [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
-    assert rasterise((ring,), (0.0, 0.0, 4.0, 4.0), 4).tolist() == expected
+        arrays(corner, cut=(5, 0, 5, 11))["valid"].tolist() == [False] * 3
+    )  # below one and left of the other
+    assert arrays(corner, cut=(0, 10, 7, 10))["boxes"][0].tolist() == [2, 6, 10, 7]
+    # The box reaches into the cut, but the triangle, whose right angle is top left, does not.
+    assert not arrays(corner, cut=(4, 8, 2, 2))["valid"].any()
+    assert arrays(corner, cut=(4, 8, 2, 2), mask_grid=None)["valid"].tolist() == [True, False, False]
 
 
-def test_a_bitmap_is_averaged_over_the_cells():
-    bitmap = np.zeros((4, 6), bool)
-    bitmap[1:3, 1:4] = True
-    rle = Rle(4, 6, np.array([5, 2, 2, 2, 2, 2, 9]))
-    np.testing.assert_array_equal(rle.decode(), bitmap)
-    assert rasterise(rle, (1.0, 1.0, 4.0, 3.0), 6).all()
-    # Cells of 1.5 x 1: rows 2 and 3 are inside, and of the columns 2/3, 3/3 and 1/3.
-    assert rasterise(rle, (0.5, 0.0, 5.0, 3.0), 3).tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 0]]
-    # Exactly half of a cell counts, a third does not.
-    assert rasterise(rle, (0.0, 1.0, 2.0, 3.0), 1).tolist() == [[1]]
-    assert rasterise(rle, (0.0, 0.0, 2.0, 3.0), 1).tolist() == [[0]]
-
-
-def from_pycocotools(encoded):
-    return Rle.from_json({"size": encoded["size"], "counts": encoded["counts"].decode()})
-
-
-def test_a_bitmap_and_its_polygon_agree():
+@pytest.mark.parametrize("flip", [False, True])
+def test_masks_follow_the_pixels(flip):
+    """A drawn object and its mask, both shown: they are the same but for cells at the border."""
     polygon = np.array([[30.0, 20.0], [170.0, 60.0], [120.0, 190.0], [50.0, 150.0]])
-    bitmap = rasterise((polygon,), (0.0, 0.0, 200.0, 200.0), 200)
-    encoded = coco_mask.encode(np.asfortranarray(bitmap))
-    rle = from_pycocotools(encoded)
     box = (30.0, 20.0, 170.0, 190.0)
-    difference = rasterise(rle, box, 112) != rasterise((polygon,), box, 112)
-    assert 0 < difference.mean() < 0.01
-
-
-def paste(mask, box, height, width):
-    """A box-frame mask on the image's pixels, bilinear between the centres of its cells."""
-
-    def weights(first, last, pixels):
-        cell = (np.arange(pixels) + 0.5 - first) / (last - first) * len(mask) - 0.5
-        return np.maximum(0, 1 - abs(cell[:, None] - np.arange(len(mask))))
-
-    return weights(box[1], box[3], height) @ mask @ weights(box[0], box[2], width).T >= 0.5
-
-
-@pytest.mark.skipif(not COCO_MINI.is_dir(), reason="needs ../shared/data/coco_mini")
-def test_masks_of_coco_survive_the_box_frame():
-    dataset = read_coco(COCO_MINI, images="val2017", annotations="annotations/instances_val2017.json")
-    overlaps = []
-    for source in dataset.images[::4]:
-        for annotation in source.annotations:
-            if isinstance(annotation.segmentation, Rle):
-                continue
-            polygons = [polygon.ravel().tolist() for polygon in annotation.segmentation]
-            encoded = coco_mask.merge(coco_mask.frPyObjects(polygons, source.height, source.width))
-            expected = from_pycocotools(encoded).decode()
-            box = clipped_box(annotation, source)
-            pasted = paste(rasterise(annotation.segmentation, box, 112), box, source.height, source.width)
-            overlaps.append((pasted & expected).sum() / (pasted | expected).sum())
-    assert len(overlaps) > 100
-    assert np.mean(overlaps) > 0.97
+    drawn = np.repeat(
+        rasterise((polygon,), (0.0, 0.0, 200.0, 200.0), 200)[..., None] * np.uint8(255), 3, axis=2
+    )
+    source = image(item(box=box, segmentation=(polygon,), keypoints=None), height=200, width=200)
+    view = View((200, 200), (300, 260), top=70, left=20, size=(150, 120), flip=flip)
+    rows = show_objects(
+        read_objects(source, mask_grid=112, num_keypoints=0),
+        view,
+        max_objects=1,
+        mask_grid=112,
+        keypoints=False,
+        flip_pairs=(),
+    )
+    shown = show_pixels(drawn, view, canvas=(150, 120), rule="detectron2")[..., 0] >= 128
+    x1, y1, x2, y2 = rows["mask_boxes"][0]
+    row = np.floor((np.arange(150) + 0.5 - y1) / (y2 - y1) * 112).astype(int)
+    column = np.floor((np.arange(120) + 0.5 - x1) / (x2 - x1) * 112).astype(int)
+    padded = np.pad(rows["masks"][0], 1)  # what is beyond the box is 0
+    rendered = padded[np.ix_(np.clip(row + 1, 0, 113), np.clip(column + 1, 0, 113))].astype(bool)
+    assert 0.2 < shown.mean() < 0.8
+    assert (rendered != shown).mean() < 0.01
+    x1, y1, x2, y2 = rows["boxes"][0]
+    assert (y1, y2) == (0, 150) and 0 <= x1 < x2 <= 120

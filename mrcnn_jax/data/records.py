@@ -1,0 +1,202 @@
+"""A COCO data set as records that can be read in any order: a TFDS data set with one record per image.
+
+A record holds the image file as it is, and its objects as ``Objects`` does. ``index.npz`` and
+``categories.json`` beside the records say what is known of all images, so that opening them reads no record.
+"""
+
+import dataclasses
+import json
+import multiprocessing
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mrcnn_jax import images
+from mrcnn_jax.data.coco import CocoDataset
+from mrcnn_jax.data.objects import Objects
+from mrcnn_jax.data.record import make_record
+from mrcnn_jax.data.source import FolderSource, Picture
+from mrcnn_jax.data.tensorflow import tfds
+from mrcnn_jax.types import Categories
+
+SPLIT = "images"
+_INDEX = ("ids", "sizes", "learnable", "num_objects", "has_masks", "mask_grid")
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class CocoObjectsConfig(tfds.core.BuilderConfig):
+    """What to make records of. Its name is that of the records."""
+
+    dataset: CocoDataset = dataclasses.field(repr=False)
+    mask_grid: int
+    num_workers: int
+
+
+class CocoObjects(tfds.core.GeneratorBasedBuilder):
+    """Images with boxes, box-frame masks, keypoints with visibility, crowds, areas, and original ids."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = ()
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        config: CocoObjectsConfig = self.builder_config
+        tensor = tfds.features.Tensor
+        features = {
+            "image": tfds.features.Image(doc="the file as it was; to be turned as its EXIF data say"),
+            "name": tfds.features.Text(doc="of the file, relative to the folder of images"),
+            "id": tfds.features.Scalar(np.int64),
+            "size": tensor(shape=(2,), dtype=np.int32, doc="height and width, upright"),
+            "boxes": tensor(shape=(None, 4), dtype=np.float32, doc="x1 y1 x2 y2 in pixels, clipped"),
+            "labels": tensor(shape=(None,), dtype=np.int32, doc="from 1, see categories.json"),
+            "crowd": tensor(shape=(None,), dtype=np.bool_),
+            "ids": tensor(shape=(None,), dtype=np.int64, doc="of the annotations"),
+            "areas": tensor(shape=(None,), dtype=np.float32, doc="in square pixels"),
+            "masks": tensor(
+                shape=(None, -(-(config.mask_grid**2) // 8)),
+                dtype=np.uint8,
+                encoding="zlib",
+                doc=f"{config.mask_grid} x {config.mask_grid} cells over the box, row by row, eight to a "
+                "byte, the highest bit first; all 0: not known",
+            ),
+        }
+        if points := len(config.dataset.categories.keypoint_names):
+            features["keypoints"] = tensor(
+                shape=(None, 3 * points), dtype=np.float32, doc="x, y, visibility of each keypoint"
+            )
+        # Not shuffled: record i is image i of the index.
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features), disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        return {SPLIT: self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        config: CocoObjectsConfig = self.builder_config
+        dataset, points = config.dataset, len(config.dataset.categories.keypoint_names)
+        tasks = ((image, dataset.name, config.mask_grid, points) for image in dataset.images)
+        records = _in_parallel(make_record, tasks, workers=config.num_workers)
+        yield from enumerate(
+            tqdm(records, unit="image", total=len(dataset.images), leave=False, disable=None)
+        )
+
+
+def prepare_records(
+    dataset: CocoDataset, output: Path, *, mask_grid: int, num_workers: int, file_format: str = "array_record"
+) -> Path:
+    """Writes the records of a data set below ``output`` and returns their folder.
+
+    Args:
+        dataset: As read by ``read_coco``. The records get the name of its annotation file.
+        output: May hold the records of other data sets, too.
+        mask_grid: S, the cells of a box-frame mask per axis.
+        num_workers: Processes that read images and draw masks.
+        file_format: ``array_record``, to be read in any order, or ``tfrecord``, for ``tfds.load`` alone.
+
+    Raises:
+        ValueError: there are such records; or an image, which is named, cannot be read or is not of its size.
+    """
+    config = CocoObjectsConfig(
+        name=Path(dataset.name).stem, dataset=dataset, mask_grid=mask_grid, num_workers=num_workers
+    )
+    builder = CocoObjects(data_dir=str(output), config=config)
+    folder = Path(builder.data_dir)
+    if folder.exists():
+        raise ValueError(f"{folder}: is there already; delete it to make the records anew")
+    tfds.disable_progress_bar()  # it does not know how many images there are
+    with tempfile.TemporaryDirectory() as nothing:  # is downloaded
+        builder.download_and_prepare(download_dir=nothing, file_format=file_format)
+    source = FolderSource(dataset, mask_grid=mask_grid)
+    known = {name: getattr(source, name) for name in _INDEX if name != "mask_grid"}
+    np.savez(folder / "index.npz", mask_grid=mask_grid, **known)
+    (folder / "categories.json").write_text(json.dumps(dataclasses.asdict(dataset.categories), indent=1))
+    return folder
+
+
+class RecordSource:
+    """A source of images from the folder that ``prepare_records`` returned.
+
+    Raises ValueError, naming the folder, if it holds no such records, of another file format, or with masks
+    of other than ``mask_grid`` cells.
+    """
+
+    def __init__(self, folder: Path, *, mask_grid: int) -> None:
+        self.name = str(folder)
+        try:
+            with np.load(folder / "index.npz") as archive:
+                index = {name: archive[name] for name in _INDEX}
+            self.categories = _read_categories(folder / "categories.json")
+            builder = tfds.builder_from_directory(str(folder))
+            # Without decoding, which TensorFlow does otherwise than images.read_image.
+            self._records = builder.as_data_source(
+                split=SPLIT, decoders={"image": tfds.decode.SkipDecoding()}
+            )
+        except (OSError, KeyError, ValueError, NotImplementedError) as error:
+            raise ValueError(
+                f"{folder}: no records that can be read in any order, as scripts/prepare_coco.py makes them: "
+                f"{error}"
+            ) from error
+        self.ids, self.sizes = index["ids"], index["sizes"]
+        self.learnable, self.num_objects = index["learnable"], index["num_objects"]
+        self.has_masks = bool(index["has_masks"])
+        if (made := int(index["mask_grid"])) != mask_grid:
+            raise ValueError(
+                f"{folder}: its masks have {made} cells an axis; set data.mask_grid, now {mask_grid}, to "
+                f"{made}, or make the records anew"
+            )
+
+    def read(self, index: int) -> Picture:
+        record = self._records[index]
+        name = f"{self.name}: image {record['id']} ({record['name'].decode()})"
+        pixels = images.decode_image(record["image"], name=name)
+        return Picture(name=name, pixels=pixels, objects=self._objects(record))
+
+    def file(self, index: int) -> bytes:
+        return self._records[index]["image"]
+
+    def objects(self, index: int) -> Objects:
+        return self._objects(self._records[index])
+
+    def _objects(self, record: dict[str, Any]) -> Objects:
+        points = len(self.categories.keypoint_names)
+        keypoints = record["keypoints"] if points else np.zeros(0, np.float32)
+        return Objects(
+            boxes=record["boxes"],
+            labels=record["labels"],
+            crowd=record["crowd"],
+            ids=record["ids"],
+            areas=record["areas"],
+            masks=record["masks"],
+            keypoints=keypoints.reshape(len(record["boxes"]), points, 3),
+        )
+
+
+def _read_categories(path: Path) -> Categories:
+    def as_tuples(value: Any) -> Any:
+        return tuple(map(as_tuples, value)) if isinstance(value, list) else value
+
+    fields = json.loads(path.read_text())
+    return Categories(**{name: as_tuples(value) for name, value in fields.items()})
+
+
+def _in_parallel(function: Callable[[Any], Any], items: Iterable[Any], *, workers: int) -> Iterator[Any]:
+    """``map`` in processes, in order, a few results ahead. A failure ends it."""
+    # Not forked: TensorFlow's threads would not come along.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        ahead: deque = deque()
+        try:
+            for item in items:
+                ahead.append(pool.submit(function, item))
+                if len(ahead) > 8 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Makes records of a COCO data set, which training reads in any order: images as they are, masks as bits.
+
+    scripts/prepare_coco.py --images=coco/train2017 --annotations=coco/annotations/instances_train2017.json \
+        --keypoints=coco/annotations/person_keypoints_train2017.json --output=records
+
+It prints the folder of the records, for --config.data.train_records. They can also be opened with
+tfds.data_source("coco_objects/instances_train2017", data_dir="records", split="images"). Every image is
+read whole on the way.
+"""
+
+import os
+from pathlib import Path
+
+from absl import flags
+
+from mrcnn_jax import command_line
+
+_IMAGES = flags.DEFINE_string("images", None, "folder of the images", required=True)
+_ANNOTATIONS = flags.DEFINE_string("annotations", None, "instances_*.json", required=True)
+_KEYPOINTS = flags.DEFINE_string("keypoints", "", "person_keypoints_*.json, joined by annotation id")
+_OUTPUT = flags.DEFINE_string("output", None, "folder to write the records below", required=True)
+_MASK_GRID = flags.DEFINE_integer(
+    "mask_grid", 112, "cells of a mask in the frame of its box, per axis; data.mask_grid of the training",
+    lower_bound=1,
+)  # fmt: skip
+_WORKERS = flags.DEFINE_integer("workers", None, "processes; as many as cores if not given", lower_bound=1)
+_FORMAT = flags.DEFINE_enum(
+    "format", "array_record", ["array_record", "tfrecord"], "tfrecord is for tfds.load alone"
+)
+
+
+def main(_: list[str]) -> None:
+    from mrcnn_jax.data.coco import read_coco
+    from mrcnn_jax.data.records import prepare_records
+
+    dataset = read_coco("", images=_IMAGES.value, annotations=_ANNOTATIONS.value, keypoints=_KEYPOINTS.value)
+    print(f"{len(dataset.images)} images of {_ANNOTATIONS.value}", flush=True)
+    folder = prepare_records(
+        dataset,
+        Path(_OUTPUT.value),
+        mask_grid=_MASK_GRID.value,
+        num_workers=_WORKERS.value or os.cpu_count() or 1,
+        file_format=_FORMAT.value,
+    )
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{folder}: {len(dataset.images)} records, {size / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

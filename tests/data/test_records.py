@@ -1,0 +1,116 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn_jax.config import DataConfig
+from mrcnn_jax.data.coco import read_coco
+from mrcnn_jax.data.pipeline import training_batches
+from mrcnn_jax.data.records import RecordSource, prepare_records
+from mrcnn_jax.data.source import FolderSource
+from mrcnn_jax.data.tensorflow import tfds
+
+GRID = 12
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A data set of images of many kinds, and its records."""
+    from tests.data.conftest import CocoFolder
+
+    root = tmp_path_factory.mktemp("odd")
+    folder = CocoFolder(root)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    folder.add_object(folder.add_image(name="plain.jpg"))
+    turned = Image.new("RGB", (20, 10), (9, 90, 200))
+    turned = folder.add_image(turned, name="turned.jpg", size=(20, 10), exif=exif)
+    folder.add_object(turned, bbox=[1, 2, 3, 9], segmentation=[[1, 2, 4, 2, 4, 11]])
+    gray = folder.add_image(Image.new("L", (20, 10), 9))
+    folder.add_object(gray, segmentation=[], category_id=3, keypoints=[])
+    several = folder.add_image(Image.new("CMYK", (20, 10), (0, 50, 90, 10)), name="a b é.jpg")
+    crowd = {"size": [10, 20], "counts": [150, 50]}
+    folder.add_object(several, iscrowd=1, segmentation=crowd, keypoints=[0] * 9)
+    folder.add_object(several, bbox=[0, 0, 4, 4])
+    folder.add_image(Image.new("RGBA", (5, 7)))  # without objects
+    dataset = read_coco(**folder.write())
+    return dataset, prepare_records(dataset, root / "records", mask_grid=GRID, num_workers=1)
+
+
+def test_records_are_the_folder(odd):
+    dataset, folder = odd
+    records, files = RecordSource(folder, mask_grid=GRID), FolderSource(dataset, mask_grid=GRID)
+    assert records.categories == files.categories and records.has_masks == files.has_masks
+    for name in ("ids", "sizes", "learnable", "num_objects"):
+        np.testing.assert_array_equal(getattr(records, name), getattr(files, name), err_msg=name)
+    for index in range(len(files.ids)):
+        found, wanted = records.read(index), files.read(index)
+        np.testing.assert_array_equal(found.pixels, wanted.pixels)
+        for field in dataclasses.fields(wanted.objects):
+            value, expected = (getattr(objects, field.name) for objects in (found.objects, wanted.objects))
+            assert value.dtype == expected.dtype
+            np.testing.assert_array_equal(value, expected, err_msg=field.name)
+        for source, picture in ((records, found), (files, wanted)):
+            assert_same_objects(source.objects(index), picture.objects)
+
+
+def assert_same_objects(found, wanted):
+    for field in dataclasses.fields(wanted):
+        np.testing.assert_array_equal(getattr(found, field.name), getattr(wanted, field.name), field.name)
+
+
+def test_batches_of_records_are_those_of_the_folder(odd):
+    dataset, folder = odd
+    config = DataConfig(
+        train_short_sides=(24, 32), long_side=64, canvases=((32, 64), (64, 32)), max_objects=3,
+        mask_grid=GRID, keep_empty=True, colour_jitter=True,
+    )  # fmt: skip
+    settings = {"batch_size": 2, "seed": 3, "masks": True, "keypoints": True}
+    found, wanted = (
+        training_batches(source, config, **settings)
+        for source in (RecordSource(folder, mask_grid=GRID), FolderSource(dataset, mask_grid=GRID))
+    )
+    for _ in range(6):
+        one, other = next(found), next(wanted)
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.ids, other.ids)
+        for name in ("boxes", "labels", "crowd", "valid", "masks", "mask_boxes", "keypoints"):
+            np.testing.assert_array_equal(getattr(one.gt, name), getattr(other.gt, name), err_msg=name)
+
+
+def test_tfds_opens_them(odd):
+    dataset, folder = odd
+    assert folder.parts[-3:] == ("coco_objects", "instances", "1.0.0")
+    source = tfds.data_source("coco_objects/instances", data_dir=folder.parents[2], split="images")
+    first = source[0]
+    assert first["image"].shape == (10, 20, 3) and first["boxes"].tolist() == [[2, 1, 10, 5]]
+    assert json.loads((folder / "categories.json").read_text())["names"] == list(dataset.categories.names)
+
+
+def test_records_are_not_written_over(odd):
+    dataset, folder = odd
+    with pytest.raises(ValueError, match=r"instances/1\.0\.0: is there already; delete it"):
+        prepare_records(dataset, folder.parents[2], mask_grid=GRID, num_workers=1)
+
+
+def test_an_image_that_cannot_be_read_leaves_no_records(folder):
+    folder.add_object(folder.add_image(name="good.png"))
+    folder.add_object(folder.add_image(name="cut.png"))
+    cut = folder.root / "images" / "cut.png"
+    cut.write_bytes(cut.read_bytes()[:300])
+    dataset = read_coco(**folder.write())
+    with pytest.raises(ValueError, match=r"cut\.png: cannot be read"):
+        prepare_records(dataset, folder.root / "records", mask_grid=GRID, num_workers=1)
+    assert not list((folder.root / "records").rglob("*.array_record*"))
+
+
+def test_what_are_no_records_is_said(odd, tmp_path):
+    _, folder = odd
+    with pytest.raises(ValueError, match=r"nowhere: no records that can be read in any order"):
+        RecordSource(tmp_path / "nowhere", mask_grid=GRID)
+    with pytest.raises(
+        ValueError, match=r"its masks have 12 cells an axis; set data\.mask_grid, now 28, to 12"
+    ):
+        RecordSource(folder, mask_grid=28)
