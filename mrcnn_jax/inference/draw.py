@@ -5,6 +5,7 @@ because a name is not legible on one of 128 pixels.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,8 +53,12 @@ class _Pen:
         return _Pen(font=font, line=max(1, round(font / 8)))
 
 
-def draw(image: UInt8[np.ndarray, "height width 3"], result: Result) -> UInt8[np.ndarray, "rows columns 3"]:
+def draw(
+    image: UInt8[np.ndarray, "height width 3"], result: Result, *, texts: Sequence[str] | None = None
+) -> UInt8[np.ndarray, "rows columns 3"]:
     """A picture of ``result`` over its RGB ``image``; ``result.above(threshold)`` leaves weak objects out.
+
+    ``texts``, one for each object, are written at the boxes in place of names and scores.
 
     An image whose long side is under 640 pixels is enlarged by a whole factor to at least that; any other
     keeps its size. Raises ``ValueError`` if the image is not the one of the result, judged by its size.
@@ -77,7 +82,10 @@ def draw(image: UInt8[np.ndarray, "height width 3"], result: Result) -> UInt8[np
         for i in largest_first:
             if result.labels[i] in result.categories.keypoint_labels:
                 _draw_skeleton(canvas, result.keypoints[i, :, :2] * factor, result, _color(i), pen)
-    _draw_labels(canvas, result, factor, pen)
+    if texts is None:
+        scores = result.scores.tolist()
+        texts = [f"{name} {score:.2f}" for name, score in zip(result.names, scores, strict=True)]
+    _draw_labels(canvas, result.boxes * factor, texts, pen)
     return np.array(canvas)
 
 
@@ -149,13 +157,12 @@ def _draw_skeleton(
     canvas.paste(layer, tuple(low.astype(int).tolist()), layer)
 
 
-def _draw_labels(canvas: Image.Image, result: Result, factor: int, pen: _Pen) -> None:
+def _draw_labels(canvas: Image.Image, boxes: np.ndarray, texts: Sequence[str], pen: _Pen) -> None:
     font = ImageFont.load_default(pen.font)
     margin = max(2, round(pen.font / 5))
-    texts = [f"{name} {score:.2f}" for name, score in zip(result.names, result.scores.tolist(), strict=True)]
     line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else pen.font
     sizes = [(math.ceil(font.getlength(text)) + 2 * margin, math.ceil(line_height) + 2) for text in texts]
-    corners = place_labels(result.boxes * factor, sizes, canvas.size)
+    corners = place_labels(boxes, sizes, canvas.size)
     for i in reversed(range(len(texts))):  # the best on top
         color = _color(i)
         plate = Image.new("RGBA", sizes[i], (*color, round(255 * _LABEL)))

@@ -1,0 +1,128 @@
+"""Pictures of training batches: what the model is fed, drawn.
+
+Shapes: B images, h x w pixels of a picture.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from mrcnn_jax.images import Size
+from mrcnn_jax.inference.draw import SMALLEST_LONG_SIDE, draw
+from mrcnn_jax.inference.paste import paste_mask
+from mrcnn_jax.inference.results import Result
+from mrcnn_jax.types import Batch, Categories, GroundTruth
+
+Picture = UInt8[np.ndarray, "_ _ 3"]
+
+LONG_SIDE = SMALLEST_LONG_SIDE  # pixels of a picture: enough for legible names
+_SHEET_WIDTH = 4 * (LONG_SIDE + 10)
+_GAP, _CAPTION, _PAPER, _INK = 8, 22, (255, 255, 255), (0, 0, 0)  # pixels, pixels, colours
+_CHECKS = 8  # pixels of a square of the padding's checkerboard
+_CHECK_COLOURS = np.array([(70, 70, 80), (100, 100, 110)], np.uint8)
+_STRIPES = 16  # pixels from one stripe of a crowd to the next
+
+
+def draw_batch(batch: Batch, categories: Categories) -> list[Picture]:
+    """A picture of each canvas of a batch of NumPy arrays, resized to a long side of 640 pixels.
+
+    Boxes, masks (pasted through ``mask_boxes``), keypoints and names are drawn over the pixels. A crowd is
+    striped and its name says so; the padding of the canvas is a checkerboard.
+    """
+    canvas = batch.images.shape[1:3]
+    rows, columns = (max(1, round(side * LONG_SIDE / max(canvas))) for side in canvas)
+    shown = rows, columns
+    scale = np.array([shown[1] / canvas[1], shown[0] / canvas[0]], np.float32)  # x, y
+    pictures = []
+    for row, (height, width) in enumerate(np.asarray(batch.image_sizes).tolist()):
+        size = max(1, round(height * float(scale[1]))), max(1, round(width * float(scale[0])))
+        result = _as_result(batch.gt, row, shown, size, scale, categories)
+        crowd = np.asarray(batch.gt.crowd)[row][np.asarray(batch.gt.valid)[row]]
+        picture = _paint(np.asarray(batch.images)[row], shown, size, crowds=result.boxes[crowd])
+        names = zip(result.names, crowd.tolist(), strict=True)
+        texts = [f"crowd: {name}" if crowd else name for name, crowd in names]
+        pictures.append(draw(picture, result, texts=texts))
+    return pictures
+
+
+def caption_batch(batch: Batch, step: int) -> list[str]:
+    """A line about each row of the batch of a step: which image it shows, and at what size."""
+    canvas = f"{batch.images.shape[1]}x{batch.images.shape[2]}"
+    sizes = np.asarray(batch.image_sizes).tolist()
+    return [
+        f"step {step}   image {image_id}   {height}x{width} on {canvas}"
+        for image_id, (height, width) in zip(np.asarray(batch.ids).tolist(), sizes, strict=True)
+    ]
+
+
+def _as_result(
+    gt: GroundTruth, row: int, shown: Size, size: Size, scale: Float[np.ndarray, "2"], categories: Categories
+) -> Result:
+    """The valid objects of an image on a picture of the shape ``shown``, whose part ``size`` is the image."""
+    valid = np.asarray(gt.valid)[row]
+
+    def of_row(field: jax.Array | np.ndarray) -> np.ndarray:
+        return np.asarray(field)[row][valid]
+
+    crops = keypoints = None
+    if gt.masks is not None and gt.mask_boxes is not None:
+        masks, frames = of_row(gt.masks).astype(np.float32), of_row(gt.mask_boxes) * np.tile(scale, 2)
+        crops = tuple(paste_mask(mask, frame, size) for mask, frame in zip(masks, frames, strict=True))
+    if gt.keypoints is not None:
+        keypoints = of_row(gt.keypoints) * np.array([*scale, 1], np.float32)
+        keypoints[keypoints[..., 2] == 0] = np.nan  # without a place; not drawn
+    return Result(
+        boxes=of_row(gt.boxes) * np.tile(scale, 2),
+        scores=np.ones(int(valid.sum()), np.float32),
+        labels=of_row(gt.labels),
+        image_size=shown,
+        categories=categories,
+        crops=crops,
+        keypoints=keypoints,
+    )
+
+
+def _paint(
+    pixels: np.ndarray, shown: Size, size: Size, *, crowds: Float[np.ndarray, "n 4"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A canvas resized to ``shown``, with stripes over crowds and checks outside ``size``."""
+    image = Image.fromarray(np.asarray(pixels).round().astype(np.uint8))
+    picture = np.array(image.resize(shown[::-1], Image.Resampling.BICUBIC))
+    for box in crowds:
+        stripes = _stripes(box, shown)
+        picture[stripes] = picture[stripes] // 2 + 127  # translucent
+    row, column = np.indices(shown)
+    checks = _CHECK_COLOURS[(row // _CHECKS + column // _CHECKS) % 2]
+    padding = (row >= size[0]) | (column >= size[1])
+    picture[padding] = checks[padding]
+    return picture
+
+
+def _stripes(box: Float[np.ndarray, "4"], shape: Size) -> Bool[np.ndarray, "h w"]:
+    """Slanted lines inside a box of a picture of this shape."""
+    row, column = np.indices(shape)
+    x1, y1, x2, y2 = box
+    inside = (column >= x1) & (column < x2) & (row >= y1) & (row < y2)
+    return inside & ((row + column) % _STRIPES < 2)
+
+
+def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str]) -> Picture:
+    """The pictures side by side, in rows from left to right, each under its caption."""
+    corners, right, bottom = [], 0, 0
+    left = top = _GAP
+    for picture in pictures:
+        height, width = picture.shape[:2]
+        if left > _GAP and left + width + _GAP > _SHEET_WIDTH:
+            left, top = _GAP, bottom
+        corners.append((left, top))
+        left += width + _GAP
+        right, bottom = max(right, left), max(bottom, top + _CAPTION + height + _GAP)
+    sheet = Image.new("RGB", (right, bottom), _PAPER)
+    pencil, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for picture, caption, (x, y) in zip(pictures, captions, corners, strict=True):
+        pencil.text((x, y + 2), caption, fill=_INK, font=font)
+        sheet.paste(Image.fromarray(picture), (x, y + _CAPTION))
+    return np.array(sheet)

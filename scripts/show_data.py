@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Draws the batches that training is fed, after augmentation, and counts what the training set holds.
+
+    scripts/show_data.py --config=configs/shapes.py --output=out
+
+It writes out/batches.png, in place of a former one: the canvases of the batches from --step on, with boxes,
+masks, keypoints, crowds (striped) and padding (a checkerboard). Images with their objects are counted without
+decoding them.
+"""
+
+from itertools import islice
+from pathlib import Path
+
+from absl import flags
+
+from mrcnn_jax import command_line
+
+_config = command_line.define_config()
+_OUTPUT = flags.DEFINE_string("output", None, "folder to write batches.png into", required=True)
+_COUNT = flags.DEFINE_integer("count", 24, "images to draw", lower_bound=1)
+_STEP = flags.DEFINE_integer("step", 0, "of training: the first batch to draw", lower_bound=0)
+
+
+def main(_: list[str]) -> None:
+    from PIL import Image
+    from tqdm import tqdm
+
+    from mrcnn_jax.data.open_source import open_source
+    from mrcnn_jax.data.pipeline import training_batches
+    from mrcnn_jax.data.summary import format_summary, summarise
+    from mrcnn_jax.training.show import caption_batch, contact_sheet, draw_batch
+
+    config = _config()
+    output = Path(_OUTPUT.value)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output={output}: is not a folder")
+    source = open_source(config)
+    batches = training_batches(
+        source,
+        config.data,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        start_step=_STEP.value,
+        masks=config.model.mask,
+        keypoints=config.model.keypoint,
+    )
+
+    indices = tqdm(range(len(source.ids)), unit="image", leave=False, disable=None)
+    print(format_summary(summarise(source, config.data, indices=indices)), flush=True)
+
+    pictures, captions = [], []
+    num_batches = -(-_COUNT.value // config.train.batch_size)
+    for step, batch in enumerate(islice(batches, num_batches), start=_STEP.value):
+        pictures += draw_batch(batch, source.categories)
+        captions += caption_batch(batch, step)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "batches.png"
+    Image.fromarray(contact_sheet(pictures[: _COUNT.value], captions[: _COUNT.value])).save(path)
+    print(f"\n{path}: {_COUNT.value} images from step {_STEP.value} on")
+
+
+if __name__ == "__main__":
+    command_line.run(main)
