@@ -1,7 +1,7 @@
 """Where training images come from: a COCO folder, or records made of one."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Picture:
     objects: Objects
 
 
+@runtime_checkable  # so that tests may check calls against their annotations
 class Source(Protocol):
     """N images that can be read in any order, from any thread."""
 
