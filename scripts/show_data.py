@@ -32,8 +32,9 @@ def main(_: list[str]) -> None:
 
     config = _config()
     output = Path(_OUTPUT.value)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output={output}: is not a folder")
+    existing = next(path for path in (output, *output.parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"--output={output}: {existing} is not a folder")
     source = open_source(config)
     batches = training_batches(
         source,

@@ -64,9 +64,10 @@ def test_training_data_are_counted_and_drawn(start: Start, directory: Path) -> N
 
 def test_data_cannot_be_drawn_into_a_file(start: Start, directory: Path) -> None:
     (directory / "taken").write_text("mine")
-    done = start("show_data.py", "--config=tiny.py", "--output=taken")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: --output=taken: is not a folder\n")
+    for output in ("taken", "taken/below"):
+        done = start("show_data.py", "--config=tiny.py", f"--output={output}")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"error: --output={output}: taken is not a folder\n")
     assert (directory / "taken").read_text() == "mine"
 
 
