@@ -113,6 +113,7 @@ class DataConfig:
     scale_jitter: tuple[float, ...] = ()
     colour_jitter: bool = False  # brightness, contrast, saturation, hue (TV's RandomPhotometricDistort)
     keep_empty: bool = False  # train on images without objects too
+    skip_bad: bool = False  # train without the damaged images and annotations of a folder; False: an error
     keypoint_offset: float = 0.0  # pixels added to the keypoints of files and taken off results (D2 0.5)
 
 

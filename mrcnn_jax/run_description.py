@@ -22,6 +22,7 @@ _CATEGORIES_FILE = "categories.json"
 _CHANGEABLE = {
     "data.root",
     "data.train_records",  # batches of records are those of the folder
+    "data.skip_bad",  # without it there was nothing to leave out
     "data.val_images",
     "data.val_annotations",
     "data.val_keypoints",

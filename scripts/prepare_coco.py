@@ -5,8 +5,8 @@
         --keypoints=coco/annotations/person_keypoints_train2017.json --output=records
 
 It prints the folder of the records, for --config.data.train_records. They can also be opened with
-tfds.data_source("coco_objects/instances_train2017", data_dir="records", split="images"). Every image is
-read whole on the way.
+tfds.data_source("coco_objects/instances_train2017", data_dir="records", split="images"). Every entry is
+checked and every image read whole: what is damaged is listed, and an error, unless --skip_bad leaves it out.
 """
 
 import os
@@ -28,21 +28,34 @@ _WORKERS = flags.DEFINE_integer("workers", None, "processes; as many as cores if
 _FORMAT = flags.DEFINE_enum(
     "format", "array_record", ["array_record", "tfrecord"], "tfrecord is for tfds.load alone"
 )
+_SKIP_BAD = flags.DEFINE_bool(
+    "skip_bad", False, "leave out damaged images and annotations, and list them, instead of failing"
+)
 
 
 def main(_: list[str]) -> None:
     from mrcnn_jax.data.coco import read_coco
+    from mrcnn_jax.data.findings import summary
     from mrcnn_jax.data.records import prepare_records
 
-    dataset = read_coco("", images=_IMAGES.value, annotations=_ANNOTATIONS.value, keypoints=_KEYPOINTS.value)
+    dataset = read_coco(
+        "",
+        images=_IMAGES.value,
+        annotations=_ANNOTATIONS.value,
+        keypoints=_KEYPOINTS.value,
+        skip_bad=True,  # for now: what is damaged is reported with the images
+    )
     print(f"{len(dataset.images)} images of {_ANNOTATIONS.value}", flush=True)
-    folder = prepare_records(
+    folder, dataset = prepare_records(
         dataset,
         Path(_OUTPUT.value),
         mask_grid=_MASK_GRID.value,
         num_workers=_WORKERS.value or os.cpu_count() or 1,
         file_format=_FORMAT.value,
+        skip_bad=_SKIP_BAD.value,
     )
+    if dataset.findings:
+        print(summary(dataset.findings))
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {len(dataset.images)} records, {size / 1e6:.0f} MB")
 

@@ -25,6 +25,7 @@ def main(_: list[str]) -> None:
     from PIL import Image
     from tqdm import tqdm
 
+    from mrcnn_jax.data.findings import summary
     from mrcnn_jax.data.open_source import open_source
     from mrcnn_jax.data.pipeline import training_batches
     from mrcnn_jax.data.summary import format_summary, summarise
@@ -36,6 +37,8 @@ def main(_: list[str]) -> None:
     if not existing.is_dir():
         raise ValueError(f"--output={output}: {existing} is not a folder")
     source = open_source(config)
+    if source.findings:
+        print(summary(source.findings), flush=True)
     batches = training_batches(
         source,
         config.data,

@@ -1,20 +1,24 @@
 """COCO-format data sets: annotation files and image folders, checked as they are read."""
 
+import dataclasses
 import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from mrcnn_jax.data import fields
+from mrcnn_jax.data import coco_fields, fields
 from mrcnn_jax.data.categories import read_categories
+from mrcnn_jax.data.coco_fields import Box, Segmentation
+from mrcnn_jax.data.findings import Finding, raise_errors
+from mrcnn_jax.images import Size
 from mrcnn_jax.json_files import read_json
-from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
 
-# A tuple of polygons [N 2] in pixels, or a bitmap of the image's size.
-Segmentation = tuple[np.ndarray, ...] | Rle
+SMALLEST_SIDE = 1e-3  # pixels; a narrower box is an empty one
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -23,7 +27,7 @@ class CocoAnnotation:
 
     id: int
     label: int  # 1 to the number of categories
-    box: tuple[float, float, float, float]  # x1 y1 x2 y2
+    box: Box
     crowd: bool  # a group of objects, not to be told apart
     segmentation: Segmentation | None  # None: not known, or without a polygon that has an inside
     keypoints: np.ndarray | None  # [K 3] float32: x, y, visibility
@@ -49,20 +53,29 @@ class CocoDataset:
     name: str  # the annotation file, for messages
     categories: Categories
     images: tuple[CocoImage, ...]
+    findings: tuple[Finding, ...] = ()  # the errors are not in ``images``
 
 
-def read_coco(root: str | Path, *, images: str, annotations: str, keypoints: str = "") -> CocoDataset:
+def read_coco(
+    root: str | Path, *, images: str, annotations: str, keypoints: str = "", skip_bad: bool = False
+) -> CocoDataset:
     """The data set of the folder ``images`` and the file ``annotations``, both relative to ``root``.
+
+    Every entry is checked, and that the image files are there; ``check_images`` looks into those. Warnings
+    are masks without an inside, left out, and objects with no part of their box inside the image: these stay
+    in, for evaluation, and training leaves them out.
 
     Args:
         root: Folder of the data set.
         images: Folder that the ``file_name`` of the images is relative to.
         annotations: ``instances_*.json``. Keypoints are read from it where its categories name them ...
         keypoints: ... or from this ``person_keypoints_*.json``, joined by annotation id.
+        skip_bad: Whether to leave out annotations, and images with theirs, that break the format's rules. Of
+            entries with one id the first is kept; of images neither, unless both say the same.
 
     Raises:
-        ValueError: naming file, image or annotation id, field and rule, for folders or files that are missing
-            and entries that break the format's rules.
+        ValueError: naming file and rule, for folders or files that are missing or unusable as a whole. With
+            the table of all findings, unless ``skip_bad``, for entries that break the format's rules.
     """
     root = Path(root)
     folder = root / images
@@ -82,39 +95,156 @@ def read_coco(root: str | Path, *, images: str, annotations: str, keypoints: str
     )
     if keypoints and not categories.keypoint_names:
         raise ValueError(f"{keypoint_path}: no category has a 'keypoints' list of names")
-    image_entries = _by_id(content, "images", path)
-    annotation_entries = _by_id(content, "annotations", path)
+
+    reader = _Reader(path, keypoint_path, categories)
+    image_entries = reader.by_id(content, "images", path)
+    annotation_entries = reader.by_id(content, "annotations", path)
     if keypoints:
-        _join_keypoints(annotation_entries, keypoint_content, keypoint_path, path)
-
-    sizes = {}
-    for image_id, entry in image_entries.items():
-        where = f"{path}: image {image_id}"
-        sizes[image_id] = tuple(fields.integer(entry, key, where, minimum=1) for key in ("height", "width"))
-    labels = {category: label for label, category in enumerate(categories.ids, start=1)}
-    objects: dict[int, list[CocoAnnotation]] = {image_id: [] for image_id in image_entries}
-    for annotation_id, entry in annotation_entries.items():
-        where = f"{path}: annotation {annotation_id}"
-        image_id = fields.integer(entry, "image_id", where)
-        if image_id not in sizes:
-            raise ValueError(f"{where}: image_id {image_id} is not among the images")
-        category = fields.integer(entry, "category_id", where)
-        if category not in labels:
-            raise ValueError(f"{where}: category_id {category} is not among the categories {list(labels)}")
-        objects[image_id].append(
-            _read_annotation(entry, where, labels[category], size=sizes[image_id], categories=categories)
-        )
-
+        reader.join_keypoints(annotation_entries, keypoint_content)
+    read = {image_id: reader.image(entry, folder) for image_id, entry in image_entries.items()}
+    sizes = {i: None if image is None else (image.height, image.width) for i, image in read.items()}
+    objects: dict[int, list[CocoAnnotation]] = {image_id: [] for image_id in read}
+    for entry in annotation_entries.values():
+        annotation = reader.annotation(entry, sizes)
+        if annotation is not None:
+            objects[entry["image_id"]].append(annotation)
     dataset = CocoDataset(
         name=str(path),
         categories=categories,
         images=tuple(
-            _read_image_entry(entry, f"{path}: image {image_id}", folder, sizes[image_id], objects[image_id])
-            for image_id, entry in image_entries.items()
+            dataclasses.replace(image, annotations=tuple(objects[image_id]))
+            for image_id, image in read.items()
+            if image is not None
         ),
+        findings=tuple(reader.findings),
     )
-    _check_files(dataset, folder)
+    dataset = leave_out(dataset, _missing_files(dataset))
+    if not skip_bad:
+        raise_errors(dataset.name, dataset.findings)
     return dataset
+
+
+def leave_out(dataset: CocoDataset, bad: Collection[Finding]) -> CocoDataset:
+    """The data set without the images of these findings, which are added to its own."""
+    ids = {finding.image_id for finding in bad}
+    return dataclasses.replace(
+        dataset,
+        images=tuple(image for image in dataset.images if image.id not in ids),
+        findings=(*dataset.findings, *bad),
+    )
+
+
+def clip_box(box: Box, size: Size) -> Box | None:
+    """The part of a box inside an image, in its pixels; None if there is none."""
+    x1, y1, x2, y2 = box
+    x1, x2 = max(x1, 0.0), min(x2, float(size[1]))
+    y1, y2 = max(y1, 0.0), min(y2, float(size[0]))
+    return None if min(x2 - x1, y2 - y1) < SMALLEST_SIDE else (x1, y1, x2, y2)
+
+
+class _Reader:
+    """Reads entries, and keeps what is wrong with those that it returns nothing for."""
+
+    def __init__(self, path: Path, keypoint_path: Path, categories: Categories) -> None:
+        self.findings: list[Finding] = []
+        self._path, self._keypoint_path, self._categories = path, keypoint_path, categories
+        self._labels = {category: label for label, category in enumerate(categories.ids, start=1)}
+        self._ambiguous: set[int] = set()
+
+    def by_id(self, content: dict, section: str, path: Path) -> dict[int, dict]:
+        """The entries of a section, keyed by their id, in the order of the file."""
+        by_id: dict[int, dict] = {}
+        for index, entry in enumerate(fields.section(content, section, str(path))):
+            try:
+                if not isinstance(entry, dict):
+                    raise fields.error("", f"{section}[{index}]", "an object", entry)
+                entry_id = fields.integer(entry, "id", f"{section}[{index}]")
+            except ValueError as error:
+                self.findings.append(Finding(str(path), None, None, str(error)))
+                continue
+            first = by_id.setdefault(entry_id, entry)
+            if first is not entry:
+                rule = f"{section}[{index}]: {section} has this id twice"
+                if section == "images":
+                    self.findings.append(Finding(str(path), entry_id, None, rule))
+                    if first != entry:  # which of the two an annotation is about is not known
+                        self._ambiguous.add(entry_id)
+                else:
+                    self.findings.append(Finding(str(path), _image_id(entry), entry_id, rule))
+        return by_id
+
+    def join_keypoints(self, annotations: dict[int, dict], keypoint_content: dict) -> None:
+        """Gives ``annotations`` the keypoints of the second file."""
+        entries = self.by_id(keypoint_content, "annotations", self._keypoint_path)
+        for annotation_id, entry in entries.items():
+            instance = annotations.get(annotation_id)
+            if instance is None or instance.get("image_id") != entry.get("image_id"):
+                rule = f"has no annotation of the same id and image_id in {self._path}"
+                self.findings.append(Finding(str(self._keypoint_path), _image_id(entry), annotation_id, rule))
+            else:
+                instance["keypoints"] = entry.get("keypoints")
+
+    def image(self, entry: dict, folder: Path) -> CocoImage | None:
+        """An image, its annotations yet to come; None if its entry breaks a rule."""
+        problems: list[str] = []
+        file_name = _attempt(problems, coco_fields.read_file_name, entry)
+        height = _attempt(problems, coco_fields.read_side, entry, "height")
+        width = _attempt(problems, coco_fields.read_side, entry, "width")
+        self.findings += [Finding(str(self._path), entry["id"], None, problem) for problem in problems]
+        if file_name is None or height is None or width is None or entry["id"] in self._ambiguous:
+            return None
+        return CocoImage(
+            id=entry["id"],
+            path=folder / file_name,
+            file_name=file_name,
+            height=height,
+            width=width,
+            annotations=(),
+        )
+
+    def annotation(self, entry: dict, sizes: dict[int, Size | None]) -> CocoAnnotation | None:
+        """An object; None if its entry breaks a rule, or its image's did, for which ``sizes`` has None."""
+        problems: list[str] = []
+        image_id = _attempt(problems, coco_fields.read_image_id, entry, sizes)
+        size = None if image_id is None else sizes[image_id]
+        label = _attempt(problems, coco_fields.read_label, entry, self._labels)
+        box = _attempt(problems, coco_fields.read_box, entry)
+        crowd = _attempt(problems, coco_fields.read_crowd, entry)
+        area = _attempt(problems, coco_fields.read_area, entry)
+        segmentation = _attempt(problems, coco_fields.read_segmentation, entry.get("segmentation"), size)
+        keypoint_problems: list[str] = []
+        keypoints = _attempt(
+            keypoint_problems, coco_fields.read_keypoints, entry.get("keypoints"), label, self._categories
+        )
+        for path, rules in ((self._path, problems), (self._keypoint_path, keypoint_problems)):
+            self.findings += [Finding(str(path), _image_id(entry), entry["id"], rule) for rule in rules]
+        if problems or keypoint_problems or size is None or label is None or box is None or crowd is None:
+            return None
+
+        warnings = []
+        if clip_box(box, size) is None:
+            warnings.append(f"bbox {entry['bbox']} has no area inside the image ({size[0]} x {size[1]})")
+        if segmentation is None and entry.get("segmentation"):
+            warnings.append("segmentation has no polygon of three points or more; the mask is not known")
+        self.findings += [Finding(str(self._path), image_id, entry["id"], rule, True) for rule in warnings]
+        return CocoAnnotation(
+            id=entry["id"],
+            label=label,
+            box=box,
+            crowd=crowd,
+            segmentation=segmentation,
+            keypoints=keypoints,
+            area=area,
+        )
+
+
+def _attempt(problems: list[str], read: Callable[..., _T], *arguments: Any) -> _T | None:
+    """What ``read`` returns; None, and its message among the problems, if it raises ValueError."""
+    try:
+        return read(*arguments)
+    except ValueError as error:
+        problems.append(str(error))
+        return None
 
 
 def _read_object(path: Path) -> dict:
@@ -127,120 +257,27 @@ def _read_object(path: Path) -> dict:
     return content
 
 
-def _by_id(content: dict, section: str, path: Path) -> dict[int, dict]:
-    """The entries of a section, keyed by their id, in the order of the file."""
-    by_id: dict[int, dict] = {}
-    for index, entry in enumerate(fields.entries(content, section, str(path))):
-        entry_id = fields.integer(entry, "id", f"{path}: {section}[{index}]")
-        if entry_id in by_id:
-            raise ValueError(f"{path}: {section} has id {entry_id} twice")
-        by_id[entry_id] = entry
-    return by_id
+def _image_id(entry: dict) -> int | None:
+    """The image that an annotation is about, if it says so."""
+    value = entry.get("image_id")
+    return value if type(value) is int else None
 
 
-def _join_keypoints(
-    annotations: dict[int, dict], keypoint_content: dict, keypoint_path: Path, path: Path
-) -> None:
-    """Gives ``annotations`` the keypoints of the second file."""
-    for annotation_id, entry in _by_id(keypoint_content, "annotations", keypoint_path).items():
-        instance = annotations.get(annotation_id)
-        if instance is None or instance.get("image_id") != entry.get("image_id"):
-            raise ValueError(
-                f"{keypoint_path}: annotation {annotation_id} (image_id {entry.get('image_id')}) has no "
-                f"annotation of the same id and image_id in {path}"
-            )
-        instance["keypoints"] = entry.get("keypoints")
-
-
-def _read_image_entry(
-    entry: dict, where: str, folder: Path, size: tuple[int, ...], annotations: list[CocoAnnotation]
-) -> CocoImage:
-    file_name = fields.text(entry, "file_name", where)
-    relative = PurePosixPath(file_name)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise fields.error(where, "file_name", "a path inside the image folder", file_name)
-    return CocoImage(
-        id=entry["id"],
-        path=folder / relative,
-        file_name=file_name,
-        height=size[0],
-        width=size[1],
-        annotations=tuple(annotations),
-    )
-
-
-def _read_annotation(
-    entry: dict, where: str, label: int, *, size: tuple[int, ...], categories: Categories
-) -> CocoAnnotation:
-    bbox: Any = entry.get("bbox")
-    if not (fields.is_numbers(bbox) and len(bbox) == 4 and bbox[2] >= 0 and bbox[3] >= 0):
-        raise fields.error(where, "bbox", "[x, y, width, height], finite, width and height >= 0", bbox)
-    crowd = entry.get("iscrowd", 0)
-    if crowd not in (0, 1):
-        raise fields.error(where, "iscrowd", "0 or 1", crowd)
-    area = entry.get("area")
-    if area is not None and not (fields.is_numbers([area]) and area >= 0):
-        raise fields.error(where, "area", "a number of square pixels, at least 0", area)
-    x, y, width, height = bbox
-    return CocoAnnotation(
-        id=entry["id"],
-        label=label,
-        box=(float(x), float(y), float(x + width), float(y + height)),
-        crowd=bool(crowd),
-        segmentation=_read_segmentation(entry.get("segmentation"), where, size),
-        keypoints=_read_keypoints(entry.get("keypoints"), where, label, categories),
-        area=None if area is None else float(area),
-    )
-
-
-def _read_segmentation(value: Any, where: str, size: tuple[int, ...]) -> Segmentation | None:
-    if not value:
-        return None
-    if isinstance(value, dict):
-        try:
-            rle = Rle.from_json(value)
-        except ValueError as error:
-            raise ValueError(f"{where}: segmentation: {error}") from error
-        if (rle.height, rle.width) != size:
-            rule = f"of the image's size [{size[0]}, {size[1]}]"
-            raise fields.error(where, "segmentation", rule, [rle.height, rle.width])
-        return rle
-    if not isinstance(value, list):
-        raise fields.error(where, "segmentation", "a list of polygons or an RLE", value)
-    for polygon in value:
-        if not fields.is_numbers(polygon) or len(polygon) % 2:
-            rule = "polygons [x1, y1, x2, y2, ...] of finite numbers"
-            raise fields.error(where, "segmentation", rule, polygon)
-    # Points and lines have no inside: they are left out, as Detectron2 does.
-    polygons = (np.array(polygon, np.float64).reshape(-1, 2) for polygon in value if len(polygon) >= 6)
-    return tuple(polygons) or None
-
-
-def _read_keypoints(value: Any, where: str, label: int, categories: Categories) -> np.ndarray | None:
-    if not value or not categories.keypoint_names:
-        return None
-    if label not in categories.keypoint_labels:
-        name = categories.names[label - 1]
-        raise ValueError(f"{where}: has keypoints, but its category {name!r} names none")
-    count = len(categories.keypoint_names)
-    if not fields.is_numbers(value) or len(value) != 3 * count:
-        raise fields.error(where, "keypoints", f"[x, y, visibility] of each of the {count} keypoints", value)
-    points = np.array(value, np.float32).reshape(count, 3)
-    if not np.isin(points[:, 2], (0, 1, 2)).all():
-        raise fields.error(where, "keypoints", "of visibility 0, 1 or 2", points[:, 2].tolist())
-    return points
-
-
-def _check_files(dataset: CocoDataset, folder: Path) -> None:
-    """Raises ValueError if image files are missing, naming the first ten."""
+def _missing_files(dataset: CocoDataset) -> list[Finding]:
+    """The images whose files are missing."""
     listings: dict[Path, set[str]] = {}  # one look per folder: cheaper than one per file
     missing = []
     for image in dataset.images:
         parent = image.path.parent
         if parent not in listings:
-            listings[parent] = set(os.listdir(parent)) if parent.is_dir() else set()
+            listings[parent] = _listing(parent)
         if image.path.name not in listings[parent]:
-            missing.append(image.file_name)
-    if missing:
-        names = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-        raise ValueError(f"{folder}: {len(missing)} of the {len(dataset.images)} images are missing: {names}")
+            missing.append(Finding(str(image.path), image.id, None, "there is no such file"))
+    return missing
+
+
+def _listing(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return set()

@@ -1,7 +1,7 @@
 """Typed fields of JSON entries from files that nobody vouches for.
 
 Each function returns ``entry[key]`` or raises ValueError naming ``where`` (file, image or annotation id), the
-field, the value and the rule.
+field, the value and the rule; without ``where`` it begins with the field.
 """
 
 from typing import Any
@@ -11,10 +11,10 @@ def error(where: str, key: str, rule: str, value: Any) -> ValueError:
     """The error that says which field of what breaks which rule."""
     shown = repr(value)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return ValueError(f"{where}: {key} must be {rule}, got {shown}")
+    return ValueError((f"{where}: " if where else "") + f"{key} must be {rule}, got {shown}")
 
 
-def integer(entry: dict, key: str, where: str, *, minimum: int | None = None) -> int:
+def integer(entry: dict, key: str, where: str = "", *, minimum: int | None = None) -> int:
     """An integer of 64 bits, at least ``minimum``."""
     value = entry.get(key)
     if type(value) is not int or not -(2**63) <= value < 2**63 or (minimum is not None and value < minimum):
@@ -22,7 +22,7 @@ def integer(entry: dict, key: str, where: str, *, minimum: int | None = None) ->
     return value
 
 
-def text(entry: dict, key: str, where: str) -> str:
+def text(entry: dict, key: str, where: str = "") -> str:
     """A string that is not empty."""
     value = entry.get(key)
     if not isinstance(value, str) or not value:
@@ -32,14 +32,20 @@ def text(entry: dict, key: str, where: str) -> str:
 
 def entries(entry: dict, key: str, where: str) -> list[dict]:
     """A list of JSON objects."""
+    value = section(entry, key, where)
+    for index, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise error(where, f"{key}[{index}]", "an object", item)
+    return value
+
+
+def section(entry: dict, key: str, where: str) -> list:
+    """A list of anything."""
     value = entry.get(key)
     if value is None:
         raise ValueError(f"{where}: the section {key!r} is missing")
     if not isinstance(value, list):
         raise error(where, key, "a list", value)
-    for index, item in enumerate(value):
-        if not isinstance(item, dict):
-            raise error(where, f"{key}[{index}]", "an object", item)
     return value
 
 

@@ -41,6 +41,7 @@ class AlignedSource:
         self.learnable, self.num_objects, self.has_masks = (
             source.learnable, source.num_objects, source.has_masks,
         )  # fmt: skip
+        self.findings = source.findings
 
     def read(self, index: int) -> Picture:
         picture = self._source.read(index)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrcnn_jax.data.coco import CocoAnnotation, CocoImage
-from mrcnn_jax.data.rasterise import Box, rasterise
-
-SMALLEST_SIDE = 1e-3  # pixels; a narrower box is an empty one
+from mrcnn_jax.data.coco import CocoAnnotation, CocoImage, clip_box
+from mrcnn_jax.data.coco_fields import Box
+from mrcnn_jax.data.rasterise import rasterise
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +69,10 @@ def clipped_box(annotation: CocoAnnotation, image: CocoImage) -> Box | None:
     Its corner, and the sides added to it, are float32, as in D2 and torchvision: of anchors that overlap an
     object alike, the last bit decides which one is the best.
     """
-    x1, y1, x2, y2 = annotation.box
-    x1, x2 = max(x1, 0.0), min(x2, float(image.width))
-    y1, y2 = max(y1, 0.0), min(y2, float(image.height))
-    if min(x2 - x1, y2 - y1) < SMALLEST_SIDE:
+    box = clip_box(annotation.box, (image.height, image.width))
+    if box is None:
         return None
+    x1, y1, x2, y2 = box
     left, top, width, height = map(np.float32, (x1, y1, x2 - x1, y2 - y1))
     return float(left), float(top), float(left + width), float(top + height)
 

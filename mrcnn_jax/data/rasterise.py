@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from mrcnn_jax.data.coco import Segmentation
+from mrcnn_jax.data.coco_fields import Box, Segmentation
 from mrcnn_jax.rle import Rle
-
-Box = tuple[float, float, float, float]
 
 
 def rasterise(segmentation: Segmentation, box: Box, grid: int) -> np.ndarray:

@@ -4,18 +4,18 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn_jax import images
+from mrcnn_jax.data.check_images import load_checked
 from mrcnn_jax.data.coco import CocoImage
+from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.data.objects import read_objects
-from mrcnn_jax.data.source import check_size
 
 
-def make_record(task: tuple[CocoImage, str, int, int]) -> dict[str, Any]:
-    """The record of (an image, its data set's name, S, the number of keypoints)."""
-    image, where, mask_grid, num_keypoints = task
-    data = images.read_file(image.path)
-    pixels = images.decode_image(data, name=str(image.path))
-    check_size(pixels, (image.height, image.width), f"{image.path}: image {image.id} of {where}")
+def make_record(task: tuple[CocoImage, int, int]) -> dict[str, Any] | Finding:
+    """The record of (an image, S, the number of keypoints), or what is wrong with the image's file."""
+    image, mask_grid, num_keypoints = task
+    data = load_checked(image)
+    if isinstance(data, Finding):
+        return data
     objects = read_objects(image, mask_grid=mask_grid, num_keypoints=num_keypoints)
     record = {
         "image": data,

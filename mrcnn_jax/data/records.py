@@ -18,7 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from mrcnn_jax import images
-from mrcnn_jax.data.coco import CocoDataset
+from mrcnn_jax.data.coco import CocoDataset, leave_out
+from mrcnn_jax.data.findings import Finding, raise_errors
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.record import make_record
 from mrcnn_jax.data.source import FolderSource, Picture
@@ -36,6 +37,7 @@ class CocoObjectsConfig(tfds.core.BuilderConfig):
     dataset: CocoDataset = dataclasses.field(repr=False)
     mask_grid: int
     num_workers: int
+    skip_bad: bool
 
 
 class CocoObjects(tfds.core.GeneratorBasedBuilder):
@@ -75,35 +77,59 @@ class CocoObjects(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        self.bad_images: list[Finding] = []
         return {SPLIT: self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         config: CocoObjectsConfig = self.builder_config
         dataset, points = config.dataset, len(config.dataset.categories.keypoint_names)
-        tasks = ((image, dataset.name, config.mask_grid, points) for image in dataset.images)
+        tasks = ((image, config.mask_grid, points) for image in dataset.images)
         records = _in_parallel(make_record, tasks, workers=config.num_workers)
-        yield from enumerate(
-            tqdm(records, unit="image", total=len(dataset.images), leave=False, disable=None)
-        )
+        count = 0
+        for record in tqdm(records, unit="image", total=len(dataset.images), leave=False, disable=None):
+            if isinstance(record, Finding):
+                self.bad_images.append(record)
+            else:
+                yield count, record
+                count += 1
+        # Here rather than after the writing, so that no records are left.
+        if not config.skip_bad:
+            findings = (*dataset.findings, *self.bad_images)
+            raise_errors(dataset.name, findings, remedy="--skip_bad makes records without those listed")
+        if not count:
+            raise ValueError(f"{dataset.name}: there is no image to make a record of")
 
 
 def prepare_records(
-    dataset: CocoDataset, output: Path, *, mask_grid: int, num_workers: int, file_format: str = "array_record"
-) -> Path:
-    """Writes the records of a data set below ``output`` and returns their folder.
+    dataset: CocoDataset,
+    output: Path,
+    *,
+    mask_grid: int,
+    num_workers: int,
+    file_format: str = "array_record",
+    skip_bad: bool = False,
+) -> tuple[Path, CocoDataset]:
+    """Writes the records of a data set below ``output`` and returns their folder, and what they hold.
 
     Args:
-        dataset: As read by ``read_coco``. The records get the name of its annotation file.
+        dataset: As read by ``read_coco`` with ``skip_bad``. The records get the name of its annotation file.
         output: May hold the records of other data sets, too.
         mask_grid: S, the cells of a box-frame mask per axis.
         num_workers: Processes that read images and draw masks.
         file_format: ``array_record``, to be read in any order, or ``tfrecord``, for ``tfds.load`` alone.
+        skip_bad: Whether to leave out images that cannot be read or are not of their size, and to accept a
+            data set with findings.
 
     Raises:
-        ValueError: there are such records; or an image, which is named, cannot be read or is not of its size.
+        ValueError: there are such records; no image is left; or, with the table of all findings and unless
+            ``skip_bad``, images or entries break a rule. All images are looked at before.
     """
     config = CocoObjectsConfig(
-        name=Path(dataset.name).stem, dataset=dataset, mask_grid=mask_grid, num_workers=num_workers
+        name=Path(dataset.name).stem,
+        dataset=dataset,
+        mask_grid=mask_grid,
+        num_workers=num_workers,
+        skip_bad=skip_bad,
     )
     builder = CocoObjects(data_dir=str(output), config=config)
     folder = Path(builder.data_dir)
@@ -112,15 +138,16 @@ def prepare_records(
     tfds.disable_progress_bar()  # it does not know how many images there are
     with tempfile.TemporaryDirectory() as nothing:  # is downloaded
         builder.download_and_prepare(download_dir=nothing, file_format=file_format)
+    dataset = leave_out(dataset, builder.bad_images)
     source = FolderSource(dataset, mask_grid=mask_grid)
     known = {name: getattr(source, name) for name in _INDEX if name != "mask_grid"}
     np.savez(folder / "index.npz", mask_grid=mask_grid, **known)
     (folder / "categories.json").write_text(json.dumps(dataclasses.asdict(dataset.categories), indent=1))
-    return folder
+    return folder, dataset
 
 
 class RecordSource:
-    """A source of images from the folder that ``prepare_records`` returned.
+    """A source of images from the folder that ``prepare_records`` returned: without findings.
 
     Raises ValueError, naming the folder, if it holds no such records, of another file format, or with masks
     of other than ``mask_grid`` cells.
@@ -128,6 +155,7 @@ class RecordSource:
 
     def __init__(self, folder: Path, *, mask_grid: int) -> None:
         self.name = str(folder)
+        self.findings: tuple[Finding, ...] = ()
         try:
             with np.load(folder / "index.npz") as archive:
                 index = {name: archive[name] for name in _INDEX}

@@ -7,6 +7,7 @@ import numpy as np
 
 from mrcnn_jax import images
 from mrcnn_jax.data.coco import CocoDataset
+from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.data.objects import Objects, clipped_box, read_objects
 from mrcnn_jax.images import Size
 from mrcnn_jax.types import Categories
@@ -32,6 +33,7 @@ class Source(Protocol):
     learnable: np.ndarray  # [N] bool: has an object to learn from, which is no crowd
     num_objects: np.ndarray  # [N] int32, crowds included
     has_masks: bool  # of any object
+    findings: tuple[Finding, ...]  # what was left out when it was opened
 
     def read(self, index: int) -> Picture:
         """An image. Raises ValueError, naming it, if it cannot be read or is not of its size."""
@@ -50,7 +52,7 @@ class FolderSource:
     """The images of an annotation file, as ``read_coco`` reads it."""
 
     def __init__(self, dataset: CocoDataset, *, mask_grid: int) -> None:
-        self.name, self.categories = dataset.name, dataset.categories
+        self.name, self.categories, self.findings = dataset.name, dataset.categories, dataset.findings
         self._images, self._mask_grid = dataset.images, mask_grid
         self.ids = np.array([image.id for image in dataset.images], np.int64)
         self.sizes = np.array([(image.height, image.width) for image in dataset.images], np.int32).reshape(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mrcnn_jax import images
-from mrcnn_jax.data.objects import SMALLEST_SIDE, Objects, unpack_masks
+from mrcnn_jax.data.coco import SMALLEST_SIDE
+from mrcnn_jax.data.objects import Objects, unpack_masks
 from mrcnn_jax.images import Size
 
 

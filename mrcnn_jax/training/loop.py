@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 
 from mrcnn_jax.checkpoint import Checkpoints, holds_only_first_weights
 from mrcnn_jax.config import Config
+from mrcnn_jax.data.findings import summary
 from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.open_source import open_source
 from mrcnn_jax.data.pipeline import training_batches
@@ -25,6 +26,7 @@ from mrcnn_jax.training.step import TrainState, compile_step, make_state
 from mrcnn_jax.types import Batch, Categories
 from mrcnn_jax.weights.backbone import load_backbone
 
+_FINDINGS = 10  # of what was left out of the data, named at the start
 _PREFETCH = 2  # batches on the devices ahead of the step
 
 
@@ -47,6 +49,8 @@ def train(config: Config, workdir: Path) -> None:
     source = open_source(config)
     names = source.categories.names
     _say(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
+    if source.findings:
+        _say(summary(source.findings, rows=_FINDINGS))
     source, categories = _with_categories_of_run(source, workdir)
     if overfull := int((source.num_objects > data.max_objects).sum()):
         _say(

@@ -1,0 +1,119 @@
+"""The fields of COCO's images and annotations.
+
+Each function returns a field of an entry, or raises ValueError with the field, the value and the rule.
+"""
+
+from collections.abc import Collection
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from mrcnn_jax.data import fields
+from mrcnn_jax.images import Size
+from mrcnn_jax.rle import Rle
+from mrcnn_jax.types import Categories
+
+# A tuple of polygons [N 2] in pixels, or a bitmap of the image's size.
+Segmentation = tuple[np.ndarray, ...] | Rle
+Box = tuple[float, float, float, float]  # x1 y1 x2 y2
+
+_LARGEST_SIDE = 2**31 - 1  # pixels of an image: sizes are kept as int32
+
+
+def read_file_name(entry: dict) -> str:
+    """A relative path that does not leave the image folder by ``..``."""
+    file_name = fields.text(entry, "file_name")
+    relative = PurePosixPath(file_name)
+    if relative.is_absolute() or ".." in relative.parts or not relative.name:
+        raise fields.error("", "file_name", "a path inside the image folder", file_name)
+    return file_name
+
+
+def read_side(entry: dict, key: str) -> int:
+    """The height or width of an image."""
+    side = fields.integer(entry, key, minimum=1)
+    if side > _LARGEST_SIDE:
+        raise fields.error("", key, f"at most {_LARGEST_SIDE}", side)
+    return side
+
+
+def read_image_id(entry: dict, known: Collection[int]) -> int:
+    """One of the ids that are known."""
+    image_id = fields.integer(entry, "image_id")
+    if image_id not in known:
+        raise ValueError(f"image_id {image_id} is not among the images")
+    return image_id
+
+
+def read_label(entry: dict, labels: dict[int, int]) -> int:
+    """The label of the category, from ``labels`` by category id."""
+    category = fields.integer(entry, "category_id")
+    if category not in labels:
+        raise ValueError(f"category_id {category} is not among the categories {list(labels)}")
+    return labels[category]
+
+
+def read_box(entry: dict) -> Box:
+    """The corners of the box, not clipped."""
+    bbox: Any = entry.get("bbox")
+    if not (fields.is_numbers(bbox) and len(bbox) == 4 and bbox[2] >= 0 and bbox[3] >= 0):
+        raise fields.error("", "bbox", "[x, y, width, height], finite, width and height >= 0", bbox)
+    x, y, width, height = bbox
+    return float(x), float(y), float(x + width), float(y + height)
+
+
+def read_crowd(entry: dict) -> bool:
+    """False where the file does not say."""
+    crowd = entry.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise fields.error("", "iscrowd", "0 or 1", crowd)
+    return bool(crowd)
+
+
+def read_area(entry: dict) -> float | None:
+    """In square pixels; None where the file does not say."""
+    area = entry.get("area")
+    if area is not None and not (fields.is_numbers([area]) and area >= 0):
+        raise fields.error("", "area", "a number of square pixels, at least 0", area)
+    return None if area is None else float(area)
+
+
+def read_segmentation(value: Any, size: Size | None) -> Segmentation | None:
+    """Polygons with an inside, or an RLE of ``size``; None where there is neither. ``size`` None: any."""
+    if not value:
+        return None
+    if isinstance(value, dict):
+        try:
+            rle = Rle.from_json(value)
+        except ValueError as error:
+            raise ValueError(f"segmentation: {error}") from error
+        if size is not None and (rle.height, rle.width) != size:
+            rule = f"of the image's size [{size[0]}, {size[1]}]"
+            raise fields.error("", "segmentation", rule, [rle.height, rle.width])
+        return rle
+    if not isinstance(value, list):
+        raise fields.error("", "segmentation", "a list of polygons or an RLE", value)
+    for polygon in value:
+        if not fields.is_numbers(polygon) or len(polygon) % 2:
+            rule = "polygons [x1, y1, x2, y2, ...] of finite numbers"
+            raise fields.error("", "segmentation", rule, polygon)
+    # Points and lines have no inside: they are left out, as Detectron2 does.
+    polygons = (np.array(polygon, np.float64).reshape(-1, 2) for polygon in value if len(polygon) >= 6)
+    return tuple(polygons) or None
+
+
+def read_keypoints(value: Any, label: int | None, categories: Categories) -> np.ndarray | None:
+    """``[K 3]`` float32; None where there are none. ``label`` None: any that has keypoints."""
+    if not value or not categories.keypoint_names:
+        return None
+    if label is not None and label not in categories.keypoint_labels:
+        name = categories.names[label - 1]
+        raise ValueError(f"has keypoints, but its category {name!r} names none")
+    count = len(categories.keypoint_names)
+    if not fields.is_numbers(value) or len(value) != 3 * count:
+        raise fields.error("", "keypoints", f"[x, y, visibility] of each of the {count} keypoints", value)
+    points = np.array(value, np.float32).reshape(count, 3)
+    if not np.isin(points[:, 2], (0, 1, 2)).all():
+        raise fields.error("", "keypoints", "of visibility 0, 1 or 2", points[:, 2].tolist())
+    return points
