@@ -1,6 +1,7 @@
 """Settings of the test process, made before anything imports JAX, and the fixtures that many tests use."""
 
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +37,15 @@ def pytest_configure() -> None:
         return pytree
 
     struct.dataclass = make_unchecked_pytree
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home directory for all tests and what they start, so that they leave nothing in the user's cache."""
+    path = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(path))
+        yield path
 
 
 @pytest.fixture(scope="session")

@@ -23,15 +23,14 @@ def check_images(dataset: CocoDataset) -> list[Finding]:
     """
     memory = _memory(dataset)
     bad_before = _remembered(memory)
-    to_check = [image for image in dataset.images if bad_before is None or image.file_name in bad_before]
+    to_check = [image for image in dataset.images if bad_before is None or image.id in bad_before]
     with ThreadPool(os.cpu_count()) as pool:
         results = pool.imap(load_checked, to_check, chunksize=16)
         progress = tqdm(results, "checking images", len(to_check), leave=False, unit="image", disable=None)
         findings = [result for result in progress if isinstance(result, Finding)]
-    bad = {finding.image_id for finding in findings}
     with contextlib.suppress(OSError):  # a home that cannot be written to: checked again next time
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_json(memory, {"bad": [image.file_name for image in to_check if image.id in bad]})
+        write_json(memory, {"bad": [finding.image_id for finding in findings]})
     return findings
 
 
@@ -56,8 +55,8 @@ def _memory(dataset: CocoDataset) -> Path:
     return Path.home() / ".cache" / "mrcnn_jax" / "checked" / f"{digest.hexdigest()[:32]}.json"
 
 
-def _remembered(memory: Path) -> set[str] | None:
-    """The file names found bad, or None if the images have not been checked."""
+def _remembered(memory: Path) -> set[int] | None:
+    """The ids of the images found bad, or None if the images have not been checked."""
     try:
         return set(read_json(memory)["bad"])
     except (OSError, ValueError, KeyError, TypeError):

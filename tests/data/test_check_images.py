@@ -1,0 +1,51 @@
+import io
+
+import numpy as np
+from PIL import Image
+
+from mrcnn_jax.data import check_images as module
+from mrcnn_jax.data.check_images import check_images
+from mrcnn_jax.data.coco import read_coco
+
+
+def test_images_are_decoded_once(folder, monkeypatch):
+    for _ in range(2):
+        folder.add_image()
+    path = folder.root / "images" / "1.png"
+    path.write_bytes(path.read_bytes()[:-200])
+    dataset = read_coco(**folder.write())
+    decoded = []
+    load = module.load_checked
+    monkeypatch.setattr(module, "load_checked", lambda image: decoded.append(image.id) or load(image))
+    assert [finding.image_id for finding in check_images(dataset)] == [1]
+    assert sorted(decoded) == [1, 2]
+    decoded.clear()
+    assert [finding.image_id for finding in check_images(dataset)] == [1]
+    assert decoded == [1]  # the bad one alone: it may have been repaired
+    Image.new("RGB", (20, 10)).save(path)
+    assert check_images(dataset) == [] and check_images(dataset) == []
+    assert decoded == [1, 1]
+    folder.content["info"] = "another file"
+    check_images(read_coco(**folder.write()))
+    assert sorted(decoded) == [1, 1, 1, 2]
+
+
+def test_a_home_that_cannot_be_written_to(folder, monkeypatch, tmp_path):
+    folder.add_image()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    assert check_images(read_coco(**folder.write())) == []
+
+
+def test_a_photograph_cut_anywhere_is_found(folder):
+    """Of a JPEG, of which Pillow decodes what there is, too."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)).save(
+        buffer, "JPEG"
+    )
+    whole = buffer.getvalue()
+    for number, share in enumerate((0.01, 0.2, 0.5, 0.9, 0.999)):
+        name = f"{number}.jpg"
+        folder.add_image(name=name, size=(64, 64), write=False)
+        (folder.root / "images" / name).write_bytes(whole[: int(len(whole) * share)])
+    assert len(check_images(read_coco(**folder.write()))) == 5
