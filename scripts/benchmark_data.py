@@ -92,7 +92,7 @@ def _theirs(config: Any) -> dict[str, float]:
     data = config.data
     command = [
         str(_PEER.value),
-        str(Path(__file__).parents[1] / "tests" / "parity" / "torchvision_loader.py"),
+        str(Path(__file__).resolve().parents[1] / "tests" / "parity" / "torchvision_loader.py"),
         f"--images={Path(data.root) / data.train_images}",
         f"--annotations={Path(data.root) / data.train_annotations}",
         f"--short_side={max(data.train_short_sides)}",
