@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn_jax.config import Config, to_dict
-from mrcnn_jax.config_io import differences, from_dict, typed, validate
+from mrcnn_jax.config_io import differences, from_dict, validate
 from mrcnn_jax.json_files import read_json, write_json
+from mrcnn_jax.saved_categories import CATEGORIES_FILE, check_agreement, load_categories, save_categories
 from mrcnn_jax.types import Categories
 
 _CONFIG_FILE = "config.json"
-_CATEGORIES_FILE = "categories.json"
 
 # Fields that a run may be continued with other values of: the steps it has taken would have been the same.
 _CHANGEABLE = {
@@ -65,7 +65,7 @@ def write_run(
     ``workdir`` has a ``categories.json`` although it is no run's directory.
     """
     workdir = Path(workdir)
-    _check_categories(categories)
+    check_agreement(categories)
     if is_run(workdir):
         run = read_run(workdir)
         changes = model_differences(config, run.config) if untrained else differences(config, run.config)
@@ -85,14 +85,14 @@ def write_run(
                 + "".join(problems)
                 + "\ntrain in another --workdir, or give this run's settings to continue it"
             )
-    elif (workdir / _CATEGORIES_FILE).exists():
+    elif (workdir / CATEGORIES_FILE).exists():
         raise ValueError(
-            f"{workdir / _CATEGORIES_FILE} must not be there without {_CONFIG_FILE}: the directory is no "
+            f"{workdir / CATEGORIES_FILE} must not be there without {_CONFIG_FILE}: the directory is no "
             "run's, and nothing in it is replaced; train in another --workdir, or remove the file"
         )
     workdir.mkdir(parents=True, exist_ok=True)
     # The config comes last: with it, the directory is a run.
-    write_json(workdir / _CATEGORIES_FILE, dataclasses.asdict(categories))
+    save_categories(workdir / CATEGORIES_FILE, categories)
     write_json(workdir / _CONFIG_FILE, to_dict(config))
 
 
@@ -107,7 +107,7 @@ def read_run(workdir: str | Path) -> Run:
         raise FileNotFoundError(
             f"{workdir}: there is no such directory; a run is made by training, or by converting weights"
         )
-    for file in (_CONFIG_FILE, _CATEGORIES_FILE):
+    for file in (_CONFIG_FILE, CATEGORIES_FILE):
         if not (workdir / file).exists():
             raise FileNotFoundError(f"{workdir} is not a run's directory: it has no {file}")
     values = read_json(workdir / _CONFIG_FILE)
@@ -116,13 +116,7 @@ def read_run(workdir: str | Path) -> Run:
         validate(config)
     except ValueError as error:
         raise ValueError(f"{workdir / _CONFIG_FILE}: {error}") from error
-    values = read_json(workdir / _CATEGORIES_FILE)
-    try:
-        categories = _categories_from_dict(values)
-        _check_categories(categories)
-    except ValueError as error:
-        raise ValueError(f"{workdir / _CATEGORIES_FILE}: {error}") from error
-    return Run(config, categories)
+    return Run(config, load_categories(workdir / CATEGORIES_FILE))
 
 
 def model_differences(here: Config, run: Config) -> dict[str, tuple[Any, Any]]:
@@ -142,39 +136,3 @@ def _may_change(name: str, config: Config) -> bool:
     if name == "train.steps":
         return config.train.schedule == "step"
     return name in _CHANGEABLE or name.startswith("test.")
-
-
-def _categories_from_dict(values: Any) -> Categories:
-    """Raises ValueError for anything but a dict of the fields of ``Categories``, each of its type."""
-    types = {field.name: field.type for field in dataclasses.fields(Categories)}
-    if not isinstance(values, dict) or set(values) != set(types):
-        raise ValueError(f"must be an object of the fields {', '.join(types)}")
-    read = {}
-    for name, value in values.items():
-        try:
-            read[name] = typed(value, types[name])
-        except TypeError as error:
-            raise ValueError(f"{name} is {error}") from error
-    return Categories(**read)
-
-
-def _check_categories(categories: Categories) -> None:
-    """Raises ValueError if the fields do not agree with each other."""
-    count, keypoints = len(categories.ids), len(categories.keypoint_names)
-    pairs = [index for pair in categories.skeleton + categories.flip_pairs for index in pair]
-    rules = {
-        "ids must not repeat": len(set(categories.ids)) == count,
-        f"names must be as many as ids ({count})": len(categories.names) == count,
-        f"keypoint_labels must be from 1 to {count}": all(
-            1 <= label <= count for label in categories.keypoint_labels
-        ),
-        f"skeleton and flip_pairs must be of the {keypoints} keypoint_names, from 0": all(
-            0 <= index < keypoints for index in pairs
-        ),
-        f"sigmas must be none or as many as keypoint_names ({keypoints})": len(categories.sigmas)
-        in (0, keypoints),
-        "sigmas must be positive": all(sigma > 0 for sigma in categories.sigmas),
-    }
-    broken = [rule for rule, holds in rules.items() if not holds]
-    if broken:
-        raise ValueError("; ".join(broken))

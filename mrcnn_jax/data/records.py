@@ -5,7 +5,7 @@ A record holds the image file as it is, and its objects as ``Objects`` does. ``i
 """
 
 import dataclasses
-import json
+import io
 import multiprocessing
 import tempfile
 from collections import deque
@@ -24,7 +24,7 @@ from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.record import make_record
 from mrcnn_jax.data.source import FolderSource, Picture
 from mrcnn_jax.data.tensorflow import tfds
-from mrcnn_jax.types import Categories
+from mrcnn_jax.saved_categories import CATEGORIES_FILE, load_categories, save_categories
 
 SPLIT = "images"
 _INDEX = ("ids", "sizes", "learnable", "num_objects", "has_masks", "mask_grid")
@@ -141,8 +141,8 @@ def prepare_records(
     dataset = leave_out(dataset, builder.bad_images)
     source = FolderSource(dataset, mask_grid=mask_grid)
     known = {name: getattr(source, name) for name in _INDEX if name != "mask_grid"}
-    np.savez(folder / "index.npz", mask_grid=mask_grid, **known)
-    (folder / "categories.json").write_text(json.dumps(dataclasses.asdict(dataset.categories), indent=1))
+    save_categories(folder / CATEGORIES_FILE, dataset.categories)
+    np.savez(folder / "index.npz", mask_grid=mask_grid, **known)  # last: with it, they are records
     return folder, dataset
 
 
@@ -157,15 +157,20 @@ class RecordSource:
         self.name = str(folder)
         self.findings: tuple[Finding, ...] = ()
         try:
-            with np.load(folder / "index.npz") as archive:
+            with np.load(io.BytesIO((folder / "index.npz").read_bytes())) as archive:
                 index = {name: archive[name] for name in _INDEX}
-            self.categories = _read_categories(folder / "categories.json")
+            self.categories = load_categories(folder / CATEGORIES_FILE)
             builder = tfds.builder_from_directory(str(folder))
+            if (made := builder.info.file_format.value) != "array_record":
+                raise ValueError(f"they are of the format {made}")
             # Without decoding, which TensorFlow does otherwise than images.read_image.
             self._records = builder.as_data_source(
                 split=SPLIT, decoders={"image": tfds.decode.SkipDecoding()}
             )
-        except (OSError, KeyError, ValueError, NotImplementedError) as error:
+            if len(self._records) != len(index["ids"]):
+                raise ValueError(f"{len(self._records)} records, but {len(index['ids'])} in index.npz")
+        # Damaged files make NumPy and TFDS raise nearly anything: BadZipFile, EOFError, ParseError ...
+        except Exception as error:
             raise ValueError(
                 f"{folder}: no records that can be read in any order, as scripts/prepare_coco.py makes them: "
                 f"{error}"
@@ -173,10 +178,10 @@ class RecordSource:
         self.ids, self.sizes = index["ids"], index["sizes"]
         self.learnable, self.num_objects = index["learnable"], index["num_objects"]
         self.has_masks = bool(index["has_masks"])
-        if (made := int(index["mask_grid"])) != mask_grid:
+        if (cells := int(index["mask_grid"])) != mask_grid:
             raise ValueError(
-                f"{folder}: its masks have {made} cells an axis; set data.mask_grid, now {mask_grid}, to "
-                f"{made}, or make the records anew"
+                f"{folder}: its masks have {cells} cells an axis; set data.mask_grid, now {mask_grid}, to "
+                f"{cells}, or make the records anew"
             )
 
     def read(self, index: int) -> Picture:
@@ -203,14 +208,6 @@ class RecordSource:
             masks=record["masks"],
             keypoints=keypoints.reshape(len(record["boxes"]), points, 3),
         )
-
-
-def _read_categories(path: Path) -> Categories:
-    def as_tuples(value: Any) -> Any:
-        return tuple(map(as_tuples, value)) if isinstance(value, list) else value
-
-    fields = json.loads(path.read_text())
-    return Categories(**{name: as_tuples(value) for name, value in fields.items()})
 
 
 def _in_parallel(function: Callable[[Any], Any], items: Iterable[Any], *, workers: int) -> Iterator[Any]:

@@ -8,6 +8,7 @@ pickled under; any other name is an error. What it makes are plain values, and s
 
 import math
 import pickletools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
@@ -34,12 +35,12 @@ class Name:
     dotted: str
 
 
-class Stored:
+class Stored(ABC):
     """An array or tensor of a weights file."""
 
+    @abstractmethod
     def array(self) -> np.ndarray:
         """Its values, in any layout and byte order. Raises ValueError if the file has not as many."""
-        raise NotImplementedError
 
 
 def read_pickle(
@@ -175,12 +176,12 @@ def _refuse(dotted: str) -> NoReturn:
     )
 
 
-class _Stateful:
+class _Stateful(ABC):
     """What a pickle may complete after it has made it."""
 
+    @abstractmethod
     def build(self, state: Any) -> None:
         """Takes on the state that the pickle has for it."""
-        raise NotImplementedError
 
 
 class _Ignored(_Stateful):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -104,6 +105,38 @@ def test_an_image_that_cannot_be_read_leaves_no_records(folder):
     with pytest.raises(ValueError, match=r"cut\.png +2 +-  cannot be read"):
         prepare_records(dataset, folder.root / "records", mask_grid=GRID, num_workers=1)
     assert not list((folder.root / "records").rglob("*.array_record*"))
+
+
+def test_tfrecords_are_for_tfds_load(odd, tmp_path):
+    dataset, _ = odd
+    folder, _ = prepare_records(dataset, tmp_path, mask_grid=GRID, num_workers=1, file_format="tfrecord")
+    loaded = tfds.load("coco_objects/instances", data_dir=tmp_path, split="images")
+    boxes = next(iter(loaded.as_numpy_iterator()))["boxes"]
+    assert len(loaded) == len(dataset.images) and boxes.tolist() == [[2, 1, 10, 5]]
+    with pytest.raises(
+        ValueError, match=r"no records that can be read in any order.* of the format tfrecord"
+    ):
+        RecordSource(folder, mask_grid=GRID)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("index.npz", lambda data: data[:200]),
+        ("index.npz", lambda data: b""),
+        ("index.npz", lambda data: b"junk"),
+        ("categories.json", lambda data: data[: len(data) // 2]),
+        ("categories.json", lambda data: b"[]"),
+        ("dataset_info.json", lambda data: b"{"),
+    ],
+)
+def test_damaged_records_are_named(odd, tmp_path, name, damage):
+    _, folder = odd
+    copy = tmp_path / "coco_objects" / "instances" / "1.0.0"
+    shutil.copytree(folder, copy)
+    (copy / name).write_bytes(damage((folder / name).read_bytes()))
+    with pytest.raises(ValueError, match=r"1\.0\.0: no records that can be read in any order"):
+        RecordSource(copy, mask_grid=GRID)
 
 
 def test_what_are_no_records_is_said(odd, tmp_path):

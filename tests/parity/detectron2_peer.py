@@ -94,7 +94,7 @@ def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
     if args.tiny:
-        np.savez_compressed(args.output, **tiny(args.source))  # type: ignore[arg-type]
+        np.savez_compressed(args.output, **tiny(args.source))
         return
     args.output.mkdir(parents=True, exist_ok=True)
     size = {"INPUT.MIN_SIZE_TEST": args.short_side, "INPUT.MAX_SIZE_TEST": args.long_side}
@@ -106,10 +106,10 @@ def main() -> None:
 
     predictor = DefaultPredictor(config)
     found = inference(predictor, choose_images(args.images, args.count))
-    np.savez(args.output / "inference.npz", **found)  # type: ignore[arg-type]
+    np.savez(args.output / "inference.npz", **found)
     if args.train:
         learnt = training(predictor, args)
-        np.savez(args.output / "training.npz", **learnt)  # type: ignore[arg-type]
+        np.savez(args.output / "training.npz", **learnt)
 
 
 def parse_args() -> argparse.Namespace:

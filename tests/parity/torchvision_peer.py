@@ -223,7 +223,7 @@ def save(path: Path, arrays: Arrays) -> None:
         digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
     # Large files are full of random bits, which do not compress.
     large = sum(value.nbytes for value in arrays.values()) > 10_000_000
-    (np.savez if large else np.savez_compressed)(path, **arrays)  # type: ignore[arg-type]
+    (np.savez if large else np.savez_compressed)(path, **arrays)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, digest {digest.hexdigest()[:16]}")
 
 
