@@ -117,7 +117,7 @@ class Detections:
             yield "keypoints off by more than 0.1 pixels", far, 0, f"of {len(self.keypoints)}"
             yield "keypoints at the other of two peaks alike", self.tied, None, ""
             yield "keypoints, the largest of the others", near, 0.1, ""
-            yield "keypoint scores", self.keypoint_scores, None, ""
+            yield "keypoint scores", self.keypoint_scores, 1e-4, ""
 
 
 def torchvision_boxes(boxes: np.ndarray) -> np.ndarray:
