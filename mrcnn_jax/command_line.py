@@ -14,6 +14,7 @@ A script reads:
 Only scripts import this module. Importing the library, or ``mrcnn_jax.load``, changes nothing in a process.
 """
 
+import faulthandler
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -22,8 +23,9 @@ import os
 import platform
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -90,6 +92,43 @@ def define_overrides() -> Callable[[Config], Config]:
         return changed
 
     return override
+
+
+def define_hosts(*, stops_when_asked: bool) -> Callable[[], AbstractContextManager[None]]:
+    """A function that makes this process one of a run's, as ``hosts.join`` does, by the flags defined here.
+
+    To be called at the top of a script; the function it returns, in ``main``, for the block in which JAX is
+    used: ``with hosts(): ...``. Where there are other processes, an error in it ends this one at once, as
+    JAX would otherwise wait at the exit for the others, and they for this one.
+    """
+    coordinator = flags.DEFINE_string(
+        "coordinator", None, "host:port of process 0, of a run by several processes that JAX cannot find out"
+    )
+    num_processes = flags.DEFINE_integer("num_processes", None, "how many they are", lower_bound=1)
+    process_id = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+
+    @contextmanager
+    def joined() -> Iterator[None]:
+        from mrcnn_jax import hosts
+
+        hosts.join(
+            coordinator.value, num_processes.value, process_id.value, stops_when_asked=stops_when_asked
+        )
+        if hosts.alone():
+            yield
+            return
+        faulthandler.disable()  # JAX says why it aborts a process; where that was in Python says nothing
+        try:
+            with _plain_errors(), hosts.noticing_the_dead():
+                yield
+        except BaseException as error:
+            if not isinstance(error, SystemExit):
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
+
+    return joined
 
 
 def define_step() -> flags.FlagHolder[int | Literal["best"] | None]:

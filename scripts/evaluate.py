@@ -18,6 +18,7 @@ from mrcnn_jax import command_line
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "file to write; evaluation.json in --workdir if not given")
+_hosts = command_line.define_hosts(stops_when_asked=False)
 _STEP = command_line.define_step()
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "images at a time; the run's if not given", lower_bound=1
@@ -26,6 +27,12 @@ _BATCH_SIZE = flags.DEFINE_integer(
 
 def main(_: list[str]) -> None:
     command_line.setup_jax()
+    with _hosts():
+        _evaluate()
+
+
+def _evaluate() -> None:
+    from mrcnn_jax import hosts
     from mrcnn_jax.data.coco import read_coco
     from mrcnn_jax.evaluation.coco_eval import check_dataset, evaluate
     from mrcnn_jax.evaluation.table import format_metrics
@@ -33,26 +40,29 @@ def main(_: list[str]) -> None:
     from mrcnn_jax.json_files import write_json
     from mrcnn_jax.run_description import read_run
 
-    run = read_run(_WORKDIR.value)
-    config = _override(run.config)
-    data = config.data
-    annotations = Path(data.root) / data.val_annotations
-    output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "evaluation.json")
-    _check_output(output, inputs=[annotations, Path(data.root) / data.val_keypoints])
-    dataset = read_coco(
-        data.root, images=data.val_images, annotations=data.val_annotations, keypoints=data.val_keypoints
-    )
-    check_dataset(config, run.categories, dataset)
-    detector = load(
-        _WORKDIR.value,
-        step=_STEP.value,
-        batch_size=_BATCH_SIZE.value or config.test.batch_size,
-        config=config,
-    )
-    print(f"step {detector.step} on the {len(dataset.images)} images of {dataset.name}", flush=True)
+    with hosts.together():
+        run = read_run(_WORKDIR.value)
+        config = _override(run.config)
+        data = config.data
+        annotations = Path(data.root) / data.val_annotations
+        output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "evaluation.json")
+        _check_output(output, inputs=[annotations, Path(data.root) / data.val_keypoints])
+        dataset = read_coco(
+            data.root, images=data.val_images, annotations=data.val_annotations, keypoints=data.val_keypoints
+        )
+        check_dataset(config, run.categories, dataset)
+        detector = load(
+            _WORKDIR.value,
+            step=_STEP.value,
+            batch_size=_BATCH_SIZE.value or config.test.batch_size,
+            config=config,
+        )
+    if hosts.is_first():
+        print(f"step {detector.step} on the {len(dataset.images)} images of {dataset.name}", flush=True)
     metrics = evaluate(detector, dataset, progress=True)
-    write_json(output, {"step": detector.step, "annotations": str(annotations), **metrics})
-    print(f"{format_metrics(metrics)}\n\nwritten to {output}")
+    if hosts.is_first():
+        write_json(output, {"step": detector.step, "annotations": str(annotations), **metrics})
+        print(f"{format_metrics(metrics)}\n\nwritten to {output}")
 
 
 def _check_output(output: Path, *, inputs: list[Path]) -> None:

@@ -1,9 +1,14 @@
 #!/usr/bin/env python3
 """Trains a config in a run directory, or goes on with the run that is there.
 
-scripts/train.py --config=configs/shapes.py --workdir=runs/shapes --config.train.steps=500
+    scripts/train.py --config=configs/shapes.py --workdir=runs/shapes --config.train.steps=500
+
+Started once on each host, the processes train as one (see docs/multi_host.md): by this command on TPU pods
+and with SLURM or Open MPI, elsewhere with --coordinator, --num_processes and --process_id. SIGTERM to one of
+them has all save and end; the exit code is then 143.
 """
 
+import signal
 from pathlib import Path
 
 from absl import flags
@@ -11,18 +16,21 @@ from absl import flags
 from mrcnn_jax import command_line
 
 _config = command_line.define_config()
+_hosts = command_line.define_hosts(stops_when_asked=True)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "directory of the run: config, checkpoints, logs", required=True
 )
 
 
-def main(_: list[str]) -> None:
+def main(_: list[str]) -> int:
     config = _config()
     command_line.setup_jax()
     print("starting TensorFlow (for tf.data) and JAX ...", flush=True)
     from mrcnn_jax.training.loop import train
 
-    train(config, Path(_WORKDIR.value))
+    with _hosts():
+        finished = train(config, Path(_WORKDIR.value))
+    return 0 if finished else 128 + signal.SIGTERM
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from collections import Counter
 from typing import Any
 
+import jax
 from tqdm import tqdm
 
+from mrcnn_jax import hosts
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco import CocoDataset
 from mrcnn_jax.data.labels import check_categories
@@ -25,6 +27,9 @@ def evaluate(
     categories share a name: "person (1)". A value is None where the data set has nothing to measure, for
     example no large object.
 
+    Where several processes have joined, each finds objects in its share of the images; the metrics are those
+    of all images, in every process.
+
     Raises ``ValueError``, naming the rule, for a data set that ``check_dataset`` rejects, and if an image
     cannot be read, or is not of the size that the data set says.
     """
@@ -36,19 +41,14 @@ def evaluate(
     if _has_keypoints(detector.config, dataset):
         kinds.append("keypoints")
 
-    entries: list[dict[str, Any]] = []
-    results = detector.stream(image.path for image in dataset.images)
-    for image, result in zip(
-        dataset.images,
-        tqdm(results, total=len(dataset.images), unit="image", disable=None if progress else True),
-        strict=True,
-    ):
-        if result.image_size != (image.height, image.width):
-            raise ValueError(
-                f"{image.path}: the image is {result.image_size[0]} x {result.image_size[1]} pixels "
-                f"(height x width); {dataset.name} says {image.height} x {image.width} (image {image.id})"
-            )
-        entries += result.to_coco(image.id)
+    with hosts.together():
+        own = _detect(detector, dataset, progress=progress)
+    shares = hosts.gather(own)
+    entries = [
+        entry
+        for number in range(len(dataset.images))
+        for entry in shares[number % len(shares)][number // len(shares)]
+    ]
 
     truth = ground_truth(dataset)
     metrics: dict[str, dict[str, Any]] = {}
@@ -67,6 +67,24 @@ def evaluate(
         for label in labels:
             per_category[names[label - 1]][kind] = measured.per_category[categories.ids[label - 1]]
     return metrics | {"per_category": per_category}
+
+
+def _detect(detector: Detector, dataset: CocoDataset, *, progress: bool) -> list[list[dict[str, Any]]]:
+    """The entries of a COCO results list for each of this process's images: every n-th, of n processes."""
+    own = dataset.images[jax.process_index() :: jax.process_count()]
+    entries = []
+    hidden = not (progress and hosts.is_first())
+    results = tqdm(
+        detector.stream(image.path for image in own), total=len(own), unit="image", disable=hidden or None
+    )
+    for image, result in zip(own, results, strict=True):
+        if result.image_size != (image.height, image.width):
+            raise ValueError(
+                f"{image.path}: the image is {result.image_size[0]} x {result.image_size[1]} pixels "
+                f"(height x width); {dataset.name} says {image.height} x {image.width} (image {image.id})"
+            )
+        entries.append(result.to_coco(image.id))
+    return entries
 
 
 def check_dataset(config: Config, categories: Categories, dataset: CocoDataset) -> None:

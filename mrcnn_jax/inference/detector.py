@@ -224,7 +224,8 @@ def load(
     Args:
         workdir: as ``scripts/train.py`` wrote it.
         step: the checkpoint: its step, or "best"; None is the newest.
-        batch_size: images that go through the model at once, split over as many devices as divide it.
+        batch_size: images that go through the model at once, split over as many of this process's devices as
+            divide it.
         config: in place of the run's, for example with another score threshold.
 
     Raises ``ValueError`` or ``FileNotFoundError``, naming the file and the rule, for a directory that is not
@@ -237,7 +238,7 @@ def load(
         config.model, num_classes=len(run.categories), num_keypoints=len(run.categories.keypoint_names)
     )
     check_same(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
-    devices = jax.devices()[: math.gcd(batch_size, jax.device_count())]
+    devices = jax.local_devices()[: math.gcd(batch_size, jax.local_device_count())]
     mesh = make_mesh(devices)
     weights = jax.device_put(weights, replicated(mesh))
     predict_fn = partial(make_predict_fn(blueprint, config, mesh), weights)

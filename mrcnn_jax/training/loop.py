@@ -4,12 +4,14 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
+from mrcnn_jax import hosts
 from mrcnn_jax.checkpoint import Checkpoints, holds_only_first_weights
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.findings import summary
@@ -19,7 +21,8 @@ from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.data.source import Source
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.run_description import is_run, read_run, write_run
-from mrcnn_jax.sharding import batch_sharding, make_mesh, replicated
+from mrcnn_jax.sharding import batch_sharding, make_mesh, replicate, replicated
+from mrcnn_jax.training.agreement import check_alike, check_seen, check_settings
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Monitor
 from mrcnn_jax.training.step import TrainState, compile_step, make_state
@@ -30,8 +33,11 @@ _FINDINGS = 10  # of what was left out of the data, named at the start
 _PREFETCH = 2  # batches on the devices ahead of the step
 
 
-def train(config: Config, workdir: Path) -> None:
+def train(config: Config, workdir: Path) -> bool:
     """Trains up to ``config.train.steps``, from the last checkpoint in ``workdir`` if it holds one.
+
+    Returns whether it came so far: where several processes have joined (see ``hosts``), SIGTERM to one of
+    them has all save and end after the same step. They train as one; ``workdir`` must be one folder for all.
 
     A checkpoint of step 0 has the weights alone that the run is to begin from. A run that was interrupted
     ends bit-equal to one that was not: batches and random numbers are functions of (seed, step), and a
@@ -40,49 +46,54 @@ def train(config: Config, workdir: Path) -> None:
     Raises:
         ValueError: the batch does not divide over the devices, the data are malformed, the backbone's weights
             do not fit, or ``workdir`` holds a run of another config or other categories, or one without its
-            training state.
+            training state; or the processes were given different configs, data or weights.
         FloatingPointError: a loss is not finite; the step and the loss are named.
     """
     settings, data = config.train, config.data
 
-    # Data
-    source = open_source(config)
-    names = source.categories.names
-    _say(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
-    if source.findings:
-        _say(summary(source.findings, rows=_FINDINGS))
-    source, categories = _with_categories_of_run(source, workdir)
-    if overfull := int((source.num_objects > data.max_objects).sum()):
-        _say(
-            f"{overfull} of them have more than {data.max_objects} objects: the smallest are not learnt from"
-        )
+    with hosts.together():
+        # Data
+        source = open_source(config)
+        names = source.categories.names
+        _say(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
+        if source.findings:
+            _say(summary(source.findings, rows=_FINDINGS))
+        source, categories = _with_categories_of_run(source, workdir)
+        if overfull := int((source.num_objects > data.max_objects).sum()):
+            _say(
+                f"{overfull} of them have more than {data.max_objects} objects: the smallest are not "
+                "learnt from"
+            )
 
-    # Model and step
-    mesh = make_mesh()
-    blueprint = make_blueprint(
-        config.model, num_classes=len(categories), num_keypoints=len(categories.keypoint_names)
-    )
-    take_step = compile_step(blueprint, config, mesh)
-    monitor = Monitor(workdir, blueprint, config, categories, mesh)
-    write_run(workdir, config, categories, untrained=holds_only_first_weights(workdir))
+        # Model and step
+        mesh = make_mesh()
+        blueprint = make_blueprint(
+            config.model, num_classes=len(categories), num_keypoints=len(categories.keypoint_names)
+        )
+        take_step = compile_step(blueprint, config, mesh)
+        monitor = Monitor(workdir, blueprint, config, categories)
+        untrained = holds_only_first_weights(workdir)
+    check_settings(config)
+    check_alike("training images", source.ids, source.sizes, source.num_objects, source.learnable)
+    with hosts.together():
+        if hosts.is_first():
+            write_run(workdir, config, categories, untrained=untrained)
+    with hosts.together():
+        check_seen(workdir)
 
     with Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints:
         # State: from the last checkpoint, or new
         latest = checkpoints.latest_step()
         if latest is not None and checkpoints.has_training(latest):
-            state = _restore(checkpoints, latest, blueprint, config, replicated(mesh))
+            state = _restore(checkpoints, latest, blueprint, config, mesh)
             _say(f"continuing from step {latest} of {workdir}")
         else:
-            if latest is None:
-                weights = _initial_weights(blueprint, config)
-            else:
-                weights = _first_weights(checkpoints, latest, blueprint, replicated(mesh), workdir)
-            state = jax.device_put(make_state(blueprint, weights, config), replicated(mesh))
+            state = _first_state(checkpoints, latest, blueprint, config, mesh, workdir)
             _say(f"{_millions(state.params)} parameters trained, {_millions(state.frozen)} frozen")
         first = int(state.step)
         if first >= settings.steps:
             _say(f"already trained for {first} steps; raise --config.train.steps to go on")
-            return
+            return True
 
         # Loop
         batches = training_batches(
@@ -93,10 +104,12 @@ def train(config: Config, workdir: Path) -> None:
             start_step=first,
             masks=config.model.mask,
             keypoints=config.model.keypoint,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
         batches = _on_devices(batches, batch_sharding(mesh))
         log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)
-        _say(f"compiling the step for {mesh.size} device(s) ...")
+        _say(f"compiling the step for {_counted_devices(mesh)} ...")
         with monitor.writing(after_step=first):
             for step in range(first + 1, settings.steps + 1):
                 asked = time.perf_counter()
@@ -109,8 +122,9 @@ def train(config: Config, workdir: Path) -> None:
                     _say(f"first step after {seconds:.0f} s")
 
                 last = step == settings.steps
+                stopping = hosts.asked_to_stop(step) and not last
                 evaluate = settings.eval_every > 0 and (step % settings.eval_every == 0 or last)
-                save = step % settings.checkpoint_every == 0 or evaluate or last
+                save = step % settings.checkpoint_every == 0 or evaluate or last or stopping
                 if step % settings.log_every == 0 or save:
                     line, means = log.flush()
                     _say(line)
@@ -123,7 +137,11 @@ def train(config: Config, workdir: Path) -> None:
                     finally:  # a failed evaluation costs no training
                         checkpoints.save(step, state.weights(), _training_items(state), scores)
                     log.restart_clock()
+                if stopping:
+                    _say(f"stopped after step {step}, as asked to by SIGTERM; start again to go on")
+                    return False
     _say(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
+    return True
 
 
 def _with_categories_of_run(source: Source, workdir: Path) -> tuple[Source, Categories]:
@@ -140,6 +158,26 @@ def _with_categories_of_run(source: Source, workdir: Path) -> tuple[Source, Cate
         ) from error
     sigmas = source.categories.sigmas or categories.sigmas
     return source, dataclasses.replace(categories, sigmas=sigmas)
+
+
+def _first_state(
+    checkpoints: Checkpoints,
+    latest: int | None,
+    blueprint: Blueprint,
+    config: Config,
+    mesh: Mesh,
+    workdir: Path,
+) -> TrainState:
+    """The state before the first step: of new weights, or of those of the checkpoint ``latest``."""
+    if latest is None:
+        with hosts.together():
+            weights = _initial_weights(blueprint, config)
+        check_alike("weights to begin from", *weights.values())
+        weights = replicate(weights, mesh)
+    else:
+        weights = _first_weights(checkpoints, latest, blueprint, replicated(mesh), workdir)
+    begin = partial(make_state, blueprint, config=config)
+    return jax.jit(begin, out_shardings=replicated(mesh))(weights)
 
 
 def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
@@ -181,9 +219,10 @@ def _training_items(state: TrainState) -> dict[str, object]:
 
 
 def _restore(
-    checkpoints: Checkpoints, step: int, blueprint: Blueprint, config: Config, sharding: NamedSharding
+    checkpoints: Checkpoints, step: int, blueprint: Blueprint, config: Config, mesh: Mesh
 ) -> TrainState:
     """The state after ``step`` steps, as it was."""
+    sharding = replicated(mesh)
     like = jax.eval_shape(lambda weights: make_state(blueprint, weights, config), blueprint.shapes())
     weights, training = checkpoints.restore(
         step, _laid_out(blueprint.shapes(), sharding), _laid_out(_training_items(like), sharding)
@@ -195,7 +234,7 @@ def _restore(
         frozen=frozen,
         batch_stats=batch_stats,
         opt_state=training["opt_state"],
-        key=jax.device_put(jax.random.key(config.train.seed), sharding),
+        key=jax.jit(lambda: jax.random.key(config.train.seed), out_shardings=sharding)(),
     )
 
 
@@ -215,7 +254,13 @@ def _on_devices(batches: Iterator[Batch], sharding: NamedSharding) -> Iterator[B
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    if hosts.is_first():
+        print(line, flush=True)
+
+
+def _counted_devices(mesh: Mesh) -> str:
+    processes = jax.process_count()
+    return f"{mesh.size} device(s)" + (f" of {processes} processes" if processes > 1 else "")
 
 
 def _first(names: tuple[str, ...], count: int = 8) -> str:

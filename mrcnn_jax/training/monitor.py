@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from jax.sharding import Mesh
+import jax
 from tensorboardX import SummaryWriter
 
+from mrcnn_jax import hosts
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.evaluation.coco_eval import check_dataset, evaluate
@@ -17,6 +18,7 @@ from mrcnn_jax.images import read_image
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.models.variables import Arrays, Blueprint
+from mrcnn_jax.sharding import make_mesh, on_own_devices
 from mrcnn_jax.types import Categories
 
 _PICTURES = 4  # validation images drawn at every evaluation
@@ -26,18 +28,19 @@ _PICTURE_SCORE = 0.5  # objects of at least this score are drawn
 class Monitor:
     """Writes ``workdir/tensorboard``, and evaluates where ``config.train.eval_every`` asks for it.
 
+    Of several processes the first writes, and each evaluates its share of the images on its own devices.
+
     Raises:
         ValueError: there is no validation set of the same categories to evaluate on.
     """
 
-    def __init__(
-        self, workdir: Path, blueprint: Blueprint, config: Config, categories: Categories, mesh: Mesh
-    ) -> None:
+    def __init__(self, workdir: Path, blueprint: Blueprint, config: Config, categories: Categories) -> None:
         self._directory = workdir / "tensorboard"
         self._config = config
         self._categories = categories
-        self._predict_fn = make_predict_fn(blueprint, config, mesh)
-        self._batch_size = math.lcm(config.test.batch_size, mesh.size)
+        self._mesh = make_mesh(jax.local_devices())
+        self._predict_fn = make_predict_fn(blueprint, config, self._mesh)
+        self._batch_size = math.lcm(config.test.batch_size, self._mesh.size)
         if config.train.eval_every:
             data = config.data
             dataset = read_coco(
@@ -56,7 +59,9 @@ class Monitor:
 
         What an interrupted run wrote of steps beyond ``after_step`` is dropped.
         """
-        with SummaryWriter(str(self._directory), purge_step=after_step + 1) as self._writer:
+        with SummaryWriter(
+            str(self._directory), purge_step=after_step + 1, write_to_disk=hosts.is_first()
+        ) as self._writer:
             yield
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
@@ -66,9 +71,8 @@ class Monitor:
 
     def evaluate(self, step: int, weights: Arrays) -> dict[str, float]:
         """AP on the validation set in percent, by kind ("bbox", "segm", "keypoints"); writes pictures too."""
-        detector = Detector(
-            partial(self._predict_fn, weights), self._config, self._categories, batch_size=self._batch_size
-        )
+        predict = partial(self._predict_fn, on_own_devices(weights, self._mesh))
+        detector = Detector(predict, self._config, self._categories, batch_size=self._batch_size)
         metrics = evaluate(detector, self._dataset, progress=True)
         del metrics["per_category"]
         for kind, values in metrics.items():
@@ -76,14 +80,15 @@ class Monitor:
                 if value is not None:
                     self._writer.add_scalar(f"validation/{kind}_{name}", value, step)
 
+        scores = {kind: values["AP"] for kind, values in metrics.items() if values["AP"] is not None}
+        if hosts.is_first():
+            self._write_pictures(step, detector)
+            line = ", ".join(f"{kind} AP {score:.1f}" for kind, score in scores.items())
+            print(f"step {step}: {line}", flush=True)
+        return scores
+
+    def _write_pictures(self, step: int, detector: Detector) -> None:
         paths = [image.path for image in self._dataset.images[:_PICTURES]]
         for path, result in zip(paths, detector.stream(paths), strict=True):
             picture = draw(read_image(path), result.above(_PICTURE_SCORE))
             self._writer.add_image(f"validation/{path.name}", picture, step, dataformats="HWC")
-
-        scores = {kind: values["AP"] for kind, values in metrics.items() if values["AP"] is not None}
-        print(
-            f"step {step}: " + ", ".join(f"{kind} AP {score:.1f}" for kind, score in scores.items()),
-            flush=True,
-        )
-        return scores

@@ -1,0 +1,244 @@
+"""One run by two processes of four devices each, started as on two hosts, against one process with eight."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from mrcnn_jax.checkpoint import load_weights
+from mrcnn_jax.config import Config
+from mrcnn_jax.data.shapes import make_shapes
+
+ROOT = Path(__file__).parents[2]
+STEPS, HALF = 4, 2
+PATIENCE = 300  # seconds
+
+CONFIG_FILE = """
+from mrcnn_jax.config_io import from_dict
+
+def get_config():
+    return from_dict({values!r})
+"""
+
+# train.py, with process 1 killed when it is to take its fourth step.
+DYING = f"""
+import os, runpy, signal, sys
+import jax
+from mrcnn_jax.training import loop
+
+compile_step = loop.compile_step
+
+def compile_dying(*arguments):
+    take_step = compile_step(*arguments)
+
+    def run(state, batch):
+        if jax.process_index() == 1 and int(state.step) == {STEPS} - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return take_step(state, batch)
+
+    return run
+
+loop.compile_step = compile_dying
+runpy.run_path({str(ROOT / "scripts" / "train.py")!r}, run_name="__main__")
+"""
+
+
+class Processes:
+    """Processes started together, and what they print."""
+
+    def __init__(self, directory: Path, commands: list[list[str]]) -> None:
+        self._files = [directory / f"output-{time.monotonic_ns()}-{i}" for i in range(len(commands))]
+        flags = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // len(commands)} {flags}",
+            "JAX_COMPILATION_CACHE_DIR": str(directory / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        self.all = []
+        for command, path in zip(commands, self._files, strict=True):
+            with path.open("w") as file:
+                self.all.append(
+                    subprocess.Popen(
+                        [sys.executable, *command],
+                        cwd=directory, env=environment, stdout=file, stderr=subprocess.STDOUT,
+                    )
+                )  # fmt: skip
+
+    def wait(self) -> list[int]:
+        """Their exit codes."""
+        return [process.wait(PATIENCE) for process in self.all]
+
+    def output(self, process: int) -> str:
+        return self._files[process].read_text()
+
+
+Start = Callable[..., Processes]
+
+
+@pytest.fixture(scope="module")
+def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("hosts")
+    make_shapes(path / "shapes", train=20, val=5, image_size=64, seed=0)
+    values = asdict(tiny_config)
+    values["data"]["root"] = "shapes"
+    values["model"]["keypoint"] = False
+    values["train"] |= {"steps": STEPS, "log_every": 1, "checkpoint_every": HALF, "eval_every": STEPS}
+    values["test"]["score_threshold"] = 0.0
+    (path / "tiny.py").write_text(CONFIG_FILE.format(values=values))
+    (path / "dying.py").write_text(DYING)
+    return path
+
+
+@pytest.fixture(scope="module")
+def start(directory: Path) -> Iterator[Start]:
+    """Starts a script, once with eight devices or twice with four; what still runs at the end is killed."""
+    started: list[Processes] = []
+
+    def run(script: str, *arguments: str, count: int = 2, of_second: tuple[str, ...] = ()) -> Processes:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        joining = [
+            [f"--coordinator=localhost:{port}", f"--num_processes={count}", f"--process_id={process}"]
+            for process in range(count)
+        ]
+        path = directory / script if (directory / script).exists() else ROOT / "scripts" / script
+        commands = [
+            [str(path), *arguments, *(joining[process] if count > 1 else []), *(of_second if process else [])]
+            for process in range(count)
+        ]
+        started.append(Processes(directory, commands))
+        return started[-1]
+
+    yield run
+    for process in (process for processes in started for process in processes.all):
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def alone(start: Start, directory: Path) -> Path:
+    processes = start("train.py", "--config=tiny.py", "--workdir=one", count=1)
+    assert processes.wait() == [0], processes.output(0)
+    return directory / "one"
+
+
+@pytest.fixture(scope="module")
+def by_two(start: Start, directory: Path) -> Path:
+    processes = start("train.py", "--config=tiny.py", "--workdir=two")
+    assert processes.wait() == [0, 0], processes.output(0) + processes.output(1)
+    assert "8 device(s) of 2 processes" in processes.output(0)
+    assert "step" not in processes.output(1)  # the first reports for both
+    return directory / "two"
+
+
+def scalars(workdir: Path) -> dict[tuple[int, str], float]:
+    """What a run wrote for TensorBoard, by step and name, apart from its speed."""
+    (path,) = (workdir / "tensorboard").iterdir()
+    content, values, position = path.read_bytes(), {}, 0
+    while position < len(content):
+        length = int.from_bytes(content[position : position + 8], "little")
+        event = Event.FromString(content[position + 12 : position + 12 + length])
+        position += length + 16
+        for value in event.summary.value:
+            if value.HasField("simple_value") and value.tag.split("/")[1] not in (
+                "images_per_second", "waiting_for_data",
+            ):  # fmt: skip
+                values[event.step, value.tag] = value.simple_value
+    return values
+
+
+def test_losses_and_scores_are_those_of_one_process(alone: Path, by_two: Path) -> None:
+    wanted, found = scalars(alone), scalars(by_two)
+    assert found.keys() == wanted.keys()
+    assert {step for step, name in wanted if name == "train/mask"} == {1, 2, 3, 4}
+    assert wanted[STEPS, "validation/bbox_AP"] > 0
+    for step, name in wanted:
+        # The hosts add up gradients in another order.
+        tolerance = 0 if name.startswith("validation/") else 1e-4 if name == "train/gradient_norm" else 2e-5
+        np.testing.assert_allclose(
+            found[step, name], wanted[step, name], rtol=tolerance, err_msg=f"step {step}: {name}"
+        )
+
+
+def test_evaluation_is_that_of_one_process(by_two: Path, start: Start, directory: Path) -> None:
+    processes = start("evaluate.py", "--workdir=two", "--batch_size=4", "--output=scores-two.json")
+    assert processes.wait() == [0, 0], processes.output(0) + processes.output(1)
+    assert "written to scores-two.json" in processes.output(0) and "AP" not in processes.output(1)
+    one = start("evaluate.py", "--workdir=two", "--batch_size=8", "--output=scores-one.json", count=1)
+    assert one.wait() == [0], one.output(0)
+    wanted, found = (json.loads((directory / f"scores-{name}.json").read_text()) for name in ("one", "two"))
+    assert found == wanted
+
+
+def test_a_process_that_dies_ends_the_others_and_the_run_goes_on(
+    by_two: Path, start: Start, directory: Path
+) -> None:
+    processes = start("dying.py", "--config=tiny.py", "--workdir=resumed")
+    first, second = processes.wait()
+    assert second == -signal.SIGKILL and first not in (0, None)
+    assert "step 3/4" in processes.output(0)
+    # Whichever comes first: the connection is found closed, or JAX misses signs of life.
+    assert re.search("error: process 0 cannot reach another|another task died", processes.output(0))
+    assert load_weights(directory / "resumed")[0] == HALF
+
+    processes = start("train.py", "--config=tiny.py", "--workdir=resumed")
+    assert processes.wait() == [0, 0], processes.output(0) + processes.output(1)
+    assert f"continuing from step {HALF}" in processes.output(0)
+    (step, wanted), (_, found) = load_weights(by_two), load_weights(directory / "resumed")
+    assert step == STEPS
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_sigterm_to_one_has_all_save_and_end(by_two: Path, start: Start, directory: Path) -> None:
+    processes = start(
+        "train.py", "--config=tiny.py", "--workdir=stopped", "--config.train.steps=100000",
+        "--config.train.checkpoint_every=100000", "--config.train.eval_every=0",
+    )  # fmt: skip
+    while "step      1/" not in processes.output(0) and processes.all[0].poll() is None:
+        time.sleep(0.1)
+    processes.all[1].send_signal(signal.SIGTERM)
+    assert processes.wait() == [128 + signal.SIGTERM] * 2, processes.output(0) + processes.output(1)
+    step, _ = load_weights(directory / "stopped")
+    assert f"stopped after step {step}, as asked to by SIGTERM" in processes.output(0)
+
+
+def test_processes_must_be_started_alike(start: Start, directory: Path) -> None:
+    arguments = ("train.py", "--config=tiny.py", "--workdir=unlike")
+    processes = start(*arguments, of_second=("--config.train.learning_rate=0.5",))
+    assert processes.wait() == [1, 1]
+    for process in range(2):
+        assert "error: the processes were started with different settings:\n" in processes.output(process)
+        assert "train.learning_rate: 0.5 in process 1, 0.02 in process 0\n" in processes.output(process)
+        assert "Traceback" not in processes.output(process)
+    assert not (directory / "unlike").exists()
+
+
+def test_what_fails_in_one_process_fails_in_all(start: Start) -> None:
+    arguments = ("train.py", "--config=tiny.py", "--workdir=unlike")
+    processes = start(*arguments, of_second=("--config.data.root=nowhere",))
+    assert processes.wait() == [1, 1]
+    assert "error: process 1: nowhere: there is no such folder\n" in processes.output(0)
+    assert "error: nowhere: there is no such folder\n" in processes.output(1)
+
+
+def test_who_the_others_are_is_said_wholly_or_not_at_all(start: Start) -> None:
+    processes = start("train.py", "--config=tiny.py", "--workdir=x", "--process_id=0", count=1)
+    assert processes.wait() == [1]
+    assert "error: --coordinator, --num_processes and --process_id must be given together" in (
+        processes.output(0)
+    )
