@@ -101,7 +101,9 @@ class DataConfig:
     train_short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)  # pixels, one drawn per image
     test_short_side: int = 800
     long_side: int = 1333  # pixels: the most the longer side may have after resizing
-    canvases: tuple[tuple[int, int], ...] = ((800, 1344), (1344, 800))  # height, width
+    # Height, width: each image lies on the smallest that holds it at its largest training size. A shape is
+    # compiled for each. For COCO's sizes, see docs/data.md.
+    canvases: tuple[tuple[int, int], ...] = ((800, 1344), (1344, 800), (800, 1088), (1088, 800), (800, 1216))
     resize: str = (
         "detectron2"  # Pillow on 8-bit pixels, or "torchvision": on floats, not antialiased, size floored
     )

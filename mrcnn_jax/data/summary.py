@@ -53,7 +53,7 @@ def summarise(source: Source, config: DataConfig, *, indices: Iterable[int] | No
         images_of_category[np.unique(found.labels) - 1] += 1
 
     trained = np.flatnonzero(source.learnable | config.keep_empty)
-    canvases, padding = _canvases(source.sizes[trained], config)
+    canvases, padding = expected_canvases(source.sizes[trained], config)
     return Summary(
         name=source.name,
         num_images=count,
@@ -70,8 +70,12 @@ def summarise(source: Source, config: DataConfig, *, indices: Iterable[int] | No
     )
 
 
-def _canvases(sizes: np.ndarray, config: DataConfig) -> tuple[dict[images.Size, float], float]:
-    """The canvases of images of ``sizes`` ``[N 2]`` with their shares, and the expected share of padding."""
+def expected_canvases(sizes: np.ndarray, config: DataConfig) -> tuple[dict[images.Size, float], float]:
+    """The share of batches that is of each canvas, and the share of padding among all their pixels.
+
+    Both are expected for images of ``sizes`` ``[N 2]`` (height, width), each equally often, at every size
+    that ``config`` has them trained at. The most frequent canvas comes first.
+    """
     of_canvas: Counter[images.Size] = Counter()
     covered = total = 0.0
     shapes, counts = np.unique(sizes, axis=0, return_counts=True)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.coco import read_coco
-from mrcnn_jax.data.pipeline import training_batches
+from mrcnn_jax.data.pipeline import training_batches, training_canvas
 from mrcnn_jax.data.source import FolderSource
 
 
@@ -106,6 +106,22 @@ def test_every_image_comes_and_the_batches_have_one_canvas(mixed):
         ids.extend(batch.ids.tolist())
     assert shapes == {(2, 32, 64, 3), (2, 64, 32, 3)}
     assert sorted(ids) == sorted(list(range(1, 9)) * 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas"),
+    [
+        ((480, 640), (800, 1088)),
+        ((427, 640), (800, 1216)),  # resized to 800 x 1199
+        ((360, 640), (800, 1344)),
+        ((640, 480), (1088, 800)),
+        ((640, 427), (1344, 800)),
+        ((500, 500), (800, 1088)),
+    ],
+)
+def test_an_image_belongs_to_the_smallest_canvas_at_its_largest_size(size, canvas):
+    assert training_canvas(size, DataConfig()) == canvas
+    assert training_canvas(size, DataConfig(scale_jitter=(0.1, 2.0))) == (800, 1344)  # the first
 
 
 def test_without_masks_and_keypoints(mixed):
