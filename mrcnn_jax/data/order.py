@@ -9,10 +9,15 @@ ORDER_STREAM = 0
 class BatchOrder:
     """Batches in which all images share a canvas, each image being seen equally often.
 
-    Each canvas deals out its images in one endless stream of shuffles, a new one each time it has been
-    through. Which canvas a step takes follows a fixed sequence of as many steps as there are images, in which
-    each canvas comes as often as it has images, evenly spread. So no cost grows with the step, and every
-    image comes once in (images / batch size) steps, to within a batch or two of its canvas.
+    Each canvas deals out its images in passes, each pass a new shuffle of all of them. A batch that begins
+    with the last images of a pass is filled up with the first of the next: none is dropped, or repeated to
+    fill it. So after any step two images of a canvas have come equally often, or one of them once more.
+
+    Which canvas a step takes follows a fixed sequence of as many steps as there are images, in which each
+    canvas comes as often as it has images, evenly spread: of C canvases, one with M of the N images has had
+    M / N of the batches so far, to within (C - 1) / 2 batches. So an epoch of N / batch_size steps has every
+    image once but for what canvases are a batch or two ahead or behind, which the next epoch makes up for,
+    and N steps have every image exactly ``batch_size`` times. No cost grows with the step.
     """
 
     def __init__(self, canvas_of_image: np.ndarray, *, batch_size: int, seed: int) -> None:

@@ -89,23 +89,47 @@ def test_starting_at_a_step_equals_iterating_to_it(mixed):
         assert_equal(next(resumed), next(iterator))
 
 
-def test_two_processes_load_the_rows_of_one_batch(mixed):
+def test_the_first_batch_of_a_late_step_reads_no_more_images(mixed, monkeypatch):
+    for step in (0, 100_000):
+        source = FolderSource(read_coco(**mixed.write()), mask_grid=4)
+        reads = []
+
+        def read(index, source=source, reads=reads):
+            reads.append(index)
+            return FolderSource.read(source, index)
+
+        monkeypatch.setattr(source, "read", read)
+        options = {"batch_size": 2, "seed": 0, "masks": True, "keypoints": True}
+        next(training_batches(source, config(), start_step=step, **options))
+        assert 2 <= len(reads) < 1000  # with those that are read ahead, of which each core has a few
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_the_hosts_of_a_step_load_the_rows_of_one_batch(mixed, hosts):
     whole = batches(mixed, batch_size=4)
-    parts = [batches(mixed, batch_size=4, process_index=index, process_count=2) for index in range(2)]
+    parts = [batches(mixed, batch_size=4, process_index=index, process_count=hosts) for index in range(hosts)]
     for _ in range(4):
-        joined = jax.tree.map(lambda *rows: np.concatenate(rows), *(next(part) for part in parts))
-        assert_equal(joined, next(whole))
+        shares = [next(part) for part in parts]
+        batch = next(whole)
+        for share in shares:  # the canvas is the same
+            assert share.images.shape == (4 // hosts, *batch.images.shape[1:])
+        assert_equal(jax.tree.map(lambda *rows: np.concatenate(rows), *shares), batch)
 
 
-def test_every_image_comes_and_the_batches_have_one_canvas(mixed):
-    iterator = batches(mixed)
-    ids, shapes = [], set()
-    for _ in range(8):  # two passes
-        batch = next(iterator)
-        shapes.add(batch.images.shape)
-        ids.extend(batch.ids.tolist())
-    assert shapes == {(2, 32, 64, 3), (2, 64, 32, 3)}
-    assert sorted(ids) == sorted(list(range(1, 9)) * 2)
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_over_all_hosts_every_image_comes_and_the_batches_have_one_canvas(mixed, hosts):
+    parts = [batches(mixed, batch_size=4, process_index=index, process_count=hosts) for index in range(hosts)]
+    ids, shapes = {(32, 64, 3): [], (64, 32, 3): []}, []
+    for _ in range(8):  # as many steps as images: four passes
+        step = [next(part) for part in parts]
+        (shape,) = {batch.images.shape[1:] for batch in step}
+        shapes.append(shape)
+        ids[shape].extend(number for batch in step for number in batch.ids.tolist())
+    # Five wide images and three high ones: passes go on where a batch of four ends.
+    for shape, members in (((32, 64, 3), range(1, 6)), ((64, 32, 3), range(6, 9))):
+        assert shapes.count(shape) == len(members)
+        passes = np.array(ids[shape]).reshape(4, len(members))
+        assert np.sort(passes, axis=1).tolist() == [list(members)] * 4
 
 
 @pytest.mark.parametrize(
