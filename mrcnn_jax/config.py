@@ -110,8 +110,8 @@ class DataConfig:
     max_objects: int = 100  # rows of ground truth per image: crowds, then objects from large to small
     mask_grid: int = 112  # cells of a box-frame mask, per axis
     flip: bool = True  # mirror half of the training images
-    # Large-scale jitter: images are resized to fit the first canvas times a factor from this range, and cut
-    # to it. (): train_short_sides instead. (0.1, 2.0) in D2's and TV's recipes for it.
+    # Large-scale jitter: images are resized to fit the first canvas times a factor from this range, with
+    # Pillow, and cut to it. (): train_short_sides instead. (0.1, 2.0) in D2's and TV's recipes for it.
     scale_jitter: tuple[float, ...] = ()
     colour_jitter: bool = False  # brightness, contrast, saturation, hue (TV's RandomPhotometricDistort)
     keep_empty: bool = False  # train on images without objects too

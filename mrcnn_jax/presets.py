@@ -9,8 +9,23 @@ from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainC
 SMALL_TO_LARGE = (640, 672, 704, 736, 768, 800)  # pixels: Detectron2's training scales
 
 
-def torchvision() -> Config:
-    """As ``maskrcnn_resnet50_fpn`` (torchvision 0.28), which is trained for 26 epochs of 16 images a step."""
+def torchvision(augmentation: str = "hflip") -> Config:
+    """As ``maskrcnn_resnet50_fpn`` (torchvision 0.28), which is trained for 26 epochs of 16 images a step.
+
+    ``augmentation`` is as ``--data-augmentation`` of torchvision's reference training, whose default is
+    "hflip": mirrored images alone. "multiscale" draws a short side of 480 to 800 pixels, "lsj" is large-scale
+    jitter; pixels of the former are not antialiased here as they are there. Raises ValueError for others.
+    """
+    data = DataConfig(resize="torchvision", train_short_sides=(800,))
+    match augmentation:
+        case "hflip":
+            pass
+        case "multiscale":
+            data.train_short_sides = tuple(range(480, 801, 32))
+        case "lsj":
+            jitter_scale(data)
+        case _:
+            raise ValueError(f"augmentation is {augmentation!r}; it must be 'hflip', 'multiscale' or 'lsj'")
     return Config(
         model=ModelConfig(
             pixel_order="rgb",
@@ -23,7 +38,7 @@ def torchvision() -> Config:
             roi_sampling_ratio=2,
             roi_aligned=False,
         ),
-        data=DataConfig(resize="torchvision", train_short_sides=(800,)),
+        data=data,
         train=TrainConfig(
             steps=190_580,  # 7330 an epoch
             decay_steps=(117_280, 161_260),
@@ -72,3 +87,13 @@ def as_c4(config: Config) -> None:
     config.train.rpn_pre_nms = 12_000
     config.train.rpn_post_nms = 2000
     config.test.rpn_pre_nms = 6000
+
+
+def jitter_scale(data: DataConfig) -> None:
+    """Has images jittered in scale and cut to 1024 x 1024 pixels, as both systems' recipes do.
+
+    There an image is filled up to that size with a colour, which counts as part of it. Here, as ever, what
+    lies beyond an image is kept out.
+    """
+    data.scale_jitter = (0.1, 2.0)
+    data.canvases = ((1024, 1024), *data.canvases)  # the others are evaluation's

@@ -113,7 +113,7 @@ def _stages(config: Any) -> dict[str, float]:
 
     from mrcnn_jax.data.augment import draw_view, example_generator
     from mrcnn_jax.data.open_source import open_source
-    from mrcnn_jax.data.pipeline import plan_batches
+    from mrcnn_jax.data.pipeline import pixel_rule, plan_batches
     from mrcnn_jax.data.view import show_objects, show_pixels
     from mrcnn_jax.images import decode_image
 
@@ -133,7 +133,7 @@ def _stages(config: Any) -> dict[str, float]:
         marks.append(time.perf_counter())
         generator = example_generator(0, int(numbers[0]))
         view = draw_view(generator, pixels.shape[:2], canvases[canvas], data)
-        shown = show_pixels(pixels, view, canvas=canvases[canvas], rule=data.resize)
+        shown = show_pixels(pixels, view, canvas=canvases[canvas], rule=pixel_rule(data))
         marks.append(time.perf_counter())
         rows = show_objects(
             objects,

@@ -7,13 +7,16 @@
 torchvision reports box AP 37.9 and mask AP 34.6 for those. They are used without an epsilon in batch norm.
 For weights of one's own, trained from an ImageNet backbone, add --config.model.backbone_norm_epsilon=1e-5.
 Nobody has trained this here at full size.
+
+The other augmentations of torchvision's reference training are
+``--config=configs/torchvision/mask_rcnn_r50_fpn.py:multiscale`` and ``:lsj`` (large-scale jitter).
 """
 
 from mrcnn_jax import presets
 from mrcnn_jax.config import Config
 
 
-def get_config() -> Config:
-    config = presets.torchvision()
+def get_config(augmentation: str = "hflip") -> Config:
+    config = presets.torchvision(augmentation)
     config.model.backbone_norm_epsilon = 0.0
     return config

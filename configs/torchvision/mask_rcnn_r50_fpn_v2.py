@@ -4,16 +4,19 @@
         --input=maskrcnn_resnet50_fpn_v2_coco.pth --workdir=runs/converted
     scripts/predict.py --workdir=runs/converted --output=out photo.jpg
 
-torchvision reports box AP 47.4 and mask AP 41.8, after 400 epochs with large-scale jitter, which is not here
-yet: the schedule below is that of the first version. Nobody has trained this here at full size.
+torchvision reports box AP 47.4 and mask AP 41.8, after 400 epochs with large-scale jitter; the schedule
+below is that of the first version. Nobody has trained this here at full size.
+
+The other augmentations of torchvision's reference training are
+``--config=configs/torchvision/mask_rcnn_r50_fpn_v2.py:multiscale`` and ``:lsj`` (large-scale jitter).
 """
 
 from mrcnn_jax import presets
 from mrcnn_jax.config import Config
 
 
-def get_config() -> Config:
-    config = presets.torchvision()
+def get_config(augmentation: str = "hflip") -> Config:
+    config = presets.torchvision(augmentation)
     model = config.model
     model.backbone_norm = model.fpn_norm = model.box_norm = model.mask_norm = "batch"
     model.rpn_convs = 2

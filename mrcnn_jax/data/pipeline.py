@@ -88,7 +88,7 @@ def training_batches(
 
     absent = {"masks": not masks, "mask_boxes": not masks, "keypoints": not keypoints}
     types = {field: kind for field, kind in _TYPES.items() if not absent.get(field)}
-    if config.resize == "torchvision":
+    if pixel_rule(config) == "torchvision":
         types["images"] = np.float32
     return _iterate(load, types, first=start_step * share, batch=share)
 
@@ -126,6 +126,15 @@ def training_canvas(size: images.Size, config: DataConfig) -> images.Size:
     )[1]
 
 
+def pixel_rule(config: DataConfig) -> str:
+    """The rule of ``images.resize`` for training pixels.
+
+    In large-scale jitter both systems resize with Pillow. Made several times smaller as images are there,
+    they would be full of artefacts without its antialiasing.
+    """
+    return "detectron2" if config.scale_jitter else config.resize
+
+
 def load_example(
     source: Source,
     index: int,
@@ -142,7 +151,7 @@ def load_example(
     view = draw_view(generator, original, canvas, config)
     pixels = jitter_colours(picture.pixels, generator) if config.colour_jitter else picture.pixels
     return {
-        "images": show_pixels(pixels, view, canvas=canvas, rule=config.resize),
+        "images": show_pixels(pixels, view, canvas=canvas, rule=pixel_rule(config)),
         "image_sizes": np.array(view.size, np.int32),
         "ids": np.array(source.ids[index], np.int64),
         **show_objects(

@@ -26,8 +26,10 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-# Constants of the model, which some files hold: ours are in the config.
-_CONSTANTS = re.compile(r"pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d+")
+# What some files hold besides: constants, which are in our config, and counts that batch norm has no use for.
+_NO_WEIGHTS = re.compile(
+    r"pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d+|.*\.num_batches_tracked"
+)
 
 
 def from_detectron2(
@@ -38,7 +40,7 @@ def from_detectron2(
     Raises ValueError with every mismatch, in Detectron2's names, and for a model that Detectron2 has not;
     ``source`` says where the arrays are from.
     """
-    found = {name: array for name, array in arrays.items() if not _CONSTANTS.fullmatch(name)}
+    found = {name: array for name, array in arrays.items() if not _NO_WEIGHTS.fullmatch(name)}
     return read_model(found, layouts(blueprint), source=source)
 
 
@@ -72,8 +74,10 @@ def _layout(name: str, shape: Shape, blueprint: Blueprint) -> Layout:
             kind, number, unit = module.split(".")
             there = f"backbone.fpn_{'lateral' if kind == 'inner' else 'output'}{int(number) + 2}"
             return _conv_or_vector(there + (".norm." if unit == "norm" else ".") + leaf, shape)
-        case "rpn" if config.rpn_convs == 1:
-            names = {"convs.0": "conv", "cls_logits": "objectness_logits", "bbox_pred": "anchor_deltas"}
+        case "rpn":
+            convs = ["conv"] if config.rpn_convs == 1 else [f"conv.conv{i}" for i in range(config.rpn_convs)]
+            names = {f"convs.{i}": there for i, there in enumerate(convs)}
+            names |= {"cls_logits": "objectness_logits", "bbox_pred": "anchor_deltas"}
             return _conv_or_vector(f"proposal_generator.rpn_head.{names[module]}.{leaf}", shape)
         case "box_head":
             return _box_layout(module, leaf, shape, blueprint)

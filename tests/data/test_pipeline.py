@@ -132,6 +132,23 @@ def test_over_all_hosts_every_image_comes_and_the_batches_have_one_canvas(mixed,
         assert np.sort(passes, axis=1).tolist() == [list(members)] * 4
 
 
+@pytest.mark.parametrize("jitter", [(), (0.1, 0.1)])
+def test_pixels_of_both_rules(folder, jitter):
+    """torchvision's are floats, made smaller without antialiasing, unless their scale is jittered."""
+    lines = np.zeros((40, 40, 3), np.uint8)
+    lines[:, 4::10] = lines[:, 5::10] = 255
+    folder.add_object(folder.add_image(lines))
+    data = config(train_short_sides=(4,), canvases=((40, 40),), scale_jitter=jitter, resize="torchvision")
+    batch = next(batches(folder, data, batch_size=1))
+    assert batch.image_sizes.tolist() == [[4, 4]]
+    shown = batch.images[0, :4, :4]
+    if jitter:
+        assert shown.dtype == np.uint8 and (shown > 30).all() and (shown < 70).all()
+    else:
+        # Of every ten columns the two in the middle count.
+        assert shown.dtype == np.float32 and (shown == 255).all()
+
+
 @pytest.mark.parametrize(
     ("size", "canvas"),
     [

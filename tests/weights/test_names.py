@@ -39,6 +39,19 @@ DETECTRON2_FPN = {
 }
 
 
+DETECTRON2_DEEPER_HEADS = {
+    "backbone.bn1.scale": "backbone.bottom_up.stem.conv1.norm.weight",
+    "fpn.inner.0.norm.mean": "backbone.fpn_lateral2.norm.running_mean",
+    "fpn.layer.3.norm.bias": "backbone.fpn_output5.norm.bias",
+    "rpn.convs.0.kernel": "proposal_generator.rpn_head.conv.conv0.weight",
+    "rpn.convs.1.bias": "proposal_generator.rpn_head.conv.conv1.bias",
+    "box_head.convs.layers.0.conv.kernel": "roi_heads.box_head.conv1.weight",
+    "box_head.convs.layers.3.norm.var": "roi_heads.box_head.conv4.norm.running_var",
+    "box_head.fcs.0.bias": "roi_heads.box_head.fc1.bias",
+    "mask_head.convs.layers.0.norm.scale": "roi_heads.mask_head.mask_fcn1.norm.weight",
+}
+
+
 def test_detectron2_with_a_pyramid():
     layouts = detectron2.layouts(_blueprint(presets.detectron2()))
     assert {ours: (layouts[ours].name, layouts[ours].shape) for ours in DETECTRON2_FPN} == DETECTRON2_FPN
@@ -53,6 +66,20 @@ def test_detectron2_without_a_pyramid():
     assert layouts["res5.0.downsample.1.scale"].name == "roi_heads.res5.0.shortcut.norm.weight"
     assert layouts["rpn.bbox_pred.kernel"].shape == (60, 1024, 1, 1)
     assert layouts["mask_head.conv5_mask.kernel"].shape == (2048, 256, 2, 2)
+
+
+def test_detectron2_with_batch_norm_and_more_convolutions(rng):
+    config = presets.detectron2()
+    model = config.model
+    model.backbone_norm = model.fpn_norm = model.box_norm = model.mask_norm = "batch"
+    model.rpn_convs, model.box_convs, model.box_fcs = 2, 4, 1
+    blueprint = _blueprint(config, num_classes=2)
+    layouts = detectron2.layouts(blueprint)
+    assert {ours: layouts[ours].name for ours in DETECTRON2_DEEPER_HEADS} == DETECTRON2_DEEPER_HEADS
+    arrays = {layout.name: rng.random(layout.shape, dtype=np.float32) for layout in layouts.values()}
+    counts = {"backbone.bottom_up.stem.conv1.norm.num_batches_tracked": np.array(7)}
+    found = detectron2.from_detectron2(arrays | counts, blueprint, source="model_final.pkl")
+    assert found.keys() == layouts.keys()
 
 
 def test_detectron2_keypoints():
@@ -121,10 +148,3 @@ def test_models_that_torchvision_has_not():
         torchvision.to_torchvision({}, _blueprint(config))
     for part in ("model.features is 'c4'", "stride in the 3x3", "model.mask_norm is 'group'"):
         assert part in str(error.value)
-
-
-def test_models_that_detectron2_has_not():
-    config = presets.detectron2()
-    config.model.rpn_convs = 2
-    with pytest.raises(ValueError, match=r"Detectron2 has nothing like rpn\."):
-        detectron2.layouts(_blueprint(config))
