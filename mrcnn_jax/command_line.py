@@ -263,7 +263,9 @@ def _plain_errors() -> Iterator[None]:
 def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return re.sub(r"flag --(\w+)=None: .* other than None\.", r"--\1 is missing; see --help", str(error))
+    text = re.sub(r"flag --(\w+)=None: .* other than None\.", r"--\1 is missing; see --help", str(error))
+    # What get_config says of its word; ml_collections puts the traceback around it.
+    return re.sub(r"(?s)Error whilst parsing config file:\n\nTraceback .*\nValueError: ", "", text).rstrip()
 
 
 def _print_help(positional: str) -> None:

@@ -113,6 +113,7 @@ def test_overrides_of_a_given_config_and_positional_arguments(directory):
         (["--config=none.py"], "--config=none.py: there is no such file"),
         (["--config=none.py:11"], "--config=none.py: there is no such file"),
         (["--config=no_config.py"], "no_config.py: get_config() returned int; must be a Config"),
+        (["--config=config.py:x"], "flag --config=config.py:x: invalid literal for int() with base 10: 'x'"),
         (["--workdir=missing"], "missing/file: No such file or directory"),
         (["--worddir=run"], "Unknown command line flag 'worddir'. Did you mean: workdir ?"),
         (["steps=3"], "unexpected argument 'steps=3'; settings are given as --name=value"),
