@@ -2,17 +2,23 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
-def read_json(path: Path) -> Any:
-    """What the file holds. Raises OSError if it cannot be read, ValueError, naming it, if it is not JSON."""
+def read_json(path: Path, *, object_hook: Callable[[dict], Any] | None = None) -> Any:
+    """What the file holds. Raises OSError if it cannot be read, ValueError, naming it, if it is not JSON.
+
+    Each object, the inner ones first, is replaced by what ``object_hook`` returns for it.
+    """
     data = path.read_bytes()
     if not data.strip():
         raise ValueError(f"{path}: the file is empty")
     try:
-        return json.loads(data)
+        text = data.decode(json.detect_encoding(data), "surrogatepass")
+        del data  # not to be there twice while it is read
+        return json.loads(text, object_hook=object_hook)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"

@@ -30,6 +30,18 @@ def test_read_returns_what_was_written(tmp_path: Path, content: Any) -> None:
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == content
 
 
+def test_objects_are_replaced_from_the_inside_out(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"first": {"a": 1}, "list": [{"b": 2}, 3]})
+    seen: list[dict] = []
+
+    def hook(entry: dict) -> Any:
+        seen.append(entry)
+        return sorted(entry)
+
+    assert read_json(tmp_path / "a.json", object_hook=hook) == ["first", "list"]
+    assert seen == [{"a": 1}, {"b": 2}, {"first": ["a"], "list": [["b"], 3]}]
+
+
 @pytest.mark.parametrize("content", [{"name": object()}, [float("nan")], {"a": {"b": float("inf")}}])
 def test_what_is_no_json_leaves_the_old_file(tmp_path: Path, content: Any) -> None:
     file = tmp_path / "a.json"

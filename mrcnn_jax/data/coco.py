@@ -83,9 +83,9 @@ def read_coco(
         if not place.is_dir():
             raise ValueError(f"{place}: there is no such folder")
     path = root / annotations
-    content = _read_object(path)
+    content = _read_object(path, coco_fields.pack_polygons)
     keypoint_path = root / keypoints if keypoints else path
-    keypoint_content = _read_object(keypoint_path) if keypoints else content
+    keypoint_content = _read_object(keypoint_path, coco_fields.drop_segmentation) if keypoints else content
 
     categories = read_categories(
         fields.entries(content, "categories", str(path)),
@@ -101,10 +101,12 @@ def read_coco(
     annotation_entries = reader.by_id(content, "annotations", path)
     if keypoints:
         reader.join_keypoints(annotation_entries, keypoint_content)
+    del content, keypoint_content  # no entry is kept longer than needed: COCO's take gigabytes
     read = {image_id: reader.image(entry, folder) for image_id, entry in image_entries.items()}
     sizes = {i: None if image is None else (image.height, image.width) for i, image in read.items()}
     objects: dict[int, list[CocoAnnotation]] = {image_id: [] for image_id in read}
-    for entry in annotation_entries.values():
+    for annotation_id in list(annotation_entries):
+        entry = annotation_entries.pop(annotation_id)
         annotation = reader.annotation(entry, sizes)
         if annotation is not None:
             objects[entry["image_id"]].append(annotation)
@@ -247,9 +249,9 @@ def _attempt(problems: list[str], read: Callable[..., _T], *arguments: Any) -> _
         return None
 
 
-def _read_object(path: Path) -> dict:
+def _read_object(path: Path, object_hook: Callable[[dict], Any]) -> dict:
     try:
-        content = read_json(path)
+        content = read_json(path, object_hook=object_hook)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):

@@ -1,0 +1,65 @@
+"""What data take of Python's memory, as tracemalloc counts it: NumPy's arrays too, TensorFlow's not."""
+
+import gc
+import tracemalloc
+
+import jax
+import pytest
+
+from mrcnn_jax.config import DataConfig
+from mrcnn_jax.data.coco import read_coco
+from mrcnn_jax.data.pipeline import training_batches
+from mrcnn_jax.data.records import RecordSource, prepare_records
+from mrcnn_jax.data.source import FolderSource
+from tests.scale.generate import ANNOTATIONS, IMAGES, KEYPOINTS, Counts, generate
+
+GRID = 28
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    root = tmp_path_factory.mktemp("small")
+    generate(root, Counts().scaled(0.002), seed=0)
+    return root
+
+
+@pytest.fixture
+def traced():
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def test_reading_takes_little_more_than_the_files(small, traced):
+    dataset = read_coco(small, images=IMAGES, annotations=ANNOTATIONS, keypoints=KEYPOINTS)
+    now, peak = tracemalloc.get_traced_memory()
+    size = sum((small / name).stat().st_size for name in (ANNOTATIONS, KEYPOINTS))
+    assert dataset.images and now < 2 * size and peak < 3 * size
+
+
+@pytest.mark.parametrize("kind", ["records", "folder"])
+def test_nothing_grows_with_the_batches(small, tmp_path, traced, kind):
+    dataset = read_coco(small, images=IMAGES, annotations=ANNOTATIONS, keypoints=KEYPOINTS)
+    source = FolderSource(dataset, mask_grid=GRID)
+    if kind == "records":
+        folder, _ = prepare_records(dataset, tmp_path, mask_grid=GRID, num_workers=1)
+        source = RecordSource(folder, mask_grid=GRID)
+    data = DataConfig(
+        train_short_sides=(48,), long_side=64, canvases=((64, 64),), max_objects=20, mask_grid=GRID
+    )
+    batches = training_batches(source, data, batch_size=2, seed=0, masks=True, keypoints=True)
+
+    def held(count):
+        """Bytes and objects that are held after so many batches more, and the bytes of one batch."""
+        for _ in range(count):
+            batch = next(batches)
+        gc.collect()
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
+        return tracemalloc.get_traced_memory()[0], len(gc.get_objects()), size
+
+    held(150)  # more than one pass
+    before, objects_before, size = held(1)
+    after, objects_after, _ = held(400)
+    # The examples that are being made at the moment come and go, at most one for each of the machine's cores.
+    assert after - before < 100 * size
+    assert objects_after - objects_before < 200
