@@ -11,6 +11,8 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mrcnn_jax import images
-from mrcnn_jax.data.coco import CocoDataset, leave_out
+from mrcnn_jax.data.coco import CocoDataset, CocoImage, leave_out
 from mrcnn_jax.data.findings import Finding, raise_errors
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.record import make_record
@@ -27,6 +29,8 @@ from mrcnn_jax.data.tensorflow import tfds
 from mrcnn_jax.saved_categories import CATEGORIES_FILE, load_categories, save_categories
 
 SPLIT = "images"
+# Of which TFDS holds one in memory while it writes it. So records of COCO's train2017 are 150 files.
+_SHARD_BYTES = 128_000_000
 _INDEX = ("ids", "sizes", "learnable", "num_objects", "has_masks", "mask_grid")
 
 
@@ -40,8 +44,11 @@ class CocoObjectsConfig(tfds.core.BuilderConfig):
     skip_bad: bool
 
 
-class CocoObjects(tfds.core.GeneratorBasedBuilder):
-    """Images with boxes, box-frame masks, keypoints with visibility, crowds, areas, and original ids."""
+class CocoObjects(tfds.core.ShardBasedBuilder):
+    """Images with boxes, box-frame masks, keypoints with visibility, crowds, areas, and original ids.
+
+    In the order of the data set, shard after shard: TFDS's usual builder would sort all records in memory.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = ()
@@ -76,27 +83,38 @@ class CocoObjects(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(features), disable_shuffling=True
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable[[], Iterator]]]:
         self.bad_images: list[Finding] = []
-        return {SPLIT: self._generate_examples()}
+        config: CocoObjectsConfig = self.builder_config
+        sizes = [_size(image, config.mask_grid) for image in config.dataset.images]
+        _, counts = np.unique(np.cumsum(sizes) // _SHARD_BYTES, return_counts=True)
+        # The last shard takes what is left and hears how that ends.
+        shares = [*counts[:-1].tolist(), None]
+        records = self._records()
+        return {SPLIT: [partial(self._examples, records, share) for share in shares]}
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _examples(
+        self, records: Iterator[dict | Finding], count: int | None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The next ``count`` records, or all; without those of bad images."""
+        for number, record in enumerate(islice(records, count)):
+            if isinstance(record, Finding):
+                self.bad_images.append(record)
+            else:
+                yield number, record
+
+    def _records(self) -> Iterator[dict | Finding]:
+        """The record of every image, or what is wrong with it."""
         config: CocoObjectsConfig = self.builder_config
         dataset, points = config.dataset, len(config.dataset.categories.keypoint_names)
         tasks = ((image, config.mask_grid, points) for image in dataset.images)
         records = _in_parallel(make_record, tasks, workers=config.num_workers)
-        count = 0
-        for record in tqdm(records, unit="image", total=len(dataset.images), leave=False, disable=None):
-            if isinstance(record, Finding):
-                self.bad_images.append(record)
-            else:
-                yield count, record
-                count += 1
+        yield from tqdm(records, unit="image", total=len(dataset.images), leave=False, disable=None)
         # Here rather than after the writing, so that no records are left.
         if not config.skip_bad:
             findings = (*dataset.findings, *self.bad_images)
             raise_errors(dataset.name, findings, remedy="--skip_bad makes records without those listed")
-        if not count:
+        if len(self.bad_images) == len(dataset.images):
             raise ValueError(f"{dataset.name}: there is no image to make a record of")
 
 
@@ -135,7 +153,6 @@ def prepare_records(
     folder = Path(builder.data_dir)
     if folder.exists():
         raise ValueError(f"{folder}: is there already; delete it to make the records anew")
-    tfds.disable_progress_bar()  # it does not know how many images there are
     with tempfile.TemporaryDirectory() as nothing:  # is downloaded
         builder.download_and_prepare(download_dir=nothing, file_format=file_format)
     dataset = leave_out(dataset, builder.bad_images)
@@ -208,6 +225,15 @@ class RecordSource:
             masks=record["masks"],
             keypoints=keypoints.reshape(len(record["boxes"]), points, 3),
         )
+
+
+def _size(image: CocoImage, mask_grid: int) -> int:
+    """About the bytes of an image's record before masks are compressed."""
+    try:
+        file = image.path.stat().st_size
+    except OSError:  # becomes a finding when it is read
+        file = 0
+    return file + len(image.annotations) * mask_grid**2 // 8
 
 
 def _in_parallel(function: Callable[[Any], Any], items: Iterable[Any], *, workers: int) -> Iterator[Any]:

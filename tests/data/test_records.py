@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mrcnn_jax.config import DataConfig
+from mrcnn_jax.data import records as module
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.data.records import RecordSource, prepare_records
@@ -79,6 +80,24 @@ def test_batches_of_records_are_those_of_the_folder(odd):
         np.testing.assert_array_equal(one.ids, other.ids)
         for name in ("boxes", "labels", "crowd", "valid", "masks", "mask_boxes", "keypoints"):
             np.testing.assert_array_equal(getattr(one.gt, name), getattr(other.gt, name), err_msg=name)
+
+
+def test_shards_are_in_order_and_may_be_without_a_record(folder, monkeypatch):
+    for number in range(6):
+        folder.add_object(folder.add_image(name=f"{number}.jpg"))
+    for number in (2, 3):
+        (folder.root / "images" / f"{number}.jpg").write_bytes(b"no image")
+    dataset = read_coco(**folder.write())
+    monkeypatch.setattr(module, "_SHARD_BYTES", 1)  # a shard for every image
+    path, kept = prepare_records(
+        dataset, folder.root / "records", mask_grid=GRID, num_workers=2, skip_bad=True
+    )
+    assert len(list(path.glob("*array_record*"))) == 6
+    assert [image.id for image in kept.images] == [1, 2, 5, 6]
+    source = RecordSource(path, mask_grid=GRID)
+    assert source.ids.tolist() == [1, 2, 5, 6]
+    for index, image in enumerate(kept.images):
+        assert source.file(index) == image.path.read_bytes()
 
 
 def test_tfds_opens_them(odd):
