@@ -4,6 +4,7 @@ A record holds the image file as it is, and its objects as ``Objects`` does. ``i
 ``categories.json`` beside the records say what is known of all images, so that opening them reads no record.
 """
 
+import contextlib
 import dataclasses
 import io
 import multiprocessing
@@ -153,7 +154,8 @@ def prepare_records(
     folder = Path(builder.data_dir)
     if folder.exists():
         raise ValueError(f"{folder}: is there already; delete it to make the records anew")
-    with tempfile.TemporaryDirectory() as nothing:  # is downloaded
+    # Nothing is downloaded, though TFDS says so.
+    with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_dir=nothing, file_format=file_format)
     dataset = leave_out(dataset, builder.bad_images)
     source = FolderSource(dataset, mask_grid=mask_grid)
