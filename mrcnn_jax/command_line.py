@@ -126,7 +126,7 @@ def define_hosts(*, stops_when_asked: bool) -> Callable[[], AbstractContextManag
                 traceback.print_exc()
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(1)
+            os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
 
     return joined
 
@@ -265,7 +265,10 @@ def _message(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}"
     text = re.sub(r"flag --(\w+)=None: .* other than None\.", r"--\1 is missing; see --help", str(error))
     # What get_config says of its word; ml_collections puts the traceback around it.
-    return re.sub(r"(?s)Error whilst parsing config file:\n\nTraceback .*\nValueError: ", "", text).rstrip()
+    around = (
+        r"(?s)Error whilst parsing config file:\n\nTraceback .*\n(ValueError: |TypeError: (?=get_config))"
+    )
+    return re.sub(around, "", text).rstrip()
 
 
 def _print_help(positional: str) -> None:

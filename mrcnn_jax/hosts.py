@@ -6,16 +6,22 @@ Everything here is done by all processes alike, or the others wait for ever. Wit
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 _HEARTBEAT_S = 40  # without a sign of life from a process, before the others are ended
 _LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # by which MPI says how many it has started
+_asked = False  # by SIGTERM, to stop
 _T = TypeVar("_T")
 
 
@@ -35,32 +41,66 @@ def join(
         coordinator: ``host:port`` of process 0, where it listens and the others find it.
         num_processes: How many there are; 1, alone, asks nobody.
         process_id: Which this is, from 0.
-        stops_when_asked: Whether SIGTERM is left to ``asked_to_stop``, where there are others.
+        stops_when_asked: Whether SIGTERM no longer ends the process, but is left to ``asked_to_stop``.
 
     Raises:
         ValueError: some arguments are missing or contradict each other, or MPI started several processes
             that JAX cannot tell apart.
     """
     given = (coordinator, num_processes, process_id)
-    if given == (None, 1, None):
-        return
+    if given != (None, 1, None):
+        _check_given(*given)
+        jax.config.update("jax_enable_preemption_service", stops_when_asked)
+        try:
+            jax.distributed.initialize(*given, heartbeat_timeout_seconds=_HEARTBEAT_S)
+        except ValueError as error:
+            if given != (None, None, None) or "coordinator_address" not in str(error):
+                raise
+            _check_launcher()
+    if not alone():
+        _connect()
+    elif stops_when_asked:
+        signal.signal(signal.SIGTERM, _note_signal)
+
+
+def _check_given(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    given = (coordinator, num_processes, process_id)
     if None in given and given != (None, None, None):
         raise ValueError(
             "--coordinator, --num_processes and --process_id must be given together, or none of them where "
             "JAX can find them out"
         )
-    jax.config.update("jax_enable_preemption_service", stops_when_asked)
-    try:
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=_HEARTBEAT_S)
-    except ValueError as error:
-        if given != (None, None, None) or "coordinator_address" not in str(error):
-            raise
-        for name in _LAUNCHERS:
-            if os.environ.get(name, "1") != "1":
-                raise ValueError(
-                    f"{name} is {os.environ[name]}, but JAX does not know the launcher of these processes; "
-                    "give --coordinator, --num_processes and --process_id, see docs/multi_host.md"
-                ) from error
+    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
+        raise ValueError(f"--coordinator={coordinator}: must be host:port, such as {coordinator}:9876")
+
+
+def _check_launcher() -> None:
+    for name in _LAUNCHERS:
+        if os.environ.get(name, "1") != "1":
+            raise ValueError(
+                f"{name} is {os.environ[name]}, but JAX does not know the launcher of these processes; give "
+                "--coordinator, --num_processes and --process_id, see docs/multi_host.md"
+            )
+
+
+def _connect() -> None:
+    """Has all devices exchange something while all processes are here.
+
+    The connections that this makes are used for good. Made later, they would have to come about within 30
+    seconds (gloo's limit), while one host may take minutes longer than another to prepare.
+    """
+    gather(None)
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    ones = np.ones(jax.local_device_count(), np.float32)
+    array = jax.make_array_from_process_local_data(NamedSharding(mesh, P("data")), ones)
+    jax.block_until_ready(jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, P()))(array))
+
+
+def _note_signal(number: int, _: FrameType | None) -> None:
+    """Remembers SIGTERM; the next one ends the process as ever."""
+    global _asked
+    _asked = True
+    signal.signal(number, signal.SIG_DFL)
 
 
 def alone() -> bool:
@@ -94,7 +134,8 @@ def together() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        gather(str(error))
+        with suppress(jax.errors.JaxRuntimeError):  # the others cannot be told, but the error is here
+            gather(str(error))
         raise
     for process, message in enumerate(gather(None)):
         if message is not None:
@@ -118,4 +159,4 @@ def noticing_the_dead() -> Iterator[None]:
 
 def asked_to_stop(step: int) -> bool:
     """Whether all are to save and end after this step, as one was sent SIGTERM; to be asked at each step."""
-    return not alone() and multihost_utils.reached_preemption_sync_point(step)
+    return _asked if alone() else multihost_utils.reached_preemption_sync_point(step)

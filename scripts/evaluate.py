@@ -11,6 +11,7 @@ val_images, val_annotations and val_keypoints.
 
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from mrcnn_jax import command_line
@@ -33,6 +34,7 @@ def main(_: list[str]) -> None:
 
 def _evaluate() -> None:
     from mrcnn_jax import hosts
+    from mrcnn_jax.agreement import check_alike, check_settings
     from mrcnn_jax.data.coco import read_coco
     from mrcnn_jax.evaluation.coco_eval import check_dataset, evaluate
     from mrcnn_jax.evaluation.table import format_metrics
@@ -57,6 +59,8 @@ def _evaluate() -> None:
             batch_size=_BATCH_SIZE.value or config.test.batch_size,
             config=config,
         )
+    check_settings(config)
+    check_alike("checkpoints", np.array(detector.step))
     if hosts.is_first():
         print(f"step {detector.step} on the {len(dataset.images)} images of {dataset.name}", flush=True)
     metrics = evaluate(detector, dataset, progress=True)

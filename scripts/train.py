@@ -4,8 +4,8 @@
     scripts/train.py --config=configs/shapes.py --workdir=runs/shapes --config.train.steps=500
 
 Started once on each host, the processes train as one (see docs/multi_host.md): by this command on TPU pods
-and with SLURM or Open MPI, elsewhere with --coordinator, --num_processes and --process_id. SIGTERM to one of
-them has all save and end; the exit code is then 143.
+and with SLURM or Open MPI, elsewhere with --coordinator, --num_processes and --process_id. SIGTERM, to any of
+them, has all save after the present step and end; the exit code is then 143.
 """
 
 import signal

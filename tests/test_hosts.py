@@ -1,5 +1,8 @@
 """What needs no second process: tests/scripts/test_many_hosts.py starts them."""
 
+import os
+import signal
+
 import jax
 import pytest
 
@@ -13,6 +16,11 @@ from mrcnn_jax import hosts
 def test_all_is_given_or_nothing(given):
     with pytest.raises(ValueError, match="--process_id must be given together"):
         hosts.join(*given, stops_when_asked=False)
+
+
+def test_the_coordinator_has_a_port():
+    with pytest.raises(ValueError, match=r"--coordinator=host: must be host:port, such as host:9876"):
+        hosts.join("host", 2, 0, stops_when_asked=False)
 
 
 def test_one_process_asks_nobody(monkeypatch):
@@ -44,6 +52,19 @@ def test_alone_all_is_done_at_once():
         raise KeyError("own")
 
 
+def test_alone_the_first_sigterm_asks_and_the_second_ends(monkeypatch):
+    monkeypatch.setattr(hosts, "_asked", False)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        hosts.join(None, 1, None, stops_when_asked=True)
+        assert not hosts.asked_to_stop(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert hosts.asked_to_stop(2)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_what_others_say_is_heard(monkeypatch):
     said = []
 
@@ -64,3 +85,12 @@ def test_only_the_loss_of_a_process_is_explained():
         raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer")
     with pytest.raises(jax.errors.JaxRuntimeError, match="memory"), hosts.noticing_the_dead():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+
+def test_an_error_is_not_hidden_by_the_loss_of_the_others(monkeypatch):
+    def lost(_):
+        raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED")
+
+    monkeypatch.setattr(hosts, "gather", lost)
+    with pytest.raises(KeyError, match="own"), hosts.together():
+        raise KeyError("own")

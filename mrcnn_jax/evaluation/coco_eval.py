@@ -4,9 +4,10 @@ from collections import Counter
 from typing import Any
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
-from mrcnn_jax import hosts
+from mrcnn_jax import agreement, hosts
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco import CocoDataset
 from mrcnn_jax.data.labels import check_categories
@@ -34,6 +35,7 @@ def evaluate(
     cannot be read, or is not of the size that the data set says.
     """
     check_dataset(detector.config, detector.categories, dataset)
+    check_alike(dataset)
     categories = dataset.categories
     kinds: list[Kind] = ["bbox"]
     if detector.config.model.mask and _has_masks(dataset):
@@ -85,6 +87,13 @@ def _detect(detector: Detector, dataset: CocoDataset, *, progress: bool) -> list
             )
         entries.append(result.to_coco(image.id))
     return entries
+
+
+def check_alike(dataset: CocoDataset) -> None:
+    """Raises ``ValueError``, naming processes, unless all that have joined have the same images and boxes."""
+    counts = [(image.id, image.height, image.width, len(image.annotations)) for image in dataset.images]
+    boxes = [annotation.box for image in dataset.images for annotation in image.annotations]
+    agreement.check_alike("images to evaluate on", np.array(counts), np.array(boxes))
 
 
 def check_dataset(config: Config, categories: Categories, dataset: CocoDataset) -> None:

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 
 from mrcnn_jax import hosts
+from mrcnn_jax.agreement import check_alike, check_seen, check_settings
 from mrcnn_jax.checkpoint import Checkpoints, holds_only_first_weights
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.findings import summary
@@ -22,7 +23,6 @@ from mrcnn_jax.data.source import Source
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.run_description import is_run, read_run, write_run
 from mrcnn_jax.sharding import batch_sharding, make_mesh, replicate, replicated
-from mrcnn_jax.training.agreement import check_alike, check_seen, check_settings
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Monitor
 from mrcnn_jax.training.step import TrainState, compile_step, make_state
@@ -36,8 +36,8 @@ _PREFETCH = 2  # batches on the devices ahead of the step
 def train(config: Config, workdir: Path) -> bool:
     """Trains up to ``config.train.steps``, from the last checkpoint in ``workdir`` if it holds one.
 
-    Returns whether it came so far: where several processes have joined (see ``hosts``), SIGTERM to one of
-    them has all save and end after the same step. They train as one; ``workdir`` must be one folder for all.
+    Returns whether it came so far: after ``hosts.join``, SIGTERM has it save and end after the present step.
+    Several processes that have joined train as one; ``workdir`` must be one folder for all.
 
     A checkpoint of step 0 has the weights alone that the run is to begin from. A run that was interrupted
     ends bit-equal to one that was not: batches and random numbers are functions of (seed, step), and a
@@ -75,6 +75,7 @@ def train(config: Config, workdir: Path) -> bool:
         untrained = holds_only_first_weights(workdir)
     check_settings(config)
     check_alike("training images", source.ids, source.sizes, source.num_objects, source.learnable)
+    monitor.check_alike()
     with hosts.together():
         if hosts.is_first():
             write_run(workdir, config, categories, untrained=untrained)
@@ -195,6 +196,11 @@ def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
         )
         if absent:
             _say(f"not in that file, so trained from scratch: {', '.join(absent)}")
+    elif frozen := config.model.backbone_frozen_stages:
+        _say(
+            f"without model.backbone_weights the backbone is random, and its first {frozen} stage(s) stay so "
+            "(model.backbone_frozen_stages)"
+        )
     return weights
 
 

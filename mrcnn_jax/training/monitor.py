@@ -12,8 +12,10 @@ from tensorboardX import SummaryWriter
 
 from mrcnn_jax import hosts
 from mrcnn_jax.config import Config
+from mrcnn_jax.data.check_images import check_images
 from mrcnn_jax.data.coco import read_coco
-from mrcnn_jax.evaluation.coco_eval import check_dataset, evaluate
+from mrcnn_jax.data.findings import raise_errors
+from mrcnn_jax.evaluation.coco_eval import check_alike, check_dataset, evaluate
 from mrcnn_jax.images import read_image
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.inference.draw import draw
@@ -31,7 +33,8 @@ class Monitor:
     Of several processes the first writes, and each evaluates its share of the images on its own devices.
 
     Raises:
-        ValueError: there is no validation set of the same categories to evaluate on.
+        ValueError: there is no validation set of the same categories to evaluate on, or some of its images
+            are damaged (all of them in a table).
     """
 
     def __init__(self, workdir: Path, blueprint: Blueprint, config: Config, categories: Categories) -> None:
@@ -52,6 +55,16 @@ class Monitor:
             check_dataset(config, categories, dataset)
             count = config.train.eval_images or len(dataset.images)
             self._dataset = dataclasses.replace(dataset, images=dataset.images[:count])
+            raise_errors(
+                dataset.name,
+                check_images(self._dataset),
+                remedy="an evaluation is of all images, so data.skip_bad leaves none out",
+            )
+
+    def check_alike(self) -> None:
+        """Raises ValueError unless all processes have the same validation set."""
+        if self._config.train.eval_every:
+            check_alike(self._dataset)
 
     @contextmanager
     def writing(self, *, after_step: int) -> Iterator[None]:

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mrcnn_jax import hosts
 from mrcnn_jax.config import Config, DataConfig, ModelConfig
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
 from mrcnn_jax.data.labels import align_labels
-from mrcnn_jax.evaluation.coco_eval import check_dataset, evaluate
+from mrcnn_jax.evaluation.coco_eval import check_alike, check_dataset, evaluate
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.types import Categories, Detections
 
@@ -189,3 +190,17 @@ def test_unreadable_image_is_an_error(dataset: CocoDataset) -> None:
     dataset.images[1].path.write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"1\.png"):
         evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), dataset)
+
+
+def test_processes_must_have_the_same_images(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def say(data: CocoDataset) -> str:
+        said: list[str] = []
+        monkeypatch.setattr(hosts, "gather", lambda value: [said.append(value) or value])
+        check_alike(data)
+        return said[0]
+
+    fewer = dataclasses.replace(dataset, images=dataset.images[:2])
+    others = [say(fewer), say(dataset)]
+    monkeypatch.setattr(hosts, "gather", lambda value: [value, *others])
+    with pytest.raises(ValueError, match="the images to evaluate on of process 1 are not those of process 0"):
+        check_alike(dataset)

@@ -3,9 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mrcnn_jax import hosts
+from mrcnn_jax import agreement, hosts
 from mrcnn_jax.config import to_dict
-from mrcnn_jax.training import agreement
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""That the processes of a run were started alike: where one was not, they would train different models."""
+"""That the processes of a run were started alike: else they would train different models, or mix results."""
 
 import hashlib
 import time
