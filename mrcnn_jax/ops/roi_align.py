@@ -9,18 +9,15 @@ into a table of its own, so the gradient is written by hand: the same steps, sca
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.custom_batching import custom_vmap
-from jaxtyping import Float, Int, Int32, Shaped
+from jaxtyping import Float, Int, Shaped
 
-from mrcnn_jax.ops.boxes import area
-
-CACHED_VALUES = 16384  # float32: 64 KiB, of which a step reads and writes a few times as much
+from mrcnn_jax.ops.levels import assign_levels, level_numbers
+from mrcnn_jax.ops.platforms import batch_max, in_blocks, split
 
 
 def roi_align(
@@ -70,9 +67,7 @@ def multilevel_roi_align(
 
     Raises ``ValueError`` for keys of another form, or with gaps.
     """
-    levels = sorted(int(name[1:]) if name[:1] == "p" and name[1:].isdigit() else -1 for name in features)
-    if not levels or levels[0] < 0 or levels != list(range(levels[0], levels[-1] + 1)):
-        raise ValueError(f"feature levels {list(features)} must be named p2, p3, ... without gaps")
+    levels = level_numbers(features)
     level = assign_levels(
         boxes, min_level=levels[0], max_level=levels[-1], canonical_size=canonical_size, rule=level_rule
     )
@@ -81,32 +76,6 @@ def multilevel_roi_align(
     sizes = None if map_sizes is None else [map_sizes[name] for name in names]
     strides = [2.0**level for level in levels]
     return _align(maps, strides, sizes, level - levels[0], boxes, output_size, sampling_ratio, aligned)
-
-
-def assign_levels(
-    boxes: Shaped[Array, "n 4"],
-    *,
-    min_level: int,
-    max_level: int,
-    canonical_size: float = 224.0,
-    rule: str = "detectron2",
-) -> Int32[Array, " n"]:
-    """Pyramid level of each box: 4 at ``canonical_size`` pixels, one more per doubling (FPN equation 1).
-
-    The floor of ``4 + log2(sqrt(area) / canonical_size + 1e-8)`` (rule "detectron2") or of
-    ``4 + log2(sqrt(area) / canonical_size) + 1e-6`` ("torchvision"), clamped to ``min_level`` to
-    ``max_level``. They differ for boxes a millionth below a power of two. Raises ``ValueError`` for another
-    rule.
-    """
-    ratio = jnp.sqrt(area(boxes)) / canonical_size
-    match rule:
-        case "detectron2":
-            level = 4.0 + jnp.log2(ratio + 1e-8)
-        case "torchvision":
-            level = 4.0 + jnp.log2(ratio) + 1e-6
-        case _:
-            raise ValueError(f"level rule is {rule!r}; it must be 'detectron2' or 'torchvision'")
-    return jnp.clip(jnp.floor(level), min_level, max_level).astype(jnp.int32)
 
 
 class _Regions(NamedTuple):
@@ -176,12 +145,12 @@ def _pool(table: Array, regions: _Regions, output_size: int, sampling_ratio: int
         return (total / _point_count(regions)).astype(table.dtype)
 
     def pool(regions: _Regions, *, block: int) -> Array:
-        pooled = lax.map(pool_block, _split(regions, block))
+        pooled = lax.map(pool_block, split(regions, block))
         return pooled.reshape(-1, *pooled.shape[2:])
 
     if sampling_ratio > 0:
         return pool_block(regions)  # large steps suit every platform here
-    return _by_platform(pool, output_size, table.shape[1], regions)
+    return in_blocks(pool, output_size**2 * table.shape[1], regions)
 
 
 def _pool_forward(
@@ -208,34 +177,13 @@ def _pool_backward(
 
     def scatter(regions: _Regions, gradient: Array, *, block: int) -> Array:
         table = jnp.zeros((rows, gradient.shape[-1]), jnp.float32)
-        table, _ = lax.scan(add_block, table, _split((regions, gradient), block))
+        table, _ = lax.scan(add_block, table, split((regions, gradient), block))
         return table.astype(gradient.dtype)
 
-    return _by_platform(scatter, output_size, gradient.shape[-1], regions, gradient), None
+    return in_blocks(scatter, output_size**2 * gradient.shape[-1], regions, gradient), None
 
 
 _pool.defvjp(_pool_forward, _pool_backward)
-
-
-def _by_platform(function: Callable[..., Array], output_size: int, channels: int, *operands: Any) -> Array:
-    """``function(*operands, block=...)`` with the block, a divisor of the regions, that suits the platform.
-
-    A CPU scatters twice as fast where the values of one step stay in its cache, and with an adaptive ratio
-    each small block ends with its own last point. Accelerators want few large steps.
-    """
-    count = jax.tree.leaves(operands)[0].shape[0]
-    limit = max(CACHED_VALUES // (output_size**2 * channels), 1)
-    small = max(size for size in range(1, limit + 1) if count % size == 0)
-    return lax.platform_dependent(
-        *operands,
-        cpu=functools.partial(function, block=small),
-        default=functools.partial(function, block=max(count, 1)),
-    )
-
-
-def _split(tree: Any, block: int) -> Any:
-    """The leading axis of every array split into blocks: ``[N ...]`` to ``[N / block, block, ...]``."""
-    return jax.tree.map(lambda a: a.reshape(-1, block, *a.shape[1:]), tree)
 
 
 def _point_count(regions: _Regions) -> Float[Array, "n 1 1 1"]:
@@ -247,21 +195,7 @@ def _steps(regions: _Regions, sampling_ratio: int) -> int | Array:
     """How many points the bins of any region have at most."""
     if sampling_ratio > 0:
         return sampling_ratio**2
-    return _batch_max(regions.points[:, 0] * regions.points[:, 1])
-
-
-@custom_vmap
-def _batch_max(values: Int32[Array, " n"]) -> Int32[Array, ""]:
-    """The maximum, under ``vmap`` of the whole batch: its images then share one unbatched loop bound.
-
-    A bound per image would make ``vmap`` select between the old and the new table, all of it, at every step.
-    """
-    return jnp.max(values, initial=0)
-
-
-@_batch_max.def_vmap
-def _batch_max_rule(axis_size: int, in_batched: list[bool], values: Array) -> tuple[Array, bool]:
-    return _batch_max(values.reshape(-1)), False
+    return batch_max(regions.points[:, 0] * regions.points[:, 1])
 
 
 def _neighbours(regions: _Regions, step: Array, output_size: int) -> list[tuple[Array, Array]]:

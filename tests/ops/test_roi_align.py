@@ -8,12 +8,13 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mrcnn_jax.ops import levels
 from mrcnn_jax.ops import roi_align as roi_align_module
 
 REFERENCE = np.load(pathlib.Path(__file__).parents[1] / "fixtures" / "torchvision_ops.npz")
 OPTIONS = ("output_size", "sampling_ratio", "aligned", "canonical_size")
 assign_levels = jax.jit(
-    roi_align_module.assign_levels, static_argnames=("min_level", "max_level", "canonical_size", "rule")
+    levels.assign_levels, static_argnames=("min_level", "max_level", "canonical_size", "rule")
 )
 roi_align = jax.jit(
     roi_align_module.roi_align, static_argnames=("stride", "output_size", "sampling_ratio", "aligned")

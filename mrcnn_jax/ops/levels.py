@@ -1,0 +1,47 @@
+"""Which level of a feature pyramid a region is pooled from (FPN, section 4.2)."""
+
+from collections.abc import Iterable
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Int32, Shaped
+
+from mrcnn_jax.ops.boxes import area
+
+
+def level_numbers(names: Iterable[str]) -> list[int]:
+    """2, 3, ... of the names ``"p2"``, ``"p3"``, ... in any order, sorted.
+
+    Raises ``ValueError`` for names of another form, or with gaps.
+    """
+    names = list(names)
+    levels = sorted(int(name[1:]) if name[:1] == "p" and name[1:].isdigit() else -1 for name in names)
+    if not levels or levels[0] < 0 or levels != list(range(levels[0], levels[-1] + 1)):
+        raise ValueError(f"feature levels {names} must be named p2, p3, ... without gaps")
+    return levels
+
+
+def assign_levels(
+    boxes: Shaped[Array, "n 4"],
+    *,
+    min_level: int,
+    max_level: int,
+    canonical_size: float = 224.0,
+    rule: str = "detectron2",
+) -> Int32[Array, " n"]:
+    """Pyramid level of each box: 4 at ``canonical_size`` pixels, one more per doubling (FPN equation 1).
+
+    The floor of ``4 + log2(sqrt(area) / canonical_size + 1e-8)`` (rule "detectron2") or of
+    ``4 + log2(sqrt(area) / canonical_size) + 1e-6`` ("torchvision"), clamped to ``min_level`` to
+    ``max_level``. They differ for boxes a millionth below a power of two. Raises ``ValueError`` for another
+    rule.
+    """
+    ratio = jnp.sqrt(area(boxes)) / canonical_size
+    match rule:
+        case "detectron2":
+            level = 4.0 + jnp.log2(ratio + 1e-8)
+        case "torchvision":
+            level = 4.0 + jnp.log2(ratio) + 1e-6
+        case _:
+            raise ValueError(f"level rule is {rule!r}; it must be 'detectron2' or 'torchvision'")
+    return jnp.clip(jnp.floor(level), min_level, max_level).astype(jnp.int32)

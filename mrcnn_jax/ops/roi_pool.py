@@ -1,0 +1,261 @@
+"""RoIPool: the largest feature of each bin of each region of interest (Fast R-CNN, section 2.1).
+
+Shapes: H x W cells of a feature map, C channels, N regions, P x P bins of a region, T rows of a table.
+
+A bin is a rectangle of whole cells, often some hundreds of them. Its maximum is that of a few squares that
+cover it and may overlap, so the maxima of all squares of 1, 2, 4 and 8 cells are computed first, over the map
+as a whole, and put in one ``[T C]`` table. One step then looks up one square for every bin.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float, Int, Shaped
+
+from mrcnn_jax.ops.levels import assign_levels, level_numbers
+from mrcnn_jax.ops.platforms import batch_max, in_blocks, split
+
+MAX_DOUBLINGS = 3  # squares of up to 8 cells: those of 16 take longer to make than they save
+
+
+def roi_pool(
+    features: Float[Array, "h w c"],
+    boxes: Shaped[Array, "n 4"],
+    *,
+    stride: float,
+    output_size: int,
+    map_size: Int[Array, "2"] | None = None,
+) -> Float[Array, "n p p c"]:
+    """The maximum over each of ``output_size x output_size`` bins of each box, exactly as torchvision's.
+
+    ``boxes`` are in pixels, ``stride`` is the pixels per cell of ``features``. Corners are rounded to whole
+    cells, halves away from 0, and the last cell belongs to the box, which so has at least one; bins reach
+    from the floor of their beginning to the ceiling of their end, and may overlap by a cell. A bin without a
+    cell in the map is 0. ``map_size`` is how many rows and columns the map has, if not all of ``features``:
+    those of an image on a larger canvas.
+
+    The gradient of a bin goes to its largest cell, the first in reading order of equal ones; there is none to
+    ``boxes`` and no forward-mode derivative. Features must not be NaN. A box more than four times as long as
+    the longest side of ``features`` gets the bins of one that long.
+    """
+    level = jnp.zeros(boxes.shape[0], jnp.int32)
+    sizes = None if map_size is None else [map_size]
+    return _pool_maps([features], [stride], sizes, level, boxes, output_size)
+
+
+def multilevel_roi_pool(
+    features: dict[str, Float[Array, "_ _ c"]],
+    boxes: Shaped[Array, "n 4"],
+    *,
+    output_size: int,
+    canonical_size: float = 224.0,
+    level_rule: str = "detectron2",
+    map_sizes: dict[str, Int[Array, "2"]] | None = None,
+) -> Float[Array, "n p p c"]:
+    """:func:`roi_pool` of each box on the pyramid level that :func:`assign_levels` gives it.
+
+    ``features`` are keyed ``"p2"``, ``"p3"``, ... without gaps, as are the ``map_sizes`` of ``roi_pool``;
+    level k has a stride of ``2**k`` pixels. Raises ``ValueError`` for keys of another form, or with gaps.
+    """
+    levels = level_numbers(features)
+    level = assign_levels(
+        boxes, min_level=levels[0], max_level=levels[-1], canonical_size=canonical_size, rule=level_rule
+    )
+    maps = [features[f"p{k}"] for k in levels]
+    sizes = None if map_sizes is None else [map_sizes[f"p{k}"] for k in levels]
+    return _pool_maps(maps, [2.0**k for k in levels], sizes, level - levels[0], boxes, output_size)
+
+
+class _Bins(NamedTuple):
+    """Where the bins lie on their region's level; an end is the first cell behind."""
+
+    level: Array  # [N] int32
+    start: Array  # [N 2 P] int32: first row, and first column
+    end: Array  # [N 2 P] int32
+
+
+class _Cells(NamedTuple):
+    """The largest of some cells, and its place among those of all maps, row by row. Or its value alone."""
+
+    value: Array
+    place: Array | None
+
+
+class _Squares(NamedTuple):
+    """Where the squares are in the table, for a level and the logarithm of their side: ``[levels, 4]``."""
+
+    offset: np.ndarray  # table row of the first square
+    row_length: np.ndarray  # table rows from one row of squares to the next
+    largest: np.ndarray  # [levels]: the logarithm of the largest side
+
+
+def _pool_maps(
+    maps: list[Array],
+    strides: list[float],
+    map_sizes: list[Array] | None,
+    level: Array,
+    boxes: Array,
+    output_size: int,
+) -> Array:
+    """RoIPool of each box on ``maps[level]``."""
+    shapes = jnp.asarray([m.shape[:2] for m in maps], jnp.int32)
+    size = (shapes if map_sizes is None else jnp.stack(map_sizes).astype(jnp.int32))[level]
+    scale = jnp.asarray(1 / np.asarray(strides), jnp.float32)[level]
+    cells = boxes.astype(jnp.float32)[:, [1, 0, 3, 2]] * scale[:, None]
+    # Clipped to keep what padding rows hold within integers: no map is as large.
+    corners = lax.round(jnp.clip(cells, -1e8, 1e8), lax.RoundingMethod.AWAY_FROM_ZERO).astype(jnp.int32)
+    longest = 4 * max(max(m.shape[:2]) for m in maps)
+    length = jnp.clip(corners[:, 2:] - corners[:, :2] + 1, 1, longest)
+    start, end = (
+        jnp.clip(corners[:, :2, None] + jnp.asarray(edges)[length], 0, size[:, :, None])
+        for edges in _bin_edges(longest, output_size)
+    )
+    return _pool(maps, _Bins(level, start, end), output_size, tuple(m.shape[:2] for m in maps))
+
+
+def _bin_edges(longest: int, output_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Beginnings and ends of the bins of a box of 0 to ``longest`` cells: ``[longest + 1, P]`` each.
+
+    Computed here, in float32 as torchvision does, as XLA's quotients are rounded otherwise: it may multiply
+    by a reciprocal, and then 7 bins of 21 cells do not always begin at multiples of 3.
+    """
+    length = np.arange(longest + 1, dtype=np.float32)[:, None]
+    bins = np.arange(output_size + 1, dtype=np.float32)
+    edges = bins * (length / np.float32(output_size))
+    return np.floor(edges[:, :-1]).astype(np.int32), np.ceil(edges[:, 1:]).astype(np.int32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _pool(
+    maps: list[Array], bins: _Bins, output_size: int, shapes: tuple[tuple[int, int], ...]
+) -> Float[Array, "n p p c"]:
+    return _largest_cells([_Cells(m, None) for m in maps], bins, output_size).value
+
+
+def _pool_forward(
+    maps: list[Array], bins: _Bins, output_size: int, shapes: tuple[tuple[int, int], ...]
+) -> tuple[Array, Array | None]:
+    cells, first = [], 0
+    for values in maps:
+        height, width, _ = values.shape
+        place = first + jnp.arange(height * width, dtype=jnp.int32).reshape(height, width, 1)
+        cells.append(_Cells(values, jnp.broadcast_to(place, values.shape)))
+        first += height * width
+    largest = _largest_cells(cells, bins, output_size)
+    return largest.value, largest.place
+
+
+def _pool_backward(
+    output_size: int, shapes: tuple[tuple[int, int], ...], place: Array, gradient: Array
+) -> tuple[list[Array], None]:
+    """The gradients of the maps, summed in float32; the bins have none."""
+    ends = np.cumsum([height * width for height, width in shapes])
+    channels = gradient.shape[-1]
+    total = jnp.zeros((ends[-1], channels), jnp.float32)
+    total = total.at[place, jnp.arange(channels)].add(gradient.astype(jnp.float32), mode="drop")
+    parts = jnp.split(total.astype(gradient.dtype), ends[:-1])
+    return [part.reshape(*shape, channels) for part, shape in zip(parts, shapes, strict=True)], None
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
+
+
+def _largest_cells(cells: list[_Cells], bins: _Bins, output_size: int) -> _Cells:
+    """The largest cell of each bin, ``[N P P C]``; of an empty one value 0, in the place behind all cells."""
+    table, squares = _make_squares(cells, output_size)
+    channels = cells[0].value.shape[-1]
+    none = sum(c.value.shape[0] * c.value.shape[1] for c in cells)
+
+    def pool_block(bins: _Bins) -> _Cells:
+        steps, locate = _cover(bins, squares)
+
+        def add_square(step: Array, best: _Cells) -> _Cells:
+            row = locate(step)
+            found = jax.tree.map(lambda t: t.at[row].get(mode="promise_in_bounds"), table)
+            return _larger(best, found)
+
+        start = _Cells(
+            jnp.full((*steps.shape, channels), -jnp.inf, table.value.dtype),
+            None if table.place is None else jnp.full((*steps.shape, channels), none, jnp.int32),
+        )
+        best = lax.fori_loop(0, batch_max(steps), add_square, start)
+        nothing = start._replace(value=jnp.zeros_like(start.value))
+        return jax.tree.map(lambda a, b: jnp.where(steps[..., None] > 0, a, b), best, nothing)
+
+    def pool(bins: _Bins, *, block: int) -> _Cells:
+        pooled = lax.map(pool_block, split(bins, block))
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), pooled)
+
+    return in_blocks(pool, output_size**2 * channels, bins)
+
+
+def _make_squares(cells: list[_Cells], output_size: int) -> tuple[_Cells, _Squares]:
+    """The largest cell of every square of 1, 2, 4, ... cells of every map, in one ``[T C]`` table."""
+    tables: list[_Cells] = []
+    offset, row_length, largest, rows = [], [], [], 0
+    for whole in cells:
+        # A square needs to be no larger than the bins of a box as large as the map.
+        longest_side = -(-min(whole.value.shape[:2]) // output_size)
+        doublings = min(longest_side.bit_length() - 1, MAX_DOUBLINGS)
+        level = [whole]
+        for k in range(doublings):
+            level.append(_double(level[-1], 1 << k))
+        level_rows = [square.value.shape[0] * square.value.shape[1] for square in level]
+        unused = [0] * (MAX_DOUBLINGS - doublings)
+        offset.append([rows + sum(level_rows[:k]) for k in range(doublings + 1)] + unused)
+        row_length.append([square.value.shape[1] for square in level] + unused)
+        largest.append(doublings)
+        rows += sum(level_rows)
+        tables += [jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]), square) for square in level]
+    table = jax.tree.map(lambda *parts: jnp.concatenate(parts), *tables)
+    return table, _Squares(*(np.asarray(a, np.int32) for a in (offset, row_length, largest)))
+
+
+def _double(squares: _Cells, side: int) -> _Cells:
+    """The largest cells of squares of ``2 * side`` cells, from those of ``side``."""
+    wide = _larger(*(jax.tree.map(lambda a, part=p: a[:, part], squares) for p in _halves(side)))
+    return _larger(*(jax.tree.map(lambda a, part=p: a[part], wide) for p in _halves(side)))
+
+
+def _halves(side: int) -> tuple[slice, slice]:
+    return slice(None, -side), slice(side, None)
+
+
+def _larger(a: _Cells, b: _Cells) -> _Cells:
+    """The larger cells, of equal ones the first."""
+    if a.place is None or b.place is None:
+        return _Cells(jnp.maximum(a.value, b.value), None)
+    second = (b.value > a.value) | ((b.value == a.value) & (b.place < a.place))
+    return _Cells(jnp.where(second, b.value, a.value), jnp.where(second, b.place, a.place))
+
+
+def _cover(bins: _Bins, squares: _Squares) -> tuple[Array, Callable[[Array], Array]]:
+    """How many squares cover each bin, ``[N P P]``, and a function from their number to their table row.
+
+    The squares are the largest that fit in the bin, in rows from its top left corner, the last ones of each
+    row and column moved back into it. Numbers past the last give the last again.
+    """
+    top, left = bins.start[:, 0, :, None], bins.start[:, 1, None, :]
+    bottom, right = bins.end[:, 0, :, None], bins.end[:, 1, None, :]
+    shorter = jnp.minimum(bottom - top, right - left)
+    level = bins.level[:, None, None]
+    log_side = jnp.minimum(31 - lax.clz(jnp.maximum(shorter, 1)), jnp.asarray(squares.largest)[level])
+    side = 1 << log_side
+    columns = jnp.maximum((right - left + side - 1) // side, 1)
+    steps = jnp.where(shorter > 0, (bottom - top + side - 1) // side * columns, 0)
+    offset = jnp.asarray(squares.offset)[level, log_side]
+    row_length = jnp.asarray(squares.row_length)[level, log_side]
+
+    def locate(step: Array) -> Array:
+        row, column = jnp.divmod(jnp.clip(step, 0, jnp.maximum(steps - 1, 0)), columns)
+        y = jnp.minimum(top + row * side, bottom - side)
+        x = jnp.minimum(left + column * side, right - side)
+        # An empty bin lies anywhere, and is looked up with the others.
+        return jnp.where(steps > 0, offset + y * row_length + x, 0)
+
+    return steps, locate
