@@ -35,7 +35,7 @@ _SKIP_BAD = flags.DEFINE_bool(
 
 def main(_: list[str]) -> None:
     from mrcnn_jax.data.coco import read_coco
-    from mrcnn_jax.data.findings import summary
+    from mrcnn_jax.data.findings import printable, summary
     from mrcnn_jax.data.records import prepare_records
 
     dataset = read_coco(
@@ -45,7 +45,7 @@ def main(_: list[str]) -> None:
         keypoints=_KEYPOINTS.value,
         skip_bad=True,  # for now: what is damaged is reported with the images
     )
-    print(f"{len(dataset.images)} images of {_ANNOTATIONS.value}", flush=True)
+    print(f"{len(dataset.images)} images of {printable(_ANNOTATIONS.value)}", flush=True)
     folder, dataset = prepare_records(
         dataset,
         Path(_OUTPUT.value),
@@ -57,7 +57,7 @@ def main(_: list[str]) -> None:
     if dataset.findings:
         print(summary(dataset.findings))
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{folder}: {len(dataset.images)} records, {size / 1e6:.0f} MB")
+    print(f"{printable(str(folder))}: {len(dataset.images)} records, {size / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

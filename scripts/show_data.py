@@ -25,7 +25,7 @@ def main(_: list[str]) -> None:
     from PIL import Image
     from tqdm import tqdm
 
-    from mrcnn_jax.data.findings import summary
+    from mrcnn_jax.data.findings import printable, summary
     from mrcnn_jax.data.open_source import open_source
     from mrcnn_jax.data.pipeline import training_batches
     from mrcnn_jax.data.summary import format_summary, summarise
@@ -60,7 +60,7 @@ def main(_: list[str]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     path = output / "batches.png"
     Image.fromarray(contact_sheet(pictures[: _COUNT.value], captions[: _COUNT.value])).save(path)
-    print(f"\n{path}: {_COUNT.value} images from step {_STEP.value} on")
+    print(f"\n{printable(str(path))}: {_COUNT.value} images from step {_STEP.value} on")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def as_table(findings: Sequence[Finding], *, rows: int = 50) -> str:
     for finding in ordered[:rows]:
         rule = f"warning: {finding.rule}" if finding.warning else finding.rule
         image, annotation = _shown(finding.image_id), _shown(finding.annotation_id)
-        cells.append((_printable(finding.file), image, annotation, _printable(rule)))
+        cells.append((printable(finding.file), image, annotation, printable(rule)))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join((file.ljust(widths[0]), image.rjust(widths[1]), annotation.rjust(widths[2]), rule))
@@ -62,6 +62,22 @@ def as_table(findings: Sequence[Finding], *, rows: int = 50) -> str:
     if len(ordered) > rows:
         lines.append(f"... and {len(ordered) - rows} more")
     return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """The text in one line that any UTF-8 terminal takes.
+
+    What cannot be printed is escaped, a byte of a file name that is not UTF-8 as ``\\xe9``.
+    """
+    return "".join(_escape(x) for x in text)
+
+
+def _escape(character: str) -> str:
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":  # what Python makes of such a byte
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def _place(finding: Finding) -> tuple:
@@ -77,7 +93,3 @@ def _shown(number: int | None) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _printable(text: str) -> str:
-    return "".join(x if x.isprintable() else x.encode("unicode_escape").decode("ascii") for x in text)

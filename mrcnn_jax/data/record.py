@@ -19,7 +19,8 @@ def make_record(task: tuple[CocoImage, int, int]) -> dict[str, Any] | Finding:
     objects = read_objects(image, mask_grid=mask_grid, num_keypoints=num_keypoints)
     record = {
         "image": data,
-        "name": image.file_name,
+        # Linux allows any bytes in the name of a file; Python has those that are not UTF-8 as surrogates.
+        "name": image.file_name.encode(errors="surrogateescape"),
         "id": image.id,
         "size": np.array([image.height, image.width], np.int32),
         "boxes": objects.boxes,

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from mrcnn_jax import images
 from mrcnn_jax.data.coco import CocoDataset, CocoImage, leave_out
-from mrcnn_jax.data.findings import Finding, raise_errors
+from mrcnn_jax.data.findings import Finding, printable, raise_errors
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.record import make_record
 from mrcnn_jax.data.source import FolderSource, Picture
@@ -205,7 +205,8 @@ class RecordSource:
 
     def read(self, index: int) -> Picture:
         record = self._records[index]
-        name = f"{self.name}: image {record['id']} ({record['name'].decode()})"
+        file_name = printable(record["name"].decode(errors="surrogateescape"))
+        name = f"{self.name}: image {record['id']} ({file_name})"
         pixels = images.decode_image(record["image"], name=name)
         return Picture(name=name, pixels=pixels, objects=self._objects(record))
 

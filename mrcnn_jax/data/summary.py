@@ -12,6 +12,7 @@ import numpy as np
 from mrcnn_jax import images
 from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.augment import expected_area
+from mrcnn_jax.data.findings import printable
 from mrcnn_jax.data.pipeline import training_canvas
 from mrcnn_jax.data.source import Source
 
@@ -103,7 +104,7 @@ def format_summary(summary: Summary) -> str:
     rows.append(["all", with_objects, by_category.sum(), *summary.objects.sum(axis=0)])
     left_out = summary.num_images - summary.trained
     lines = [
-        f"{summary.name}: {summary.num_images} images, {by_category.sum()} objects",
+        f"{printable(summary.name)}: {summary.num_images} images, {by_category.sum()} objects",
         "",
         _table(header, rows),
         "",

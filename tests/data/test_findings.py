@@ -1,8 +1,21 @@
+import os
 import re
 
 import pytest
 
-from mrcnn_jax.data.findings import Finding, as_table, raise_errors, summary
+from mrcnn_jax.data.findings import Finding, as_table, printable, raise_errors, summary
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("żółw 猫.png", "żółw 猫.png"),
+        (os.fsdecode(b"caf\xe9\xff.png"), r"caf\xe9\xff.png"),
+        ("a\tb\x9b\ud800", r"a\tb\x9b\ud800"),
+    ],
+)
+def test_what_cannot_be_printed_is_escaped(text, printed):
+    assert printable(text) == printed
 
 
 def test_table():

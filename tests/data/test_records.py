@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -36,7 +37,7 @@ def odd(tmp_path_factory):
     crowd = {"size": [10, 20], "counts": [150, 50]}
     folder.add_object(several, iscrowd=1, segmentation=crowd, keypoints=[0] * 9)
     folder.add_object(several, bbox=[0, 0, 4, 4])
-    folder.add_image(Image.new("RGBA", (5, 7)))  # without objects
+    folder.add_image(Image.new("RGBA", (5, 7)), name=os.fsdecode(b"caf\xe9.png"))  # without objects
     dataset = read_coco(**folder.write())
     return dataset, prepare_records(dataset, root / "records", mask_grid=GRID, num_workers=1)[0]
 
@@ -107,6 +108,15 @@ def test_tfds_opens_them(odd):
     first = source[0]
     assert first["image"].shape == (10, 20, 3) and first["boxes"].tolist() == [[2, 1, 10, 5]]
     assert json.loads((folder / "categories.json").read_text())["names"] == list(dataset.categories.names)
+
+
+def test_a_file_name_need_not_be_utf8(odd):
+    _, folder = odd
+    source = tfds.data_source("coco_objects/instances", data_dir=folder.parents[2], split="images")
+    assert source[4]["name"] == b"caf\xe9.png" and source[3]["name"] == "a b é.jpg".encode()
+    records = RecordSource(folder, mask_grid=GRID)
+    assert records.read(4).name == rf"{folder}: image 5 (caf\xe9.png)"
+    assert records.read(3).name == f"{folder}: image 4 (a b é.jpg)"
 
 
 def test_records_are_not_written_over(odd):
