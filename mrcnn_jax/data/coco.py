@@ -225,7 +225,10 @@ class _Reader:
 
         warnings = []
         if clip_box(box, size) is None:
-            warnings.append(f"bbox {entry['bbox']} has no area inside the image ({size[0]} x {size[1]})")
+            shape = f"{size[0]} x {size[1]}"
+            warnings.append(
+                f"bbox {entry['bbox']} has no area inside the image ({shape}); it is not trained on"
+            )
         if segmentation is None and entry.get("segmentation"):
             warnings.append("segmentation has no polygon of three points or more; the mask is not known")
         self.findings += [Finding(str(self._path), image_id, entry["id"], rule, True) for rule in warnings]

@@ -1,7 +1,11 @@
 """What is wrong with the files of a data set, found entry by entry and reported all at once."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+_ROWS = 50  # of a table on a terminal, unless said otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,44 +28,46 @@ def errors(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def raise_errors(name: str, findings: Sequence[Finding], *, remedy: str = "") -> None:
-    """Raises one ValueError with the table of all findings if any is an error.
+    """Raises one ValueError with the table of the findings, as ``summary`` has it, if any is an error.
 
     The message begins with ``name``; ``remedy`` tells how to go on without what the findings are about.
     """
     if wrong := errors(findings):
         hint = f"; {remedy}" if remedy else ""
-        raise ValueError(
-            f"{name}: {_count(len(wrong), 'error')} in annotations and images{hint}\n{as_table(findings)}"
-        )
+        count = _count(len(wrong), "error")
+        raise ValueError(f"{name}: {count} in annotations and images{hint}\n{_cut_table(findings, _ROWS)}")
 
 
-def summary(findings: Sequence[Finding], *, rows: int = 50) -> str:
-    """How much was left out for these findings, and the table of the first ``rows``."""
+def summary(findings: Sequence[Finding], *, rows: int = _ROWS) -> str:
+    """How much was found, and the table of the first ``rows``.
+
+    Of more findings the whole table is written to a file in ``~/.cache/mrcnn_jax/findings``, which is named.
+    """
     wrong = len(errors(findings))
-    counts = f"{_count(wrong, 'error')}, {_count(len(findings) - wrong, 'warning')}"
-    return f"left out of the data: {counts}\n{as_table(findings, rows=rows)}"
+    counts = []
+    if wrong:
+        counts.append(f"{_count(wrong, 'error')}, left out of the data")
+    if others := len(findings) - wrong:
+        counts.append(f"{_count(others, 'warning')}, taken as the table says")
+    return f"{'; '.join(counts)}\n{_cut_table(findings, rows)}"
 
 
-def as_table(findings: Sequence[Finding], *, rows: int = 50) -> str:
-    """The first ``rows`` findings as lines of aligned columns, and the number of the others.
+def as_table(findings: Sequence[Finding]) -> str:
+    """The findings as lines of aligned columns.
 
     Errors come before warnings, both by file, image and annotation. Characters that would break a line or
     cannot be printed are escaped.
     """
-    ordered = sorted(findings, key=_place)
     cells = [("file", "image", "annotation", "rule")]
-    for finding in ordered[:rows]:
+    for finding in sorted(findings, key=_place):
         rule = f"warning: {finding.rule}" if finding.warning else finding.rule
         image, annotation = _shown(finding.image_id), _shown(finding.annotation_id)
         cells.append((printable(finding.file), image, annotation, printable(rule)))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
+    return "\n".join(
         "  ".join((file.ljust(widths[0]), image.rjust(widths[1]), annotation.rjust(widths[2]), rule))
         for file, image, annotation, rule in cells
-    ]
-    if len(ordered) > rows:
-        lines.append(f"... and {len(ordered) - rows} more")
-    return "\n".join(lines)
+    )
 
 
 def printable(text: str) -> str:
@@ -78,6 +84,28 @@ def _escape(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # what Python makes of such a byte
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def _cut_table(findings: Sequence[Finding], rows: int) -> str:
+    """The table of the first ``rows``, then how many there are more, and the file that has them all."""
+    table = as_table(sorted(findings, key=_place)[:rows])
+    if len(findings) <= rows:
+        return table
+    file = _write_table(as_table(findings))
+    where = f"; all of them are in {printable(str(file))}" if file else ""
+    return f"{table}\n... and {len(findings) - rows} more{where}"
+
+
+def _write_table(table: str) -> Path | None:
+    """The file, named after what it holds; None in a home that cannot be written to."""
+    name = hashlib.sha256(table.encode()).hexdigest()[:12]
+    path = Path.home() / ".cache" / "mrcnn_jax" / "findings" / f"{name}.txt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{table}\n", encoding="utf-8")
+    except OSError:
+        return None
+    return path
 
 
 def _place(finding: Finding) -> tuple:

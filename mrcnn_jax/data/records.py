@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from mrcnn_jax import images
 from mrcnn_jax.data.coco import CocoDataset, CocoImage, leave_out
-from mrcnn_jax.data.findings import Finding, printable, raise_errors
+from mrcnn_jax.data.findings import Finding, as_table, errors, printable, raise_errors, summary
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.record import make_record
 from mrcnn_jax.data.source import FolderSource, Picture
@@ -111,12 +111,13 @@ class CocoObjects(tfds.core.ShardBasedBuilder):
         tasks = ((image, config.mask_grid, points) for image in dataset.images)
         records = _in_parallel(make_record, tasks, workers=config.num_workers)
         yield from tqdm(records, unit="image", total=len(dataset.images), leave=False, disable=None)
+        findings = (*dataset.findings, *self.bad_images)
         # Here rather than after the writing, so that no records are left.
         if not config.skip_bad:
-            findings = (*dataset.findings, *self.bad_images)
             raise_errors(dataset.name, findings, remedy="--skip_bad makes records without those listed")
         if len(self.bad_images) == len(dataset.images):
-            raise ValueError(f"{dataset.name}: there is no image to make a record of")
+            why = f"; {summary(findings)}" if findings else ""
+            raise ValueError(f"{dataset.name}: there is no image to make a record of{why}")
 
 
 def prepare_records(
@@ -130,6 +131,8 @@ def prepare_records(
 ) -> tuple[Path, CocoDataset]:
     """Writes the records of a data set below ``output`` and returns their folder, and what they hold.
 
+    In the folder ``left_out.txt`` lists what a data set with errors is without.
+
     Args:
         dataset: As read by ``read_coco`` with ``skip_bad``. The records get the name of its annotation file.
         output: May hold the records of other data sets, too.
@@ -140,7 +143,7 @@ def prepare_records(
             data set with findings.
 
     Raises:
-        ValueError: there are such records; no image is left; or, with the table of all findings and unless
+        ValueError: there are such records; or, with the table of all findings, no image is left or, unless
             ``skip_bad``, images or entries break a rule. All images are looked at before.
     """
     config = CocoObjectsConfig(
@@ -161,6 +164,8 @@ def prepare_records(
     source = FolderSource(dataset, mask_grid=mask_grid)
     known = {name: getattr(source, name) for name in _INDEX if name != "mask_grid"}
     save_categories(folder / CATEGORIES_FILE, dataset.categories)
+    if left_out := errors(dataset.findings):
+        (folder / "left_out.txt").write_text(f"{as_table(left_out)}\n", encoding="utf-8")
     np.savez(folder / "index.npz", mask_grid=mask_grid, **known)  # last: with it, they are records
     return folder, dataset
 

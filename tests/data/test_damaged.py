@@ -339,6 +339,7 @@ def test_records_without_what_is_damaged(two):
     assert not list((two.root / "records").rglob("*.array_record*"))
     folder, held = prepare_records(dataset, two.root / "records", skip_bad=True, **settings)
     assert [image.id for image in held.images] == [4, 5] and len(held.findings) == 8
+    assert (folder / "left_out.txt").read_text() == as_table(errors(held.findings)) + "\n"
     config = config_of(two)
     source = RecordSource(folder, mask_grid=GRID)
     assert source.ids.tolist() == [4, 5] and source.num_objects.tolist() == [0, 1]
@@ -349,8 +350,9 @@ def test_records_without_what_is_damaged(two):
 def test_records_of_nothing_are_refused(folder):
     folder.add_image(write=False)
     dataset = read_coco(**folder.write(), skip_bad=True)
-    with pytest.raises(ValueError, match=r"instances\.json: there is no image to make a record of"):
+    with pytest.raises(ValueError, match=r"instances\.json: there is no image to make a record of") as error:
         prepare_records(dataset, folder.root / "records", mask_grid=GRID, num_workers=1, skip_bad=True)
+    assert str(error.value).endswith(f"; 1 error, left out of the data\n{as_table(dataset.findings)}")
 
 
 def test_damaged_keypoint_files(two):

@@ -32,12 +32,31 @@ def test_table():
         "images/a\\nb\\ud800.png  12345           -  there is no such file\n"
         "b.json                     7           -  warning: odd"
     )
-    assert summary(findings, rows=1).splitlines() == [
-        "left out of the data: 3 errors, 1 warning",
-        "file    image  annotation  rule",
-        "b.json      -           -  images[0] must be an object, got 3",
-        "... and 3 more",
+    assert summary(findings).splitlines() == [
+        "3 errors, left out of the data; 1 warning, taken as the table says",
+        *as_table(findings).splitlines(),
     ]
+    assert summary(findings[1:2]).startswith("1 warning, taken as the table says\n")
+    assert summary(findings[:1]).startswith("1 error, left out of the data\n")
     raise_errors("b.json", findings[1:2])
     with pytest.raises(ValueError, match=re.escape("b.json: 1 error in annotations and images; skip it\n")):
         raise_errors("b.json", findings[:2], remedy="skip it")
+
+
+def many(count):
+    return [Finding("b.json", image, None, "there is no such file") for image in range(count)]
+
+
+def test_a_table_that_is_cut_names_the_file_with_all_of_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lines = summary(many(4), rows=2).splitlines()
+    (file,) = (tmp_path / ".cache" / "mrcnn_jax" / "findings").iterdir()
+    assert lines[1:3] == as_table(many(2)).splitlines()[:2] and len(lines) == 5
+    assert lines[-1] == f"... and 2 more; all of them are in {file}"
+    assert file.read_text() == as_table(many(4)) + "\n"
+    with pytest.raises(ValueError, match=r"\.\.\. and 10 more; all of them are in .*/findings/\w+\.txt$"):
+        raise_errors("b.json", many(60))
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    assert summary(many(4), rows=2).endswith("\n... and 2 more")

@@ -104,6 +104,7 @@ def test_shards_are_in_order_and_may_be_without_a_record(folder, monkeypatch):
 def test_tfds_opens_them(odd):
     dataset, folder = odd
     assert folder.parts[-3:] == ("coco_objects", "instances", "1.0.0")
+    assert not (folder / "left_out.txt").exists()
     source = tfds.data_source("coco_objects/instances", data_dir=folder.parents[2], split="images")
     first = source[0]
     assert first["image"].shape == (10, 20, 3) and first["boxes"].tolist() == [[2, 1, 10, 5]]
