@@ -5,8 +5,9 @@
         --keypoints=coco/annotations/person_keypoints_train2017.json --output=records
 
 It prints the folder of the records, for --config.data.train_records. They can also be opened with
-tfds.data_source("coco_objects/instances_train2017", data_dir="records", split="images"). Every entry is
-checked and every image read whole: what is damaged is listed, and an error, unless --skip_bad leaves it out.
+tfds.data_source("coco_objects/instances_train2017", data_dir="records", split="images"); docs/data.md has
+more on that. The last part of this name is the annotation file's, or --name. Every entry is checked and every
+image read whole: what is damaged is listed, and an error, unless --skip_bad leaves it out.
 """
 
 import os
@@ -20,6 +21,9 @@ _IMAGES = flags.DEFINE_string("images", None, "folder of the images", required=T
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "instances_*.json", required=True)
 _KEYPOINTS = flags.DEFINE_string("keypoints", "", "person_keypoints_*.json, joined by annotation id")
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write the records below", required=True)
+_NAME = flags.DEFINE_string(
+    "name", "", "of the records in TFDS; the annotation file's if not given, without what TFDS does not take"
+)
 _MASK_GRID = flags.DEFINE_integer(
     "mask_grid", 112, "cells of a mask in the frame of its box, per axis; data.mask_grid of the training",
     lower_bound=1,
@@ -36,8 +40,9 @@ _SKIP_BAD = flags.DEFINE_bool(
 def main(_: list[str]) -> None:
     from mrcnn_jax.data.coco import read_coco
     from mrcnn_jax.data.findings import printable, summary
-    from mrcnn_jax.data.records import prepare_records
+    from mrcnn_jax.data.records import prepare_records, records_name
 
+    name = records_name(_ANNOTATIONS.value, _NAME.value)
     dataset = read_coco(
         "",
         images=_IMAGES.value,
@@ -49,6 +54,7 @@ def main(_: list[str]) -> None:
     folder, dataset = prepare_records(
         dataset,
         Path(_OUTPUT.value),
+        name=name,
         mask_grid=_MASK_GRID.value,
         num_workers=_WORKERS.value or os.cpu_count() or 1,
         file_format=_FORMAT.value,
@@ -57,7 +63,7 @@ def main(_: list[str]) -> None:
     if dataset.findings:
         print(summary(dataset.findings))
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{printable(str(folder))}: {len(dataset.images)} records, {size / 1e6:.0f} MB")
+    print(f"{folder}: {len(dataset.images)} records, {size / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

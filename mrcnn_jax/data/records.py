@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import io
 import multiprocessing
+import re
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -120,10 +121,23 @@ class CocoObjects(tfds.core.ShardBasedBuilder):
             raise ValueError(f"{dataset.name}: there is no image to make a record of{why}")
 
 
+def records_name(annotations: str, name: str = "") -> str:
+    """What TFDS calls the records of an annotation file: ``name``, or else the file's.
+
+    Of that, what TFDS does not take becomes "_". Raises ValueError for a ``name`` that it does not take.
+    """
+    name = name or re.sub(r"[^\w+.-]+", "_", Path(annotations).stem)
+    if not re.fullmatch(r"[\w+.-]+", name) or not name.strip("."):  # it is a folder's, too
+        rule = "letters, digits, '_', '+', '-' and '.', and not of dots alone"
+        raise ValueError(f"--name of the records must be of {rule}, got {name!r}")
+    return name
+
+
 def prepare_records(
     dataset: CocoDataset,
     output: Path,
     *,
+    name: str = "",
     mask_grid: int,
     num_workers: int,
     file_format: str = "array_record",
@@ -134,8 +148,9 @@ def prepare_records(
     In the folder ``left_out.txt`` lists what a data set with errors is without.
 
     Args:
-        dataset: As read by ``read_coco`` with ``skip_bad``. The records get the name of its annotation file.
+        dataset: As read by ``read_coco`` with ``skip_bad``.
         output: May hold the records of other data sets, too.
+        name: Of the records, as for ``records_name``.
         mask_grid: S, the cells of a box-frame mask per axis.
         num_workers: Processes that read images and draw masks.
         file_format: ``array_record``, to be read in any order, or ``tfrecord``, for ``tfds.load`` alone.
@@ -143,11 +158,12 @@ def prepare_records(
             data set with findings.
 
     Raises:
-        ValueError: there are such records; or, with the table of all findings, no image is left or, unless
-            ``skip_bad``, images or entries break a rule. All images are looked at before.
+        ValueError: TFDS does not take ``name``; there are such records; or, with the table of all findings,
+            no image is left or, unless ``skip_bad``, images or entries break a rule. All images are looked
+            at before.
     """
     config = CocoObjectsConfig(
-        name=Path(dataset.name).stem,
+        name=records_name(dataset.name, name),
         dataset=dataset,
         mask_grid=mask_grid,
         num_workers=num_workers,
@@ -156,7 +172,9 @@ def prepare_records(
     builder = CocoObjects(data_dir=str(output), config=config)
     folder = Path(builder.data_dir)
     if folder.exists():
-        raise ValueError(f"{folder}: is there already; delete it to make the records anew")
+        raise ValueError(
+            f"{folder}: is there already; delete it to make the records anew, or give others a --name"
+        )
     # Nothing is downloaded, though TFDS says so.
     with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_dir=nothing, file_format=file_format)

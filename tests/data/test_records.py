@@ -6,12 +6,13 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from tensorflow_datasets.core import naming
 
 from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data import records as module
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.pipeline import training_batches
-from mrcnn_jax.data.records import RecordSource, prepare_records
+from mrcnn_jax.data.records import RecordSource, prepare_records, records_name
 from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.data.tensorflow import tfds
 
@@ -118,6 +119,26 @@ def test_a_file_name_need_not_be_utf8(odd):
     records = RecordSource(folder, mask_grid=GRID)
     assert records.read(4).name == rf"{folder}: image 5 (caf\xe9.png)"
     assert records.read(3).name == f"{folder}: image 4 (a b é.jpg)"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("a/instances_train2017.json", "instances_train2017"),
+        ("my photos (1).v2.json", "my_photos_1_.v2"),
+        (os.fsdecode(b"caf\xe9.json"), "caf_"),
+        ("żółw-1+2.json", "żółw-1+2"),
+    ],
+)
+def test_records_have_a_name_that_tfds_takes(file, name):
+    assert records_name(file) == records_name("other.json", name) == name
+    assert naming.parse_builder_name_kwargs(f"coco_objects/{name}")[1] == {"config": name}
+
+
+@pytest.mark.parametrize("name", ["my photos", "a/b", "a:1.0.0", "..", "x\n"])
+def test_a_name_that_tfds_cannot_have_is_refused(name):
+    with pytest.raises(ValueError, match=r"--name of the records must be of letters.*, got "):
+        records_name("train.json", name)
 
 
 def test_records_are_not_written_over(odd):
