@@ -52,7 +52,8 @@ def show_objects(
 
     What is cut off altogether is dropped, with masks also an object whose mask is; then what is beyond
     ``max_objects``. Boxes end where the view does, but the grid of a mask still lies over the whole box
-    (``mask_boxes``), so that cutting does not touch it.
+    (``mask_boxes``), so that cutting does not touch it. A keypoint beyond the view, whose edges belong to it,
+    is all 0, as one that is not labelled (D2's ``transform_keypoint_annotations``).
 
     Args:
         objects: Of the original image; masks of S x S cells.
@@ -85,12 +86,12 @@ def show_objects(
         rows["mask_boxes"] = frames[chosen].astype(np.float32)
     if keypoints:
         points = objects.keypoints[chosen].astype(np.float64)
-        shown = np.concatenate(
-            [_show_points(points[..., :2] + keypoint_offset, view), points[..., 2:]], axis=2
-        )
+        places = _show_points(points[..., :2] + keypoint_offset, view)
+        inside = _is_inside(places, view).all(axis=2, keepdims=True)
+        shown = np.where(inside & (points[..., 2:] > 0), np.concatenate([places, points[..., 2:]], axis=2), 0)
         if view.flip:
             shown = shown[:, mirrored_order(shown.shape[1], flip_pairs)]
-        rows["keypoints"] = np.where(shown[..., 2:] > 0, shown, 0).astype(np.float32)
+        rows["keypoints"] = shown.astype(np.float32)
     padding = max_objects - len(chosen)
     return {name: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)) for name, x in rows.items()}
 
@@ -112,6 +113,11 @@ def _show_points(points: np.ndarray, view: View) -> np.ndarray:
     return shown
 
 
+def _is_inside(points: np.ndarray, view: View) -> np.ndarray:
+    """Whether each of x and y ``[... 2]`` as shown lies in the view or on its edge."""
+    return (points >= 0) & (points <= (view.size[1], view.size[0]))
+
+
 def _mask_is_shown(masks: np.ndarray, frames: np.ndarray, view: View) -> np.ndarray:
     """Whether any cell of each mask ``[N S S]`` has its centre in the view, or no mask is known: ``[N]``."""
     if view.flip:
@@ -119,6 +125,6 @@ def _mask_is_shown(masks: np.ndarray, frames: np.ndarray, view: View) -> np.ndar
     share = (np.arange(masks.shape[-1]) + 0.5) / masks.shape[-1]
     low, side = frames[:, None, :2], frames[:, None, 2:] - frames[:, None, :2]
     centres = low + share[:, None] * side  # [N S 2]: x, y
-    inside = (centres >= 0) & (centres <= (view.size[1], view.size[0]))
+    inside = _is_inside(centres, view)
     shown = masks.astype(bool) & inside[:, :, None, 1] & inside[:, None, :, 0]
     return shown.any(axis=(1, 2)) | ~masks.any(axis=(1, 2))

@@ -144,10 +144,41 @@ def test_a_cut_by_hand():
     assert rows["boxes"][0].tolist() == [0, 0, 6, 3]
     assert rows["mask_boxes"][0].tolist() == [-2, -1, 6, 3]
     assert rows["masks"][0].tolist() == arrays(image(item()))["masks"][0].tolist()
-    assert rows["keypoints"][0].tolist() == [[-1, 0, 2], [2, -1, 1], [0, 0, 0]]
+    assert not rows["keypoints"].any()  # (3, 2) is left of it, (6, 1) above
     mirrored = arrays(image(item()), cut=(2, 4, 6, 8), flip=True)
     assert mirrored["boxes"][0].tolist() == [2, 0, 8, 3]
     assert mirrored["mask_boxes"][0].tolist() == [2, -1, 10, 3]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    ("cut", "shown"),
+    [
+        ((2, 3, 6, 8), [True, False]),  # on its corner; above
+        ((2, 4, 6, 8), [False, False]),  # left of it; above
+        ((0, 0, 1, 6), [False, True]),  # below; on its other corner
+        ((0, 0, 10, 5), [True, False]),
+        ((0, 0, 10, 20), [True, True]),  # all of the image
+    ],
+)
+def test_keypoints_that_are_cut_off_are_not_visible(cut, shown, flip):
+    """Those at (3, 2) and (6, 1); the third is not labelled."""
+    top, left, _, width = cut
+    wanted = np.array([[3 - left, 2 - top, 2], [6 - left, 1 - top, 1], [0, 0, 0]])
+    if flip:
+        wanted[:, 0] = width - wanted[:, 0]
+    wanted[~np.array([*shown, False])] = 0
+    source = image(item(box=(0.0, 0.0, 20.0, 10.0), segmentation=None))
+    rows = arrays(source, cut=cut, flip=flip, flip_pairs=())
+    assert rows["valid"][0] and rows["keypoints"][0].tolist() == wanted.tolist()
+
+
+def test_a_keypoint_beyond_the_image_is_not_visible():
+    points = np.array([[20, 10, 2], [19.5, 9.5, 2], [-1, 5, 1]], np.float32)
+    source = image(item(keypoints=points))
+    assert arrays(source)["keypoints"][0, :, 2].tolist() == [2, 2, 0]
+    moved = arrays(source, size=(20, 40), keypoint_offset=0.5)["keypoints"][0]
+    assert moved.tolist() == [[0, 0, 0], [40, 20, 2], [0, 0, 0]]
 
 
 def test_what_is_cut_off_is_dropped():
