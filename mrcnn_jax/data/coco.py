@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,8 +62,8 @@ def read_coco(
     """The data set of the folder ``images`` and the file ``annotations``, both relative to ``root``.
 
     Every entry is checked, and that the image files are there; ``check_images`` looks into those. Warnings
-    are masks without an inside, left out, and objects with no part of their box inside the image: these stay
-    in, for evaluation, and training leaves them out.
+    are masks without an inside, left out; objects with no part of their box inside the image: these stay in,
+    for evaluation, and training leaves them out; and images of one file, which stay in, too.
 
     Args:
         root: Folder of the data set.
@@ -103,6 +103,7 @@ def read_coco(
         reader.join_keypoints(annotation_entries, keypoint_content)
     del content, keypoint_content  # no entry is kept longer than needed: COCO's take gigabytes
     read = {image_id: reader.image(entry, folder) for image_id, entry in image_entries.items()}
+    reader.compare_files(read.values())
     sizes = {i: None if image is None else (image.height, image.width) for i, image in read.items()}
     objects: dict[int, list[CocoAnnotation]] = {image_id: [] for image_id in read}
     for annotation_id in list(annotation_entries):
@@ -203,6 +204,14 @@ class _Reader:
             width=width,
             annotations=(),
         )
+
+    def compare_files(self, images: Iterable[CocoImage | None]) -> None:
+        """Warns of images that are of one file: its objects may be here and there."""
+        first_of: dict[Path, int] = {}
+        for image in images:
+            if image is not None and (first := first_of.setdefault(image.path, image.id)) != image.id:
+                rule = f"file_name {image.file_name!r} is that of image {first}, too; both are kept"
+                self.findings.append(Finding(str(self._path), image.id, None, rule, True))
 
     def annotation(self, entry: dict, sizes: dict[int, Size | None]) -> CocoAnnotation | None:
         """An object; None if its entry breaks a rule, or its image's did, for which ``sizes`` has None."""

@@ -172,6 +172,17 @@ def test_what_coco_has_too_is_a_warning(two, damage, rule):
     assert not source.objects(0).masks.any()
 
 
+@pytest.mark.parametrize("name", ["1.png", "./1.png"])
+def test_two_images_of_one_file_are_a_warning(two, name):
+    two.content["images"][1]["file_name"] = name
+    config = config_of(two)
+    source = open_source(config)
+    assert source.num_objects.tolist() == [1, 1] and check_examples(source, config) == 2
+    (found,) = source.findings
+    assert found.rule == f"file_name {name!r} is that of image 1, too; both are kept"
+    assert found.warning and (found.image_id, found.annotation_id) == (2, None)
+
+
 @pytest.mark.parametrize(
     ("damage", "place", "rule", "objects"),
     [
