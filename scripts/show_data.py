@@ -3,9 +3,9 @@
 
     scripts/show_data.py --config=configs/shapes.py --output=out
 
-It writes out/batches.png, in place of a former one: the canvases of the batches from --step on, with boxes,
-masks, keypoints, crowds (striped) and padding (a checkerboard). Images with their objects are counted without
-decoding them.
+It writes out/batches.png, in place of a former one: the canvases of --count images, of the batches from
+--step on, with boxes, masks, keypoints, crowds (striped) and padding (a checkerboard). Of a folder it first
+lists what is damaged, as training does: as an error, or with --config.data.skip_bad as what is left out.
 """
 
 from itertools import islice

@@ -139,7 +139,7 @@ def annotation(
 
 
 def polygons(rng: np.random.Generator, corner: np.ndarray, extent: np.ndarray) -> Iterator[list[float]]:
-    """One outline inside the box, sometimes more: 22 points together on average, rarely above 100."""
+    """One outline inside the box, sometimes more: 24 points together on average, rarely above 100."""
     for _part in range(1 + rng.binomial(2, 0.05)):
         points = 3 + round(rng.lognormal(2.6, 0.8))
         angles = np.sort(rng.uniform(0, 2 * np.pi, points))

@@ -69,7 +69,7 @@ def open_data(config: Config) -> dict[str, Any]:
 
 
 def make_batches(config: Config, count: int) -> dict[str, Any]:
-    """Makes batches of two images and looks at the memory 20 times."""
+    """Makes batches of two images and looks at the memory 20 times, or after each of fewer."""
     from mrcnn_jax.data.open_source import open_source
     from mrcnn_jax.data.pipeline import training_batches
 
@@ -81,7 +81,7 @@ def make_batches(config: Config, count: int) -> dict[str, Any]:
     over_time = {}
     for number in range(1, count + 1):
         next(batches)
-        if number % (count // 20) == 0:
+        if number % max(1, count // 20) == 0:
             over_time[number] = resident()
     return {"seconds": time.perf_counter() - start, "before": before, "over_time": over_time}
 
