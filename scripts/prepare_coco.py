@@ -4,10 +4,10 @@
     scripts/prepare_coco.py --images=coco/train2017 --annotations=coco/annotations/instances_train2017.json \
         --keypoints=coco/annotations/person_keypoints_train2017.json --output=records
 
-It prints the folder of the records, for --config.data.train_records. They can also be opened with
-tfds.data_source("coco_objects/instances_train2017", data_dir="records", split="images"); docs/data.md has
-more on that. The last part of this name is the annotation file's, or --name. Every entry is checked and every
-image read whole: what is damaged is listed, and an error, unless --skip_bad leaves it out.
+It prints the folder of the records, for --config.data.train_records. TFDS opens them as
+coco_objects/instances_train2017 (docs/data.md says how); the second part is the annotation file's name, or
+--name. Every entry is checked and every image read whole: what is damaged is listed, and an error, unless
+--skip_bad leaves it out.
 """
 
 import os

@@ -109,6 +109,13 @@ def test_tfds_opens_them(odd):
     source = tfds.data_source("coco_objects/instances", data_dir=folder.parents[2], split="images")
     first = source[0]
     assert first["image"].shape == (10, 20, 3) and first["boxes"].tolist() == [[2, 1, 10, 5]]
+    # As docs/data.md says: it does not turn images.
+    assert source[1]["image"].shape == (10, 20, 3) and source[1]["size"].tolist() == [20, 10]
+    files = tfds.data_source(
+        "coco_objects/instances", data_dir=folder.parents[2], split="images",
+        decoders={"image": tfds.decode.SkipDecoding()},
+    )  # fmt: skip
+    assert files[1]["image"] == dataset.images[1].path.read_bytes()
     assert json.loads((folder / "categories.json").read_text())["names"] == list(dataset.categories.names)
 
 
