@@ -10,6 +10,7 @@ val_images, val_annotations and val_keypoints.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -23,6 +24,12 @@ _hosts = command_line.define_hosts(stops_when_asked=False)
 _STEP = command_line.define_step()
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "images at a time; the run's if not given", lower_bound=1
+)
+_EVALUATOR: Any = flags.DEFINE_enum(
+    "evaluator",
+    "hotcoco",
+    ["hotcoco", "pycocotools"],
+    "what computes the metrics: pycocotools gives the same ones many times slower, as a check",
 )
 
 
@@ -63,7 +70,7 @@ def _evaluate() -> None:
     check_alike("checkpoints", np.array(detector.step))
     if hosts.is_first():
         print(f"step {detector.step} on the {len(dataset.images)} images of {dataset.name}", flush=True)
-    metrics = evaluate(detector, dataset, progress=True)
+    metrics = evaluate(detector, dataset, evaluator=_EVALUATOR.value, progress=True)
     if hosts.is_first():
         write_json(output, {"step": detector.step, "annotations": str(annotations), **metrics})
         print(f"{format_metrics(metrics)}\n\nwritten to {output}")

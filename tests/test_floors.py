@@ -48,6 +48,7 @@ LIBRARIES = {
     "tensorflow": ("mrcnn_jax.data.tensorflow",),
     "tensorflow_datasets": ("mrcnn_jax.data.tensorflow",),
     "orbax": ("mrcnn_jax.checkpoint",),
+    "hotcoco": ("mrcnn_jax.evaluation",),
     "pycocotools": ("mrcnn_jax.evaluation",),
     "torch": (),
     "torchvision": (),

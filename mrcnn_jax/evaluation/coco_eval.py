@@ -11,14 +11,19 @@ from mrcnn_jax import agreement, hosts
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco import CocoDataset
 from mrcnn_jax.data.labels import check_categories
-from mrcnn_jax.evaluation.average_precision import Kind, average_precision
+from mrcnn_jax.evaluation.average_precision import average_precision
+from mrcnn_jax.evaluation.evaluators import Evaluator, Kind
 from mrcnn_jax.evaluation.ground_truth import ground_truth
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.types import Categories
 
 
 def evaluate(
-    detector: Detector, dataset: CocoDataset, *, progress: bool = False
+    detector: Detector,
+    dataset: CocoDataset,
+    *,
+    evaluator: Evaluator = "hotcoco",
+    progress: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """COCO's metrics in percent, by kind and name, such as ``metrics["segm"]["AP50"]``.
 
@@ -28,6 +33,7 @@ def evaluate(
     categories share a name: "person (1)". A value is None where the data set has nothing to measure, for
     example no large object.
 
+    ``evaluator`` "pycocotools" has that compute the metrics, as a check: the same ones, many times slower.
     Where several processes have joined, each finds objects in its share of the images; the metrics are those
     of all images, in every process.
 
@@ -43,6 +49,7 @@ def evaluate(
     if _has_keypoints(detector.config, dataset):
         kinds.append("keypoints")
 
+    truth = ground_truth(dataset)
     with hosts.together():
         own = _detect(detector, dataset, progress=progress)
     shares = hosts.gather(own)
@@ -52,7 +59,6 @@ def evaluate(
         for entry in shares[number % len(shares)][number // len(shares)]
     ]
 
-    truth = ground_truth(dataset)
     metrics: dict[str, dict[str, Any]] = {}
     names = _unique_names(categories)
     per_category: dict[str, dict[str, float | None]] = {name: {} for name in names}
@@ -64,6 +70,7 @@ def evaluate(
             kind,
             category_ids=[categories.ids[label - 1] for label in labels],
             sigmas=categories.sigmas,
+            evaluator=evaluator,
         )
         metrics[kind] = measured.summary
         for label in labels:
@@ -85,6 +92,7 @@ def _detect(detector: Detector, dataset: CocoDataset, *, progress: bool) -> list
                 f"{image.path}: the image is {result.image_size[0]} x {result.image_size[1]} pixels "
                 f"(height x width); {dataset.name} says {image.height} x {image.width} (image {image.id})"
             )
+        # Masks are encoded here, while the device computes the next batches.
         entries.append(result.to_coco(image.id))
     return entries
 
@@ -99,10 +107,20 @@ def check_alike(dataset: CocoDataset) -> None:
 def check_dataset(config: Config, categories: Categories, dataset: CocoDataset) -> None:
     """Raises ``ValueError``, naming the rule, unless a run can be evaluated on the data set.
 
-    The data set's categories must be the run's ``categories`` (see ``check_categories``), and its keypoints,
-    if the model of ``config`` finds keypoints, must have sigmas.
+    The data set's categories must be the run's ``categories`` (see ``check_categories``), ids of images and
+    categories must be from 0 to 2^53 (as hotcoco reads them exactly), and its keypoints, if the model of
+    ``config`` finds keypoints, must have sigmas.
     """
     check_categories(dataset.categories, categories, where=dataset.name)
+    ids = {"image": [image.id for image in dataset.images], "category": dataset.categories.ids}
+    beyond = [
+        f"{kind} {number}" for kind, numbers in ids.items() for number in numbers if not 0 <= number <= 2**53
+    ]
+    if beyond:
+        more = f" and {len(beyond) - 5} more" if len(beyond) > 5 else ""
+        raise ValueError(
+            f"{dataset.name}: to be evaluated, ids must be from 0 to 2^53: {', '.join(beyond[:5])}{more}"
+        )
     count = len(dataset.categories.keypoint_names)
     if _has_keypoints(config, dataset) and len(dataset.categories.sigmas) != count:
         raise ValueError(

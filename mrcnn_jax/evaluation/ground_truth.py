@@ -1,41 +1,43 @@
-"""A data set as the ground truth that pycocotools evaluates against."""
+"""A data set as the ground truth of COCO's metrics."""
 
+import itertools
+from functools import lru_cache
 from typing import Any
 
+import hotcoco
 import numpy as np
-from pycocotools import mask as mask_utils
-from pycocotools.coco import COCO
+from hotcoco import mask
 
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
-from mrcnn_jax.evaluation.quiet import quiet
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
 
 
-def ground_truth(dataset: CocoDataset) -> COCO:
+@lru_cache(maxsize=1)  # training evaluates on one data set, the same object, again and again
+def ground_truth(dataset: CocoDataset) -> hotcoco.COCO:
     """The data set's objects, with the area, crowd flag and count of keypoints that COCO's rules ask for.
 
     Where the file gives no area, it is that of the mask, or of the box of an object without one. An object of
-    a category with keypoints that has none is ignored by the keypoint metric, as in COCO's own files.
+    a category with keypoints that has none is ignored by the keypoint metric, as in COCO's own files. Objects
+    are numbered from 1: by pycocotools' rules the one with id 0 is never found.
     """
-    coco = COCO()
-    coco.dataset = {
-        "images": [
-            {"id": image.id, "height": image.height, "width": image.width} for image in dataset.images
-        ],
-        "categories": [
-            {"id": category, "name": name}
-            for category, name in zip(dataset.categories.ids, dataset.categories.names, strict=True)
-        ],
-        "annotations": [
-            _entry(annotation, image, dataset.categories)
-            for image in dataset.images
-            for annotation in image.annotations
-        ],
-    }
-    with quiet():
-        coco.createIndex()
-    return coco
+    ids = itertools.count(1)
+    return hotcoco.COCO(
+        {
+            "images": [
+                {"id": image.id, "height": image.height, "width": image.width} for image in dataset.images
+            ],
+            "categories": [
+                {"id": category, "name": name}
+                for category, name in zip(dataset.categories.ids, dataset.categories.names, strict=True)
+            ],
+            "annotations": [
+                {"id": next(ids), **_entry(annotation, image, dataset.categories)}
+                for image in dataset.images
+                for annotation in image.annotations
+            ],
+        }
+    )
 
 
 def _entry(annotation: CocoAnnotation, image: CocoImage, categories: Categories) -> dict[str, Any]:
@@ -43,12 +45,11 @@ def _entry(annotation: CocoAnnotation, image: CocoImage, categories: Categories)
     rle = _encode(annotation, image)
     area = annotation.area
     if area is None:
-        area = (x2 - x1) * (y2 - y1) if annotation.segmentation is None else float(mask_utils.area(rle))
+        area = (x2 - x1) * (y2 - y1) if annotation.segmentation is None else float(mask.area(rle))
     points = annotation.keypoints
     if points is None:
         points = np.zeros((len(categories.keypoint_names), 3))
     return {
-        "id": annotation.id,
         "image_id": image.id,
         "category_id": categories.ids[annotation.label - 1],
         "bbox": [x1, y1, x2 - x1, y2 - y1],
@@ -64,8 +65,8 @@ def _encode(annotation: CocoAnnotation, image: CocoImage) -> dict[str, Any]:
     """The compressed mask; an empty one for an object without."""
     size = image.height, image.width
     if isinstance(annotation.segmentation, Rle):
-        return mask_utils.frPyObjects(annotation.segmentation.uncompressed(), *size)
+        return mask.frPyObjects(dict(annotation.segmentation.uncompressed()), *size)
     if not annotation.segmentation:
-        return mask_utils.frPyObjects({"size": list(size), "counts": [size[0] * size[1]]}, *size)
+        return mask.frPyObjects({"size": list(size), "counts": [size[0] * size[1]]}, *size)
     polygons = [polygon.ravel().tolist() for polygon in annotation.segmentation]
-    return mask_utils.merge(mask_utils.frPyObjects(polygons, *size))
+    return mask.merge(mask.frPyObjects(polygons, *size))

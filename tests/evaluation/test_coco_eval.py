@@ -1,5 +1,7 @@
 import dataclasses
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
 from mrcnn_jax.data.labels import align_labels
 from mrcnn_jax.evaluation.coco_eval import check_alike, check_dataset, evaluate
 from mrcnn_jax.inference.detector import Detector
+from mrcnn_jax.inference.results import Result
 from mrcnn_jax.types import Categories, Detections
 
 CATEGORIES = Categories(
@@ -166,6 +169,62 @@ def test_data_set_is_checked_without_a_detector(dataset: CocoDataset) -> None:
     check_dataset(Config(model=ModelConfig(keypoint=False)), CATEGORIES, bare)  # has no use for sigmas
     with pytest.raises(ValueError, match="category 3 is 'ball', in the run 'cube'"):
         check_dataset(CONFIG, dataclasses.replace(CATEGORIES, names=("cube", "figure")), dataset)
+
+
+def test_ids_that_cannot_be_evaluated_are_an_error(dataset: CocoDataset) -> None:
+    images = tuple(
+        dataclasses.replace(image, id=number)
+        for image, number in zip(dataset.images, (-1, 2**53, 2**53 + 1), strict=True)
+    )
+    with pytest.raises(ValueError) as error:
+        check_dataset(CONFIG, CATEGORIES, dataclasses.replace(dataset, images=images))
+    assert str(error.value) == (
+        "made_up.json: to be evaluated, ids must be from 0 to 2^53: image -1, image 9007199254740993"
+    )
+
+
+def test_pycocotools_gives_the_same_metrics(dataset: CocoDataset) -> None:
+    detector = Detector(Oracle(dataset), CONFIG, CATEGORIES)
+    assert evaluate(detector, dataset, evaluator="pycocotools") == evaluate(detector, dataset)
+
+
+def test_results_are_written_while_the_next_batch_is_computed(
+    dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores of a batch arrive only once the next one has been asked for."""
+    asked = [threading.Event() for _ in dataset.images]  # a batch each
+    batches = 0
+    written_after: list[int] = []  # batches asked for when an image's results are written
+
+    class Late:
+        """A score that is there once the batch after its own, if there is one, has been asked for."""
+
+        def __init__(self, value: np.ndarray) -> None:
+            self.value = value
+            self.next = asked[min(batches, len(asked) - 1)]
+
+        def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+            assert self.next.wait(timeout=20)
+            return self.value
+
+    oracle = Oracle(dataset)
+
+    def predict_fn(images: np.ndarray, sizes: np.ndarray) -> Detections:
+        nonlocal batches
+        asked[batches].set()
+        batches += 1
+        found = oracle(images, sizes)
+        return found.replace(scores=Late(found.scores))
+
+    to_coco = Result.to_coco
+
+    def spy(result: Result, image_id: int) -> list[dict[str, Any]]:
+        written_after.append(batches)
+        return to_coco(result, image_id)
+
+    monkeypatch.setattr(Result, "to_coco", spy)
+    evaluate(Detector(predict_fn, CONFIG, CATEGORIES), dataset)
+    assert written_after[0] >= 2 and written_after[1] == 3
 
 
 def test_categories_of_one_name_stay_apart(dataset: CocoDataset) -> None:

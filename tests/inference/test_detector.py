@@ -204,11 +204,11 @@ def test_batch_size_below_one_is_an_error(model: Any, config: Config, categories
         Detector(model, config, categories, batch_size=0)
 
 
-def test_predicting_imports_neither_tensorflow_nor_pycocotools() -> None:
+def test_predicting_imports_neither_tensorflow_nor_evaluators() -> None:
     code = (
         "import sys, mrcnn_jax; assert 'jax' not in sys.modules;"
         "mrcnn_jax.load; import mrcnn_jax.inference.pictures;"
-        "print([name for name in ('tensorflow', 'pycocotools') if name in sys.modules])"
+        "print([name for name in ('tensorflow', 'pycocotools', 'hotcoco') if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
