@@ -1,6 +1,5 @@
 """How the work on regions is done on each platform: the one place where that is chosen."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,24 +9,38 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Int32
 
-CACHED_VALUES = 16384  # float32: 64 KiB, of which a step reads and writes a few times as much
+# The form of RoIAlign, of the features and of the gradient. "cached" keeps what a core works on in its cache;
+# "gather" does all regions at once, in few large steps; "einsum" has products of matrices alone, for which a
+# TPU is made. A GPU gathers well, but the gradient would scatter: a float32 scatter-add is a loop of
+# compare-and-swap in jaxlib 0.10.2 to 0.11.0, reported to be hundreds of times slower under contention
+# (openxla/xla issue 46225). Accelerators: by reasoning, measured on none; scripts/benchmark_roi.py does it.
+ROI_ALIGN = {"cpu": "cached", "cuda": "gather", "rocm": "gather", "tpu": "einsum"}
+ROI_ALIGN_GRADIENT = {"cpu": "cached", "cuda": "einsum", "rocm": "einsum", "tpu": "einsum"}
+
+# Regions done together on a CPU: 0.8 MB of 7 x 7 x 256, for the caches of its cores, and enough to share out.
+BLOCK = 16
 
 
-def in_blocks(function: Callable[..., Any], values: int, *operands: Any) -> Any:
-    """``function(*operands, block=...)`` with the block, a divisor of the regions, that suits the platform.
+def by_platform(forms: dict[str, Callable[..., Any]], *operands: Any) -> Any:
+    """``forms[platform](*operands)`` of the platform that the program is compiled for."""
+    return lax.platform_dependent(*operands, **forms)
 
-    The operands' arrays all have the regions on their first axis, and ``values`` is how many results a region
-    has. A CPU is twice as fast where the values of one step stay in its cache, and where the number of steps
-    depends on the regions each small block ends with its own last step. Accelerators want few large steps.
+
+def in_blocks(function: Callable[[Any], Any], steps: Int32[Array, " n"], regions: Any) -> Any:
+    """``function(regions)`` for a CPU: a few regions at a time, those that need as many ``steps`` together.
+
+    All arrays of ``regions`` and of the result have the regions on their first axis. The values of a step
+    then stay in the cache, and each block ends with its own last step.
     """
-    count = jax.tree.leaves(operands)[0].shape[0]
-    limit = max(CACHED_VALUES // values, 1)
-    small = max(size for size in range(1, limit + 1) if count % size == 0)
-    return lax.platform_dependent(
-        *operands,
-        cpu=functools.partial(function, block=small),
-        default=functools.partial(function, block=max(count, 1)),
-    )
+    order = jnp.argsort(steps)
+    blocks = split(jax.tree.map(lambda a: a[order], regions), divisor(steps.shape[0], BLOCK))
+    place = jnp.argsort(order)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[place], lax.map(function, blocks))
+
+
+def divisor(count: int, limit: int) -> int:
+    """The largest number up to ``limit``, but at least 1, into which ``count`` can be split evenly."""
+    return max(size for size in range(1, max(limit, 1) + 1) if count % size == 0)
 
 
 def split(tree: Any, block: int) -> Any:

@@ -3,7 +3,7 @@
 Shapes: H x W cells of a feature map, C channels, N regions, P x P bins of a region, T rows of a table.
 
 A bin is a rectangle of whole cells, often some hundreds of them. Its maximum is that of a few squares that
-cover it and may overlap, so the maxima of all squares of 1, 2, 4 and 8 cells are computed first, over the map
+cover it and may overlap, so the maxima of all squares of 1, 2 and 4 cells are computed first, over the map
 as a whole, and put in one ``[T C]`` table. One step then looks up one square for every bin.
 """
 
@@ -18,9 +18,9 @@ from jax import Array, lax
 from jaxtyping import Float, Int, Shaped
 
 from mrcnn_jax.ops.levels import assign_levels, level_numbers
-from mrcnn_jax.ops.platforms import batch_max, in_blocks, split
+from mrcnn_jax.ops.platforms import batch_max, by_platform, in_blocks
 
-MAX_DOUBLINGS = 3  # squares of up to 8 cells: those of 16 take longer to make than they save
+MAX_DOUBLINGS = 2  # squares of up to 4 cells: those of 8 take as long to make as they save
 
 
 def roi_pool(
@@ -187,11 +187,10 @@ def _largest_cells(cells: list[_Cells], bins: _Bins, output_size: int) -> _Cells
         nothing = start._replace(value=jnp.zeros_like(start.value))
         return jax.tree.map(lambda a, b: jnp.where(steps[..., None] > 0, a, b), best, nothing)
 
-    def pool(bins: _Bins, *, block: int) -> _Cells:
-        pooled = lax.map(pool_block, split(bins, block))
-        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), pooled)
+    def pool_in_blocks(bins: _Bins) -> _Cells:
+        return in_blocks(pool_block, jnp.max(_cover(bins, squares)[0], axis=(1, 2)), bins)
 
-    return in_blocks(pool, output_size**2 * channels, bins)
+    return by_platform({"cpu": pool_in_blocks, "default": pool_block}, bins)
 
 
 def _make_squares(cells: list[_Cells], output_size: int) -> tuple[_Cells, _Squares]:

@@ -12,14 +12,15 @@ from mrcnn_jax.ops import levels
 from mrcnn_jax.ops import roi_align as roi_align_module
 
 REFERENCE = np.load(pathlib.Path(__file__).parents[1] / "fixtures" / "torchvision_ops.npz")
-OPTIONS = ("output_size", "sampling_ratio", "aligned", "canonical_size")
+OPTIONS = ("output_size", "sampling_ratio", "aligned", "reduction", "form")
+FORMS = ("cached", "gather", "einsum")
 assign_levels = jax.jit(
     levels.assign_levels, static_argnames=("min_level", "max_level", "canonical_size", "rule")
 )
-roi_align = jax.jit(
-    roi_align_module.roi_align, static_argnames=("stride", "output_size", "sampling_ratio", "aligned")
+roi_align = jax.jit(roi_align_module.roi_align, static_argnames=("stride", *OPTIONS))
+multilevel_roi_align = jax.jit(
+    roi_align_module.multilevel_roi_align, static_argnames=("canonical_size", *OPTIONS)
 )
-multilevel_roi_align = jax.jit(roi_align_module.multilevel_roi_align, static_argnames=OPTIONS)
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
 
@@ -47,6 +48,33 @@ def test_points_outside_by_hand():
     boxes = jnp.array([[x - 0.5, 0, x + 0.5, 1] for x in (-1.0, 0.0, 2.0, 5.0)])
     pooled = roi_align(strip, boxes, stride=1.0, output_size=1, sampling_ratio=1, aligned=True)
     np.testing.assert_allclose(pooled[:, 0, 0, 0], [0, 10, 25, 0])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_maximum_by_hand(form):
+    # Points on cells 0 and 1, 2 and 3, of both axes. The largest x of a bin is in both of its rows, the
+    # largest y in both columns, and all of the third channel are equal: the first point gets the gradient.
+    features = jnp.concatenate([ramp(5, 5), jnp.ones((5, 5, 1))], axis=-1)
+    settings = {"stride": 1.0, "output_size": 2, "sampling_ratio": 2, "aligned": True}
+
+    @jax.jit
+    def pool_and_gradient(features):
+        boxes = jnp.array([[0.0, 0, 4, 4]])
+        pooled, transpose = jax.vjp(
+            lambda f: roi_align_module.roi_align(f, boxes, reduction="max", form=form, **settings), features
+        )
+        return pooled[0], transpose(jnp.ones_like(pooled))[0]
+
+    pooled, gradient = pool_and_gradient(features)
+    np.testing.assert_array_equal(pooled[..., 0], [[1, 3], [1, 3]])
+    np.testing.assert_array_equal(pooled[..., 1], [[1, 1], [3, 3]])
+    first = [
+        [[0, 1], [0, 3], [2, 1], [2, 3]],
+        [[1, 0], [1, 2], [3, 0], [3, 2]],
+        [[0, 0], [0, 2], [2, 0], [2, 2]],
+    ]
+    for channel, cells in enumerate(first):
+        np.testing.assert_array_equal(np.argwhere(gradient[..., channel]), cells)
 
 
 def test_levels_by_hand():
@@ -114,40 +142,6 @@ def test_pyramid_equals_torchvision():
     np.testing.assert_allclose(pooled, REFERENCE["pyramid/pooled"], rtol=1e-5, atol=1e-5)
 
 
-def dense_roi_align(features, box, size, ratio):
-    """Aligned RoIAlign of one box inside the map as two interpolation matrices, for JAX to differentiate."""
-
-    def matrix(low, high, cells):
-        points = low - 0.5 + (jnp.arange(size * ratio) + 0.5) * (high - low) / (size * ratio)
-        tent = jnp.maximum(1 - jnp.abs(jnp.clip(points, 0, cells - 1)[:, None] - jnp.arange(cells)), 0)
-        return tent.reshape(size, ratio, cells).mean(axis=1)
-
-    rows, columns = matrix(box[1], box[3], features.shape[0]), matrix(box[0], box[2], features.shape[1])
-    return jnp.einsum("yi,ijc,xj->yxc", rows, features, columns)
-
-
-def test_gradient_equals_that_of_a_dense_form():
-    rng = np.random.default_rng(0)
-    features = jnp.asarray(rng.normal(size=(6, 5, 2)), jnp.float32)
-    boxes = jnp.array([[0.3, 0.2, 4.1, 5.7], [1, 1, 2, 2], [0, 0, 5, 6]])
-    target = jnp.asarray(rng.normal(size=(3, 3, 3, 2)), jnp.float32)
-
-    @functools.partial(jax.jit, static_argnums=1)
-    def loss_gradient(features, pool):
-        return jax.grad(lambda f: jnp.sum((pool(f) - target) ** 2))(features)
-
-    def ours(f):
-        return roi_align(f, boxes, stride=1.0, output_size=3, sampling_ratio=2, aligned=True)
-
-    def dense(f):
-        return jax.vmap(lambda b: dense_roi_align(f, b, 3, 2))(boxes)
-
-    np.testing.assert_allclose(ours(features), jax.jit(dense)(features), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        loss_gradient(features, ours), loss_gradient(features, dense), rtol=1e-5, atol=1e-5
-    )
-
-
 def test_boxes_get_no_gradient():
     box = jnp.array([[1.0, 1, 4, 4]])
     gradient = jax.grad(
@@ -156,25 +150,40 @@ def test_boxes_get_no_gradient():
     np.testing.assert_array_equal(gradient, np.zeros((1, 4)))
 
 
-@pytest.mark.parametrize("ratio", [0, 2])
-def test_garbage_in_padding_and_degenerate_boxes(ratio):
-    features = ramp(6, 6)
-    real = [[1.0, 1, 4, 4], [2, 2, 2, 2], [4, 4, 1, 1]]
+@pytest.mark.parametrize("reduction_and_ratio", [("mean", 2), ("mean", 0), ("max", 2), ("max", 0)])
+def test_forms_agree_whatever_padding_holds(reduction_and_ratio):
+    reduction, ratio = reduction_and_ratio
+    rng = np.random.default_rng(0)
+    features = {f"p{k}": jnp.asarray(rng.normal(size=(32 >> k, 40 >> k, 2)), jnp.float32) for k in (2, 3)}
+    map_sizes = {"p2": jnp.array([7, 9]), "p3": jnp.array([4, 4])}
+    real = [[1.0, 1, 14, 9], [0, 0, 40, 32], [20, 12, 60, 17], [2, 2, 2, 2], [14, 14, 1, 1]]
     garbage = [[np.nan] * 4, [np.inf] * 4, [-1e30, -1e30, 1e30, 1e30]]
+    cotangent = jnp.asarray(rng.normal(size=(8, 3, 3, 2)), jnp.float32).at[len(real) :].set(0)
 
-    @jax.jit
-    def pool_and_gradient(features, boxes):
+    @functools.partial(jax.jit, static_argnums=2)
+    def pool_and_gradient(features, boxes, form):
+        pooled, transpose = jax.vjp(
+            lambda f: multilevel_roi_align(
+                f,
+                boxes,
+                output_size=3,
+                sampling_ratio=ratio,
+                aligned=True,
+                canonical_size=64.0,
+                map_sizes=map_sizes,
+                reduction=reduction,
+                form=form,
+            ),
+            features,
+        )
+        return pooled[: len(real)], transpose(cotangent)[0]
 
-        def pool(f):
-            return roi_align(f, boxes, stride=1.0, output_size=2, sampling_ratio=ratio, aligned=True)
-
-        pooled, transpose = jax.vjp(pool, features)
-        return pooled[:3], transpose(jnp.ones_like(pooled).at[3:].set(0))[0]
-
-    clean = pool_and_gradient(features, jnp.array(real + [[0.0, 0, 0, 0]] * 3))
-    for ours, expected in zip(pool_and_gradient(features, jnp.array(real + garbage)), clean, strict=True):
-        assert np.isfinite(ours).all()
-        np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    forms = FORMS if (reduction, ratio) != ("max", 0) else FORMS[:2]
+    expected = pool_and_gradient(features, jnp.array(real + [[0.0] * 4] * 3), "gather")
+    assert all(np.abs(gradient).max() > 0 for gradient in expected[1].values())
+    for form in forms:
+        found = pool_and_gradient(features, jnp.array(real + garbage), form)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
 
 
 def test_bfloat16_features_are_summed_in_float32():
@@ -182,22 +191,22 @@ def test_bfloat16_features_are_summed_in_float32():
     features = jnp.asarray(rng.normal(size=(8, 8, 4)), jnp.bfloat16)
     boxes = jnp.asarray([[0.3, 0.2, 7.1, 6.7]] * 200)
 
-    @jax.jit
-    def pool_and_gradient(features):
+    @functools.partial(jax.jit, static_argnums=1)
+    def pool_and_gradient(features, form):
 
         def pool(f):
-            return roi_align(f, boxes, stride=1.0, output_size=7, sampling_ratio=2, aligned=True)
+            return roi_align(f, boxes, stride=1.0, output_size=7, sampling_ratio=2, aligned=True, form=form)
 
         pooled, transpose = jax.vjp(pool, features)
         return pooled, transpose(jnp.ones_like(pooled))[0]
 
-    half, half_gradient = pool_and_gradient(features)
-    full, full_gradient = pool_and_gradient(features.astype(jnp.float32))
-    assert half.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(half, full.astype(jnp.bfloat16))
-    assert half_gradient.dtype == jnp.bfloat16
-    # 200 equal boxes: sums in bfloat16 would stop growing at 256 times a share.
-    np.testing.assert_array_equal(half_gradient, full_gradient.astype(jnp.bfloat16))
+    full = pool_and_gradient(features.astype(jnp.float32), "gather")
+    for form in FORMS:
+        for ours, expected in zip(pool_and_gradient(features, form), full, strict=True):
+            assert ours.dtype == jnp.bfloat16
+            # Half a unit in the last place. Of 200 equal boxes: sums in bfloat16 would stop growing at 256
+            # times a share.
+            np.testing.assert_allclose(ours.astype(jnp.float32), expected, rtol=2.0**-8, atol=1e-6)
 
 
 @pytest.mark.parametrize("ratio", [0, 2])
@@ -225,9 +234,8 @@ def test_batch_equals_its_images_and_stays_on_its_devices(ratio):
     plain = jax.jit(jax.vmap(one)).lower(*batch).compile()
     inside = jax.jit(local).lower(*batch).compile()
     assert not any(name in inside.as_text() for name in COLLECTIVES)
-    # The adaptive ratio needs one loop bound for the batch: a maximum over the devices, of one number.
-    allowed = ("all-reduce",) if ratio == 0 else ()
-    assert not any(name in plain.as_text() for name in COLLECTIVES if name not in allowed)
+    # Loops need one bound for the batch: a maximum over the devices, of one number.
+    assert not any(name in plain.as_text() for name in COLLECTIVES if name != "all-reduce")
 
     single = jax.jit(one)
     images = [single(*jax.tree.map(lambda a, i=i: a[i], (features, boxes, cotangent))) for i in range(8)]
@@ -245,3 +253,14 @@ def test_wrong_levels_are_named(names):
     features = {name: jnp.zeros((4, 4, 1)) for name in names}
     with pytest.raises(ValueError, match=r"must be named p2, p3, .* without gaps"):
         multilevel_roi_align(features, jnp.zeros((1, 4)), output_size=2, sampling_ratio=2, aligned=True)
+
+
+def test_unknown_reductions_and_forms_are_named():
+    features, box = jnp.zeros((4, 4, 1)), jnp.zeros((1, 4))
+    settings = {"stride": 1.0, "output_size": 2, "sampling_ratio": 0, "aligned": True}
+    with pytest.raises(ValueError, match="reduction is 'sum'; it must be 'mean' or 'max'"):
+        roi_align(features, box, reduction="sum", **settings)
+    with pytest.raises(ValueError, match="form is 'scan'; it must be one of cached, gather, einsum, or None"):
+        roi_align(features, box, form="scan", **settings)
+    with pytest.raises(ValueError, match="'einsum' has no maximum of an adaptive number of points"):
+        roi_align(features, box, reduction="max", form="einsum", **settings)
