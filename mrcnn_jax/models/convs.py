@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from mrcnn_jax.models.norm import Mask, make_norm
+from mrcnn_jax.ops.convolution import convolve
 
 # Detectron2's c2_msra_fill
 he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -35,6 +36,7 @@ class ConvNorm(nnx.Module):
             padding=kernel // 2,
             use_bias=not norm,
             kernel_init=kernel_init,
+            conv_general_dilated=convolve,
             dtype=dtype,
             rngs=rngs,
         )

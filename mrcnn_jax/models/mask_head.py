@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 
 from mrcnn_jax.models.convs import ConvStack
 from mrcnn_jax.models.deconv import Deconv2x2
+from mrcnn_jax.ops.convolution import convolve
 
 
 class MaskHead(nnx.Module):
@@ -27,7 +28,14 @@ class MaskHead(nnx.Module):
         self.convs = ConvStack(in_channels, channels, num_convs=num_convs, norm=norm, dtype=dtype, rngs=rngs)
         self.conv5_mask = Deconv2x2(self.convs.out_channels, channels, dtype=dtype, rngs=rngs)
         self.mask_fcn_logits = nnx.Conv(
-            channels, num_classes, (1, 1), kernel_init=nnx.initializers.normal(0.001), dtype=dtype, rngs=rngs
+            channels,
+            num_classes,
+            (1, 1),
+            padding=0,
+            kernel_init=nnx.initializers.normal(0.001),
+            conv_general_dilated=convolve,
+            dtype=dtype,
+            rngs=rngs,
         )
 
     def __call__(

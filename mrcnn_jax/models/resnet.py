@@ -16,6 +16,7 @@ from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.canvas import Inside, cut, subsample
 from mrcnn_jax.models.convs import he_normal
 from mrcnn_jax.models.norm import Norm, make_norm
+from mrcnn_jax.ops.convolution import convolve
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 NormOf = Callable[[int], Norm]  # the norm of so many channels
@@ -43,6 +44,7 @@ def _conv(
         feature_group_count=groups,
         use_bias=False,
         kernel_init=he_normal,
+        conv_general_dilated=convolve,
         dtype=dtype,
         rngs=rngs,
     )

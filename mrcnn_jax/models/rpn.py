@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from mrcnn_jax.models.canvas import cut, inside
 from mrcnn_jax.ops.boxes import clip_boxes, decode_boxes, is_nonempty
+from mrcnn_jax.ops.convolution import convolve
 from mrcnn_jax.ops.nms import nms
 from mrcnn_jax.types import Features, Proposals
 
@@ -40,10 +41,10 @@ class RPNHead(nnx.Module):
     def __init__(
         self, channels: int, num_anchors: int, *, num_convs: int, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> None:
-        conv = partial(nnx.Conv, kernel_init=_normal, dtype=dtype, rngs=rngs)
+        conv = partial(nnx.Conv, kernel_init=_normal, conv_general_dilated=convolve, dtype=dtype, rngs=rngs)
         self.convs = nnx.List([conv(channels, channels, (3, 3), padding=1) for _ in range(num_convs)])
-        self.cls_logits = conv(channels, num_anchors, (1, 1))
-        self.bbox_pred = conv(channels, num_anchors * 4, (1, 1))
+        self.cls_logits = conv(channels, num_anchors, (1, 1), padding=0)
+        self.bbox_pred = conv(channels, num_anchors * 4, (1, 1), padding=0)
 
     def __call__(self, features: Features) -> dict[str, tuple[Float[Array, "b _"], Float[Array, "b _ 4"]]]:
         """Objectness ``[B A]`` and deltas ``[B A 4]`` of every level, float32."""

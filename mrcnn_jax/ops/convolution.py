@@ -1,0 +1,155 @@
+"""The convolutions of the networks, by what is fastest on the platform.
+
+On accelerators that is XLA's. On a CPU, in float32, XLA's gradient of a kernel transposes the map first, its
+gradient of a strided convolution multiplies by zeros, and for large maps Winograd's algorithm has a quarter
+of the multiplications. Results differ in rounding alone: see ``winograd.py`` for how much.
+
+Shapes: B images, H x W cells of a map, C and D channels, K x K cells of a kernel.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from mrcnn_jax.ops import winograd
+
+_FEWEST_CHANNELS = 128  # for Winograd's algorithm to pay
+_LARGEST_WASTE = 1.15  # computed outputs, in whole tiles, to those of the map
+
+
+def convolve(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k k _ d"],
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **others: Any,
+) -> Float[Array, "b h2 w2 d"]:
+    """As ``lax.conv_general_dilated``, whose arguments it takes, for maps with channels last."""
+
+    def by_xla(x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(x, kernel, window_strides, padding, **others)
+
+    size, stride = kernel.shape[0], window_strides[0]
+    plain = (
+        x.dtype == kernel.dtype == jnp.float32
+        and others.get("feature_group_count", 1) == 1
+        and set(others.get("rhs_dilation") or (1,)) == {1}
+        and set(others.get("lhs_dilation") or (1,)) == {1}
+        and all(tuple(pair) == (size // 2, size // 2) for pair in padding)
+    )
+    if not plain:
+        return by_xla(x, kernel)
+    on_cpu: Callable[[Array, Array], Array]
+    if size == 1:
+        on_cpu = functools.partial(_pointwise, stride=stride)
+    elif size == 3 and stride == 1:
+        on_cpu = _three_by_three
+    elif size == 3 and stride == 2 and x.shape[1] % 2 == x.shape[2] % 2 == 0:
+        on_cpu = _halving
+    else:
+        return by_xla(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=by_xla)
+
+
+def _pointwise(x: Array, kernel: Array, *, stride: int) -> Array:
+    """A 1x1 convolution as a product of matrices."""
+    x = x[:, ::stride, ::stride]
+    rows = _multiply(x.reshape(-1, x.shape[-1]), kernel[0, 0])
+    return rows.reshape(*x.shape[:3], -1)
+
+
+@jax.custom_vjp
+def _multiply(x: Array, matrix: Array) -> Array:
+    return x @ matrix
+
+
+def _multiply_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, matrix = residuals
+    return gradient @ matrix.T, winograd.contract_rows(x, gradient)
+
+
+_multiply.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _multiply_backward)
+
+
+def _plain(x: Array, kernel: Array, stride: int = 1) -> Array:
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@jax.custom_vjp
+def _three_by_three(x: Array, kernel: Array) -> Array:
+    return winograd.convolve(x, kernel) if _pays(x, kernel) else _plain(x, kernel)
+
+
+def _three_by_three_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    mirrored = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+    if _pays(x, kernel):
+        return winograd.convolve(gradient, mirrored), winograd.kernel_gradient(x, gradient)
+    of_kernel = jax.vjp(lambda kernel: _plain(x, kernel), kernel)[1](gradient)[0]
+    return _plain(gradient, mirrored), of_kernel
+
+
+_three_by_three.defvjp(lambda x, kernel: (_three_by_three(x, kernel), (x, kernel)), _three_by_three_backward)
+
+
+def _pays(x: Array, kernel: Array) -> bool:
+    """Whether Winograd's algorithm is faster: with fewer rows than that, its products are all kernel."""
+    height, width = x.shape[1:3]
+    tiles = -(-height // winograd.TILE) * -(-width // winograd.TILE)
+    channels = kernel.shape[2:]
+    return (
+        min(channels) >= _FEWEST_CHANNELS
+        and tiles >= max(channels)
+        and tiles * winograd.TILE**2 <= _LARGEST_WASTE * height * width
+    )
+
+
+@jax.custom_vjp
+def _halving(x: Array, kernel: Array) -> Array:
+    """A 3x3 convolution of stride 2, of a map with even sides."""
+    return _plain(x, kernel, 2)
+
+
+def _halving_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    batch, height, width, channels = x.shape
+    # An even row of the input is seen by the middle row of the kernel alone; an odd one by the last row, for
+    # the output before it, and by the first, for the one behind it. So are columns.
+    mirrored = jnp.swapaxes(kernel, 2, 3)
+    seen = ((slice(1, 2), (0, 0)), (slice(None, None, -2), (0, 1)))
+    by_parity = [
+        [
+            lax.conv_general_dilated(
+                gradient,
+                mirrored[rows, columns],
+                (1, 1),
+                (below, right),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            for columns, right in seen
+        ]
+        for rows, below in seen
+    ]
+    of_x = jnp.stack([jnp.stack(row, axis=3) for row in by_parity], axis=2)
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rows_of_gradient = gradient.reshape(-1, gradient.shape[-1])
+    of_kernel = [
+        [
+            winograd.contract_rows(
+                padded[:, i : i + height : 2, j : j + width : 2].reshape(-1, channels), rows_of_gradient
+            )
+            for j in range(3)
+        ]
+        for i in range(3)
+    ]
+    return of_x.reshape(batch, height, width, channels), jnp.stack([jnp.stack(row) for row in of_kernel])
+
+
+_halving.defvjp(lambda x, kernel: (_halving(x, kernel), (x, kernel)), _halving_backward)

@@ -1,0 +1,108 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from mrcnn_jax.ops import convolution, winograd
+from mrcnn_jax.ops.convolution import convolve
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def arrays(batch, height, width, channels, outputs, size, dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, height, width, channels))
+    kernel = rng.standard_normal((size, size, channels, outputs))
+    return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
+
+
+def with_gradients(function, x, kernel):
+    result, pull_back = jax.vjp(function, x, kernel)
+    cotangent = np.random.default_rng(1).standard_normal(result.shape).astype(np.float32)
+    return result, *pull_back(jnp.asarray(cotangent))
+
+
+@pytest.mark.parametrize(
+    ("shape", "stride"),
+    [
+        ((2, 5, 6, 3, 4, 1), 1),
+        ((1, 5, 3, 3, 4, 1), 1),  # an odd number of rows of the product
+        ((2, 7, 6, 3, 4, 1), 2),
+        ((2, 6, 7, 3, 4, 3), 1),
+        ((2, 6, 8, 3, 4, 3), 2),
+        ((1, 7, 8, 3, 4, 3), 2),
+        ((1, 8, 9, 3, 4, 7), 2),
+    ],
+)
+def test_values_and_gradients_are_those_of_xla(shape, stride):
+    x, kernel = arrays(*shape)
+    size = shape[-1]
+    arguments = ((stride, stride), ((size // 2, size // 2),) * 2)
+    found = with_gradients(lambda *a: convolve(*a, *arguments, dimension_numbers=DIMENSIONS), x, kernel)
+    wanted = with_gradients(
+        lambda *a: lax.conv_general_dilated(*a, *arguments, dimension_numbers=DIMENSIONS), x, kernel
+    )
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 10), (3, 15)])
+def test_winograd_is_a_convolution(monkeypatch, size):
+    monkeypatch.setattr(convolution, "_pays", lambda x, kernel: True)
+    x, kernel = arrays(2, *size, 6, 5, 3)
+    found = with_gradients(
+        lambda *a: convolve(*a, (1, 1), ((1, 1), (1, 1)), dimension_numbers=DIMENSIONS), x, kernel
+    )
+    wanted = with_gradients(
+        lambda *a: lax.conv_general_dilated(*a, (1, 1), "SAME", dimension_numbers=DIMENSIONS), x, kernel
+    )
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5 * float(np.std(other)) + 1e-6)
+
+
+def test_winograd_rounds_to_a_millionth_of_the_spread():
+    x, kernel = arrays(1, 16, 16, 256, 32, 3)
+    padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    exact = sum(
+        padded[:, i : i + 16, j : j + 16] @ np.asarray(kernel[i, j], np.float64)
+        for i in range(3)
+        for j in range(3)
+    )
+    error = np.asarray(winograd.convolve(x, kernel)) - exact
+    assert np.sqrt(np.mean(error**2)) < 2e-6 * exact.std()
+    assert np.abs(error).max() < 2e-5 * exact.std()
+
+
+def test_winograd_is_for_large_maps_of_many_channels():
+    def pays(height, width, channels):
+        kernel = jnp.zeros((3, 3, channels, channels))
+        return convolution._pays(jnp.zeros((1, height, width, channels)), kernel)
+
+    assert pays(200, 336, 256) and pays(100, 168, 128)
+    assert not pays(200, 336, 64)  # products too narrow
+    assert not pays(25, 42, 512)  # fewer tiles than channels
+    assert not pays(5, 1200, 256)  # tiles reach far beyond the map
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [(jnp.bfloat16, {}), (np.float32, {"feature_group_count": 2}), (np.float32, {"rhs_dilation": (2, 2)})],
+)
+def test_other_convolutions_are_left_to_xla(dtype, options):
+    x, kernel = arrays(1, 6, 6, 4, 4, 3, dtype)
+    if "feature_group_count" in options:
+        kernel = kernel[:, :, :2]
+    padding = ((2, 2), (2, 2)) if "rhs_dilation" in options else ((1, 1), (1, 1))
+    found = convolve(x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS, **options)
+    wanted = lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS, **options)
+    np.testing.assert_array_equal(np.asarray(found, np.float32), np.asarray(wanted, np.float32))
+
+
+@pytest.mark.parametrize(("platform", "product"), [("cpu", True), ("tpu", False), ("cuda", False)])
+def test_only_a_cpu_multiplies_matrices_instead(platform, product):
+    x, kernel = arrays(1, 4, 4, 3, 2, 1)
+    program = jax.jit(lambda *a: convolve(*a, (1, 1), ((0, 0), (0, 0)), dimension_numbers=DIMENSIONS))
+    text = program.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.dot_general" in text) == product
+    assert ("stablehlo.convolution" in text) == (not product)
