@@ -1,4 +1,4 @@
-"""How the work on regions is done on each platform: the one place where that is chosen."""
+"""How the work on boxes and regions is done on each platform: the one place where that is chosen."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +16,12 @@ from jaxtyping import Int32
 # (openxla/xla issue 46225). Accelerators: by reasoning, measured on none; scripts/benchmark_roi.py does it.
 ROI_ALIGN = {"cpu": "cached", "cuda": "gather", "rocm": "gather", "tpu": "einsum"}
 ROI_ALIGN_GRADIENT = {"cpu": "cached", "cuda": "einsum", "rocm": "einsum", "tpu": "einsum"}
+
+# Boxes that non-maximum suppression decides together. On a CPU few, so that most of the suppressed boxes are
+# compared with kept ones alone; 32 was the fastest of 32, 64 and 128. Elsewhere a step of a loop costs more
+# than its work, so all boxes of an image are one block, up to 64 MB for a matrix of all pairs as booleans.
+# Accelerators: by reasoning, measured on none.
+NMS_BLOCK = {"cpu": 32, "cuda": 8192, "rocm": 8192, "tpu": 8192}
 
 # Regions done together on a CPU: 0.8 MB of 7 x 7 x 256, for the caches of its cores, and enough to share out.
 BLOCK = 16

@@ -8,10 +8,11 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from mrcnn_jax.ops import nms as nms_module
+from mrcnn_jax.sharding import map_images
 
 REFERENCE = np.load(pathlib.Path(__file__).parents[1] / "fixtures" / "torchvision_ops.npz")
 
-nms = jax.jit(nms_module.nms, static_argnames=("iou_threshold", "max_outputs"))
+nms = jax.jit(nms_module.nms, static_argnames=("iou_threshold", "max_outputs", "block"))
 
 # IoU of the first and second, and of the second and third: 2/3; of the first and third: 3/7.
 CHAIN = jnp.array([[0.0, 0, 10, 10], [2, 0, 12, 10], [4, 0, 14, 10], [50, 50, 60, 60]])
@@ -107,6 +108,41 @@ def test_equals_torchvision_by_class():
     valid = jnp.ones(len(boxes), bool)
     result = nms(boxes, scores, valid, iou_threshold=0.7, max_outputs=len(boxes), classes=classes)
     np.testing.assert_array_equal(kept(result), REFERENCE["nms/kept_by_class"])
+
+
+def greedy(boxes, scores, valid, classes, threshold, max_outputs):
+    """One box after the other, in float32."""
+    result = []
+    for i in sorted(np.flatnonzero(valid), key=lambda i: (-scores[i], i)):
+        low = np.maximum(boxes[i, :2], boxes[result, :2])
+        high = np.minimum(boxes[i, 2:], boxes[result, 2:])
+        intersection = np.prod(np.maximum(high - low, 0), axis=1)
+        areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+        union = areas[i] + areas[result] - intersection
+        same = classes[i] == classes[result]
+        if not np.any(same & (intersection > np.float32(threshold) * union)):
+            result.append(i)
+    return result[:max_outputs]
+
+
+@pytest.mark.parametrize(("block", "max_outputs"), [(7, 12), (8192, 120)])
+def test_blocks_make_no_difference(block, max_outputs):
+    # Whole pixels and a threshold of 1/2, so that IoUs are often exactly it; some boxes are empty, many
+    # scores tie, and the rows that are not valid hold NaN.
+    rng = np.random.default_rng(0)
+    start, size = rng.integers(0, 8, (3, 100, 2)), rng.integers(0, 6, (3, 100, 2))
+    boxes = np.concatenate([start, start + size], axis=-1).astype(np.float32)
+    scores = (rng.integers(0, 20, (3, 100)) / 20).astype(np.float32)
+    valid = rng.random((3, 100)) < [[0.9], [0.5], [0.05]]  # images that end at different steps
+    classes = rng.integers(0, 2, (3, 100))
+    expected = [greedy(*image, 0.5, max_outputs) for image in zip(boxes, scores, valid, classes, strict=True)]
+    boxes[~valid] = scores[~valid] = np.nan
+
+    def one(b, s, v, c):
+        return nms(b, s, v, iou_threshold=0.5, max_outputs=max_outputs, classes=c, block=block)
+
+    index, found = map_images(one, *map(jnp.asarray, (boxes, scores, valid, classes)))
+    assert [kept(image) for image in zip(index, found, strict=True)] == expected
 
 
 def test_batch_equals_its_images_and_stays_on_its_devices():
