@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -241,27 +240,35 @@ def load(
     devices = jax.local_devices()[: math.gcd(batch_size, jax.local_device_count())]
     mesh = make_mesh(devices)
     weights = jax.device_put(weights, replicated(mesh))
-    predict_fn = partial(make_predict_fn(blueprint, config, mesh), weights)
+    predict_fn = make_predict_fn(blueprint, config, mesh)(weights)
     return Detector(predict_fn, config, run.categories, batch_size=batch_size, step=step)
 
 
 def make_predict_fn(
     blueprint: Blueprint, config: Config, mesh: Mesh
-) -> Callable[[Mapping[str, Array], np.ndarray, np.ndarray], Detections]:
-    """The compiled function from weights, images and their sizes to detections, batches split over ``mesh``.
+) -> Callable[[Mapping[str, Array]], PredictFn]:
+    """From weights to the function from images and their sizes to detections, batches split over ``mesh``.
 
-    The weights are an argument, so that training compiles it once for all its evaluations.
+    It folds the weights' batch norms. The program is compiled once for a canvas whatever the weights, so
+    training compiles it once for all its evaluations.
     """
+    folded = blueprint.folded()
+    fold = jax.jit(blueprint.fold, out_shardings=replicated(mesh))
 
     @jax.jit
-    def predict_fn(weights: Mapping[str, Array], images: Array, image_sizes: Array) -> Detections:
-        return predict(blueprint.build(weights), images, image_sizes, config)
+    def compiled(arrays: Mapping[str, Array], images: Array, image_sizes: Array) -> Detections:
+        return predict(folded.build(arrays), images, image_sizes, config)
 
-    def run(weights: Mapping[str, Array], images: np.ndarray, image_sizes: np.ndarray) -> Detections:
-        with jax.set_mesh(mesh):
-            return predict_fn(weights, *jax.device_put((images, image_sizes), batch_sharding(mesh)))
+    def with_weights(weights: Mapping[str, Array]) -> PredictFn:
+        arrays = fold(weights)
 
-    return run
+        def run(images: np.ndarray, image_sizes: np.ndarray) -> Detections:
+            with jax.set_mesh(mesh):
+                return compiled(arrays, *jax.device_put((images, image_sizes), batch_sharding(mesh)))
+
+        return run
+
+    return with_weights
 
 
 def _decode(image: Image.Image, index: int) -> np.ndarray:

@@ -27,9 +27,15 @@ class FrozenBatchNorm(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "b h w c"], *, mask: Mask = None) -> Float[Array, "b h w c"]:
-        scale = self.scale[...] / jnp.sqrt(self.var[...] + self.epsilon)
-        shift = self.bias[...] - self.mean[...] * scale
+        scale, shift = scale_and_shift(self)
         return x * scale.astype(self.dtype) + shift.astype(self.dtype)
+
+
+def scale_and_shift(norm: FrozenBatchNorm | nnx.BatchNorm) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """What a batch norm, in inference, multiplies each channel by, and what it then adds."""
+    assert norm.scale is not None and norm.bias is not None  # as make_norm makes it
+    scale = norm.scale[...] / jnp.sqrt(norm.var[...] + norm.epsilon)
+    return scale, norm.bias[...] - norm.mean[...] * scale
 
 
 class GroupNorm(nnx.GroupNorm):

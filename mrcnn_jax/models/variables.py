@@ -14,6 +14,7 @@ from flax import nnx
 from jax import Array
 
 from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.models.folding import fold_norms
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.models.resnet import is_frozen
 
@@ -47,6 +48,16 @@ class Blueprint:
         state = [(path, v.replace(arrays[name_of(path)])) for path, v in self.variables.items()]
         return nnx.merge(self.graphdef, nnx.from_flat_state(state))
 
+    def folded(self) -> "Blueprint":
+        """Of the same model for inference alone, its batch norms folded into convolutions."""
+        model = nnx.eval_shape(lambda arrays: fold_norms(self.build(arrays)), self.shapes())
+        graphdef, variables = _structure(model)
+        return dataclasses.replace(self, graphdef=graphdef, variables=variables)
+
+    def fold(self, arrays: Mapping[str, Array]) -> Arrays:
+        """``arrays`` as ``folded().build`` takes them."""
+        return arrays_of(fold_norms(self.build(arrays)))
+
     def split(self, arrays: Mapping[str, Array]) -> tuple[Arrays, Arrays, Arrays]:
         """``arrays`` in three groups: params (trained), frozen, batch_stats."""
         params: Arrays = {}
@@ -72,11 +83,16 @@ def make_blueprint(config: ModelConfig, *, num_classes: int, num_keypoints: int 
         lambda: MaskRCNN(config, num_classes=num_classes, num_keypoints=num_keypoints, rngs=nnx.Rngs(0))
     )
     model.eval()
+    return Blueprint(config, num_classes, num_keypoints, *_structure(model))
+
+
+def _structure(model: nnx.Module) -> tuple[nnx.GraphDef, dict[Path, nnx.Variable]]:
+    """A model's structure and the variables in it, by path."""
     graphdef, state = nnx.split(model)
     variables: dict[Path, nnx.Variable] = {}
     for path, variable in nnx.to_flat_state(state):
         variables[path] = variable
-    return Blueprint(config, num_classes, num_keypoints, graphdef, variables)
+    return graphdef, variables
 
 
 def arrays_of(model: MaskRCNN, kind: type[nnx.Variable] = nnx.Variable) -> Arrays:

@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -42,7 +41,7 @@ class Monitor:
         self._config = config
         self._categories = categories
         self._mesh = make_mesh(jax.local_devices())
-        self._predict_fn = make_predict_fn(blueprint, config, self._mesh)
+        self._with_weights = make_predict_fn(blueprint, config, self._mesh)
         self._batch_size = math.lcm(config.test.batch_size, self._mesh.size)
         if config.train.eval_every:
             data = config.data
@@ -84,8 +83,8 @@ class Monitor:
 
     def evaluate(self, step: int, weights: Arrays) -> dict[str, float]:
         """AP on the validation set in percent, by kind ("bbox", "segm", "keypoints"); writes pictures too."""
-        predict = partial(self._predict_fn, on_own_devices(weights, self._mesh))
-        detector = Detector(predict, self._config, self._categories, batch_size=self._batch_size)
+        predict_fn = self._with_weights(on_own_devices(weights, self._mesh))
+        detector = Detector(predict_fn, self._config, self._categories, batch_size=self._batch_size)
         metrics = evaluate(detector, self._dataset, progress=True)
         del metrics["per_category"]
         for kind, values in metrics.items():

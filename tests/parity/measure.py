@@ -17,7 +17,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -168,7 +167,7 @@ def _compare_inference(
             for name, value, bound in compare.stages(found, of_image):
                 report.add(f"image {number}, {name}", value, bound)
 
-    predict_fn = partial(make_predict_fn(blueprint, config, make_mesh()), weights)
+    predict_fn = make_predict_fn(blueprint, config, make_mesh())(weights)
     detector = Detector(predict_fn, config, categories)
     total = compare.Detections()
     for number in range(count):

@@ -153,8 +153,8 @@ def check_stages(model: Model) -> None:
 
 def check_detections(model: Model) -> None:
     """The detections are the same, within the bounds of ``compare``."""
-    predict_fn = make_predict_fn(model.blueprint, model.config, make_mesh(jax.devices()[:1]))
-    detector = Detector(lambda *arrays: predict_fn(model.weights, *arrays), model.config, model.categories)
+    with_weights = make_predict_fn(model.blueprint, model.config, make_mesh(jax.devices()[:1]))
+    detector = Detector(with_weights(model.weights), model.config, model.categories)
     total = compare.Detections()
     for number, scene in enumerate(DETECTED):
         total.add(detector(scene.image), model.of_image(number), paste=model.config.test.mask_paste)
