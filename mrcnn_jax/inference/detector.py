@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from mrcnn_jax.checkpoint import check_same, load_weights
+from mrcnn_jax.compilations import Compilations
 from mrcnn_jax.config import Config
 from mrcnn_jax.images import Fitted, fit, read_image, to_rgb
 from mrcnn_jax.inference.predict import predict
@@ -250,10 +251,11 @@ def make_predict_fn(
     """From weights to the function from images and their sizes to detections, batches split over ``mesh``.
 
     It folds the weights' batch norms. The program is compiled once for a canvas whatever the weights, so
-    training compiles it once for all its evaluations.
+    training compiles it once for all its evaluations; it warns of other compilations (see ``compilations``).
     """
     folded = blueprint.folded()
     fold = jax.jit(blueprint.fold, out_shardings=replicated(mesh))
+    compilations = Compilations("inference", config.data.canvases)
 
     @jax.jit
     def compiled(arrays: Mapping[str, Array], images: Array, image_sizes: Array) -> Detections:
@@ -263,6 +265,7 @@ def make_predict_fn(
         arrays = fold(weights)
 
         def run(images: np.ndarray, image_sizes: np.ndarray) -> Detections:
+            compilations.expect(images, {"images": images, "image_sizes": image_sizes})
             with jax.set_mesh(mesh):
                 return compiled(arrays, *jax.device_put((images, image_sizes), batch_sharding(mesh)))
 

@@ -10,6 +10,7 @@ from flax import nnx, struct
 from jax import Array
 from jax.sharding import Mesh
 
+from mrcnn_jax.compilations import Compilations
 from mrcnn_jax.config import Config
 from mrcnn_jax.models.variables import Arrays, Blueprint, arrays_of
 from mrcnn_jax.sharding import batch_sharding, replicated
@@ -84,6 +85,8 @@ def compile_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """``train_step`` jitted for ``mesh``: the state on every device and donated, the batch split.
 
+    It is compiled once for a canvas, and warns of other compilations (see ``compilations``).
+
     Raises:
         ValueError: the batch cannot be split evenly over the devices.
     """
@@ -99,7 +102,10 @@ def compile_step(
         donate_argnums=0,
     )
 
+    compilations = Compilations("the training step", config.data.canvases)
+
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        compilations.expect(batch.images, batch)
         with jax.set_mesh(mesh):
             return step(state, batch)
 

@@ -5,12 +5,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from mrcnn_jax.config import Config
-from mrcnn_jax.inference.detector import Detector
+from mrcnn_jax.inference.detector import Detector, make_predict_fn
+from mrcnn_jax.sharding import make_mesh
 from mrcnn_jax.types import Categories, Detections
 
 
@@ -214,3 +216,27 @@ def test_predicting_imports_neither_tensorflow_nor_evaluators() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_one_compilation_for_each_canvas_and_a_warning_of_others(
+    tiny_blueprint, tiny_weights, config, monkeypatch
+):
+    compiled = []
+
+    def predict(_model, images, image_sizes, _config):
+        compiled.append(images.shape)
+        return Detections(boxes=images, scores=images, labels=image_sizes, valid=image_sizes)
+
+    monkeypatch.setattr("mrcnn_jax.inference.detector.predict", predict)
+    with_weights = make_predict_fn(tiny_blueprint, config, make_mesh(jax.devices()[:1]))
+    canvases = [(1, 32, 64, 3), (1, 64, 32, 3)]
+    for _evaluation in range(2):
+        predict_fn = with_weights(tiny_weights)
+        for shape in canvases:
+            predict_fn(np.zeros(shape, np.uint8), np.zeros((1, 2), np.int32))
+    assert compiled == canvases
+    with pytest.warns(
+        UserWarning, match=r"inference is compiled again.*images: uint8 \[2, 32, 64, 3\], before"
+    ):
+        predict_fn(np.zeros((2, 32, 64, 3), np.uint8), np.zeros((2, 2), np.int32))
+    assert len(compiled) == 3

@@ -108,6 +108,28 @@ def test_no_recompilation_after_the_first_step(
     assert not messages
 
 
+def test_one_compilation_for_each_canvas_and_a_warning_of_others(
+    tiny_blueprint, tiny_weights, tiny_config, tiny_batch, monkeypatch
+):
+    compiled = []
+
+    def no_step(state, batch, **_):
+        compiled.append(batch.images.shape)
+        return state, {}
+
+    monkeypatch.setattr("mrcnn_jax.training.step.train_step", no_step)
+    data = dataclasses.replace(tiny_config.data, canvases=((64, 64), (64, 48)))
+    config = dataclasses.replace(tiny_config, data=data)
+    mesh = make_mesh(jax.devices()[:1])
+    step = compile_step(tiny_blueprint, config, mesh)
+    state = jax.device_put(_state(tiny_blueprint, tiny_weights, config), replicated(mesh))
+    for batch in (tiny_batch, tiny_batch.replace(images=tiny_batch.images[:, :, :48])) * 2:
+        state, _ = step(state, batch)
+    assert compiled == [(8, 64, 64, 3), (8, 64, 48, 3)]
+    with pytest.warns(UserWarning, match="the training step is .* images are 32x64, which is none"):
+        step(state, tiny_batch.replace(images=tiny_batch.images[:, :32]))
+
+
 def test_invalid_rows_change_nothing(two_steps, take_steps, tiny_batch):
     gt = tiny_batch.gt
     rubbish = gt.replace(

@@ -1,0 +1,55 @@
+"""Warnings of programs that are compiled more often than once for each canvas."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+Canvas = tuple[int, int]  # height, width
+
+
+class Compilations:
+    """Those of one jitted function, which compiles for every new combination of its inputs' shapes and types.
+
+    Args:
+        program: what the function is, for the warnings.
+        canvases: those of its images; one compilation for each is expected.
+    """
+
+    def __init__(self, program: str, canvases: Sequence[Canvas]) -> None:
+        self._program = program
+        self._canvases = tuple(canvases)
+        self._compiled: dict[Canvas, list[dict[str, str]]] = {}
+
+    def expect(self, images: np.ndarray | Array, inputs: Any) -> None:
+        """Warns, with what is new, if the function is now compiled for another reason than a new canvas.
+
+        Args:
+            images: [B H W 3].
+            inputs: whatever the function is called with and may differ, with the images.
+        """
+        height, width = images.shape[1:3]
+        described = {
+            jax.tree_util.keystr(path, simple=True, separator="."): f"{leaf.dtype} {list(leaf.shape)}"
+            for path, leaf in jax.tree.leaves_with_path(inputs)
+        }
+        before = self._compiled.setdefault((height, width), [])
+        if described in before:
+            return
+        reason = ""
+        if before:
+            names = sorted(before[-1].keys() | described.keys())
+            reason = "; ".join(
+                f"{name}: {described.get(name, 'none')}, before {before[-1].get(name, 'none')}"
+                for name in names
+                if described.get(name) != before[-1].get(name)
+            )
+        elif (height, width) not in self._canvases:
+            planned = ", ".join(f"{height}x{width}" for height, width in self._canvases)
+            reason = f"images are {height}x{width}, which is none of data.canvases ({planned})"
+        before.append(described)
+        if reason:
+            warnings.warn(f"{self._program} is compiled again, which takes its time: {reason}", stacklevel=3)
