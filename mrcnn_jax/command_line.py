@@ -44,16 +44,19 @@ _CONFIG_FILE = re.compile(r"--?config(?:=(?P<path>.*))?")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.(?P<name>[^=]+)")
 
 
-def define_config() -> Callable[[], Config]:
+def define_config(default: Path | None = None) -> Callable[[], Config]:
     """A function that returns the config of ``--config=FILE``, as changed by ``--config.train.steps=100``.
 
     ``--config=FILE:WORD`` calls the file's ``get_config("WORD")``.
 
     To be called at the top of a script; the function it returns, in ``main``. That one raises ValueError if
-    the flag is missing, or the file's ``get_config`` returns no config, or one that ``validate`` rejects.
+    the flag is missing and has no ``default``, or the file's ``get_config`` returns no config, or one that
+    ``validate`` rejects.
     """
     flag = config_flags.DEFINE_config_file(
-        "config", None, "file that defines get_config(); --config.train.steps=100 changes one of its fields"
+        "config",
+        None if default is None else str(default),
+        "file that defines get_config(); --config.train.steps=100 changes one of its fields",
     )
 
     def config() -> Config:

@@ -30,6 +30,7 @@ FLOORS = {
     "mrcnn_jax.weights": 3,
     "mrcnn_jax.evaluation": 4,
     "mrcnn_jax.training": 5,
+    "mrcnn_jax.benchmarks": 6,
     "mrcnn_jax.command_line": 6,
     "mrcnn_jax": 6,
     "scripts": 6,
@@ -50,7 +51,7 @@ LIBRARIES = {
     "tensorflow_datasets": ("mrcnn_jax.data.tensorflow",),
     "orbax": ("mrcnn_jax.checkpoint",),
     "hotcoco": ("mrcnn_jax.evaluation",),
-    "pycocotools": ("mrcnn_jax.evaluation",),
+    "pycocotools": ("mrcnn_jax.evaluation", "mrcnn_jax.benchmarks.evaluation"),
     "torch": (),
     "torchvision": (),
 }

@@ -1,27 +1,20 @@
-"""Times COCO's metrics here and in pycocotools, on the same made-up objects and detections.
+"""Works of COCO's metrics, here and by pycocotools, on the same made-up objects and detections.
 
-    python tests/parity/evaluation_speed.py
-
-500 images of 480 x 640 pixels with about 7 objects of 3 among 80 categories, as in COCO (keypoints: persons),
-and 100 detections each, near an object or a wrong one: 50,000, made by seed. Timed are, for each kind and in
-turn, ``average_precision``, and pycocotools' ``loadRes``, ``evaluate``, ``accumulate`` and ``summarize``:
-both begin with a results list in memory and end with the summary, whose numbers have to be equal. The ground
-truth is made beforehand for both, as it is made once in a training run. Printed are medians of the seconds
-that passed and, in brackets, of the processor's, which other work on the machine lengthens less.
+Images of 480 x 640 pixels with about 7 objects of 3 among 80 categories, as in COCO (keypoints: persons), and
+100 detections each, near an object or a wrong one. A work begins with a results list in memory and ends with
+the summary. The ground truth is made beforehand for both, as it is made once in a training run.
 """
 
 import contextlib
 import io
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mrcnn_jax.benchmarks.timing import Work
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
 from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.evaluators import Kind
@@ -29,37 +22,71 @@ from mrcnn_jax.evaluation.ground_truth import ground_truth
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
 
-_IMAGES = flags.DEFINE_integer("images", 500, "images", lower_bound=1)
-_DETECTIONS = flags.DEFINE_integer("detections", 100, "detections of each image", lower_bound=1)
-_REPEATS = flags.DEFINE_integer("repeats", 5, "measurements of each", lower_bound=1)
-
 _HEIGHT, _WIDTH = 480, 640
 _CATEGORIES = 80
 _KEYPOINTS = 17
 _SIGMAS = tuple(np.linspace(0.025, 0.107, _KEYPOINTS).tolist())
 _CORNERS = 24  # of the outline of an object
-_PLACES = {  # of our numbers in pycocotools' stats
+_DETECTIONS = 100  # of an image
+_PLACES: dict[Kind, tuple[int, ...]] = {  # of our numbers in pycocotools' stats
     "bbox": (0, 1, 2, 3, 4, 5, 8),
     "segm": (0, 1, 2, 3, 4, 5, 8),
     "keypoints": (0, 1, 2, 3, 4, 5),
 }
-KINDS: tuple[Kind, ...] = ("bbox", "segm", "keypoints")
 
 
-def make_dataset(rng: np.random.Generator, kind: Kind) -> CocoDataset:
+def evaluate(name: str, images: int) -> tuple[Work, Work]:
+    """The work ``evaluation_<kind>`` here and in pycocotools.
+
+    Raises ``ValueError`` unless their summaries are equal.
+    """
+    (kind,) = (kind for kind in _PLACES if name == f"evaluation_{kind}")
+    generator = np.random.default_rng(0)
+    dataset = make_dataset(generator, kind, images)
+    results = make_results(generator, dataset, kind)
+    truth = ground_truth(dataset)
+    same_truth = COCO()
+    same_truth.dataset = truth.dataset
+    with contextlib.redirect_stdout(io.StringIO()):
+        same_truth.createIndex()
+
+    def here() -> list[float | None]:
+        measured = average_precision(
+            truth, results, kind, category_ids=dataset.categories.ids, sigmas=_SIGMAS
+        )
+        return list(measured.summary.values())
+
+    def there() -> list[float]:
+        """As in pycocotools' own demonstration."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            loaded = same_truth.loadRes([dict(entry) for entry in results])  # adds to its entries
+            evaluation = COCOeval(same_truth, loaded, kind)
+            if kind == "keypoints":
+                evaluation.params.kpt_oks_sigmas = np.array(_SIGMAS)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        return [round(100 * float(evaluation.stats[place]), 3) for place in _PLACES[kind]]
+
+    if here() != there():
+        raise ValueError(f"{kind}: {here()} here, {there()} by pycocotools")
+    return Work(name, here), Work(name, there)
+
+
+def make_dataset(rng: np.random.Generator, kind: Kind, count: int) -> CocoDataset:
     """Objects of COCO's number and range of sizes."""
     persons = kind == "keypoints"
-    count = 1 if persons else _CATEGORIES
+    num_categories = 1 if persons else _CATEGORIES
     categories = Categories(
-        ids=tuple(range(1, count + 1)),
-        names=tuple(f"category {number}" for number in range(1, count + 1)),
+        ids=tuple(range(1, num_categories + 1)),
+        names=tuple(f"category {number}" for number in range(1, num_categories + 1)),
         keypoint_labels=(1,) if persons else (),
         keypoint_names=tuple(f"point {number}" for number in range(_KEYPOINTS)) if persons else (),
         sigmas=_SIGMAS if persons else (),
     )
     images = []
-    for number in range(1, _IMAGES.value + 1):
-        labels = rng.integers(1, count + 1, 3)
+    for number in range(1, count + 1):
+        labels = rng.integers(1, num_categories + 1, 3)
         annotations = []
         for place in range(rng.geometric(1 / 7.3)):
             box = random_box(rng)
@@ -105,7 +132,7 @@ def make_results(rng: np.random.Generator, dataset: CocoDataset, kind: Kind) -> 
     """Detections as a results list in COCO's format: noisy objects, a third of them in a wrong category."""
     results = []
     for image in dataset.images:
-        for _ in range(_DETECTIONS.value):
+        for _ in range(_DETECTIONS):
             box, label, points = random_box(rng), 1, np.zeros((_KEYPOINTS, 3))
             if image.annotations:
                 thing = image.annotations[rng.integers(len(image.annotations))]
@@ -142,59 +169,3 @@ def mask(low: np.ndarray, high: np.ndarray) -> Any:
     return Rle.from_crop(
         x**2 + y**2 <= 1, top=int(top), left=int(left), image_size=(_HEIGHT, _WIDTH)
     ).compressed()
-
-
-def by_pycocotools(truth: COCO, results: list[dict[str, Any]], kind: Kind) -> list[float]:
-    """As in pycocotools' own demonstration."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, truth.loadRes(results), kind)
-        if kind == "keypoints":
-            evaluation.params.kpt_oks_sigmas = np.array(_SIGMAS)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return list(evaluation.stats)
-
-
-def timed(function: Callable[..., Any], *arguments: Any) -> tuple[np.ndarray, Any]:
-    """Seconds that passed and of the processor [2], and what the function returned."""
-    start = np.array([time.perf_counter(), time.process_time()])
-    value = function(*arguments)
-    return np.array([time.perf_counter(), time.process_time()]) - start, value
-
-
-def by_us(truth: Any, dataset: CocoDataset, results: list[dict[str, Any]], kind: Kind) -> list[float | None]:
-    ids = dataset.categories.ids
-    precision = average_precision(truth, results, kind, category_ids=ids, sigmas=_SIGMAS)
-    return list(precision.summary.values())
-
-
-def main(_: list[str]) -> None:
-    for kind in KINDS:
-        rng = np.random.default_rng(0)
-        dataset = make_dataset(rng, kind)
-        results = make_results(rng, dataset, kind)
-        truth = ground_truth(dataset)
-        seconds: dict[str, list[np.ndarray]] = {"ours": [], "pycocotools": []}
-        for _ in range(_REPEATS.value):
-            own, measured = timed(by_us, truth, dataset, results, kind)
-            same_truth, entries = COCO(), [dict(entry) for entry in results]  # loadRes adds to them
-            same_truth.dataset = truth.dataset
-            with contextlib.redirect_stdout(io.StringIO()):
-                same_truth.createIndex()
-            other, stats = timed(by_pycocotools, same_truth, entries, kind)
-            seconds["ours"].append(own)
-            seconds["pycocotools"].append(other)
-            expected = [round(100 * float(stats[place]), 3) for place in _PLACES[kind]]
-            if measured != expected:
-                raise SystemExit(f"{kind}: {measured} here, {expected} by pycocotools")
-        (ours, cpu), (theirs, their_cpu) = (np.median(values, axis=0) for values in seconds.values())
-        print(
-            f"{kind:<10} {ours:.3f} s ({cpu:.3f}) here, {theirs:.2f} s ({their_cpu:.2f}) pycocotools: "
-            f"{theirs / ours:.0f} times ({their_cpu / cpu:.0f})",
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    app.run(main)

@@ -84,7 +84,7 @@ def loading_lines(output: Path, config: Config, categories: Categories) -> list[
     if sizes != {"min_size": 800, "max_size": 1333}:
         arguments |= sizes
     given = ", ".join(f"{name}={value}" for name, value in arguments.items())
-    if name := _builder(config):
+    if name := builder_name(config):
         made = f"torchvision.models.detection.{name}(weights=None, weights_backbone=None, {given})"
     else:
         made = f"...  # a detector of these layers, which no function of torchvision's builds; {given}"
@@ -101,7 +101,7 @@ def loading_lines(output: Path, config: Config, categories: Categories) -> list[
     return [f"  {line}" for line in lines]
 
 
-def _builder(config: Config) -> str | None:
+def builder_name(config: Config) -> str | None:
     """The function of torchvision's that builds a model of the same arrays."""
     for name, changes in _BUILDERS.items():
         built = Config(model=dataclasses.replace(presets.torchvision().model, **changes))

@@ -1,0 +1,68 @@
+"""Training steps in a process of their own: time until the first is done, and the memory of the second.
+
+    python -m mrcnn_jax.benchmarks.fresh CACHE < request.json
+
+CACHE is the directory of the compilation cache. The request, made by ``measure``, holds the config, the batch
+size, and when the process was started.
+"""
+
+import contextlib
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mrcnn_jax.config import Config, to_dict
+
+
+def measure(config: Config, batch_size: int, cache: Path) -> dict[str, float]:
+    """``seconds`` from the start of the process to the end of its first step; the most ``bytes`` in use."""
+    request = {"config": to_dict(config), "batch_size": batch_size, "started": time.time()}
+    command = [sys.executable, "-m", "mrcnn_jax.benchmarks.fresh", str(cache)]
+    done = subprocess.run(command, input=json.dumps(request), stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"a training step in a process of its own: ended with exit code {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    from mrcnn_jax import command_line
+
+    command_line.setup_jax()
+
+    import jax
+
+    from mrcnn_jax.benchmarks import models
+    from mrcnn_jax.config_io import from_dict
+
+    jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+    request = json.load(sys.stdin)
+    config = from_dict(request["config"])
+    model = models.make_model(config, choose_threshold=False)
+    run = models.train("first step", model, request["batch_size"]).run
+    run()
+    seconds = time.time() - request["started"]
+    print(json.dumps({"seconds": seconds, "bytes": _peak_bytes(run)}))
+
+
+def _peak_bytes(run: Any) -> int:
+    """The most memory in use while ``run`` runs: of the accelerator, or else of the whole process."""
+    import jax
+
+    (device,) = jax.devices()[:1]
+    if device.platform != "cpu":
+        run()
+        return (device.memory_stats() or {})["peak_bytes_in_use"]
+    with contextlib.suppress(OSError):  # Linux alone can begin anew
+        Path("/proc/self/clear_refs").write_text("5")
+        run()
+        (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""How works are timed: warmed, in turns with the peer, the median of the turns."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+_SHORTEST_TURN_S = 0.2  # works that take less are done several times in a turn
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to do, once or again and again.
+
+    ``settings`` and ``arrays`` are what the peer does the same work with.
+    """
+
+    name: str
+    run: Callable[[], Any]  # does it once and returns when it is done
+    settings: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    operations: float | None = None  # additions and multiplications, counted before the compiler's changes
+
+
+class Runner(Protocol):
+    """Who does a work: ``seconds(3)`` of doing it three times."""
+
+    def seconds(self, times: int) -> float: ...
+
+
+class Here:
+    """This process."""
+
+    def __init__(self, work: Work) -> None:
+        self._run = work.run
+
+    def seconds(self, times: int) -> float:
+        start = time.perf_counter()
+        for _ in range(times):
+            self._run()
+        return time.perf_counter() - start
+
+
+def in_turns(runners: list[Runner], turns: int) -> list[float]:
+    """Seconds that each needs for the work once: the median of ``turns``, in each of which all have one."""
+    times = []
+    for runner in runners:
+        runner.seconds(1)  # compiles, allocates
+        times.append(max(1, round(_SHORTEST_TURN_S / runner.seconds(1))))
+    measured: list[list[float]] = [[] for _ in runners]
+    for _turn in range(turns):
+        for runner, count, seconds in zip(runners, times, measured, strict=True):
+            seconds.append(runner.seconds(count) / count)
+    return [statistics.median(seconds) for seconds in measured]
+
+
+def compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any], float]:
+    """What does the jitted ``function`` once and waits for it, and the operations that it takes."""
+    lowered = jax.jit(function).lower(*arguments)
+    program = lowered.compile()
+    on_device = jax.device_put(arguments)
+    operations = float((lowered.cost_analysis() or {}).get("flops", 0.0))
+    return lambda: jax.block_until_ready(program(*on_device)), operations

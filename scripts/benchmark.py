@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Measures how fast this project is on this machine, and how much of the machine it uses.
+
+    scripts/benchmark.py --peer=PEER/bin/python --json=benchmark.json
+    scripts/benchmark.py --config=configs/detectron2/mask_rcnn_r50_fpn_3x.py --only=stages,inference_b1
+
+With --peer, an interpreter that has torch, torchvision and pycocotools, the same works are done there, in
+turns with this process and both warmed, and the table has the ratio of the medians: theirs to ours. COCO's
+metrics are compared with pycocotools in this process. A config that torchvision has no model of has no ratio.
+
+"peak" is what is reached of the additions and multiplications per second of a large product of matrices,
+timed in the same run, where a convolution counts as many as its algorithm has. --config says which model, and
+on which canvas: the first of --config.data.canvases. Images, objects and weights are made up.
+
+Works, of which --only chooses: roi_align, roi_align_grad, roi_align_adaptive, roi_pool, nms_N (boxes),
+paste_rle, inference_bN (images at a time), stages (of inference), train_step, train_memory, first_step (from
+the start of a process, and once more with a compilation cache), evaluation_bbox, evaluation_segm and
+evaluation_keypoints.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from mrcnn_jax import command_line
+
+_ROOT = Path(__file__).resolve().parents[1]
+_WORKS = [
+    *("roi_align", "roi_align_grad", "roi_align_adaptive", "roi_pool", "nms_1024", "nms_2048", "nms_4096"),
+    *("paste_rle", "inference_b1", "inference_b4", "stages", "train_step", "train_memory", "first_step"),
+    *("evaluation_bbox", "evaluation_segm", "evaluation_keypoints"),
+]
+
+_config = command_line.define_config(default=_ROOT / "configs" / "torchvision" / "mask_rcnn_r50_fpn.py")
+_ONLY = flags.DEFINE_list("only", _WORKS, "works to do")
+_PEER = flags.DEFINE_string("peer", None, "Python of an environment with torch, torchvision and pycocotools")
+_JSON = flags.DEFINE_string("json", None, "file to write the numbers to")
+_TURNS = flags.DEFINE_integer("turns", 5, "of which the median counts", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("train_batch_size", 2, "images of a training step", lower_bound=1)
+_IMAGES = flags.DEFINE_integer("images", 500, "images whose detections are evaluated", lower_bound=1)
+
+Row = dict[str, Any]
+
+
+def main(_: list[str]) -> None:
+    command_line.setup_jax()
+    from mrcnn_jax.json_files import write_json
+
+    for name in _ONLY.value:
+        if not re.fullmatch(r"nms_\d+|inference_b\d+", name) and name not in _WORKS:
+            raise ValueError(f"--only={name}: no such work; there are {', '.join(_WORKS)}")
+    rows: list[Row] = []
+    for name in sorted(_ONLY.value, key=_in_own_process, reverse=True):
+        for row in _measure(name):
+            rows.append(row)
+            print(_line(row), flush=True)
+            if _JSON.value:
+                write_json(Path(_JSON.value), rows)
+
+
+def _in_own_process(name: str) -> bool:
+    """Whether a work wants the machine for a process of its own, before this one takes an accelerator."""
+    return name in ("train_memory", "first_step")
+
+
+def _measure(name: str) -> Iterator[Row]:
+    if _in_own_process(name):
+        yield from _fresh(name)
+    elif name.startswith("evaluation_"):
+        yield _evaluate(name)
+    else:
+        yield from _run(name)
+
+
+def _run(name: str) -> Iterator[Row]:
+    """A work, or several, of the functions of this project, with the peer if there is one."""
+    import jax.numpy as jnp
+
+    from mrcnn_jax.benchmarks import models, ops
+    from mrcnn_jax.benchmarks.peak import multiplications_peak
+    from mrcnn_jax.benchmarks.peer import Peer
+    from mrcnn_jax.benchmarks.timing import Here, in_turns
+
+    config = _config()
+    peak = multiplications_peak(jnp.dtype(config.model.dtype))
+    kind, _, number = name.rpartition("_")
+    if name == "stages":
+        works = models.stages(models.make_model(config))
+    elif name == "train_step":
+        works = [models.train(name, models.make_model(config), _BATCH_SIZE.value)]
+    elif kind == "inference":
+        works = [models.infer(name, models.make_model(config), int(number[1:]))]
+    elif kind == "nms":
+        works = [ops.suppress(name, boxes=int(number))]
+    else:
+        works = [ops.WORKS[name](name)]
+    for work in works:
+        if _PEER.value and work.settings:
+            with Peer(_PEER.value, work) as peer:
+                ours, theirs = in_turns([Here(work), peer], _TURNS.value)
+        else:
+            (ours,), theirs = in_turns([Here(work)], _TURNS.value), None
+        rate = (work.operations or 0) / ours
+        yield _row(work.name, ours, theirs) | {"peak": round(rate / peak, 3) if work.operations else None}
+
+
+def _evaluate(name: str) -> Row:
+    from mrcnn_jax.benchmarks import evaluation
+    from mrcnn_jax.benchmarks.timing import Here, in_turns
+
+    works = evaluation.evaluate(name, _IMAGES.value)
+    return _row(name, *in_turns([Here(work) for work in works], _TURNS.value))
+
+
+def _fresh(name: str) -> Iterator[Row]:
+    """Training steps in processes of their own: the first one's seconds, or the second one's memory."""
+    from mrcnn_jax.benchmarks import fresh, models
+    from mrcnn_jax.benchmarks.peer import Peer
+
+    config = _config()
+    with tempfile.TemporaryDirectory() as cache:
+        first = fresh.measure(config, _BATCH_SIZE.value, Path(cache))
+        if name == "first_step":
+            yield _row("first_step", first["seconds"], None)
+            cached = fresh.measure(config, _BATCH_SIZE.value, Path(cache))
+            yield _row("first_step_cached", cached["seconds"], None)
+            return
+    theirs = None
+    if _PEER.value:
+        work = models.train(name, models.make_model(config), _BATCH_SIZE.value)
+        with Peer(_PEER.value, work) as peer:
+            theirs = peer.peak_bytes()
+    ratio = theirs / first["bytes"] if theirs else None
+    yield {"work": name, "ours_bytes": first["bytes"], "peer_bytes": theirs, "ratio": ratio}
+
+
+def _row(name: str, ours: float, theirs: float | None) -> Row:
+    return {"work": name, "ours_s": ours, "peer_s": theirs, "ratio": theirs / ours if theirs else None}
+
+
+def _line(row: Row) -> str:
+    if "ours_bytes" in row:
+        sizes = row["ours_bytes"], row["peer_bytes"]
+        values = [f"{size / 2**30:.2f} GiB" if size else "" for size in sizes]
+    else:
+        values = [_seconds(row["ours_s"]), _seconds(row["peer_s"])]
+    ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
+    peak = f"{row['peak']:.0%} of peak" if row.get("peak") else ""
+    return f"{row['work']:<28} {values[0]:>10} {values[1]:>10} {ratio:>7}  {peak}".rstrip()
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,115 @@
+"""What scripts/benchmark.py times, and how; nothing is asserted of the times."""
+
+import dataclasses
+import json
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrcnn_jax.benchmarks import evaluation, models, ops
+from mrcnn_jax.benchmarks.peer import Peer
+from mrcnn_jax.benchmarks.timing import Work, in_turns
+from mrcnn_jax.ops.boxes import is_nonempty
+
+PEER = """
+import json, sys
+import numpy as np
+request = json.loads(sys.stdin.readline())
+assert np.load(request["arrays"])["x"].tolist() == [1, 2]
+print(json.dumps({"device": request["work"]}), flush=True)
+for line in sys.stdin:
+    print(json.dumps({"seconds": 0.5 * json.loads(line)["times"]}), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("benchmark")
+
+
+class Scripted:
+    """Takes the seconds that it is told to take, one after the other."""
+
+    def __init__(self, *seconds):
+        self.left = list(seconds)
+        self.asked = []
+
+    def seconds(self, times):
+        self.asked.append(times)
+        return times * self.left.pop(0)
+
+
+def test_medians_of_turns_after_warming():
+    slow, fast = Scripted(9.0, 1.0, 2.0, 7.0, 3.0), Scripted(9.0, 0.01, 0.03, 0.01, 0.02)
+    assert in_turns([slow, fast], 3) == [3.0, 0.02]
+    assert slow.asked == [1, 1, 1, 1, 1]
+    assert fast.asked == [1, 1, 20, 20, 20]  # what is short is done several times in a turn
+
+
+def test_a_peer_does_the_same_work_when_asked(monkeypatch, tmp_path):
+    script = tmp_path / "peer.py"
+    script.write_text(PEER)
+    monkeypatch.setattr("mrcnn_jax.benchmarks.peer._PROGRAM", script)
+    with Peer(sys.executable, Work("sum", lambda: None, {}, {"x": np.array([1, 2])})) as peer:
+        assert peer.device == "sum" and peer.seconds(4) == 2.0
+
+
+def test_a_peer_that_cannot_is_an_error(monkeypatch, tmp_path):
+    script = tmp_path / "peer.py"
+    script.write_text("raise SystemExit(3)")
+    monkeypatch.setattr("mrcnn_jax.benchmarks.peer._PROGRAM", script)
+    with pytest.raises(ValueError, match=r"--peer=.*: ended with exit code 3"):
+        Peer(sys.executable, Work("sum", lambda: None))
+    with pytest.raises(ValueError, match=r"--peer=no/python: No such file"):
+        Peer("no/python", Work("sum", lambda: None))
+
+
+def test_boxes_lie_inside_the_image():
+    boxes = ops.random_boxes(np.random.default_rng(0), 500)
+    assert bool(is_nonempty(jnp.asarray(boxes), 1.0).all())
+    assert boxes.min() >= 0 and (boxes.max(axis=0) <= [1333, 800, 1333, 800]).all()
+
+
+def test_metrics_are_those_of_pycocotools():
+    for kind in ("bbox", "segm", "keypoints"):
+        here, there = evaluation.evaluate(f"evaluation_{kind}", images=3)
+        assert here.run() == there.run() and max(here.run()) > 0
+
+
+def test_the_model_finds_as_many_as_it_may(tiny_config):
+    without_keypoints = dataclasses.replace(tiny_config.model, keypoint=False)
+    every_score = dataclasses.replace(tiny_config.test, score_threshold=0.0)
+    config = dataclasses.replace(tiny_config, model=without_keypoints, test=every_score)
+    model = models.make_model(config, choose_threshold=False)
+    work = models.infer("inference_b1", model, 1)
+    (entries,) = work.run()
+    assert len(entries) == tiny_config.test.detections and "segmentation" in entries[0]
+    assert work.operations > 0
+
+
+def test_the_peer_learns_from_the_same_objects(tiny_config, tiny_blueprint):
+    model = models.Model(tiny_config, tiny_blueprint, weights={}, image_size=(64, 64))
+    batch, arrays = models.make_batch(model, 2)
+    assert batch.gt.valid.sum() == 2 * tiny_config.data.max_objects == arrays["labels"].size
+    np.testing.assert_array_equal(batch.gt.boxes[batch.gt.valid], arrays["boxes"].reshape(-1, 4))
+    areas = arrays["masks"].sum(axis=(2, 3))
+    width, height = np.moveaxis(arrays["boxes"][..., 2:] - arrays["boxes"][..., :2], -1, 0)
+    np.testing.assert_allclose(areas, np.pi / 4 * width * height, rtol=0.5, atol=4)  # ellipses
+
+
+def test_a_work_that_there_is_not(start):
+    result = start("benchmark.py", "--only=roi_align,nonsense")
+    assert result.returncode == 1
+    assert "error: --only=nonsense: no such work; there are roi_align," in result.stderr
+
+
+def test_a_row_for_every_work(start, tmp_path):
+    path = tmp_path / "rows.json"
+    result = start("benchmark.py", "--only=nms_64,paste_rle", "--turns=1", f"--json={path}")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(path.read_text())
+    assert [row["work"] for row in rows] == ["nms_64", "paste_rle"]
+    assert all(row["ours_s"] > 0 and row["peer_s"] is None and row["ratio"] is None for row in rows)
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["nms_64", "paste_rle"]
