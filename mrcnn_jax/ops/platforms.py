@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.custom_batching import custom_vmap, sequential_vmap
+from jax.custom_batching import custom_vmap
 from jaxtyping import Int32
 
 # The form of RoIAlign, of the features and of the gradient. "cached" keeps what a core works on in its cache;
@@ -28,12 +28,8 @@ BLOCK = 16
 
 
 def by_platform(forms: dict[str, Callable[..., Any]], *operands: Any) -> Any:
-    """``forms[platform](*operands)`` of the platform that the program is compiled for.
-
-    On a CPU ``vmap`` does one image after the other: a gather from the maps of several images at once is not
-    fused with what is done to the values, and takes many times longer.
-    """
-    return lax.platform_dependent(*operands, **forms | {"cpu": sequential_vmap(forms["cpu"])})
+    """``forms[platform](*operands)`` of the platform that the program is compiled for."""
+    return lax.platform_dependent(*operands, **forms)
 
 
 def in_blocks(function: Callable[[Any], Any], steps: Int32[Array, " n"], regions: Any) -> Any:
