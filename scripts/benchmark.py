@@ -104,8 +104,8 @@ def _run(name: str) -> Iterator[Row]:
                 ours, theirs = in_turns([Here(work), peer], _TURNS.value)
         else:
             (ours,), theirs = in_turns([Here(work)], _TURNS.value), None
-        rate = (work.operations or 0) / ours
-        yield _row(work.name, ours, theirs) | {"peak": round(rate / peak, 3) if work.operations else None}
+        share = round(work.operations() / ours / peak, 3) if work.operations else None
+        yield _row(work.name, ours, theirs) | {"peak": share}
 
 
 def _evaluate(name: str) -> Row:

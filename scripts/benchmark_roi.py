@@ -86,10 +86,11 @@ def main(_: list[str]) -> None:
     command_line.setup_jax()
     import jax
 
+    from mrcnn_jax.benchmarks.peak import copy_peak
     from mrcnn_jax.json_files import write_json
 
     jax.config.update("jax_enable_compilation_cache", False)  # its hits would be taken for compilation
-    bandwidth = copy_bandwidth()
+    bandwidth = copy_peak()
     device = jax.devices()[0]
     print(f"{device.platform}, {device.device_kind}: a large copy moves {bandwidth / 1e9:.1f} GB/s")
     numbers: dict[str, Any] = {"device": device.device_kind, "copy_gb_per_s": bandwidth / 1e9}
@@ -103,21 +104,6 @@ def main(_: list[str]) -> None:
         write_json(Path(_JSON.value), numbers)
     if _PNG.value:
         draw(numbers, Path(_PNG.value))
-
-
-def copy_bandwidth() -> float:
-    """Bytes read and written per second where 256 MB are read, and written in place."""
-    import jax
-    import jax.numpy as jnp
-
-    values = jnp.zeros(1 << 26, jnp.float32)
-    copy = jax.jit(lambda a: a + 1, donate_argnums=0)
-    seconds = []
-    for _turn in range(6):
-        start = time.perf_counter()
-        values = jax.block_until_ready(copy(values))
-        seconds.append(time.perf_counter() - start)
-    return 2 * values.nbytes / min(seconds)
 
 
 def run_time(program: Callable[..., Any], operands: tuple[Any, ...]) -> float:

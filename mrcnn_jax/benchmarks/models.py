@@ -15,10 +15,10 @@ import numpy as np
 from jax import Array
 
 from mrcnn_jax.benchmarks.ops import random_boxes
-from mrcnn_jax.benchmarks.timing import Work, compiled
+from mrcnn_jax.benchmarks.timing import Work, compiled, count_operations
 from mrcnn_jax.config import Config
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
-from mrcnn_jax.inference.predict import predict, select_detections
+from mrcnn_jax.inference.predict import predict, propose, select_detections
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.sharding import batch_sharding, make_mesh, map_images, replicated
 from mrcnn_jax.training.step import compile_step, make_state, train_step
@@ -124,9 +124,9 @@ def infer(name: str, model: Model, batch_size: int) -> Work:
     folded = model.folded()
     on_canvas, sizes = _on_canvas(model, batch_size)
     program = _program(folded, lambda m, images: predict(m, images, sizes, model.config))
-    lowered = jax.jit(program).lower(folded.weights, on_canvas)
     arrays = model.arrays() | {"images": np.stack(images)}
-    return Work(name, run, model.settings(), arrays, operations=(lowered.cost_analysis() or {}).get("flops"))
+    operations = count_operations(program, folded.weights, on_canvas)
+    return Work(name, run, model.settings(), arrays, operations)
 
 
 def stages(model: Model) -> list[Work]:
@@ -137,17 +137,10 @@ def stages(model: Model) -> list[Work]:
     features = jax.jit(_program(model, lambda m, x: m.features(x, sizes)))(weights, images)
     rpn = jax.jit(_program(model, lambda m, f: m.rpn(f)))(weights, features)
 
-    def propose(m: Any, features: Any, rpn: Any) -> Any:
-        return m.propose(
-            rpn,
-            m.anchors(features, sizes),
-            sizes,
-            pre_nms=test.rpn_pre_nms,
-            post_nms=test.rpn_post_nms,
-            nms_iou=test.rpn_nms_iou,
-        )
+    def find_proposals(m: Any, features: Any, rpn: Any) -> Any:
+        return propose(m, features, rpn, sizes, test)
 
-    proposals = jax.jit(_program(model, propose))(weights, features, rpn)
+    proposals = jax.jit(_program(model, find_proposals))(weights, features, rpn)
     boxes = jax.jit(_program(model, lambda m, *a: m.box_outputs(*a)))(weights, features, proposals.boxes)
 
     def select(_: Any, proposals: Any, logits: Any, deltas: Any) -> Any:
@@ -158,7 +151,7 @@ def stages(model: Model) -> list[Work]:
     timed: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
         ("backbone and pyramid", lambda m, x: m.features(x, sizes), (images,)),
         ("rpn head", lambda m, f: m.rpn(f), (features,)),
-        ("proposals", propose, (features, rpn)),
+        ("proposals", find_proposals, (features, rpn)),
         ("box head", lambda m, *a: m.box_outputs(*a), (features, proposals.boxes)),
         ("detections", select, (proposals, *boxes)),
     ]
@@ -168,8 +161,9 @@ def stages(model: Model) -> list[Work]:
         timed.append(("keypoint head", lambda m, *a: m.keypoint_logits(*a), (features, detections.boxes)))
     works = []
     for name, function, arguments in timed:
-        run, operations = compiled(_program(model, function), weights, *arguments)
-        works.append(Work(f"stage: {name}", run, operations=operations))
+        program = _program(model, function)
+        operations = count_operations(program, weights, *arguments)
+        works.append(Work(f"stage: {name}", compiled(program, weights, *arguments), operations=operations))
     return works
 
 
@@ -182,14 +176,14 @@ def train(name: str, model: Model, batch_size: int) -> Work:
     state = jax.device_put(make_state(model.blueprint, model.weights, config), replicated(mesh))
     batch, arrays = make_batch(model, batch_size)
     batch = jax.device_put(batch, batch_sharding(mesh))
-    lowered = jax.jit(partial(train_step, blueprint=model.blueprint, config=config)).lower(state, batch)
+    program = partial(train_step, blueprint=model.blueprint, config=config)
+    operations = count_operations(program, jax.eval_shape(lambda: state), batch)
 
     def run() -> None:
         nonlocal state
         state, metrics = step(state, batch)
         jax.block_until_ready(metrics)
 
-    operations = (lowered.cost_analysis() or {}).get("flops")
     return Work(name, run, model.settings(), model.arrays() | arrays, operations)
 
 
@@ -262,19 +256,11 @@ def _on_canvas(model: Model, count: int) -> tuple[Array, Array]:
 
 def _score_threshold(model: Model) -> float:
     """The score that ``_CANDIDATES`` pairs of a region and a category of one image exceed."""
-    test = model.config.test
     images, sizes = _on_canvas(model, 1)
 
     def scores(m: Any, images: Any) -> Any:
         features = m.features(images, sizes)
-        proposals = m.propose(
-            m.rpn(features),
-            m.anchors(features, sizes),
-            sizes,
-            pre_nms=test.rpn_pre_nms,
-            post_nms=test.rpn_post_nms,
-            nms_iou=test.rpn_nms_iou,
-        )
+        proposals = propose(m, features, m.rpn(features), sizes, model.config.test)
         logits, _ = m.box_outputs(features, proposals.boxes)
         best = jax.lax.top_k(jax.nn.softmax(logits)[..., 1:].reshape(-1), _CANDIDATES)[0]
         return jnp.min(best)

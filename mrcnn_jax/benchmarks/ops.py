@@ -52,7 +52,7 @@ def pool_pyramid(name: str, *, rois: int, sampling_ratio: int, gradient: bool) -
     arrays = {"boxes": boxes} | {level: _channels_first(values) for level, values in maps.items()}
     settings = {"sampling_ratio": sampling_ratio, "bins": _BINS, "image_size": (HEIGHT, WIDTH)}
     if not gradient:
-        run, _ = compiled(align, maps)
+        run = compiled(align, maps)
         return Work(name, run, settings, arrays)
     cotangent = generator.standard_normal((rois, _BINS, _BINS, _CHANNELS), np.float32)
 
@@ -60,7 +60,7 @@ def pool_pyramid(name: str, *, rois: int, sampling_ratio: int, gradient: bool) -
         value, pull_back = jax.vjp(align, maps)
         return value, pull_back(cotangent)
 
-    run, _ = compiled(value_and_gradient, maps, cotangent)
+    run = compiled(value_and_gradient, maps, cotangent)
     return Work(name, run, settings, arrays | {"cotangent": _channels_first(cotangent)})
 
 
@@ -69,7 +69,7 @@ def pool_map(name: str) -> Work:
     generator = np.random.default_rng(0)
     values = generator.standard_normal((*_LEVELS["p2"], _CHANNELS), np.float32)
     boxes = random_boxes(generator, 1000)
-    run, _ = compiled(partial(roi_pool, boxes=jnp.asarray(boxes), stride=4, output_size=_BINS), values)
+    run = compiled(partial(roi_pool, boxes=jnp.asarray(boxes), stride=4, output_size=_BINS), values)
     return Work(name, run, {"bins": _BINS}, {"boxes": boxes, "map": _channels_first(values)})
 
 
@@ -83,7 +83,7 @@ def suppress(name: str, *, boxes: int) -> Work:
     near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
     scores = generator.random(boxes, np.float32)
     suppress_all = partial(nms, iou_threshold=0.7, max_outputs=boxes)
-    run, _ = compiled(suppress_all, near, scores, np.ones(boxes, bool))
+    run = compiled(suppress_all, near, scores, np.ones(boxes, bool))
     return Work(name, run, {"iou": 0.7}, {"boxes": near, "scores": scores})
 
 

@@ -23,7 +23,7 @@ class Work:
     run: Callable[[], Any]  # does it once and returns when it is done
     settings: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    operations: float | None = None  # additions and multiplications, counted before the compiler's changes
+    operations: Callable[[], float] | None = None  # counts additions and multiplications
 
 
 class Runner(Protocol):
@@ -58,10 +58,13 @@ def in_turns(runners: list[Runner], turns: int) -> list[float]:
     return [statistics.median(seconds) for seconds in measured]
 
 
-def compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any], float]:
-    """What does the jitted ``function`` once and waits for it, and the operations that it takes."""
-    lowered = jax.jit(function).lower(*arguments)
-    program = lowered.compile()
+def count_operations(function: Callable[..., Any], *arguments: Any) -> Callable[[], float]:
+    """A function that counts the additions and multiplications, before the compiler's changes."""
+    return lambda: float((jax.jit(function).lower(*arguments).cost_analysis() or {}).get("flops", 0.0))
+
+
+def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    """What does the jitted ``function`` once and waits for it."""
+    program = jax.jit(function).lower(*arguments).compile()
     on_device = jax.device_put(arguments)
-    operations = float((lowered.cost_analysis() or {}).get("flops", 0.0))
-    return lambda: jax.block_until_ready(program(*on_device)), operations
+    return lambda: jax.block_until_ready(program(*on_device))

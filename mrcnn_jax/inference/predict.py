@@ -14,7 +14,7 @@ from mrcnn_jax.ops.boxes import clip_boxes, decode_boxes, is_nonempty
 from mrcnn_jax.ops.keypoints import decode_keypoints
 from mrcnn_jax.ops.nms import nms
 from mrcnn_jax.sharding import map_images
-from mrcnn_jax.types import Detections, Proposals
+from mrcnn_jax.types import Detections, Features, Proposals
 
 
 def predict(
@@ -34,14 +34,7 @@ def predict(
     """
     test = config.test
     features = model.features(images, image_sizes)
-    proposals = model.propose(
-        model.rpn(features),
-        model.anchors(features, image_sizes),
-        image_sizes,
-        pre_nms=test.rpn_pre_nms,
-        post_nms=test.rpn_post_nms,
-        nms_iou=test.rpn_nms_iou,
-    )
+    proposals = propose(model, features, model.rpn(features), image_sizes, test)
     logits, deltas = model.box_outputs(features, proposals.boxes)
     detections = map_images(
         lambda *of_image: select_detections(*of_image, config=test), proposals, logits, deltas, image_sizes
@@ -55,6 +48,24 @@ def predict(
         keypoints = map_images(decode, keypoint_logits, detections.boxes, detections.valid)
         detections = detections.replace(keypoints=keypoints)
     return detections
+
+
+def propose(
+    model: MaskRCNN,
+    features: Features,
+    rpn_outputs: dict[str, tuple[Array, Array]],
+    image_sizes: Int[Array, "b 2"],
+    config: TestConfig,
+) -> Proposals:
+    """The proposals of every image, by the settings of inference."""
+    return model.propose(
+        rpn_outputs,
+        model.anchors(features, image_sizes),
+        image_sizes,
+        pre_nms=config.rpn_pre_nms,
+        post_nms=config.rpn_post_nms,
+        nms_iou=config.rpn_nms_iou,
+    )
 
 
 def select_detections(

@@ -16,7 +16,6 @@ from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.box_head import BoxHead
 from mrcnn_jax.models.canvas import cells, inside, padded_sizes, subsample
 from mrcnn_jax.models.fpn import FPN
-from mrcnn_jax.models.groups import apply_in_groups
 from mrcnn_jax.models.keypoint_head import KeypointHead
 from mrcnn_jax.models.mask_head import MaskHead
 from mrcnn_jax.models.resnet import ResNet, apply_stage, make_stage, stage_channels
@@ -166,15 +165,10 @@ class MaskRCNN(nnx.Module):
     def mask_logits(
         self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"] | None = None
     ) -> Float[Array, "b r m m k"]:
-        """Mask logits of every region and category. Raises ValueError if the model has no mask head.
-
-        If it is said which regions are ``valid``, the first ones of each image, others may have zeros.
-        """
+        """Mask logits of every region and category. Raises ValueError if the model has no mask head."""
         if self.mask_head is None:
             raise ValueError("this model has no mask head: model.mask is False in its config")
         regions = self._pool(features, boxes, self.config.mask_pool_size)
-        if valid is not None and self.config.mask_norm != "batch":
-            return _unflatten(apply_in_groups(self.mask_head, regions, valid), boxes)
         return _unflatten(self.mask_head(regions, _flatten(valid)), boxes)
 
     def keypoint_logits(self, features: Features, boxes: Float[Array, "b r 4"]) -> Float[Array, "b r m m k"]:

@@ -29,7 +29,7 @@ from mrcnn_jax.training.step import TrainState, compile_step, make_state
 from mrcnn_jax.types import Batch, Categories
 from mrcnn_jax.weights.backbone import load_backbone
 
-_FINDINGS = 10  # of what was left out of the data, named at the start
+_FINDINGS = 10  # in the data, shown at the start
 _PREFETCH = 2  # batches on the devices ahead of the step
 
 

@@ -86,7 +86,7 @@ def test_the_model_finds_as_many_as_it_may(tiny_config):
     work = models.infer("inference_b1", model, 1)
     (entries,) = work.run()
     assert len(entries) == tiny_config.test.detections and "segmentation" in entries[0]
-    assert work.operations > 0
+    assert work.operations() > 0
 
 
 def test_the_peer_learns_from_the_same_objects(tiny_config, tiny_blueprint):
