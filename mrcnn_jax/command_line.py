@@ -180,18 +180,24 @@ def setup_jax() -> None:
     On the CPU it picks XLA's convolutions without the "ynn" fusions, measured 2 to 3 times faster in
     training. Beside them XLA must not order its work for concurrency: some graphs in which RoIAlign and
     convolutions ran side by side gave a few regions wrong logits, the same each time, and right ones in any
-    other order. It turns on the persistent compilation cache, in ``~/.cache/mrcnn_jax/xla``. What the user
-    has set in ``XLA_FLAGS`` or ``JAX_COMPILATION_CACHE_DIR`` stands.
+    other order. The barriers that this package sets are to last until XLA has fused and ordered its work;
+    it would remove them before, and a training step would take half as much memory again.
+
+    It turns on the persistent compilation cache, in ``~/.cache/mrcnn_jax/xla``. What the user has set in
+    ``XLA_FLAGS`` or ``JAX_COMPILATION_CACHE_DIR`` stands.
     """
     import jax  # takes a second, which scripts without arrays and --help need not wait
 
-    fusions = "--xla_cpu_experimental_ynn_fusion_type"
-    order = "--xla_cpu_enable_concurrency_optimized_scheduler"
+    ours = {
+        "--xla_cpu_experimental_ynn_fusion_type": "",
+        "--xla_cpu_enable_concurrency_optimized_scheduler": "false",
+        "--xla_disable_hlo_passes": "cse_barrier_expander",
+    }
     xla_flags = os.environ.get("XLA_FLAGS", "")
     # A flag that XLA does not know aborts the process: only for the versions and platform it was tried on.
     known = importlib.metadata.version("jaxlib").startswith("0.10.") and _only_cpu()
-    if known and fusions not in xla_flags and order not in xla_flags:
-        os.environ["XLA_FLAGS"] = f"{xla_flags} {fusions}= {order}=false".strip()
+    if known and not any(flag in xla_flags for flag in ours):
+        os.environ["XLA_FLAGS"] = " ".join([xla_flags, *map("=".join, ours.items())]).strip()
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path.home() / ".cache" / "mrcnn_jax" / "xla" / _machine_type()

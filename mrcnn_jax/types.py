@@ -46,7 +46,7 @@ class Batch:
 class Features:
     """The feature maps of a batch, by level: ``"p2"`` to ``"p6"`` of a pyramid, else ``"c4"`` or ``"c5"``."""
 
-    maps: dict[str, jax.Array]  # [B H W C] each
+    maps: dict[str, jax.Array]  # [B H W C] each, zero beyond an image's cells
     sizes: dict[
         str, jax.Array
     ]  # [B 2] int32: how many rows and columns of a map are an image's, not the canvas's

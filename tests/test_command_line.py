@@ -188,7 +188,8 @@ class TestSetupJax:
         assert done.stderr == ""
         assert done.stdout == (
             "--xla_force_host_platform_device_count=2 --xla_cpu_experimental_ynn_fusion_type= "
-            f"--xla_cpu_enable_concurrency_optimized_scheduler=false {cache} 2.0\n"
+            "--xla_cpu_enable_concurrency_optimized_scheduler=false "
+            f"--xla_disable_hlo_passes=cse_barrier_expander {cache} 2.0\n"
         )
 
     def test_what_the_user_has_set_stands(self, monkeypatch, tmp_path):

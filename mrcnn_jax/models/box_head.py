@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 
 from mrcnn_jax.models.convs import ConvStack
 from mrcnn_jax.models.fpn import xavier_uniform
+from mrcnn_jax.ops.relu import relu
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
@@ -53,7 +54,7 @@ class BoxHead(nnx.Module):
         x = self.convs(regions, valid)
         x = x.reshape(len(x), -1) if self.fcs else x.mean(axis=(1, 2))
         for fc in self.fcs:
-            x = nnx.relu(fc(x))
+            x = relu(fc(x))
         logits = self.cls_score(x).astype(jnp.float32)
         deltas = self.bbox_pred(x).astype(jnp.float32)
         return logits, deltas.reshape(len(x), -1, 4)

@@ -1,4 +1,4 @@
-"""A convolution with its norm, and the stack of them with which the heads of regions begin."""
+"""Convolutions, a convolution with its norm, and the stack of them with which the heads of regions begin."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -7,12 +7,44 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from mrcnn_jax.models.norm import Mask, make_norm
-from mrcnn_jax.ops.convolution import convolve
+from mrcnn_jax.ops.convolution import add_bias, convolve
+from mrcnn_jax.ops.relu import relu
 
 # Detectron2's c2_msra_fill
 he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 NORM_EPSILON = 1e-5  # of norms outside of the backbone
+
+
+class Conv(nnx.Module):
+    """A convolution as torch's, padded by half its reach on every side.
+
+    Flax's own would add the bias itself, and its gradient would come too late: see ``add_bias``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> None:
+        shape = (kernel, kernel, in_channels // groups, channels)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape))
+        self.bias = nnx.data(nnx.Param(jnp.zeros(channels)) if use_bias else None)
+        self.options = {"stride": stride, "dilation": dilation, "groups": groups}
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        x = convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype), **self.options)
+        return x if self.bias is None else add_bias(x, self.bias[...].astype(self.dtype))
 
 
 class ConvNorm(nnx.Module):
@@ -29,14 +61,12 @@ class ConvNorm(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
-        self.conv = nnx.Conv(
+        self.conv = Conv(
             in_channels,
             channels,
-            (kernel, kernel),
-            padding=kernel // 2,
+            kernel,
             use_bias=not norm,
             kernel_init=kernel_init,
-            conv_general_dilated=convolve,
             dtype=dtype,
             rngs=rngs,
         )
@@ -72,5 +102,5 @@ class ConvStack(nnx.Module):
         """Batch norm counts the ``valid`` regions only."""
         mask = None if valid is None else jnp.broadcast_to(valid[:, None, None, None], (*x.shape[:3], 1))
         for layer in self.layers:
-            x = nnx.relu(layer(x, mask))
+            x = relu(layer(x, mask))
         return x

@@ -10,9 +10,11 @@ Shapes: N regions, P x P cells, C and D channels in and out.
 
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array, lax
+from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
+
+from mrcnn_jax.ops.convolution import add_bias, convolve
 
 # torch's "fan_out" of a deconvolution, which Detectron2 uses here, counts the input channels.
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -28,9 +30,8 @@ class Deconv2x2(nnx.Module):
 
     def __call__(self, x: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        cells = jnp.einsum("nhwc,abcd->nhawbd", x, kernel)
-        n, h, a, w, b, d = cells.shape
-        return cells.reshape(n, h * a, w * b, d) + self.bias[...].astype(self.dtype)
+        as_1x1 = kernel.transpose(2, 0, 1, 3).reshape(1, 1, x.shape[-1], -1)
+        return add_bias(_interleave(convolve(x, as_1x1)), self.bias[...].astype(self.dtype))
 
 
 class Deconv4x4(nnx.Module):
@@ -47,14 +48,17 @@ class Deconv4x4(nnx.Module):
 
     def __call__(self, x: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        n, h, w, c = x.shape
-        d = kernel.shape[-1]
+        c, d = kernel.shape[2:]
         as_3x3 = jnp.zeros((3, 3, c, 2, 2, d), self.dtype)
         for a in range(2):
             for b in range(2):
                 as_3x3 = as_3x3.at[a : a + 2, b : b + 2, :, a, b].set(kernel[3 - a :: -2, 3 - b :: -2])
-        cells = lax.conv_general_dilated(
-            x, as_3x3.reshape(3, 3, c, 4 * d), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        cells = cells.reshape(n, h, w, 2, 2, d).transpose(0, 1, 3, 2, 4, 5)
-        return cells.reshape(n, 2 * h, 2 * w, d) + self.bias[...].astype(self.dtype)
+        cells = convolve(x, as_3x3.reshape(3, 3, c, 4 * d))
+        return add_bias(_interleave(cells), self.bias[...].astype(self.dtype))
+
+
+def _interleave(cells: Float[Array, "n p p _"]) -> Float[Array, "n p2 p2 d"]:
+    """The 2x2 cells, one after another among the channels, at their places."""
+    n, h, w, channels = cells.shape
+    cells = cells.reshape(n, h, w, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
+    return cells.reshape(n, 2 * h, 2 * w, channels // 4)

@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from mrcnn_jax.models.convs import Conv
 from mrcnn_jax.models.norm import FrozenBatchNorm, Mask, scale_and_shift
 
 Model = TypeVar("Model", bound=nnx.Module)
@@ -41,11 +42,10 @@ def fold_norms(model: Model) -> Model:
         children = dict(nnx.iter_children(module))
         for conv_name, norm_name in _PAIRS:
             conv, norm = children.get(conv_name), children.get(norm_name)
-            if isinstance(conv, nnx.Conv) and isinstance(norm, FrozenBatchNorm | nnx.BatchNorm):
+            if isinstance(conv, Conv) and isinstance(norm, FrozenBatchNorm | nnx.BatchNorm):
                 scale, shift = scale_and_shift(norm)
                 conv.kernel[...] *= scale
                 conv.bias = nnx.Param(shift)
-                conv.use_bias = True
                 if isinstance(module, nnx.List):
                     module[norm_name] = Folded()
                 else:

@@ -6,9 +6,9 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from mrcnn_jax.models.convs import ConvStack
+from mrcnn_jax.models.convs import Conv, ConvStack
 from mrcnn_jax.models.deconv import Deconv2x2
-from mrcnn_jax.ops.convolution import convolve
+from mrcnn_jax.ops.relu import relu
 
 
 class MaskHead(nnx.Module):
@@ -27,15 +27,8 @@ class MaskHead(nnx.Module):
     ) -> None:
         self.convs = ConvStack(in_channels, channels, num_convs=num_convs, norm=norm, dtype=dtype, rngs=rngs)
         self.conv5_mask = Deconv2x2(self.convs.out_channels, channels, dtype=dtype, rngs=rngs)
-        self.mask_fcn_logits = nnx.Conv(
-            channels,
-            num_classes,
-            (1, 1),
-            padding=0,
-            kernel_init=nnx.initializers.normal(0.001),
-            conv_general_dilated=convolve,
-            dtype=dtype,
-            rngs=rngs,
+        self.mask_fcn_logits = Conv(
+            channels, num_classes, 1, kernel_init=nnx.initializers.normal(0.001), dtype=dtype, rngs=rngs
         )
 
     def __call__(
@@ -45,5 +38,5 @@ class MaskHead(nnx.Module):
 
         Batch norm counts the ``valid`` regions only.
         """
-        x = nnx.relu(self.conv5_mask(self.convs(regions, valid)))
+        x = relu(self.conv5_mask(self.convs(regions, valid)))
         return self.mask_fcn_logits(x).astype(jnp.float32)

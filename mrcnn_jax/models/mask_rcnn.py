@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.box_head import BoxHead
-from mrcnn_jax.models.canvas import cells, inside, padded_sizes, subsample
+from mrcnn_jax.models.canvas import cells, cut, inside, padded_sizes, subsample
 from mrcnn_jax.models.fpn import FPN
 from mrcnn_jax.models.keypoint_head import KeypointHead
 from mrcnn_jax.models.mask_head import MaskHead
@@ -100,7 +100,7 @@ class MaskRCNN(nnx.Module):
         return len(self.config.anchor_sizes) // len(self.strides)
 
     def features(self, images: Array, image_sizes: Int[Array, "b 2"]) -> Features:
-        """The maps that proposals and heads see, of RGB images 0 to 255 on a canvas."""
+        """The maps that proposals and heads see, zero beyond the images, of RGB 0 to 255 on a canvas."""
         padded = padded_sizes(image_sizes, self.config.padding_multiple)
         mask = inside(images.shape[1:3], padded)
         maps = self.backbone(normalize(images, image_sizes, self.config), mask)
@@ -108,7 +108,7 @@ class MaskRCNN(nnx.Module):
             masks = {level: subsample(mask, 2 ** int(level[1:])) for level in maps}
             maps = self.fpn(maps, masks)
         return Features(
-            maps={level: maps[level] for level in self.strides},
+            maps={level: cut(maps[level], subsample(mask, stride)) for level, stride in self.strides.items()},
             sizes={level: cells(padded, stride) for level, stride in self.strides.items()},
         )
 

@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.canvas import Inside, cut, subsample
-from mrcnn_jax.models.convs import he_normal
+from mrcnn_jax.models.convs import Conv, he_normal
 from mrcnn_jax.models.norm import Norm, make_norm
-from mrcnn_jax.ops.convolution import convolve
+from mrcnn_jax.ops.relu import relu
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 NormOf = Callable[[int], Norm]  # the norm of so many channels
@@ -32,19 +32,17 @@ def _conv(
     groups: int = 1,
     dtype: DTypeLike,
     rngs: nnx.Rngs,
-) -> nnx.Conv:
-    """A convolution without bias, padded by half its reach on every side (as torch; not "SAME")."""
-    return nnx.Conv(
+) -> Conv:
+    """A convolution without bias."""
+    return Conv(
         in_channels,
         out_channels,
-        (kernel, kernel),
-        strides=stride,
-        padding=kernel // 2 * dilation,
-        kernel_dilation=dilation,
-        feature_group_count=groups,
+        kernel,
+        stride=stride,
+        dilation=dilation,
+        groups=groups,
         use_bias=False,
         kernel_init=he_normal,
-        conv_general_dilated=convolve,
         dtype=dtype,
         rngs=rngs,
     )
@@ -69,8 +67,8 @@ class BasicBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"], inside: Inside) -> Float[Array, "b h2 w2 d"]:
         after = subsample(inside, self.stride)
         shortcut = _shortcut(self.downsample, x, after)
-        x = nnx.relu(self.bn1(self.conv1(cut(x, inside)), mask=after))
-        return nnx.relu(self.bn2(self.conv2(cut(x, after)), mask=after) + shortcut)
+        x = relu(cut(self.bn1(self.conv1(cut(x, inside)), mask=after), after))
+        return relu(self.bn2(self.conv2(x), mask=after) + shortcut)
 
 
 class Bottleneck(nnx.Module):
@@ -113,9 +111,9 @@ class Bottleneck(nnx.Module):
         between = subsample(inside, self.stride_1x1)
         after = subsample(between, self.stride_3x3)
         shortcut = _shortcut(self.downsample, x, after)
-        x = nnx.relu(self.bn1(self.conv1(x), mask=between))
-        x = nnx.relu(self.bn2(self.conv2(cut(x, between)), mask=after))
-        return nnx.relu(self.bn3(self.conv3(x), mask=after) + shortcut)
+        x = relu(cut(self.bn1(self.conv1(x), mask=between), between))
+        x = relu(self.bn2(self.conv2(x), mask=after))
+        return relu(self.bn3(self.conv3(x), mask=after) + shortcut)
 
 
 def _projection(
@@ -207,8 +205,8 @@ class ResNet(nnx.Module):
     ) -> dict[str, Float[Array, "b _ _ _"]]:
         """Features ``c2`` to ``c5`` of normalised images, which are zero beyond ``inside``."""
         inside = subsample(inside, 2)
-        x = nnx.relu(self.bn1(self.conv1(images), mask=inside))
-        x = nnx.max_pool(cut(x, inside), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = relu(cut(self.bn1(self.conv1(images), mask=inside), inside))
+        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         inside = subsample(inside, 2)
         features = {}
         for number in range(1, self.num_stages + 1):

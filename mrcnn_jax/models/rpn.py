@@ -14,9 +14,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from mrcnn_jax.models.canvas import cut, inside
+from mrcnn_jax.models.convs import Conv
 from mrcnn_jax.ops.boxes import clip_boxes, decode_boxes, is_nonempty
-from mrcnn_jax.ops.convolution import convolve
 from mrcnn_jax.ops.nms import nms
+from mrcnn_jax.ops.relu import relu
 from mrcnn_jax.types import Features, Proposals
 
 BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -41,10 +42,10 @@ class RPNHead(nnx.Module):
     def __init__(
         self, channels: int, num_anchors: int, *, num_convs: int, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> None:
-        conv = partial(nnx.Conv, kernel_init=_normal, conv_general_dilated=convolve, dtype=dtype, rngs=rngs)
-        self.convs = nnx.List([conv(channels, channels, (3, 3), padding=1) for _ in range(num_convs)])
-        self.cls_logits = conv(channels, num_anchors, (1, 1), padding=0)
-        self.bbox_pred = conv(channels, num_anchors * 4, (1, 1), padding=0)
+        conv = partial(Conv, kernel_init=_normal, dtype=dtype, rngs=rngs)
+        self.convs = nnx.List([conv(channels, channels, 3) for _ in range(num_convs)])
+        self.cls_logits = conv(channels, num_anchors, 1)
+        self.bbox_pred = conv(channels, num_anchors * 4, 1)
 
     def __call__(self, features: Features) -> dict[str, tuple[Float[Array, "b _"], Float[Array, "b _ 4"]]]:
         """Objectness ``[B A]`` and deltas ``[B A 4]`` of every level, float32."""
@@ -52,7 +53,7 @@ class RPNHead(nnx.Module):
         for level, x in features.maps.items():
             mask = inside(x.shape[1:3], features.sizes[level])
             for conv in self.convs:
-                x = nnx.relu(conv(cut(x, mask)))
+                x = relu(cut(conv(x), mask))
             objectness = self.cls_logits(x).astype(jnp.float32)
             deltas = self.bbox_pred(x).astype(jnp.float32)
             outputs[level] = objectness.reshape(len(x), -1), deltas.reshape(len(x), -1, 4)

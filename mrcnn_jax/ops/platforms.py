@@ -32,6 +32,11 @@ def by_platform(forms: dict[str, Callable[..., Any]], *operands: Any) -> Any:
     return lax.platform_dependent(*operands, **forms)
 
 
+def keep_apart(values: Any) -> Any:
+    """``values``; a CPU computes all of them, and writes them to memory, before what uses one of them."""
+    return by_platform({"cpu": lax.optimization_barrier, "default": lambda values: values}, values)
+
+
 def in_blocks(function: Callable[[Any], Any], steps: Int32[Array, " n"], regions: Any) -> Any:
     """``function(regions)`` for a CPU: a few regions at a time, those that need as many ``steps`` together.
 

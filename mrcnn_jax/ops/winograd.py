@@ -14,10 +14,13 @@ Shapes: B images, H x W cells of a map, C and D channels, T tiles of all images.
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
+
+from mrcnn_jax.ops.products import contract_rows
 
 TILE = 4  # outputs of a tile, per axis
 _REACH = TILE + 2  # its inputs
@@ -38,6 +41,7 @@ def _kernel_matrix() -> np.ndarray:
 _KERNEL = _kernel_matrix()
 
 
+@jax.jit
 def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "b h w d"]:
     """``x``, zero-padded by a cell, convolved as neural networks do: without mirroring the kernel."""
     batch, height, width, _ = x.shape
@@ -56,6 +60,7 @@ def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -> Flo
     return tiles.reshape(batch, TILE * rows, TILE * columns, -1)[:, :height, :width]
 
 
+@jax.jit
 def kernel_gradient(x: Float[Array, "b h w c"], gradient: Float[Array, "b h w d"]) -> Float[Array, "3 3 c d"]:
     """The gradient of the kernel of ``convolve(x, kernel)``, from that of its result."""
     inputs, gradients = _transform_inputs(x), _transform_gradients(gradient)
@@ -65,16 +70,6 @@ def kernel_gradient(x: Float[Array, "b h w c"], gradient: Float[Array, "b h w d"
     ]
     stacked = jnp.stack([jnp.stack(row) for row in places])
     return jnp.einsum("ai,bj,abcd->ijcd", _KERNEL, _KERNEL, stacked, precision="highest")
-
-
-def contract_rows(x: Float[Array, "n c"], y: Float[Array, "n d"]) -> Float[Array, "c d"]:
-    """The product of the transposed ``x`` and ``y``, of many more rows than columns.
-
-    As a sum of two: XLA's product of matrices gives the cores of a CPU parts of the result, not of the rows.
-    """
-    parts = 2 if x.shape[0] % 2 == 0 else 1
-    x, y = (a.reshape(parts, -1, a.shape[1]) for a in (x, y))
-    return jnp.sum(jnp.einsum("pnc,pnd->pcd", x, y), axis=0)
 
 
 def _transform_inputs(x: Array) -> list[list[Array]]:

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from mrcnn_jax.models.canvas import inside
-from mrcnn_jax.models.convs import ConvNorm
+from mrcnn_jax.models.convs import Conv, ConvNorm
 from mrcnn_jax.models.folding import Folded, fold_norms
 from mrcnn_jax.models.norm import FrozenBatchNorm, GroupNorm, make_norm
 from mrcnn_jax.models.resnet import BasicBlock, Bottleneck
@@ -62,7 +62,7 @@ def test_a_block_gives_the_same(kind, bottleneck):
     found = fold_norms(block)(x, mask)
     assert {type(module) for _, module in nnx.iter_modules(block)} == {
         type(block),
-        nnx.Conv,
+        Conv,
         Folded,
         nnx.List,
     }

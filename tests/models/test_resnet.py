@@ -49,7 +49,7 @@ def test_features_equal_torchvision(depth, torchvision_backbone):
 def test_stride_in_1x1_reads_other_pixels():
     def downsampling_kernels(stride_in_1x1):
         block = nnx.eval_shape(lambda: _resnet(backbone_stride_in_1x1=stride_in_1x1)).layer2[0]
-        return block.conv1.strides, block.conv2.strides
+        return block.conv1.options["stride"], block.conv2.options["stride"]
 
     assert downsampling_kernels(True) == (2, 1)
     assert downsampling_kernels(False) == (1, 2)

@@ -5,7 +5,7 @@ import pytest
 from jax import lax
 
 from mrcnn_jax.ops import convolution, winograd
-from mrcnn_jax.ops.convolution import convolve
+from mrcnn_jax.ops.convolution import add_bias, convolve
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -39,7 +39,7 @@ def test_values_and_gradients_are_those_of_xla(shape, stride):
     x, kernel = arrays(*shape)
     size = shape[-1]
     arguments = ((stride, stride), ((size // 2, size // 2),) * 2)
-    found = with_gradients(lambda *a: convolve(*a, *arguments, dimension_numbers=DIMENSIONS), x, kernel)
+    found = with_gradients(lambda *a: convolve(*a, stride=stride), x, kernel)
     wanted = with_gradients(
         lambda *a: lax.conv_general_dilated(*a, *arguments, dimension_numbers=DIMENSIONS), x, kernel
     )
@@ -51,9 +51,7 @@ def test_values_and_gradients_are_those_of_xla(shape, stride):
 def test_winograd_is_a_convolution(monkeypatch, size):
     monkeypatch.setattr(convolution, "_pays", lambda x, kernel: True)
     x, kernel = arrays(2, *size, 6, 5, 3)
-    found = with_gradients(
-        lambda *a: convolve(*a, (1, 1), ((1, 1), (1, 1)), dimension_numbers=DIMENSIONS), x, kernel
-    )
+    found = with_gradients(convolve, x, kernel)
     wanted = with_gradients(
         lambda *a: lax.conv_general_dilated(*a, (1, 1), "SAME", dimension_numbers=DIMENSIONS), x, kernel
     )
@@ -75,34 +73,54 @@ def test_winograd_rounds_to_a_millionth_of_the_spread():
 
 
 def test_winograd_is_for_large_maps_of_many_channels():
-    def pays(height, width, channels):
-        kernel = jnp.zeros((3, 3, channels, channels))
-        return convolution._pays(jnp.zeros((1, height, width, channels)), kernel)
+    def pays(height, width, channels, batch=1):
+        return convolution._pays((batch, height, width, channels), (3, 3, channels, channels))
 
     assert pays(200, 336, 256) and pays(100, 168, 128)
     assert not pays(200, 336, 64)  # products too narrow
     assert not pays(25, 42, 512)  # fewer tiles than channels
+    assert pays(14, 14, 256, batch=100) and not pays(14, 14, 256)  # regions, whose tiles are counted together
+    assert not pays(5, 5, 256, batch=1000)
     assert not pays(5, 1200, 256)  # tiles reach far beyond the map
 
 
 @pytest.mark.parametrize(
     ("dtype", "options"),
-    [(jnp.bfloat16, {}), (np.float32, {"feature_group_count": 2}), (np.float32, {"rhs_dilation": (2, 2)})],
+    [(jnp.bfloat16, {}), (np.float32, {"groups": 2}), (np.float32, {"dilation": 2})],
 )
 def test_other_convolutions_are_left_to_xla(dtype, options):
     x, kernel = arrays(1, 6, 6, 4, 4, 3, dtype)
-    if "feature_group_count" in options:
-        kernel = kernel[:, :, :2]
-    padding = ((2, 2), (2, 2)) if "rhs_dilation" in options else ((1, 1), (1, 1))
-    found = convolve(x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS, **options)
-    wanted = lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS, **options)
+    groups, dilation = options.get("groups", 1), options.get("dilation", 1)
+    kernel = kernel[:, :, : 4 // groups]
+    wanted = lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        ((dilation, dilation), (dilation, dilation)),
+        rhs_dilation=(dilation, dilation),
+        feature_group_count=groups,
+        dimension_numbers=DIMENSIONS,
+    )
+    found = convolve(x, kernel, **options)
     np.testing.assert_array_equal(np.asarray(found, np.float32), np.asarray(wanted, np.float32))
 
 
 @pytest.mark.parametrize(("platform", "product"), [("cpu", True), ("tpu", False), ("cuda", False)])
 def test_only_a_cpu_multiplies_matrices_instead(platform, product):
     x, kernel = arrays(1, 4, 4, 3, 2, 1)
-    program = jax.jit(lambda *a: convolve(*a, (1, 1), ((0, 0), (0, 0)), dimension_numbers=DIMENSIONS))
+    program = jax.jit(convolve)
     text = program.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.dot_general" in text) == product
     assert ("stablehlo.convolution" in text) == (not product)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_bias_has_the_sum_of_the_gradients(dtype):
+    x, bias = jnp.ones((2, 3, 4, 2), dtype), jnp.array([1, -2], dtype)
+    value, pull_back = jax.vjp(add_bias, x, bias)
+    np.testing.assert_array_equal(np.asarray(value[1, 2, 3], np.float32), [2, -1])
+    gradient = jnp.broadcast_to(jnp.array([1, 3], dtype), x.shape)
+    of_x, of_bias = pull_back(gradient)
+    assert of_x.dtype == of_bias.dtype == dtype
+    np.testing.assert_array_equal(of_x, gradient)
+    np.testing.assert_array_equal(np.asarray(of_bias, np.float32), [24, 72])
