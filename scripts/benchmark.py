@@ -91,7 +91,8 @@ def _run(name: str) -> Iterator[Row]:
     if name == "stages":
         works = models.stages(models.make_model(config))
     elif name == "train_step":
-        works = [models.train(name, models.make_model(config), _BATCH_SIZE.value)]
+        model = models.make_model(config)
+        works = [models.train(name, model, models.choose_objects(model, _BATCH_SIZE.value))]
     elif kind == "inference":
         works = [models.infer(name, models.make_model(config), int(number[1:]))]
     elif kind == "nms":
@@ -131,7 +132,8 @@ def _fresh(name: str) -> Iterator[Row]:
             return
     theirs = None
     if _PEER.value:
-        work = models.train(name, models.make_model(config), _BATCH_SIZE.value)
+        model = models.make_model(config)
+        work = models.train(name, model, models.choose_objects(model, _BATCH_SIZE.value))
         with Peer(_PEER.value, work) as peer:
             theirs = peer.peak_bytes()
     ratio = theirs / first["bytes"] if theirs else None

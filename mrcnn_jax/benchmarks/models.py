@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrcnn_jax.benchmarks.ops import random_boxes
 from mrcnn_jax.benchmarks.timing import Work, compiled, count_operations
 from mrcnn_jax.config import Config
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
@@ -29,6 +28,7 @@ from mrcnn_jax.weights.torchvision import to_torchvision
 _CATEGORIES = 80
 _KEYPOINTS = 17
 _OBJECTS = 8  # of a training image, about as many as in COCO
+_SMALLEST_OBJECT = 1 / 20  # of the image's shorter side
 _CANDIDATES = 1000
 
 
@@ -122,10 +122,10 @@ def infer(name: str, model: Model, batch_size: int) -> Work:
         return [result.to_coco(0) for result in detector(images)]
 
     folded = model.folded()
-    on_canvas, sizes = _on_canvas(model, batch_size)
+    pixels, sizes = on_canvas(model, batch_size)
     program = _program(folded, lambda m, images: predict(m, images, sizes, model.config))
     arrays = model.arrays() | {"images": np.stack(images)}
-    operations = count_operations(program, folded.weights, on_canvas)
+    operations = count_operations(program, folded.weights, pixels)
     return Work(name, run, model.settings(), arrays, operations)
 
 
@@ -133,7 +133,7 @@ def stages(model: Model) -> list[Work]:
     """The stages of inference, each by itself, for one image."""
     model = model.folded()
     test, weights = model.config.test, model.weights
-    images, sizes = _on_canvas(model, 1)
+    images, sizes = on_canvas(model, 1)
     features = jax.jit(_program(model, lambda m, x: m.features(x, sizes)))(weights, images)
     rpn = jax.jit(_program(model, lambda m, f: m.rpn(f)))(weights, features)
 
@@ -167,14 +167,19 @@ def stages(model: Model) -> list[Work]:
     return works
 
 
-def train(name: str, model: Model, batch_size: int) -> Work:
-    """A step of SGD, its rate so small that it does not change what the next one has to do."""
+def train(name: str, model: Model, objects: np.ndarray, *, devices: int = 1) -> Work:
+    """A step of SGD, its rate so small that it does not change what the next one has to do.
+
+    ``objects`` are the boxes of each image, as ``choose_objects`` makes them. The first step takes over the
+    memory of the model's weights.
+    """
+    batch_size = len(objects)
     train = dataclasses.replace(model.config.train, batch_size=batch_size, learning_rate=1e-9)
     config = dataclasses.replace(model.config, train=train)
-    mesh = make_mesh(jax.devices()[:1])
+    mesh = make_mesh(jax.devices()[:devices])
     step = compile_step(model.blueprint, config, mesh)
     state = jax.device_put(make_state(model.blueprint, model.weights, config), replicated(mesh))
-    batch, arrays = make_batch(model, batch_size)
+    batch, arrays = make_batch(model, objects)
     batch = jax.device_put(batch, batch_sharding(mesh))
     program = partial(train_step, blueprint=model.blueprint, config=config)
     operations = count_operations(program, jax.eval_shape(lambda: state), batch)
@@ -187,15 +192,36 @@ def train(name: str, model: Model, batch_size: int) -> Work:
     return Work(name, run, model.settings(), model.arrays() | arrays, operations)
 
 
-def make_batch(model: Model, batch_size: int) -> tuple[Batch, dict[str, np.ndarray]]:
+def choose_objects(model: Model, batch_size: int) -> np.ndarray:
+    """Boxes ``[batch_size _ 4]`` of objects in the images, which are some of the model's own proposals.
+
+    So a model with random weights has about as many positive regions as one that has learnt to propose.
+    """
+    images, sizes = on_canvas(model, batch_size)
+
+    def find(m: Any, images: Any) -> Any:
+        features = m.features(images, sizes)
+        return propose(m, features, m.rpn(features), sizes, model.config.test)
+
+    proposals = jax.jit(_program(model, find))(model.weights, images)
+    height, width = model.image_size
+    smallest = _SMALLEST_OBJECT * min(height, width)
+    count = min(_OBJECTS, model.config.data.max_objects)
+    objects = []
+    for boxes in np.asarray(proposals.boxes):
+        large = boxes[np.min(boxes[:, 2:] - boxes[:, :2], axis=1) >= smallest]
+        objects.append(large[np.linspace(0, len(large) - 1, count).astype(int)])
+    return np.stack(objects)
+
+
+def make_batch(model: Model, objects: np.ndarray) -> tuple[Batch, dict[str, np.ndarray]]:
     """Images with elliptic objects, and the same as the peer takes them: masks as bitmaps of the image."""
     generator = np.random.default_rng(1)
     height, width = model.image_size
     rows, grid = model.config.data.max_objects, model.config.data.mask_grid
-    count = min(_OBJECTS, rows)
+    batch_size, count = objects.shape[:2]
     boxes = np.zeros((batch_size, rows, 4), np.float32)
-    scale = np.array([width / 1333, height / 800] * 2, np.float32)
-    boxes[:, :count] = [random_boxes(generator, count, sides=(40, 500)) * scale for _ in boxes]
+    boxes[:, :count] = objects
     labels = np.zeros((batch_size, rows), np.int32)
     labels[:, :count] = 1 if model.config.model.keypoint else generator.integers(1, _CATEGORIES + 1, count)
     valid = np.arange(rows) < count
@@ -213,7 +239,7 @@ def make_batch(model: Model, batch_size: int) -> tuple[Batch, dict[str, np.ndarr
     )
     keypoints[:, :count, :, 2] = 2
 
-    images, sizes = _on_canvas(model, batch_size)
+    images, sizes = on_canvas(model, batch_size)
     learnt = model.config.model
     batch = Batch(
         images=images,
@@ -246,7 +272,7 @@ def _program(model: Model, function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda weights, *arguments: function(model.blueprint.build(weights), *arguments)
 
 
-def _on_canvas(model: Model, count: int) -> tuple[Array, Array]:
+def on_canvas(model: Model, count: int) -> tuple[Array, Array]:
     """Images on their canvas, and their sizes."""
     images = np.zeros((count, *model.canvas, 3), np.uint8)
     height, width = model.image_size
@@ -256,7 +282,7 @@ def _on_canvas(model: Model, count: int) -> tuple[Array, Array]:
 
 def _score_threshold(model: Model) -> float:
     """The score that ``_CANDIDATES`` pairs of a region and a category of one image exceed."""
-    images, sizes = _on_canvas(model, 1)
+    images, sizes = on_canvas(model, 1)
 
     def scores(m: Any, images: Any) -> Any:
         features = m.features(images, sizes)

@@ -91,12 +91,23 @@ def test_the_model_finds_as_many_as_it_may(tiny_config):
 
 def test_the_peer_learns_from_the_same_objects(tiny_config, tiny_blueprint):
     model = models.Model(tiny_config, tiny_blueprint, weights={}, image_size=(64, 64))
-    batch, arrays = models.make_batch(model, 2)
-    assert batch.gt.valid.sum() == 2 * tiny_config.data.max_objects == arrays["labels"].size
+    objects = np.random.default_rng(0).uniform((0, 0, 30, 30), (20, 20, 64, 64), (2, 3, 4)).astype(np.float32)
+    batch, arrays = models.make_batch(model, objects)
+    assert batch.gt.valid.sum() == 6 == arrays["labels"].size
     np.testing.assert_array_equal(batch.gt.boxes[batch.gt.valid], arrays["boxes"].reshape(-1, 4))
     areas = arrays["masks"].sum(axis=(2, 3))
     width, height = np.moveaxis(arrays["boxes"][..., 2:] - arrays["boxes"][..., :2], -1, 0)
     np.testing.assert_allclose(areas, np.pi / 4 * width * height, rtol=0.5, atol=4)  # ellipses
+
+
+def test_objects_are_where_the_model_proposes_regions(tiny_config, tiny_blueprint, tiny_weights):
+    config = dataclasses.replace(tiny_config, test=dataclasses.replace(tiny_config.test, rpn_post_nms=16))
+    model = models.Model(config, tiny_blueprint, tiny_weights, image_size=(64, 64))
+    objects = models.choose_objects(model, 2)
+    assert objects.shape == (2, tiny_config.data.max_objects, 4)
+    sides = objects[..., 2:] - objects[..., :2]
+    assert np.all(sides >= 64 / 20) and np.all(objects >= 0) and np.all(objects <= 64)
+    assert not np.array_equal(objects[0], objects[1])
 
 
 def test_a_work_that_there_is_not(start):
