@@ -1,1 +1,1 @@
-"""What ``scripts/benchmark.py`` times: works of the product's own functions, on batches made in memory."""
+"""What ``scripts/benchmark.py`` and ``benchmark_growth.py`` time: works on batches made in memory."""

@@ -87,13 +87,14 @@ def suppress(name: str, *, boxes: int) -> Work:
     return Work(name, run, {"iou": 0.7}, {"boxes": near, "scores": scores})
 
 
-def paste_and_encode(name: str) -> Work:
-    """100 masks of 28 x 28 cells pasted into the image, and its run-length codes."""
+def paste_and_encode(name: str, *, count: int) -> Work:
+    """Masks of 28 x 28 cells pasted into the image, and its run-length codes. After 100 they repeat."""
     generator = np.random.default_rng(0)
     boxes = random_boxes(generator, 100)
     cells = (np.arange(28) + 0.5) / 14 - 1
     distance = cells[:, None] ** 2 + cells**2 + generator.normal(0, 0.05, (100, 28, 28))
     masks = (1 / (1 + np.exp(8 * (distance - 0.7)))).astype(np.float32)
+    boxes, masks = np.resize(boxes, (count, 4)), np.resize(masks, (count, 28, 28))
 
     def run() -> list[Any]:
         codes = []
@@ -111,7 +112,7 @@ WORKS: dict[str, Callable[[str], Work]] = {
     "roi_align_grad": partial(pool_pyramid, rois=512, sampling_ratio=2, gradient=True),
     "roi_align_adaptive": partial(pool_pyramid, rois=1000, sampling_ratio=0, gradient=False),
     "roi_pool": pool_map,
-    "paste_rle": paste_and_encode,
+    "paste_rle": partial(paste_and_encode, count=100),
 }
 
 
