@@ -80,7 +80,7 @@ def test_a_step_has_an_image_on_each_device(tiny_model, tiny_config, monkeypatch
 
         return step
 
-    monkeypatch.setattr(growth, "compile_step", compile_step)
+    monkeypatch.setattr(models, "compile_step", compile_step)
     works = growth.train_on_devices(tiny_config, (1, 2, jax.device_count() + 1))
     assert list(works) == [1, 2]
     for work in works.values():
