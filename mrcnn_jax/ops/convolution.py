@@ -1,8 +1,9 @@
 """The convolutions of the networks, by what is fastest on the platform.
 
 On accelerators that is XLA's. On a CPU, in float32, XLA's gradient of a kernel transposes the map first, its
-gradient of a strided convolution multiplies by zeros, and for large maps Winograd's algorithm has a quarter
-of the multiplications. Results differ in rounding alone: see ``winograd.py`` for how much.
+gradient of a strided convolution multiplies by zeros, and Winograd's algorithm, for large maps and many
+regions, has a quarter of the multiplications. Results differ in rounding alone: see
+``winograd.py`` for how much.
 
 Shapes: B images, H x W cells of a map, C and D channels, K x K cells of a kernel.
 """
