@@ -1,5 +1,7 @@
-"""Warnings of programs that are compiled more often than once for each canvas."""
+"""Compilations of programs: warnings of more than one for each canvas, and the memory that they leave."""
 
+import ctypes
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+
+# For a program that runs once: fully optimised it would take longer to compile than that saves.
+FOR_ONE_CALL = {"xla_backend_optimization_level": 1}
 
 Canvas = tuple[int, int]  # height, width
 
@@ -24,8 +29,8 @@ class Compilations:
         self._canvases = tuple(canvases)
         self._compiled: dict[Canvas, list[dict[str, str]]] = {}
 
-    def expect(self, images: np.ndarray | Array, inputs: Any) -> None:
-        """Warns, with what is new, if the function is now compiled for another reason than a new canvas.
+    def expect(self, images: np.ndarray | Array, inputs: Any) -> bool:
+        """Whether the function is now compiled; warns, with what is new, if not for a new canvas.
 
         Args:
             images: [B H W 3].
@@ -38,7 +43,7 @@ class Compilations:
         }
         before = self._compiled.setdefault((height, width), [])
         if described in before:
-            return
+            return False
         reason = ""
         if before:
             names = sorted(before[-1].keys() | described.keys())
@@ -53,3 +58,10 @@ class Compilations:
         before.append(described)
         if reason:
             warnings.warn(f"{self._program} is compiled again, which takes its time: {reason}", stacklevel=3)
+        return True
+
+
+def give_memory_back() -> None:
+    """Gives the system what a compilation has freed; of a training step glibc would keep a gigabyte."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)

@@ -10,7 +10,7 @@ from flax import nnx, struct
 from jax import Array
 from jax.sharding import Mesh
 
-from mrcnn_jax.compilations import Compilations
+from mrcnn_jax.compilations import Compilations, give_memory_back
 from mrcnn_jax.config import Config
 from mrcnn_jax.models.variables import Arrays, Blueprint, arrays_of
 from mrcnn_jax.sharding import batch_sharding, replicated
@@ -105,8 +105,11 @@ def compile_step(
     compilations = Compilations("the training step", config.data.canvases)
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        compilations.expect(batch.images, batch)
+        compiles = compilations.expect(batch.images, batch)
         with jax.set_mesh(mesh):
-            return step(state, batch)
+            results = step(state, batch)
+        if compiles:
+            give_memory_back()
+        return results
 
     return run
