@@ -119,21 +119,24 @@ def _evaluate(name: str) -> Row:
 
 def _fresh(name: str) -> Iterator[Row]:
     """Training steps in processes of their own: the first one's seconds, or the second one's memory."""
+    import numpy as np
+
     from mrcnn_jax.benchmarks import fresh, models
     from mrcnn_jax.benchmarks.peer import Peer
 
     config = _config()
     with tempfile.TemporaryDirectory() as cache:
-        first = fresh.measure(config, _BATCH_SIZE.value, Path(cache))
+        objects = fresh.choose_objects(config, _BATCH_SIZE.value, Path(cache) / "of objects")
+        first = fresh.measure(config, objects, Path(cache))
         if name == "first_step":
             yield _row("first_step", first["seconds"], None)
-            cached = fresh.measure(config, _BATCH_SIZE.value, Path(cache))
+            cached = fresh.measure(config, objects, Path(cache))
             yield _row("first_step_cached", cached["seconds"], None)
             return
     theirs = None
     if _PEER.value:
         model = models.make_model(config)
-        work = models.train(name, model, models.choose_objects(model, _BATCH_SIZE.value))
+        work = models.train(name, model, np.array(objects, np.float32))
         with Peer(_PEER.value, work) as peer:
             theirs = peer.peak_bytes()
     ratio = theirs / first["bytes"] if theirs else None

@@ -2,8 +2,8 @@
 
     python -m mrcnn_jax.benchmarks.fresh CACHE < request.json
 
-CACHE is the directory of the compilation cache. The request, made by ``measure``, holds the config, the batch
-size, and when the process was started.
+CACHE is the directory of the compilation cache. The request, made by ``choose_objects`` or ``measure``, holds
+the config, the batch size or the objects, and when the process was started.
 """
 
 import contextlib
@@ -18,13 +18,22 @@ from typing import Any
 from mrcnn_jax.config import Config, to_dict
 
 
-def measure(config: Config, batch_size: int, cache: Path) -> dict[str, float]:
+def choose_objects(config: Config, batch_size: int, cache: Path) -> list[Any]:
+    """Objects to learn from, as ``models.choose_objects`` finds them."""
+    return _ask(config, cache, batch_size=batch_size)
+
+
+def measure(config: Config, objects: list[Any], cache: Path) -> dict[str, float]:
     """``seconds`` from the start of the process to the end of its first step; the most ``bytes`` in use."""
-    request = {"config": to_dict(config), "batch_size": batch_size, "started": time.time()}
+    return _ask(config, cache, objects=objects)
+
+
+def _ask(config: Config, cache: Path, **request: Any) -> Any:
+    request |= {"config": to_dict(config), "started": time.time()}
     command = [sys.executable, "-m", "mrcnn_jax.benchmarks.fresh", str(cache)]
     done = subprocess.run(command, input=json.dumps(request), stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"a training step in a process of its own: ended with exit code {done.returncode}")
+        raise ValueError(f"{' '.join(command)}: ended with exit code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -34,6 +43,7 @@ def main() -> None:
     command_line.setup_jax()
 
     import jax
+    import numpy as np
 
     from mrcnn_jax.benchmarks import models
     from mrcnn_jax.config_io import from_dict
@@ -42,12 +52,12 @@ def main() -> None:
     request = json.load(sys.stdin)
     config = from_dict(request["config"])
     model = models.make_model(config, choose_threshold=False)
-    start = time.time()
-    objects = models.choose_objects(model, request["batch_size"])
-    choosing = time.time() - start
-    run = models.train("first step", model, objects).run
+    if "batch_size" in request:
+        print(json.dumps(models.choose_objects(model, request["batch_size"]).tolist()))
+        return
+    run = models.train("first step", model, np.array(request["objects"], np.float32)).run
     run()
-    seconds = time.time() - request["started"] - choosing
+    seconds = time.time() - request["started"]
     print(json.dumps({"seconds": seconds, "bytes": _peak_bytes(run)}))
 
 

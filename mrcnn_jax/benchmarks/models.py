@@ -5,6 +5,7 @@ region and a category pass it, and detections are as many as an image may have.
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,9 +16,11 @@ import numpy as np
 from jax import Array
 
 from mrcnn_jax.benchmarks.timing import Work, compiled, count_operations
+from mrcnn_jax.compilations import FOR_ONE_CALL
 from mrcnn_jax.config import Config
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.inference.predict import predict, propose, select_detections
+from mrcnn_jax.models import valid_regions
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.sharding import batch_sharding, make_mesh, map_images, replicated
 from mrcnn_jax.training.step import compile_step, make_state, train_step
@@ -96,7 +99,7 @@ def make_model(config: Config, *, choose_threshold: bool = True) -> Model:
     config = dataclasses.replace(config, data=data)
     keypoints = _KEYPOINTS if config.model.keypoint else 0
     blueprint = make_blueprint(config.model, num_classes=_CATEGORIES, num_keypoints=keypoints)
-    weights = jax.jit(blueprint.initialize)(jax.random.key(0))
+    weights = jax.jit(blueprint.initialize, compiler_options=FOR_ONE_CALL)(jax.random.key(0))
     model = Model(config, blueprint, weights, image_size)
     if not choose_threshold:
         return model
@@ -124,9 +127,10 @@ def infer(name: str, model: Model, batch_size: int) -> Work:
     folded = model.folded()
     pixels, sizes = on_canvas(model, batch_size)
     program = _program(folded, lambda m, images: predict(m, images, sizes, model.config))
-    arrays = model.arrays() | {"images": np.stack(images)}
-    operations = count_operations(program, folded.weights, pixels)
-    return Work(name, run, model.settings(), arrays, operations)
+    operations = _count_operations(program, folded.weights, pixels)
+    return Work(
+        name, run, model.settings(), lambda: model.arrays() | {"images": np.stack(images)}, operations
+    )
 
 
 def stages(model: Model) -> list[Work]:
@@ -141,28 +145,29 @@ def stages(model: Model) -> list[Work]:
         return propose(m, features, rpn, sizes, test)
 
     proposals = jax.jit(_program(model, find_proposals))(weights, features, rpn)
-    boxes = jax.jit(_program(model, lambda m, *a: m.box_outputs(*a)))(weights, features, proposals.boxes)
+    of_boxes = jax.jit(_program(model, lambda m, *a: m.box_outputs(*a)))(weights, features, proposals.boxes)
 
     def select(_: Any, proposals: Any, logits: Any, deltas: Any) -> Any:
         choose = partial(select_detections, config=test)
         return map_images(lambda *of_image: choose(*of_image), proposals, logits, deltas, sizes)
 
-    detections = jax.jit(_program(model, select))(weights, proposals, *boxes)
+    detections = jax.jit(_program(model, select))(weights, proposals, *of_boxes)
     timed: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
         ("backbone and pyramid", lambda m, x: m.features(x, sizes), (images,)),
         ("rpn head", lambda m, f: m.rpn(f), (features,)),
         ("proposals", find_proposals, (features, rpn)),
         ("box head", lambda m, *a: m.box_outputs(*a), (features, proposals.boxes)),
-        ("detections", select, (proposals, *boxes)),
+        ("detections", select, (proposals, *of_boxes)),
     ]
+    boxes, labels, valid = detections.boxes, detections.labels, detections.valid
     if model.config.model.mask:
-        timed.append(("mask head", lambda m, *a: m.mask_logits(*a), (features, detections.boxes)))
+        timed.append(("mask head", lambda m, *a: m.mask_logits(*a), (features, boxes, labels, valid)))
     if model.config.model.keypoint:
-        timed.append(("keypoint head", lambda m, *a: m.keypoint_logits(*a), (features, detections.boxes)))
+        timed.append(("keypoint head", lambda m, *a: m.keypoint_logits(*a), (features, boxes, valid)))
     works = []
     for name, function, arguments in timed:
         program = _program(model, function)
-        operations = count_operations(program, weights, *arguments)
+        operations = _count_operations(program, weights, *arguments)
         works.append(Work(f"stage: {name}", compiled(program, weights, *arguments), operations=operations))
     return works
 
@@ -179,17 +184,19 @@ def train(name: str, model: Model, objects: np.ndarray, *, devices: int = 1) -> 
     mesh = make_mesh(jax.devices()[:devices])
     step = compile_step(model.blueprint, config, mesh)
     state = jax.device_put(make_state(model.blueprint, model.weights, config), replicated(mesh))
-    batch, arrays = make_batch(model, objects)
-    batch = jax.device_put(batch, batch_sharding(mesh))
+    batch = jax.device_put(make_batch(model, objects), batch_sharding(mesh))
     program = partial(train_step, blueprint=model.blueprint, config=config)
-    operations = count_operations(program, jax.eval_shape(lambda: state), batch)
+    operations = _count_operations(program, jax.eval_shape(lambda: state), batch)
 
     def run() -> None:
         nonlocal state
         state, metrics = step(state, batch)
         jax.block_until_ready(metrics)
 
-    return Work(name, run, model.settings(), model.arrays() | arrays, operations)
+    def arrays() -> dict[str, np.ndarray]:
+        return model.arrays() | peer_batch(model, batch)
+
+    return Work(name, run, model.settings(), arrays, operations)
 
 
 def choose_objects(model: Model, batch_size: int) -> np.ndarray:
@@ -214,10 +221,9 @@ def choose_objects(model: Model, batch_size: int) -> np.ndarray:
     return np.stack(objects)
 
 
-def make_batch(model: Model, objects: np.ndarray) -> tuple[Batch, dict[str, np.ndarray]]:
-    """Images with elliptic objects, and the same as the peer takes them: masks as bitmaps of the image."""
+def make_batch(model: Model, objects: np.ndarray) -> Batch:
+    """Images with objects that fill the ellipses inside their boxes."""
     generator = np.random.default_rng(1)
-    height, width = model.image_size
     rows, grid = model.config.data.max_objects, model.config.data.mask_grid
     batch_size, count = objects.shape[:2]
     boxes = np.zeros((batch_size, rows, 4), np.float32)
@@ -228,20 +234,15 @@ def make_batch(model: Model, objects: np.ndarray) -> tuple[Batch, dict[str, np.n
     cells = (np.arange(grid) + 0.5) / grid * 2 - 1
     masks = np.zeros((batch_size, rows, grid, grid), np.uint8)
     masks[:, :count] = cells[:, None] ** 2 + cells**2 <= 1
-    y, x = np.ogrid[:height, :width]
-    corner, side = boxes[:, :count, None, None, :2], boxes[:, :count, None, None, 2:]
-    middle, half = (corner + side) / 2, (side - corner) / 2
-    distance = ((x + 0.5 - middle[..., 0]) / half[..., 0]) ** 2
-    bitmaps = (distance + ((y + 0.5 - middle[..., 1]) / half[..., 1]) ** 2 <= 1).astype(np.uint8)
     keypoints = np.zeros((batch_size, rows, _KEYPOINTS, 3), np.float32)
     keypoints[:, :count, :, :2] = generator.uniform(
-        boxes[:, :count, None, :2], boxes[:, :count, None, 2:], (batch_size, count, _KEYPOINTS, 2)
+        objects[:, :, None, :2], objects[:, :, None, 2:], (batch_size, count, _KEYPOINTS, 2)
     )
     keypoints[:, :count, :, 2] = 2
 
     images, sizes = on_canvas(model, batch_size)
     learnt = model.config.model
-    batch = Batch(
+    return Batch(
         images=images,
         image_sizes=sizes,
         ids=None,
@@ -255,16 +256,43 @@ def make_batch(model: Model, objects: np.ndarray) -> tuple[Batch, dict[str, np.n
             keypoints=jnp.asarray(keypoints) if learnt.keypoint else None,
         ),
     )
+
+
+def peer_batch(model: Model, batch: Batch) -> dict[str, np.ndarray]:
+    """The batch as the peer takes it: without padding, and with masks as bitmaps of the image."""
+    gt = batch.gt
+    height, width = model.image_size
+    count = int(np.sum(gt.valid[0]))
+    boxes = np.asarray(gt.boxes[:, :count])
     arrays = {
-        "images": model.images(batch_size),
-        "boxes": boxes[:, :count],
-        "labels": labels[:, :count],
+        "images": np.asarray(batch.images[:, :height, :width]),
+        "boxes": boxes,
+        "labels": np.asarray(gt.labels[:, :count]),
     }
-    if learnt.mask:
-        arrays["masks"] = bitmaps
-    if learnt.keypoint:
-        arrays["keypoints"] = keypoints[:, :count]
-    return batch, arrays
+    if gt.masks is not None:
+        y, x = np.ogrid[:height, :width]
+        corner, side = boxes[:, :, None, None, :2], boxes[:, :, None, None, 2:]
+        middle, half = (corner + side) / 2, (side - corner) / 2
+        distance = ((x + 0.5 - middle[..., 0]) / half[..., 0]) ** 2
+        distance = distance + ((y + 0.5 - middle[..., 1]) / half[..., 1]) ** 2
+        arrays["masks"] = (distance <= 1).astype(np.uint8)
+    if gt.keypoints is not None:
+        arrays["keypoints"] = np.asarray(gt.keypoints[:, :count])
+    return arrays
+
+
+def _count_operations(function: Callable[..., Any], *arguments: Any) -> Callable[[], float]:
+    """As ``count_operations``, which counts one turn of a loop: with all regions in one block."""
+
+    def count() -> float:
+        block = valid_regions.BLOCK
+        valid_regions.BLOCK = sys.maxsize
+        try:
+            return count_operations(lambda *a: function(*a), *arguments)()  # not as it was traced before
+        finally:
+            valid_regions.BLOCK = block
+
+    return count
 
 
 def _program(model: Model, function: Callable[..., Any]) -> Callable[..., Any]:

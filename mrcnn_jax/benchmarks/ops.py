@@ -49,11 +49,10 @@ def pool_pyramid(name: str, *, rois: int, sampling_ratio: int, gradient: bool) -
         aligned=False,
         level_rule="torchvision",
     )
-    arrays = {"boxes": boxes} | {level: _channels_first(values) for level, values in maps.items()}
     settings = {"sampling_ratio": sampling_ratio, "bins": _BINS, "image_size": (HEIGHT, WIDTH)}
     if not gradient:
         run = compiled(align, maps)
-        return Work(name, run, settings, arrays)
+        return Work(name, run, settings, lambda: {"boxes": boxes} | _channels_first(maps))
     cotangent = generator.standard_normal((rois, _BINS, _BINS, _CHANNELS), np.float32)
 
     def value_and_gradient(maps: dict[str, Any], cotangent: Any) -> Any:
@@ -61,7 +60,8 @@ def pool_pyramid(name: str, *, rois: int, sampling_ratio: int, gradient: bool) -
         return value, pull_back(cotangent)
 
     run = compiled(value_and_gradient, maps, cotangent)
-    return Work(name, run, settings, arrays | {"cotangent": _channels_first(cotangent)})
+    arrays = maps | {"cotangent": cotangent}
+    return Work(name, run, settings, lambda: {"boxes": boxes} | _channels_first(arrays))
 
 
 def pool_map(name: str) -> Work:
@@ -70,7 +70,7 @@ def pool_map(name: str) -> Work:
     values = generator.standard_normal((*_LEVELS["p2"], _CHANNELS), np.float32)
     boxes = random_boxes(generator, 1000)
     run = compiled(partial(roi_pool, boxes=jnp.asarray(boxes), stride=4, output_size=_BINS), values)
-    return Work(name, run, {"bins": _BINS}, {"boxes": boxes, "map": _channels_first(values)})
+    return Work(name, run, {"bins": _BINS}, lambda: {"boxes": boxes} | _channels_first({"map": values}))
 
 
 def suppress(name: str, *, boxes: int) -> Work:
@@ -84,7 +84,7 @@ def suppress(name: str, *, boxes: int) -> Work:
     scores = generator.random(boxes, np.float32)
     suppress_all = partial(nms, iou_threshold=0.7, max_outputs=boxes)
     run = compiled(suppress_all, near, scores, np.ones(boxes, bool))
-    return Work(name, run, {"iou": 0.7}, {"boxes": near, "scores": scores})
+    return Work(name, run, {"iou": 0.7}, lambda: {"boxes": near, "scores": scores})
 
 
 def paste_and_encode(name: str, *, count: int) -> Work:
@@ -104,7 +104,8 @@ def paste_and_encode(name: str, *, count: int) -> Work:
             codes.append(rle.compressed())
         return codes
 
-    return Work(name, run, {"image_size": (HEIGHT, WIDTH)}, {"boxes": boxes, "masks": masks})
+    settings = {"image_size": (HEIGHT, WIDTH)}
+    return Work(name, run, settings, lambda: {"boxes": boxes, "masks": masks})
 
 
 WORKS: dict[str, Callable[[str], Work]] = {
@@ -116,5 +117,5 @@ WORKS: dict[str, Callable[[str], Work]] = {
 }
 
 
-def _channels_first(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.moveaxis(values, -1, -3))
+def _channels_first(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(np.moveaxis(values, -1, -3)) for name, values in arrays.items()}

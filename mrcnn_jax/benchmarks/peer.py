@@ -24,7 +24,7 @@ class Peer:
         self._python = python
         self._directory = tempfile.TemporaryDirectory()
         arrays = Path(self._directory.name) / "arrays.npz"
-        np.savez(arrays, allow_pickle=False, **work.arrays)
+        np.savez(arrays, allow_pickle=False, **work.arrays())
         request = {"work": work.name, "settings": work.settings, "arrays": str(arrays)}
         try:
             self._process = subprocess.Popen(

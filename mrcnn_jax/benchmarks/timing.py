@@ -16,13 +16,14 @@ _SHORTEST_TURN_S = 0.2  # works that take less are done several times in a turn
 class Work:
     """Something to do, once or again and again.
 
-    ``settings`` and ``arrays`` are what the peer does the same work with.
+    ``settings`` and what ``arrays`` makes are what the peer does the same work with; a training step
+    consumes them, so they are to be made before it.
     """
 
     name: str
     run: Callable[[], Any]  # does it once and returns when it is done
     settings: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    arrays: Callable[[], dict[str, np.ndarray]] = dict
     operations: Callable[[], float] | None = None  # counts additions and multiplications
 
 

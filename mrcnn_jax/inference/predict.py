@@ -40,10 +40,10 @@ def predict(
         lambda *of_image: select_detections(*of_image, config=test), proposals, logits, deltas, image_sizes
     )
     if model.mask_head is not None:
-        mask_logits = model.mask_logits(features, detections.boxes)
-        detections = detections.replace(masks=jax.nn.sigmoid(_of_label(mask_logits, detections.labels)))
+        mask_logits = model.mask_logits(features, detections.boxes, detections.labels, detections.valid)
+        detections = detections.replace(masks=jax.nn.sigmoid(mask_logits))
     if model.keypoint_head is not None:
-        keypoint_logits = model.keypoint_logits(features, detections.boxes)
+        keypoint_logits = model.keypoint_logits(features, detections.boxes, detections.valid)
         decode = partial(decode_keypoints, score=test.keypoint_score)
         keypoints = map_images(decode, keypoint_logits, detections.boxes, detections.valid)
         detections = detections.replace(keypoints=keypoints)
@@ -107,8 +107,3 @@ def select_detections(
         labels=jnp.where(valid, category[index] + 1, 0),
         valid=valid,
     )
-
-
-def _of_label(mask_logits: Float[Array, "b d m m k"], labels: Int[Array, "b d"]) -> Float[Array, "b d m m"]:
-    index = jnp.maximum(labels - 1, 0)[:, :, None, None, None]
-    return jnp.take_along_axis(mask_logits, index, axis=-1)[..., 0]

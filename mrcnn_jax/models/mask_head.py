@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from mrcnn_jax.models.convs import Conv, ConvStack
 from mrcnn_jax.models.deconv import Deconv2x2
@@ -12,7 +12,10 @@ from mrcnn_jax.ops.relu import relu
 
 
 class MaskHead(nnx.Module):
-    """3x3 convolutions (or none), a 2x2 deconvolution, and one logit per cell and category."""
+    """3x3 convolutions (or none), a 2x2 deconvolution, and one logit per cell and category.
+
+    Only the logits of a region's own category are used (paper 3), so only these are computed.
+    """
 
     def __init__(
         self,
@@ -32,11 +35,19 @@ class MaskHead(nnx.Module):
         )
 
     def __call__(
-        self, regions: Float[Array, "n p p c"], valid: Bool[Array, " n"] | None = None
-    ) -> Float[Array, "n m m k"]:
-        """Mask logits of categories 1 to K in the frame of each region, M = 2 P, float32.
+        self,
+        regions: Float[Array, "n p p c"],
+        labels: Int[Array, " n"],
+        valid: Bool[Array, " n"] | None = None,
+    ) -> Float[Array, "n m m"]:
+        """Mask logits of the ``labels`` (1 to K) in the frame of each region, M = 2 P, float32.
 
         Batch norm counts the ``valid`` regions only.
         """
         x = relu(self.conv5_mask(self.convs(regions, valid)))
-        return self.mask_fcn_logits(x).astype(jnp.float32)
+        category = jnp.maximum(labels - 1, 0)
+        kernel, bias = self.mask_fcn_logits.kernel, self.mask_fcn_logits.bias
+        assert bias is not None
+        kernels = kernel[...][0, 0].T[category].astype(x.dtype)
+        logits = jnp.einsum("nijc,nc->nij", x, kernels).astype(jnp.float32)
+        return logits + bias[...][category, None, None]

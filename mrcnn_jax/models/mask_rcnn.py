@@ -20,6 +20,7 @@ from mrcnn_jax.models.keypoint_head import KeypointHead
 from mrcnn_jax.models.mask_head import MaskHead
 from mrcnn_jax.models.resnet import ResNet, apply_stage, make_stage, stage_channels
 from mrcnn_jax.models.rpn import Anchors, RPNHead, propose
+from mrcnn_jax.models.valid_regions import apply_to_valid
 from mrcnn_jax.ops.anchors import make_anchors
 from mrcnn_jax.ops.roi_align import multilevel_roi_align, roi_align
 from mrcnn_jax.sharding import map_images
@@ -158,31 +159,54 @@ class MaskRCNN(nnx.Module):
         self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"] | None = None
     ) -> tuple[Float[Array, "b r l"], Float[Array, "b r k 4"]]:
         """Class logits and box deltas of every region. Batch norm counts the ``valid`` regions only."""
-        regions = self._pool(features, boxes, self.config.box_pool_size)
-        logits, deltas = self.box_head(regions, _flatten(valid))
+        regions = _flatten(self._pool(features, boxes, self.config.box_pool_size))
+        logits, deltas = self.box_head(self._stage5(regions), None if valid is None else _flatten(valid))
         return _unflatten(logits, boxes), _unflatten(deltas, boxes)
 
     def mask_logits(
-        self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"] | None = None
-    ) -> Float[Array, "b r m m k"]:
-        """Mask logits of every region and category. Raises ValueError if the model has no mask head."""
+        self,
+        features: Features,
+        boxes: Float[Array, "b r 4"],
+        labels: Int[Array, "b r"],
+        valid: Bool[Array, "b r"],
+    ) -> Float[Array, "b r m m"]:
+        """Mask logits of every ``valid`` region for its label; what others have means nothing.
+
+        Raises ValueError if the model has no mask head.
+        """
         if self.mask_head is None:
             raise ValueError("this model has no mask head: model.mask is False in its config")
         regions = self._pool(features, boxes, self.config.mask_pool_size)
-        return _unflatten(self.mask_head(regions, _flatten(valid)), boxes)
+        return self._apply_to_valid(self.mask_head, valid, regions, labels)
 
-    def keypoint_logits(self, features: Features, boxes: Float[Array, "b r 4"]) -> Float[Array, "b r m m k"]:
-        """Logits over the cells of every region, by keypoint. Raises ValueError without a keypoint head."""
+    def keypoint_logits(
+        self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"]
+    ) -> Float[Array, "b r m m k"]:
+        """Logits over the cells of every ``valid`` region, by keypoint; what others have means nothing.
+
+        Raises ValueError if the model has no keypoint head.
+        """
         if self.keypoint_head is None:
             raise ValueError("this model has no keypoint head: model.keypoint is False in its config")
         regions = self._pool(features, boxes, self.config.keypoint_pool_size)
-        return _unflatten(self.keypoint_head(regions), boxes)
+        return self._apply_to_valid(self.keypoint_head, valid, regions)
 
-    def _pool(self, features: Features, boxes: Array, size: int) -> Float[Array, "n p p c"]:
-        """RoIAlign (paper 3) of the boxes of all images, flattened to one row of regions.
+    def _apply_to_valid(self, head: Any, valid: Array, regions: Array, *labels: Array) -> Array:
+        """What the mask or keypoint head makes of valid regions; it may want their labels, too."""
+        if any(nnx.state(module, nnx.BatchStat) for module in (head, self.res5) if module is not None):
+            # Regions of all images together: batch norm makes each depend on the others.
+            rows = self._stage5(_flatten(regions))
+            return _unflatten(head(rows, *map(_flatten, labels), _flatten(valid)), valid)
+        return apply_to_valid(
+            lambda regions, *labels: head(self._stage5(regions), *labels), valid, regions, *labels
+        )
 
-        With features "c4" it goes through stage 5.
-        """
+    def _stage5(self, regions: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
+        """With features "c4", what stage 5 makes of regions; else the regions themselves."""
+        return regions if self.res5 is None else apply_stage(self.res5, regions)
+
+    def _pool(self, features: Features, boxes: Array, size: int) -> Float[Array, "b r p p c"]:
+        """RoIAlign (paper 3) of the boxes of all images."""
         config = self.config
         settings: dict[str, Any] = {
             "output_size": size,
@@ -206,9 +230,7 @@ class MaskRCNN(nnx.Module):
                 of_image.maps[level], boxes, stride=float(stride), map_size=of_image.sizes[level], **settings
             )
 
-        regions = map_images(pool_map if self.fpn is None else pool_pyramid, features, boxes)
-        regions = regions.reshape(-1, *regions.shape[2:])
-        return regions if self.res5 is None else apply_stage(self.res5, regions)
+        return map_images(pool_map if self.fpn is None else pool_pyramid, features, boxes)
 
 
 def normalize(images: Array, image_sizes: Int[Array, "b 2"], config: ModelConfig) -> Float[Array, "b h w 3"]:
@@ -220,9 +242,9 @@ def normalize(images: Array, image_sizes: Int[Array, "b 2"], config: ModelConfig
     return jnp.where(inside(images.shape[1:3], image_sizes), pixels, 0.0)
 
 
-def _flatten(x: Array | None) -> Array | None:
-    return x if x is None else x.reshape(-1, *x.shape[2:])
+def _flatten(x: Array) -> Array:
+    return x.reshape(-1, *x.shape[2:])
 
 
-def _unflatten(x: Array, boxes: Array) -> Array:
-    return x.reshape(*boxes.shape[:2], *x.shape[1:])
+def _unflatten(x: Array, like: Array) -> Array:
+    return x.reshape(*like.shape[:2], *x.shape[1:])

@@ -49,9 +49,36 @@ def in_blocks(function: Callable[[Any], Any], steps: Int32[Array, " n"], regions
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[place], lax.map(function, blocks))
 
 
+def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``; under ``vmap``, one element of the batch after the other.
+
+    Unlike that of ``sequential_vmap``, the memory for results is not taken before the operands are there. XLA
+    would take it once for all calls with results of one shape, keep it until the last, and copy it.
+    """
+    called = custom_vmap(function)
+
+    @called.def_vmap
+    def _rule(axis_size: int, in_batched: list[Any], *operands: Any) -> tuple[Any, Any]:
+        def take(number: Array | int) -> list[Any]:
+            return [
+                jax.tree.map(lambda a, batched: a[number] if batched else a, *pair)
+                for pair in zip(operands, in_batched, strict=True)
+            ]
+
+        def add(number: Array, results: Any) -> Any:
+            return jax.tree.map(lambda all, one: all.at[number].set(one), results, called(*take(number)))
+
+        zero, operands = lax.optimization_barrier((jnp.zeros(()), operands))
+        like = jax.eval_shape(lambda: called(*take(0)))
+        start = jax.tree.map(lambda a: jnp.full((axis_size, *a.shape), zero, a.dtype), like)
+        return lax.fori_loop(0, axis_size, add, start), jax.tree.map(lambda _: True, like)
+
+    return called
+
+
 def divisor(count: int, limit: int) -> int:
     """The largest number up to ``limit``, but at least 1, into which ``count`` can be split evenly."""
-    return max(size for size in range(1, max(limit, 1) + 1) if count % size == 0)
+    return max(size for size in range(1, max(min(limit, count), 1) + 1) if count % size == 0)
 
 
 def split(tree: Any, block: int) -> Any:

@@ -13,12 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_batching import sequential_vmap
 from jaxtyping import Float, Int, Shaped
 
 from mrcnn_jax.ops import roi_align_einsum, roi_align_gather
 from mrcnn_jax.ops.levels import assign_levels, level_numbers
-from mrcnn_jax.ops.platforms import ROI_ALIGN, ROI_ALIGN_GRADIENT, by_platform
+from mrcnn_jax.ops.platforms import ROI_ALIGN, ROI_ALIGN_GRADIENT, by_platform, one_by_one
 from mrcnn_jax.ops.roi_samples import Regions, Settings, per_point
 
 
@@ -156,7 +155,7 @@ def _chosen(
     chosen = {platform: forms[form] for platform, form in on.items()}
     # One image of a batch after the other: a gather from the maps of several is not fused with what is done
     # to the values, and takes many times longer.
-    chosen["cpu"] = sequential_vmap(chosen["cpu"])
+    chosen["cpu"] = one_by_one(chosen["cpu"])
     return by_platform(chosen, *operands)
 
 

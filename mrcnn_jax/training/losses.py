@@ -72,19 +72,14 @@ def box_loss(
 
 
 def mask_loss(
-    logits: Float[Array, "n m m k"],
-    labels: Int[Array, " n"],
-    targets: Float[Array, "n m m"],
-    positive: Bool[Array, " n"],
+    logits: Float[Array, "n m m"], targets: Float[Array, "n m m"], positive: Bool[Array, " n"]
 ) -> Float[Array, ""]:
     """Binary cross-entropy of the true category's mask: its mean over the cells of positive regions.
 
     ``positive`` leaves out the regions of objects without a mask.
     """
-    category = jnp.maximum(labels - 1, 0)[:, None, None, None]
-    of_category = jnp.take_along_axis(logits, category, axis=-1)[..., 0]
     targets = _masked(targets, positive)
-    cross_entropy = optax.sigmoid_binary_cross_entropy(of_category, targets).mean(axis=(1, 2))
+    cross_entropy = optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=(1, 2))
     return _masked(cross_entropy, positive).sum() / jnp.maximum(positive.sum(), 1)
 
 

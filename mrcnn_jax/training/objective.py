@@ -1,5 +1,7 @@
 """The loss of a batch: the stages of the model, each followed by what it should have said."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -10,6 +12,7 @@ from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.ops.keypoints import encode_keypoints
 from mrcnn_jax.ops.masks import crop_box_masks
 from mrcnn_jax.ops.matching import Assignment
+from mrcnn_jax.ops.platforms import keep_apart
 from mrcnn_jax.sharding import map_images
 from mrcnn_jax.training.losses import box_loss, keypoint_loss, mask_loss, rpn_loss
 from mrcnn_jax.training.targets import anchor_targets, positive_regions, region_targets
@@ -59,6 +62,8 @@ def compute_losses(
     regions = map_images(
         lambda key, proposals, gt: region_targets(key, proposals, gt, train), region_keys, proposals, gt
     )
+    # Their gradients are kept apart, too: those of all heads are added up before the RPN's are computed.
+    features = dataclasses.replace(features, maps=keep_apart(features.maps))
     logits, deltas = model.box_outputs(features, regions.boxes, regions.assignment != Assignment.IGNORE)
     losses |= box_loss(
         _rows(logits),
@@ -72,7 +77,7 @@ def compute_losses(
 
     regions, positive = jax.vmap(lambda targets: positive_regions(targets, train))(regions)
     if gt.masks is not None and gt.mask_boxes is not None:
-        mask_logits = _rows(model.mask_logits(features, regions.boxes, positive))
+        mask_logits = _rows(model.mask_logits(features, regions.boxes, regions.labels, positive))
         targets = crop_box_masks(
             _rows(_of_regions(gt.masks, regions.gt_index)),
             _rows(_of_regions(gt.mask_boxes, regions.gt_index)),
@@ -82,9 +87,9 @@ def compute_losses(
         if not train.mask_soft_targets:
             targets = (targets >= _HALF).astype(jnp.float32)
         has_mask = _of_regions(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
-        losses["mask"] = mask_loss(mask_logits, _rows(regions.labels), targets, _rows(positive & has_mask))
+        losses["mask"] = mask_loss(mask_logits, targets, _rows(positive & has_mask))
     if gt.keypoints is not None:
-        keypoint_logits = _rows(model.keypoint_logits(features, regions.boxes))
+        keypoint_logits = _rows(model.keypoint_logits(features, regions.boxes, positive))
         cells, visible = encode_keypoints(
             _rows(_of_regions(gt.keypoints, regions.gt_index)),
             _rows(regions.boxes),

@@ -64,8 +64,9 @@ def test_heads_give_a_row_per_region(tiny_blueprint, tiny_weights, tiny_batch):
     boxes = jnp.asarray(tiny_batch.gt.boxes[:2])
     logits, deltas = model.box_outputs(features, boxes)
     assert (logits.shape, deltas.shape) == ((2, 4, 4), (2, 4, 3, 4))
-    assert model.mask_logits(features, boxes).shape == (2, 4, 28, 28, 3)
-    assert model.keypoint_logits(features, boxes).shape == (2, 4, 56, 56, 5)
+    valid = jnp.array([[True] * 4, [True, False, False, False]])
+    assert model.mask_logits(features, boxes, jnp.ones((2, 4), int), valid).shape == (2, 4, 28, 28)
+    assert model.keypoint_logits(features, boxes, valid).shape == (2, 4, 56, 56, 5)
 
 
 def test_anchors_as_far_apart_as_the_padded_image_is_divided_into_cells():
@@ -128,7 +129,12 @@ def test_the_canvas_makes_no_difference(changes, tiny_config):
         features = model.features(image, sizes)
         rpn, anchors = model.rpn(features), model.anchors(features, sizes)
         proposals = model.propose(rpn, anchors, sizes, pre_nms=50, post_nms=20, nms_iou=0.7)
-        return proposals, model.box_outputs(features, boxes), model.mask_logits(features, boxes)
+        labels, valid = jnp.array([[1, 2, 1]]), jnp.ones((1, 3), bool)
+        return (
+            proposals,
+            model.box_outputs(features, boxes),
+            model.mask_logits(features, boxes, labels, valid),
+        )
 
     found = []
     for height, width in (padded, (128, 96)):

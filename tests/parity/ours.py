@@ -70,7 +70,12 @@ def make_stages(
 
     @jax.jit
     def compute(
-        weights: Arrays, images: jax.Array, sizes: jax.Array, proposals: jax.Array, detected: jax.Array
+        weights: Arrays,
+        images: jax.Array,
+        sizes: jax.Array,
+        proposals: jax.Array,
+        detected: jax.Array,
+        labels: jax.Array,
     ) -> dict:
         model = blueprint.build(weights)
         pixels = normalize(images, sizes, config.model)
@@ -97,10 +102,11 @@ def make_stages(
             found[f"inside/{level}"] = anchors[level].inside
         found["proposals/boxes"], found["proposals/valid"] = proposed.boxes, proposed.valid
         found["proposals/scores"] = proposed.scores
+        all_of_them = jnp.ones(detected.shape[:2], bool)
         if model.mask_head is not None:
-            found["all_mask_logits"] = model.mask_logits(features, detected)
+            found["mask_logits"] = model.mask_logits(features, detected, labels, all_of_them)
         if model.keypoint_head is not None:
-            found["keypoint_logits"] = model.keypoint_logits(features, detected)
+            found["keypoint_logits"] = model.keypoint_logits(features, detected, all_of_them)
         return found
 
     def stages(weights: Arrays, image: np.ndarray, theirs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -112,7 +118,8 @@ def make_stages(
             canvases=data.canvases,
             rule=data.resize,
         )
-        given = (np.array(fitted.size), theirs["proposals/boxes"], theirs["detected_boxes"])
+        labels = theirs["detected_labels"].astype(np.int32)
+        given = (np.array(fitted.size), theirs["proposals/boxes"], theirs["detected_boxes"], labels)
         computed = compute(weights, fitted.image[None], *(jnp.asarray(value)[None] for value in given))
         return _inside({name: np.asarray(value[0]) for name, value in computed.items()}, theirs)
 
@@ -120,7 +127,7 @@ def make_stages(
 
 
 def _inside(found: dict[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One image's stages without what the peer has not: padding, and masks of other categories."""
+    """One image's stages without padding."""
     valid = found.pop("proposals/valid")
     for name in ("proposals/boxes", "proposals/scores"):
         found[name] = found[name][valid]
@@ -132,9 +139,6 @@ def _inside(found: dict[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> d
     for name in ("pixels", *(n for n in found if n.startswith("features/"))):
         height, width = found.pop(f"size of {name}")
         found[name] = found[name][:height, :width]
-    if "all_mask_logits" in found:
-        labels = theirs["detected_labels"].astype(int)
-        found["mask_logits"] = found.pop("all_mask_logits")[np.arange(len(labels)), :, :, labels - 1]
     return found
 
 

@@ -52,7 +52,7 @@ def test_a_peer_does_the_same_work_when_asked(monkeypatch, tmp_path):
     script = tmp_path / "peer.py"
     script.write_text(PEER)
     monkeypatch.setattr("mrcnn_jax.benchmarks.peer._PROGRAM", script)
-    with Peer(sys.executable, Work("sum", lambda: None, {}, {"x": np.array([1, 2])})) as peer:
+    with Peer(sys.executable, Work("sum", lambda: None, {}, lambda: {"x": np.array([1, 2])})) as peer:
         assert peer.device == "sum" and peer.seconds(4) == 2.0
 
 
@@ -92,7 +92,8 @@ def test_the_model_finds_as_many_as_it_may(tiny_config):
 def test_the_peer_learns_from_the_same_objects(tiny_config, tiny_blueprint):
     model = models.Model(tiny_config, tiny_blueprint, weights={}, image_size=(64, 64))
     objects = np.random.default_rng(0).uniform((0, 0, 30, 30), (20, 20, 64, 64), (2, 3, 4)).astype(np.float32)
-    batch, arrays = models.make_batch(model, objects)
+    batch = models.make_batch(model, objects)
+    arrays = models.peer_batch(model, batch)
     assert batch.gt.valid.sum() == 6 == arrays["labels"].size
     np.testing.assert_array_equal(batch.gt.boxes[batch.gt.valid], arrays["boxes"].reshape(-1, 4))
     areas = arrays["masks"].sum(axis=(2, 3))

@@ -1,0 +1,69 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrcnn_jax.models import valid_regions
+from mrcnn_jax.models.valid_regions import apply_to_valid
+
+
+@pytest.fixture
+def regions():
+    return jnp.asarray(np.random.default_rng(0).standard_normal((2, 12, 3, 3, 2), np.float32))
+
+
+def _head(weights, regions, labels):
+    return jnp.sin(regions @ weights).sum(axis=(1, 2))[:, None] * labels[:, None]
+
+
+@pytest.fixture(autouse=True)
+def blocks_of_four(monkeypatch):
+    monkeypatch.setattr(valid_regions, "BLOCK", 4)
+
+
+def test_valid_regions_are_as_the_head_alone_makes_them(regions):
+    weights, labels = jnp.array([0.5, -1.0]), jnp.arange(24).reshape(2, 12)
+    valid = jnp.arange(12) < jnp.array([[2], [5]])
+
+    def total(weights, regions, head):
+        made = head(weights, regions)
+        return jnp.sum(jnp.where(valid[..., None], made, 0) ** 2), made
+
+    def in_blocks(weights, regions):
+        return apply_to_valid(lambda *rows: _head(weights, *rows), valid, regions, labels)
+
+    def at_once(weights, regions):
+        made = _head(weights, regions.reshape(24, 3, 3, 2), labels.reshape(24))
+        return made.reshape(2, 12, -1)
+
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True), static_argnums=2)
+    gradients, made = gradient(weights, regions, in_blocks)
+    expected_gradients, expected = gradient(weights, regions, at_once)
+    np.testing.assert_allclose(made[:, :8], expected[:, :8], rtol=1e-5)  # two blocks have valid ones
+    np.testing.assert_array_equal(made[:, 8:], 0)
+    for one, other in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_without_a_valid_region_are_not_computed(regions):
+    calls = []
+
+    def head(rows):
+        jax.debug.callback(lambda: calls.append(1))
+        return rows
+
+    valid = jnp.zeros((2, 12), bool).at[1, 9].set(True)
+    jax.block_until_ready(jax.jit(lambda regions: apply_to_valid(head, valid, regions))(regions))
+    jax.effects_barrier()
+    assert len(calls) == 1
+
+
+def test_nothing_of_a_block_is_kept_for_the_gradient(regions):
+    """What is kept of the head's values would be an output of the loop forward."""
+
+    def total(regions):
+        return apply_to_valid(lambda rows: jnp.exp(jnp.sin(rows)), jnp.ones((2, 12), bool), regions).sum()
+
+    kept = jax.eval_shape(lambda regions: jax.vjp(total, regions)[1], regions)
+    sizes = [leaf.size for leaf in jax.tree.leaves(kept)]
+    assert sum(size >= regions.size for size in sizes) == 1  # the regions themselves
