@@ -36,6 +36,9 @@ class ModelConfig:
     backbone_norm_epsilon: float = 1e-5
     backbone_stride_in_1x1: bool = False  # stride of a bottleneck on its first 1x1 (MSRA) or on its 3x3
     backbone_frozen_stages: int = 2  # 0: all trained, 1: stem frozen, 2: stem and layer1, ... (D2 FREEZE_AT)
+    # 0: none, 1: layer1, 2: and layer2, ...: training keeps nothing of what is inside these, but computes it
+    # again for the gradient. Less memory, more time, the same results. MMDetection's with_cp is 4.
+    backbone_recomputed_stages: int = 3
     backbone_weights: str = ""  # .npz in torchvision's key names; "": random
 
     # Feature pyramid (FPN), anchors and region proposals.

@@ -17,6 +17,7 @@ def _fields(section: str, names: str) -> frozenset[str]:
 
 # What a field may hold; of a tuple, what each of its numbers may.
 _CHOICES: dict[str, tuple[Any, ...]] = {
+    "model.backbone_recomputed_stages": (0, 1, 2, 3, 4),
     "model.pixel_order": ("rgb", "bgr"),
     "model.dtype": ("float32", "bfloat16"),
     "model.backbone_depth": (18, 34, 50, 101, 152),

@@ -20,6 +20,7 @@ _CONFIG_FILE = "config.json"
 
 # Fields that a run may be continued with other values of: the steps it has taken would have been the same.
 _CHANGEABLE = {
+    "model.backbone_recomputed_stages",
     "data.root",
     "data.train_records",  # batches of records are those of the folder
     "data.skip_bad",  # without it there was nothing to leave out
@@ -35,7 +36,12 @@ _CHANGEABLE = {
     "categories.sigmas",  # only evaluation uses them
 }
 # Fields of the model that another value of leaves its arrays' meaning as it is.
-_APART_FROM_WEIGHTS = {"model.dtype", "model.backbone_frozen_stages", "model.backbone_weights"}
+_APART_FROM_WEIGHTS = {
+    "model.dtype",
+    "model.backbone_frozen_stages",
+    "model.backbone_recomputed_stages",
+    "model.backbone_weights",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +128,8 @@ def read_run(workdir: str | Path) -> Run:
 def model_differences(here: Config, run: Config) -> dict[str, tuple[Any, Any]]:
     """As ``config_io.differences``, of the fields that weights depend on.
 
-    That is the model, apart from its type of computation, the stages that are frozen in training, and the
-    file of the backbone that a new model begins with.
+    That is the model, apart from its type of computation, the stages that are frozen or recomputed in
+    training, and the file of the backbone that a new model begins with.
     """
     return {
         name: values

@@ -139,6 +139,7 @@ def test_every_number_has_a_range():
         ("model.pixel_order", "grb", "must be one of 'rgb', 'bgr'"),
         ("model.dtype", "float16", "must be one of 'float32', 'bfloat16'"),
         ("model.backbone_depth", 51, "must be one of 18, 34, 50, 101, 152"),
+        ("model.backbone_recomputed_stages", 5, "must be one of 0, 1, 2, 3, 4"),
         ("model.backbone_norm", "layer", "must be one of 'frozen_batch', 'batch', 'group'"),
         ("train.schedule", "linear", "must be one of 'step', 'cosine'"),
         ("model.pixel_std", (1.0, 0.0, 1.0), "must be positive"),

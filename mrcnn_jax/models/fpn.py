@@ -44,15 +44,21 @@ class FPN(nnx.Module):
     ) -> dict[str, Float[Array, "b _ _ _"]]:
         """Features ``p2`` to ``p6`` from ``c2`` to ``c5``, each half the size of the one before."""
         masks = [inside[level] for level in features]
-        laterals = [
-            inner(c, mask) for inner, c, mask in zip(self.inner, features.values(), masks, strict=True)
-        ]
+        outputs = nnx.remat(FPN._outputs)(self, list(features.values()), masks)
+        pyramid = {f"p{level}": p for level, p in enumerate(outputs, start=2)}
+        return pyramid | {"p6": pyramid["p5"][:, ::2, ::2]}
+
+    def _outputs(self, features: list[Array], masks: list[Inside]) -> list[Float[Array, "b _ _ _"]]:
+        """Features ``p2`` to ``p5``.
+
+        For the gradient what is merged is computed again, by 1x1 convolutions. Kept it would be as large as
+        the outputs.
+        """
+        laterals = [inner(c, mask) for inner, c, mask in zip(self.inner, features, masks, strict=True)]
         merged = [laterals[-1]]
         for lateral in reversed(laterals[:-1]):
             merged.append(lateral + upsample_nearest(merged[-1]))
-        outputs = [
+        return [
             layer(cut(m, mask), mask)
             for layer, m, mask in zip(self.layer, reversed(merged), masks, strict=True)
         ]
-        pyramid = {f"p{level}": p for level, p in enumerate(outputs, start=2)}
-        return pyramid | {"p6": pyramid["p5"][:, ::2, ::2]}

@@ -194,6 +194,7 @@ class ResNet(nnx.Module):
     def __init__(self, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.conv1 = _conv(3, config.backbone_width, 7, 2, dtype=dtype, rngs=rngs)
         self.bn1 = _norm_of_stage(config, 0, dtype=dtype, rngs=rngs)(config.backbone_width)
+        self.recomputed_stages = config.backbone_recomputed_stages
         self.num_stages = 3 if config.features == "c4" else 4
         self.out_channels: dict[str, int] = {}
         for stage in range(1, self.num_stages + 1):
@@ -211,7 +212,8 @@ class ResNet(nnx.Module):
         features = {}
         for number in range(1, self.num_stages + 1):
             stage = getattr(self, f"layer{number}")
-            x = apply_stage(stage, x, inside)
+            apply = nnx.remat(apply_stage) if number <= self.recomputed_stages else apply_stage
+            x = apply(stage, x, inside)
             inside = subsample(inside, stage[0].stride)
             features[f"c{number + 1}"] = x
         return features

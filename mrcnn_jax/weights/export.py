@@ -39,7 +39,7 @@ _BEHAVIOUR = {
 # Settings of the model that make no difference to torchvision's.
 _LOADED_ALIKE = {
     "model.dtype", "model.backbone_norm", "model.backbone_norm_epsilon", "model.backbone_frozen_stages",
-    "model.backbone_weights",
+    "model.backbone_recomputed_stages", "model.backbone_weights",
 }  # fmt: skip
 
 

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -78,3 +79,28 @@ def test_batch_norm_of_a_frozen_stage_keeps_its_statistics():
     trained = {name_of(path) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.BatchStat))}
     assert not any(name.startswith(("bn1", "layer1")) for name in trained)
     assert "layer2.0.bn1.mean" in trained
+
+
+def test_recomputed_stages_keep_less_and_give_the_same():
+    image = jnp.asarray(np.random.default_rng(0).standard_normal((1, 64, 64, 3), np.float32))
+
+    def total_of(recomputed):
+        graphdef, state = nnx.split(
+            _resnet(backbone_depth=18, backbone_width=8, backbone_recomputed_stages=recomputed)
+        )
+
+        def total(state):
+            return sum(jnp.sum(feature**2) for feature in nnx.merge(graphdef, state)(image).values())
+
+        kept = jax.eval_shape(lambda state: jax.vjp(total, state)[1], state)
+        return jax.jit(jax.value_and_grad(total))(state), sum(leaf.size for leaf in jax.tree.leaves(kept))
+
+    (expected, expected_gradient), most = total_of(0)
+    sizes = [most]
+    for recomputed in (1, 2, 4):
+        (value, gradient), size = total_of(recomputed)
+        sizes.append(size)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * np.abs(other).max())
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
