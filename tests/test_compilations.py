@@ -11,7 +11,7 @@ def _images(height=32, width=64, *, count=2, dtype=np.uint8):
 
 
 def _expect(compilations, images, **others):
-    compilations.expect(images, {"images": images, **others})
+    return compilations.expect(images, {"images": images, **others})
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def compilations():
 
 
 def test_once_for_each_canvas_is_expected(compilations):
-    for _ in range(2):
-        _expect(compilations, _images(32, 64))
-        _expect(compilations, _images(64, 32))
+    for new in (True, False):
+        assert _expect(compilations, _images(32, 64)) is new
+        assert _expect(compilations, _images(64, 32)) is new
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def compute_losses(
     regions = map_images(
         lambda key, proposals, gt: region_targets(key, proposals, gt, train), region_keys, proposals, gt
     )
-    # Their gradients are kept apart, too: those of all heads are added up before the RPN's are computed.
+    # For the gradients: those that the heads have of the maps are added up before the RPN has its own.
     features = dataclasses.replace(features, maps=keep_apart(features.maps))
     logits, deltas = model.box_outputs(features, regions.boxes, regions.assignment != Assignment.IGNORE)
     losses |= box_loss(
