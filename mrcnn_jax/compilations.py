@@ -10,9 +10,6 @@ import jax
 import numpy as np
 from jax import Array
 
-# For a program that runs once: fully optimised it would take longer to compile than that saves.
-FOR_ONE_CALL = {"xla_backend_optimization_level": 1}
-
 Canvas = tuple[int, int]  # height, width
 
 
@@ -59,6 +56,11 @@ class Compilations:
         if reason:
             warnings.warn(f"{self._program} is compiled again, which takes its time: {reason}", stacklevel=3)
         return True
+
+
+def options_for_one_call() -> dict[str, int]:
+    """``compiler_options`` of a program that runs once: a CPU compiles it quickly rather than well."""
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
 
 
 def give_memory_back() -> None:
