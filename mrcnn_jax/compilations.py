@@ -58,11 +58,6 @@ class Compilations:
         return True
 
 
-def options_for_one_call() -> dict[str, int]:
-    """``compiler_options`` of a program that runs once: a CPU compiles it quickly rather than well."""
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
-
-
 def give_memory_back() -> None:
     """Gives the system what a compilation has freed; of a training step glibc would keep a gigabyte."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):

@@ -16,7 +16,6 @@ import numpy as np
 from jax import Array
 
 from mrcnn_jax.benchmarks.timing import Work, compiled, count_operations
-from mrcnn_jax.compilations import options_for_one_call
 from mrcnn_jax.config import Config
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.inference.predict import predict, propose, select_detections
@@ -99,7 +98,7 @@ def make_model(config: Config, *, choose_threshold: bool = True) -> Model:
     config = dataclasses.replace(config, data=data)
     keypoints = _KEYPOINTS if config.model.keypoint else 0
     blueprint = make_blueprint(config.model, num_classes=_CATEGORIES, num_keypoints=keypoints)
-    weights = jax.jit(blueprint.initialize, compiler_options=options_for_one_call())(jax.random.key(0))
+    weights = blueprint.draw(jax.random.key(0))
     model = Model(config, blueprint, weights, image_size)
     if not choose_threshold:
         return model

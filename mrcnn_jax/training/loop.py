@@ -14,7 +14,6 @@ from jax.sharding import Mesh, NamedSharding
 from mrcnn_jax import hosts
 from mrcnn_jax.agreement import check_alike, check_seen, check_settings
 from mrcnn_jax.checkpoint import Checkpoints, holds_only_first_weights
-from mrcnn_jax.compilations import options_for_one_call
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.findings import summary
 from mrcnn_jax.data.labels import AlignedSource
@@ -184,8 +183,7 @@ def _first_state(
 
 def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
     """Random weights, the backbone's from its file if the config names one."""
-    draw = jax.jit(blueprint.initialize, compiler_options=options_for_one_call())
-    weights = draw(jax.random.key(config.train.seed))
+    weights = blueprint.draw(jax.random.key(config.train.seed))
     path = config.model.backbone_weights
     if path:
         backbone, absent = load_backbone(path, blueprint)

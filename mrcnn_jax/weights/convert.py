@@ -189,7 +189,7 @@ def _with_new_categories(
         layers.append("mask_head.mask_fcn_logits")
     if model.keypoint and len(categories.keypoint_names) != blueprint.num_keypoints:
         layers.append("keypoint_head.kps_score_lowres")
-    drawn = _blueprint(config, categories).initialize(jax.random.key(config.train.seed))
+    drawn = _blueprint(config, categories).draw(jax.random.key(config.train.seed))
     last = {name: array for name, array in drawn.items() if name.rpartition(".")[0] in layers}
     return weights | last, tuple(layers)
 

@@ -36,8 +36,10 @@ def test_frozen_batch_norm_of_trained_stages_is_frozen():
 
 def test_the_same_key_gives_the_same_weights(tiny_blueprint, tiny_weights):
     again = tiny_blueprint.initialize(jax.random.key(0))
+    drawn = tiny_blueprint.draw(jax.random.key(0))
     for name, array in tiny_weights.items():
         np.testing.assert_array_equal(again[name], array)
+        np.testing.assert_allclose(drawn[name], array, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("head", ["mask", "keypoint"])

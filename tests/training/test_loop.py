@@ -99,7 +99,7 @@ def test_a_run_begins_from_its_first_weights(config, workdir, tmp_path, capsys):
     )
     write_run(tmp_path, config, run.categories)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        checkpoints.save(0, blueprint.initialize(jax.random.key(config.train.seed)))
+        checkpoints.save(0, blueprint.draw(jax.random.key(config.train.seed)))
     loop.train(config, tmp_path)
     assert f"beginning from the weights in {tmp_path}" in capsys.readouterr().out
     (_, wanted), (step, found) = load_weights(workdir), load_weights(tmp_path)

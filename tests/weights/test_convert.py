@@ -152,7 +152,7 @@ def test_new_categories(
     assert len(made.categories) == classes == len(read_run(tmp_path / "new").categories)
     assert made.new_layers == DRAWN + (("keypoint_head.kps_score_lowres",) if keypoints != 5 else ())
     blueprint = make_blueprint(config.model, num_classes=classes, num_keypoints=keypoints)
-    drawn = blueprint.initialize(jax.random.key(3))
+    drawn = blueprint.draw(jax.random.key(3))
     for name, array in after.items():
         wanted = drawn if name.rpartition(".")[0] in made.new_layers else before
         np.testing.assert_array_equal(array, wanted[name], err_msg=name)
