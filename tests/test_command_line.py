@@ -189,7 +189,7 @@ class TestSetupJax:
         assert done.stdout == (
             "--xla_force_host_platform_device_count=2 --xla_cpu_experimental_ynn_fusion_type= "
             "--xla_cpu_enable_concurrency_optimized_scheduler=false "
-            f"--xla_disable_hlo_passes=cse_barrier_expander {cache} 2.0\n"
+            f"--xla_disable_hlo_passes=cse_barrier_expander --xla_backend_optimization_level=2 {cache} 2.0\n"
         )
 
     def test_what_the_user_has_set_stands(self, monkeypatch, tmp_path):
