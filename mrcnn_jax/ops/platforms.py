@@ -1,5 +1,6 @@
 """How the work on boxes and regions is done on each platform: the one place where that is chosen."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
+from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Int32
 
 # The form of RoIAlign, of the features and of the gradient. "cached" keeps what a core works on in its cache;
@@ -14,27 +16,49 @@ from jaxtyping import Int32
 # TPU is made. A GPU gathers well, but the gradient would scatter: a float32 scatter-add is a loop of
 # compare-and-swap in jaxlib 0.10.2 to 0.11.0, reported to be hundreds of times slower under contention
 # (openxla/xla issue 46225). Accelerators: by reasoning, measured on none; scripts/benchmark_roi.py does it.
-ROI_ALIGN = {"cpu": "cached", "cuda": "gather", "rocm": "gather", "tpu": "einsum"}
-ROI_ALIGN_GRADIENT = {"cpu": "cached", "cuda": "einsum", "rocm": "einsum", "tpu": "einsum"}
+ROI_ALIGN = {"cpu": "cached", "tpu": "einsum", "default": "gather"}
+ROI_ALIGN_GRADIENT = {"cpu": "cached", "default": "einsum"}
 
 # Boxes that non-maximum suppression decides together. On a CPU few, so that most of the suppressed boxes are
 # compared with kept ones alone; 32 was the fastest of 32, 64 and 128. Elsewhere a step of a loop costs more
 # than its work, so all boxes of an image are one block, up to 64 MB for a matrix of all pairs as booleans.
 # Accelerators: by reasoning, measured on none.
-NMS_BLOCK = {"cpu": 32, "cuda": 8192, "rocm": 8192, "tpu": 8192}
+NMS_BLOCK = {"cpu": 32, "default": 8192}
 
 # Regions done together on a CPU: 0.8 MB of 7 x 7 x 256, for the caches of its cores, and enough to share out.
 BLOCK = 16
 
 
 def by_platform(forms: dict[str, Callable[..., Any]], *operands: Any) -> Any:
-    """``forms[platform](*operands)`` of the platform that the program is compiled for."""
+    """``forms[platform](*operands)`` of the platform that the program is compiled for, or of "default"."""
     return lax.platform_dependent(*operands, **forms)
 
 
 def keep_apart(values: Any) -> Any:
     """``values``; a CPU computes all of them, and writes them to memory, before what uses one of them."""
     return by_platform({"cpu": lax.optimization_barrier, "default": lambda values: values}, values)
+
+
+def as_call(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` jitted, for a CPU: a computation of its own also within a larger program.
+
+    XLA would make its operations part of the caller's, and compares each of these with all others, for what
+    can run beside it: of 12,000 operations that takes several seconds, even where they are loaded from the
+    compilation cache.
+    """
+
+    @jax.jit
+    @functools.wraps(function)
+    def called(*operands: Any) -> Any:
+        with set_xla_metadata(inlineable=None):  # what it calls itself
+            return function(*operands)
+
+    @functools.wraps(function)
+    def call(*operands: Any) -> Any:
+        with set_xla_metadata(inlineable="false"):
+            return called(*operands)
+
+    return call
 
 
 def in_blocks(function: Callable[[Any], Any], steps: Int32[Array, " n"], regions: Any) -> Any:

@@ -14,12 +14,12 @@ Shapes: B images, H x W cells of a map, C and D channels, T tiles of all images.
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
+from mrcnn_jax.ops.platforms import as_call
 from mrcnn_jax.ops.products import contract_rows
 
 TILE = 4  # outputs of a tile, per axis
@@ -41,7 +41,7 @@ def _kernel_matrix() -> np.ndarray:
 _KERNEL = _kernel_matrix()
 
 
-@jax.jit
+@as_call
 def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "b h w d"]:
     """``x``, zero-padded by a cell, convolved as neural networks do: without mirroring the kernel."""
     batch, height, width, _ = x.shape
@@ -60,7 +60,7 @@ def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -> Flo
     return tiles.reshape(batch, TILE * rows, TILE * columns, -1)[:, :height, :width]
 
 
-@jax.jit
+@as_call
 def kernel_gradient(x: Float[Array, "b h w c"], gradient: Float[Array, "b h w d"]) -> Float[Array, "3 3 c d"]:
     """The gradient of the kernel of ``convolve(x, kernel)``, from that of its result."""
     inputs, gradients = _transform_inputs(x), _transform_gradients(gradient)
