@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,3 +126,17 @@ def test_a_bias_has_the_sum_of_the_gradients(dtype):
     assert of_x.dtype == of_bias.dtype == dtype
     np.testing.assert_array_equal(of_x, gradient)
     np.testing.assert_array_equal(np.asarray(of_bias, np.float32), [24, 72])
+
+
+def test_under_a_condition_xla_has_its_fast_convolutions():
+    """XLA calls Eigen for one layout alone, in which it does not put gradients of kernels there."""
+    x, kernel = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
+
+    def loss(x, kernel, *, condition):
+        y = jax.lax.cond(condition, lambda x, kernel: convolve(x, kernel), lambda x, _: x, x, kernel)
+        return jnp.sum(y**2)
+
+    program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(x, kernel, condition=True).compile().as_text()
+    layouts = re.findall(r" convolution\(.*dim_labels=(\S+?),", program)
+    assert len(layouts) >= 2
+    assert set(layouts) == {"b01f_01io->b01f"}
