@@ -182,7 +182,7 @@ def setup_jax() -> None:
     convolutions ran side by side gave a few regions wrong logits, the same each time, and right ones in any
     other order. The barriers that this package sets are to last until XLA has fused and ordered its work;
     it would remove them before, and a training step would take half as much memory again. Of LLVM's
-    levels 2 has the speed of 3, and a training step is compiled in 31 seconds instead of 35.
+    levels 2 has the speed of 3, and compiles a training step in a tenth less time.
 
     It turns on the persistent compilation cache, in ``~/.cache/mrcnn_jax/xla``. What the user has set in
     ``XLA_FLAGS`` or ``JAX_COMPILATION_CACHE_DIR`` stands.
