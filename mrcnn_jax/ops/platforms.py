@@ -13,9 +13,10 @@ from jaxtyping import Int32
 
 # The form of RoIAlign, of the features and of the gradient. "cached" keeps what a core works on in its cache;
 # "gather" does all regions at once, in few large steps; "einsum" has products of matrices alone, for which a
-# TPU is made. A GPU gathers well, but the gradient would scatter: a float32 scatter-add is a loop of
-# compare-and-swap in jaxlib 0.10.2 to 0.11.0, reported to be hundreds of times slower under contention
-# (openxla/xla issue 46225). Accelerators: by reasoning, measured on none; scripts/benchmark_roi.py does it.
+# TPU is made. A GPU, the default, gathers well, but the gradient would scatter: a float32 scatter-add is a
+# loop of compare-and-swap in jaxlib 0.10.2 to 0.11.0, reported to be hundreds of times slower when
+# contended (openxla/xla issue 46225). Accelerators: by reasoning, measured on none; scripts/benchmark_roi.py
+# does it.
 ROI_ALIGN = {"cpu": "cached", "tpu": "einsum", "default": "gather"}
 ROI_ALIGN_GRADIENT = {"cpu": "cached", "default": "einsum"}
 
