@@ -1,7 +1,5 @@
-"""Compilations of programs: warnings of more than one for each canvas, and the memory that they leave."""
+"""Warnings of more compilations of a program than one for each canvas."""
 
-import ctypes
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -56,9 +54,3 @@ class Compilations:
         if reason:
             warnings.warn(f"{self._program} is compiled again, which takes its time: {reason}", stacklevel=3)
         return True
-
-
-def give_memory_back() -> None:
-    """Gives the system what a compilation has freed; of a training step glibc would keep a gigabyte."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)

@@ -24,7 +24,7 @@ _WORKDIR = flags.DEFINE_string(
 
 def main(_: list[str]) -> int:
     config = _config()
-    command_line.setup_jax()
+    command_line.setup_jax(keep_memory=False)
     print("starting TensorFlow (for tf.data) and JAX ...", flush=True)
     from mrcnn_jax.training.loop import train
 

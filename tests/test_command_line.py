@@ -195,7 +195,7 @@ class TestSetupJax:
     def test_what_the_user_has_set_stands(self, monkeypatch, tmp_path):
         monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=invalid")
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
-        command_line.setup_jax()
+        command_line.setup_jax(keep_memory=False)
         assert os.environ["XLA_FLAGS"] == "--xla_cpu_experimental_ynn_fusion_type=invalid"
         assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path)
 
@@ -205,5 +205,18 @@ class TestSetupJax:
         monkeypatch.setenv("JAX_PLATFORMS", platforms)
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
         monkeypatch.setattr("importlib.metadata.version", lambda package: version)
-        command_line.setup_jax()
+        command_line.setup_jax(keep_memory=False)
         assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x"
+
+    @pytest.mark.parametrize(
+        ("platforms", "keep_memory", "kept"),
+        [("cpu", True, True), ("cpu", False, False), ("cuda,cpu", True, False)],
+    )
+    def test_freed_memory_is_kept_on_a_cpu_alone(self, monkeypatch, tmp_path, platforms, keep_memory, kept):
+        monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+        calls = []
+        monkeypatch.setattr(command_line, "keep_freed_memory", lambda: calls.append(True))
+        command_line.setup_jax(keep_memory=keep_memory)
+        assert bool(calls) == kept

@@ -40,7 +40,7 @@ def _ask(config: Config, cache: Path, **request: Any) -> Any:
 def main() -> None:
     from mrcnn_jax import command_line
 
-    command_line.setup_jax()
+    command_line.setup_jax(keep_memory=False)
 
     import jax
     import numpy as np

@@ -10,8 +10,9 @@ from flax import nnx, struct
 from jax import Array
 from jax.sharding import Mesh
 
-from mrcnn_jax.compilations import Compilations, give_memory_back
+from mrcnn_jax.compilations import Compilations
 from mrcnn_jax.config import Config
+from mrcnn_jax.heap import give_memory_back
 from mrcnn_jax.models.variables import Arrays, Blueprint, arrays_of
 from mrcnn_jax.sharding import batch_sharding, replicated
 from mrcnn_jax.training.objective import compute_losses
