@@ -14,7 +14,9 @@ def keep_freed_memory() -> None:
 
     Otherwise every large array is mapped anew, and the kernel clears each of its pages as they are first
     written to: half of the time of RoIAlign on the CPUs that it was measured on. Within one arena, as others
-    cannot grow beyond 64 MB. What the user has set in ``MALLOC_...`` or ``GLIBC_TUNABLES`` stands.
+    cannot grow beyond 64 MB. What is kept may be several times what is in use, as small things come to lie
+    where a large array had been; with the same sizes again and again it soon grew no further. What the user
+    has set in ``MALLOC_...`` or ``GLIBC_TUNABLES`` stands.
     """
     set_by_user = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     if not set_by_user and (mallopt := _glibc("mallopt")):
