@@ -18,6 +18,7 @@ FLOORS = {
     "mrcnn_jax.rle": 1,
     "mrcnn_jax.sharding": 1,
     "mrcnn_jax.compilations": 1,
+    "mrcnn_jax.heap": 1,
     "mrcnn_jax.hosts": 1,
     "mrcnn_jax.agreement": 1,
     "mrcnn_jax.run_description": 1,
