@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Has the process keep what it frees, for what it takes next; to be called before it starts threads.
 
     Otherwise every large array is mapped anew, and the kernel clears each of its pages as they are first
-    written to: half of the time of RoIAlign on the CPUs that it was measured on. Within one arena, as others
+    written to: up to half of RoIAlign's time on the CPU that it was measured on. Within one arena, as others
     cannot grow beyond 64 MB. What is kept may be several times what is in use, as small things come to lie
     where a large array had been; with the same sizes again and again it soon grew no further. What the user
     has set in ``MALLOC_...`` or ``GLIBC_TUNABLES`` stands.
