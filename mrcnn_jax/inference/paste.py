@@ -111,4 +111,8 @@ def _rows_inside(values: np.ndarray, first: int, last: int, size: int) -> tuple[
     start, stop = min(max(first, 0), size), max(min(last + 1, size), 0)
     kept = slice(start - first, max(stop, start) - first)
     share = share[kept, None]
-    return start, values[low[kept]] * (1 - share) + values[high[kept]] * share
+    first_pixels, second_pixels = values.take(low[kept], axis=0), values.take(high[kept], axis=0)
+    first_pixels *= 1 - share
+    second_pixels *= share
+    first_pixels += second_pixels
+    return start, first_pixels
