@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 _WIDTH, _HEIGHT = 480, 340  # of a panel, in pixels
-_LEFT, _TOP, _RIGHT, _BOTTOM = 60, 40, 20, 36  # margins of its axes
+_LEFT, _TOP, _RIGHT, _BOTTOM = 60, 60, 20, 36  # margins of its axes
 _COLORS = ("#1e78d2", "#e0483e", "#2c9f5b", "#9a5bd0", "#d98b1f")
 _TEXT, _GRID = "#303030", "#d8d8d8"
 
@@ -58,13 +58,15 @@ def _draw_panel(panel: Panel) -> Image.Image:
     for y in _ticks(low[1], high[1]):
         pen.line([place(low[0], y), place(high[0], y)], fill=_GRID, width=scale)
         pen.text((scale * (_LEFT - 8), place(low[0], y)[1]), f"{y:g}", fill=_TEXT, font=font, anchor="rm")
+    name_at = scale * _LEFT
     for number, (name, curve) in enumerate(panel.curves.items()):
         color = _COLORS[number % len(_COLORS)]
         points = [place(x, y) for x, y in sorted(curve)]
         pen.line(points, fill=color, width=2 * scale, joint="curve")
         for x, y in points:
             pen.ellipse((x - 3 * scale, y - 3 * scale, x + 3 * scale, y + 3 * scale), fill=color)
-        pen.text((scale * (_LEFT + 8), scale * (_TOP + 4 + 17 * number)), name, fill=color, font=font)
+        pen.text((name_at, scale * 30), name, fill=color, font=font)
+        name_at += font.getlength(name) + scale * 16
     return image.resize((_WIDTH, _HEIGHT), Image.Resampling.LANCZOS)
 
 
