@@ -28,8 +28,9 @@ def crop_box_masks(
         _interpolation(mask_boxes[:, axis::2], rois[:, axis::2], cells=masks.shape[-1], size=size)
         for axis in (1, 0)
     )
-    half = jnp.einsum("nyi,nij->nyj", rows, masks)
-    return jnp.einsum("nyj,nxj->nyx", half, columns)
+    # In float32 throughout: accelerators would round to fewer bits, and cells near one half would flip.
+    half = jnp.einsum("nyi,nij->nyj", rows, masks, precision="highest")
+    return jnp.einsum("nyj,nxj->nyx", half, columns, precision="highest")
 
 
 def _interpolation(
