@@ -17,7 +17,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from mrcnn_jax.ops import winograd
-from mrcnn_jax.ops.platforms import keep_apart
+from mrcnn_jax.ops.platforms import by_platform, keep_apart
 from mrcnn_jax.ops.products import contract_rows, multiply
 
 _FEWEST_CHANNELS = 128  # for Winograd's algorithm to pay
@@ -46,7 +46,7 @@ def convolve(
         on_cpu = _halving
     else:
         return by_xla(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=by_xla)
+    return by_platform({"cpu": on_cpu, "default": by_xla}, x, kernel)
 
 
 @jax.custom_vjp

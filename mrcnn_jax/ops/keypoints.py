@@ -11,6 +11,8 @@ from jax import Array, lax
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Bool, Float, Int32, Shaped
 
+from mrcnn_jax.ops.platforms import by_platform
+
 SCORES = ("logit", "probability")
 
 _Peak = tuple[Array, Array]  # the highest value, and the index of the first pixel that has it
@@ -65,9 +67,8 @@ def decode_keypoints(
     # largest. Accelerators want few large steps.
     find_small = sequential_vmap(functools.partial(_find_peaks, rows=32, columns=64))
     find_large = functools.partial(_find_peaks, rows=64, columns=128)
-    peak, index = lax.platform_dependent(
-        logits, pixels, cpu=jax.vmap(find_small), default=jax.vmap(find_large)
-    )  # [N K]
+    forms = {"cpu": jax.vmap(find_small), "default": jax.vmap(find_large)}
+    peak, index = by_platform(forms, logits, pixels)  # [N K]
     width = jnp.maximum(pixels[:, :1], 1)
     cell = jnp.stack([index % width, index // width], axis=-1).astype(jnp.float32)
     position = corner[:, None] + (cell + 0.5) * (side / jnp.ceil(side))[:, None]
