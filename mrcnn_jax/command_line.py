@@ -11,7 +11,8 @@ A script reads:
     if __name__ == "__main__":
         command_line.run(main)
 
-Only scripts import this module. Importing the library, or ``mrcnn_jax.load``, changes nothing in a process.
+Only scripts import this module, and programs that set a process up as they do. Importing the library, or
+``mrcnn_jax.load``, changes nothing in a process.
 """
 
 import faulthandler
@@ -209,6 +210,14 @@ def setup_jax(*, keep_memory: bool = True) -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path.home() / ".cache" / "mrcnn_jax" / "xla" / _machine_type()
         jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def check_output(flag: str, path: Path) -> None:
+    """Raises ``ValueError`` for what would otherwise fail only once there is something to write."""
+    if path.is_dir():
+        raise ValueError(f"--{flag}={path}: is a folder; must be a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"--{flag}={path}: there is no folder {path.parent}")
 
 
 class _StepParser(flags.ArgumentParser):

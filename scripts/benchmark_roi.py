@@ -4,7 +4,7 @@
     scripts/benchmark_roi.py --json=roi.json --png=roi.png
     scripts/benchmark_roi.py --only=regions,side,channels,output
 
-It makes its own features and regions, and takes two minutes on two cores of a CPU. Every row is one program:
+It makes its own features and regions, and takes four minutes on two cores of a CPU. Every row is one program:
 "forward", or "both" with the gradient of the features. "MB" is the memory that it takes beside inputs and
 results. "copy" is its share of the bandwidth of a large copy, counting all maps and results once; small ones,
 in a cache, may exceed it.
@@ -22,9 +22,7 @@ from absl import flags
 from mrcnn_jax import command_line
 
 STUDIES = ("forms", "pyramid", "regions", "side", "channels", "output", "misalignment")
-_ONLY = flags.DEFINE_list(
-    "only", ["forms", "pyramid", "regions", "misalignment"], f"studies to make, of: {', '.join(STUDIES)}"
-)
+_ONLY = flags.DEFINE_list("only", list(STUDIES), "studies to make")
 _TURNS = flags.DEFINE_integer("turns", 5, "runs of each program, of which the median counts", lower_bound=1)
 _SCALE = flags.DEFINE_float("scale", 1.0, "of the sides of maps: less for a trial", lower_bound=0.01)
 _JSON = flags.DEFINE_string("json", None, "file to write the numbers to")
@@ -53,21 +51,25 @@ class Case:
 
 
 METHODS = (Case("align mean", 2), Case("align mean", 0), Case("pool"))
+FORMS = (
+    *(
+        Case(f"align {reduction}", ratio, form)
+        for reduction in ("mean", "max")
+        for ratio in (2, 0)
+        for form in ("cached", "gather", "einsum")
+        if (reduction, ratio, form) != ("max", 0, "einsum")
+    ),
+    Case("pool"),
+)
 
 
 def cases(study: str) -> list[Case]:
     """The programs of a study, forward alone and with the gradient."""
     if study == "forms":
-        found = [
-            Case(f"align {reduction}", ratio, form, regions=128, levels=(3,))
-            for reduction in ("mean", "max")
-            for ratio in (2, 0)
-            for form in ("cached", "gather", "einsum")
-            if (reduction, ratio, form) != ("max", 0, "einsum")
-        ]
-        found.append(Case("pool", regions=128, levels=(3,)))
+        found = [dataclasses.replace(case, regions=128, levels=(3,)) for case in FORMS]
     elif study == "pyramid":
-        found = [dataclasses.replace(m, regions=1000, levels=(2, 3, 4, 5)) for m in METHODS]
+        found = [dataclasses.replace(case, regions=128, levels=(2, 3, 4, 5)) for case in FORMS]
+        found += [dataclasses.replace(case, regions=1000, levels=(2, 3, 4, 5)) for case in METHODS]
     else:
         changes: dict[str, list[dict[str, Any]]] = {
             "regions": [{"regions": n} for n in (64, 256, 1024)],
@@ -83,6 +85,9 @@ def main(_: list[str]) -> None:
     unknown = sorted(set(_ONLY.value) - set(STUDIES))
     if unknown:
         raise ValueError(f"--only={','.join(unknown)}: the studies are {', '.join(STUDIES)}")
+    for flag, value in (("json", _JSON.value), ("png", _PNG.value)):
+        if value:
+            command_line.check_output(flag, Path(value))
     command_line.setup_jax()
     import jax
 
@@ -144,6 +149,7 @@ def build(case: Case) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, fl
     import jax.numpy as jnp
     import numpy as np
 
+    from mrcnn_jax.benchmarks.ops import random_boxes
     from mrcnn_jax.ops.roi_align import multilevel_roi_align
     from mrcnn_jax.ops.roi_pool import multilevel_roi_pool
 
@@ -153,7 +159,7 @@ def build(case: Case) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, fl
     for level in case.levels:
         height, width = np.maximum(image / 2**level, 1).astype(int)
         maps[f"p{level}"] = jnp.asarray(rng.standard_normal((height, width, case.channels), np.float32))
-    boxes = jnp.asarray(draw_boxes(rng, case.regions, case.sides, image))
+    boxes = jnp.asarray(random_boxes(rng, case.regions, sides=case.sides, image_size=tuple(image)))
 
     def pool(maps: dict[str, jax.Array]) -> jax.Array:
         if case.pooling == "pool":
@@ -192,16 +198,6 @@ def build(case: Case) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, fl
     )
 
 
-def draw_boxes(rng: Any, count: int, sides: tuple[float, float], image: Any) -> Any:
-    """``[count 4]`` boxes inside an image of this height and width, their sides in the range, or its own."""
-    import numpy as np
-
-    size = np.exp(rng.uniform(np.log(sides[0]), np.log(sides[1]), (count, 2)))
-    size = np.minimum(size, image[::-1])
-    corner = rng.uniform(0, 1, (count, 2)) * (image[::-1] - size)
-    return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
-
-
 def misalignment() -> list[dict[str, float]]:
     """How far, in pixels, the middle of what a bin sees is from its own along x: the mean, and the largest.
 
@@ -214,6 +210,7 @@ def misalignment() -> list[dict[str, float]]:
     import jax.numpy as jnp
     import numpy as np
 
+    from mrcnn_jax.benchmarks.ops import random_boxes
     from mrcnn_jax.ops.roi_align import roi_align
     from mrcnn_jax.ops.roi_pool import roi_pool
 
@@ -232,8 +229,8 @@ def misalignment() -> list[dict[str, float]]:
 
     rows = []
     for stride in (4, 8, 16, 32):
-        image = np.array([1344.0, 1344.0])
-        boxes = draw_boxes(np.random.default_rng(0), 1000, (32.0, 512.0), image) / stride
+        generator = np.random.default_rng(0)
+        boxes = random_boxes(generator, 1000, sides=(32, 512), image_size=(1344, 1344)) / stride
         width = (boxes[:, 2] - boxes[:, 0])[:, None, None] / bins
         exact = boxes[:, :1, None] + (np.arange(bins) + 0.5) * width
         pool, align, half_cell = (np.abs(m - exact) * stride for m in middles(jnp.asarray(boxes)))
@@ -264,13 +261,15 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
 
     panels = []
     for study in ("regions", "side", "channels", "output"):
-        curves: dict[str, list[tuple[float, float]]] = {}
-        for row in numbers.get(study, []):
-            if row["gradient"]:
-                x = row["sides"][0] if study == "side" else row[study]
-                curves.setdefault(Case(row["pooling"], row["ratio"]).title(), []).append((x, row["ms"]))
-        if curves:
-            panels.append(Panel(f"milliseconds, forward and gradient, by {study}", curves))
+        for gradient in (False, True):
+            curves: dict[str, list[tuple[float, float]]] = {}
+            for row in numbers.get(study, []):
+                if row["gradient"] == gradient:
+                    x = row["sides"][0] if study == "side" else row[study]
+                    curves.setdefault(Case(row["pooling"], row["ratio"]).title(), []).append((x, row["ms"]))
+            if curves:
+                title = "forward and gradient" if gradient else "forward"
+                panels.append(Panel(f"milliseconds, {title}, by {study}", curves))
     if rows := numbers.get("misalignment"):
         curves = {
             f"RoIPool, {key}": [(row["stride"], row[f"pool_{key}"]) for row in rows]

@@ -80,10 +80,7 @@ def _check_output(output: Path, *, inputs: list[Path]) -> None:
     """Raises what would otherwise go wrong only after the evaluation."""
     if output.resolve() in [path.resolve() for path in inputs]:
         raise ValueError(f"{output} is an input and would be overwritten; choose another --output")
-    if output.is_dir():
-        raise ValueError(f"--output={output}: is a folder; must be a file")
-    if not output.parent.is_dir():
-        raise ValueError(f"--output={output}: there is no folder {output.parent}")
+    command_line.check_output("output", output)
 
 
 if __name__ == "__main__":

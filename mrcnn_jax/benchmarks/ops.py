@@ -25,12 +25,17 @@ _LEVELS = {"p2": (200, 336), "p3": (100, 168), "p4": (50, 84), "p5": (25, 42)}
 
 
 def random_boxes(
-    generator: np.random.Generator, count: int, *, sides: tuple[float, float] = (16, 700)
+    generator: np.random.Generator,
+    count: int,
+    *,
+    sides: tuple[float, float] = (16, 700),
+    image_size: tuple[float, float] = (HEIGHT, WIDTH),
 ) -> np.ndarray:
-    """Boxes inside the image, ``[count 4]`` float32, the logarithms of their sides uniform."""
+    """Boxes inside an image, ``[count 4]`` float32, the logarithms of their sides uniform."""
+    height, width = image_size
     size = np.exp(generator.uniform(np.log(sides[0]), np.log(sides[1]), (count, 2)))
-    size = np.minimum(size, (WIDTH, HEIGHT))
-    corner = generator.uniform(0, 1, (count, 2)) * ((WIDTH, HEIGHT) - size)
+    size = np.minimum(size, (width, height))
+    corner = generator.uniform(0, 1, (count, 2)) * ((width, height) - size)
     return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
 
 
@@ -50,9 +55,11 @@ def pool_pyramid(name: str, *, rois: int, sampling_ratio: int, gradient: bool) -
         level_rule="torchvision",
     )
     settings = {"sampling_ratio": sampling_ratio, "bins": _BINS, "image_size": (HEIGHT, WIDTH)}
+    # Maps and results once, and once more for the gradient.
+    moved = sum(values.nbytes for values in maps.values()) + 4 * rois * _BINS**2 * _CHANNELS
     if not gradient:
         run = compiled(align, maps)
-        return Work(name, run, settings, lambda: {"boxes": boxes} | _channels_first(maps))
+        return Work(name, run, settings, lambda: {"boxes": boxes} | _channels_first(maps), moved_bytes=moved)
     cotangent = generator.standard_normal((rois, _BINS, _BINS, _CHANNELS), np.float32)
 
     def value_and_gradient(maps: dict[str, Any], cotangent: Any) -> Any:
@@ -61,7 +68,9 @@ def pool_pyramid(name: str, *, rois: int, sampling_ratio: int, gradient: bool) -
 
     run = compiled(value_and_gradient, maps, cotangent)
     arrays = maps | {"cotangent": cotangent}
-    return Work(name, run, settings, lambda: {"boxes": boxes} | _channels_first(arrays))
+    return Work(
+        name, run, settings, lambda: {"boxes": boxes} | _channels_first(arrays), moved_bytes=2 * moved
+    )
 
 
 def pool_map(name: str) -> Work:
@@ -70,14 +79,21 @@ def pool_map(name: str) -> Work:
     values = generator.standard_normal((*_LEVELS["p2"], _CHANNELS), np.float32)
     boxes = random_boxes(generator, 1000)
     run = compiled(partial(roi_pool, boxes=jnp.asarray(boxes), stride=4, output_size=_BINS), values)
-    return Work(name, run, {"bins": _BINS}, lambda: {"boxes": boxes} | _channels_first({"map": values}))
+    moved = values.nbytes + 4 * len(boxes) * _BINS**2 * _CHANNELS
+    return Work(
+        name,
+        run,
+        {"bins": _BINS},
+        lambda: {"boxes": boxes} | _channels_first({"map": values}),
+        moved_bytes=moved,
+    )
 
 
 def suppress(name: str, *, boxes: int) -> Work:
     """NMS at an IoU of 0.7 as among proposals: several boxes near each of some objects."""
     generator = np.random.default_rng(0)
-    objects = random_boxes(generator, boxes // 8)
-    near = np.repeat(objects, 8, axis=0)
+    objects = random_boxes(generator, -(-boxes // 8))
+    near = np.repeat(objects, 8, axis=0)[:boxes]
     side = np.tile(near[:, 2:] - near[:, :2], 2)
     near = (near + generator.normal(0, 0.1, near.shape) * side).astype(np.float32)
     near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
