@@ -58,7 +58,7 @@ def _draw_panel(panel: Panel) -> Image.Image:
     for y in _ticks(low[1], high[1]):
         pen.line([place(low[0], y), place(high[0], y)], fill=_GRID, width=scale)
         pen.text((scale * (_LEFT - 8), place(low[0], y)[1]), f"{y:g}", fill=_TEXT, font=font, anchor="rm")
-    name_at = scale * _LEFT
+    name_at: float = scale * _LEFT
     for number, (name, curve) in enumerate(panel.curves.items()):
         color = _COLORS[number % len(_COLORS)]
         points = [place(x, y) for x, y in sorted(curve)]

@@ -4,13 +4,15 @@
     scripts/benchmark.py --peer=PEER/bin/python --json=benchmark.json
     scripts/benchmark.py --config=configs/detectron2/mask_rcnn_r50_fpn_3x.py --only=stages,inference_b1
 
-With --peer, an interpreter that has torch, torchvision and pycocotools, the same works are done there, in
-turns with this process and both warmed, and the table has the ratio of the medians: theirs to ours. COCO's
-metrics are compared with pycocotools in this process. A config that torchvision has no model of has no ratio.
+With --peer, an interpreter that has torch and torchvision, the same works are done there, in turns with this
+process and both warmed, and the table has the ratio of the medians: theirs to ours. COCO's metrics are
+compared with pycocotools in this process. A config that torchvision has no model of has no ratio.
 
-"peak" is what is reached of the additions and multiplications per second of a large product of matrices,
-timed in the same run, where a convolution counts as many as its algorithm has. --config says which model, and
-on which canvas: the first of --config.data.canvases. Images, objects and weights are made up.
+"of peak" is what is reached of the additions and multiplications per second of a large product of matrices,
+where a convolution counts as many as its algorithm has; "of copy", for RoIAlign and RoIPool, of the bytes per
+second of a large copy, where all maps and results count once. Both are timed in the same run. --config says
+which model, and on which canvas: the first of --config.data.canvases. Images, objects and weights are made
+up; single operations are in float32, whatever the model computes in.
 
 Works, of which --only chooses: roi_align, roi_align_grad, roi_align_adaptive, roi_pool, nms_N (boxes),
 paste_rle, inference_bN (images at a time), stages (of inference), train_step, train_memory, first_step (from
@@ -18,6 +20,8 @@ the start of a process, and once more with a compilation cache), evaluation_bbox
 evaluation_keypoints.
 """
 
+import functools
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -37,16 +41,23 @@ _WORKS = [
 
 _config = command_line.define_config(default=_ROOT / "configs" / "torchvision" / "mask_rcnn_r50_fpn.py")
 _ONLY = flags.DEFINE_list("only", _WORKS, "works to do")
-_PEER = flags.DEFINE_string("peer", None, "Python of an environment with torch, torchvision and pycocotools")
+_PEER = flags.DEFINE_string("peer", None, "Python of an environment with torch and torchvision")
 _JSON = flags.DEFINE_string("json", None, "file to write the numbers to")
 _TURNS = flags.DEFINE_integer("turns", 5, "of which the median counts", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("train_batch_size", 2, "images of a training step", lower_bound=1)
 _IMAGES = flags.DEFINE_integer("images", 500, "images whose detections are evaluated", lower_bound=1)
 
+# Works that want the machine for processes of their own: in this order, before this one takes an accelerator.
+_OWN_PROCESSES = ("first_step", "train_memory")
+
 Row = dict[str, Any]
 
 
 def main(_: list[str]) -> None:
+    if _JSON.value:
+        command_line.check_output("json", Path(_JSON.value))
+    if _PEER.value:  # which needs memory of the same accelerator
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     command_line.setup_jax()
     from mrcnn_jax.json_files import write_json
 
@@ -54,7 +65,8 @@ def main(_: list[str]) -> None:
         if not re.fullmatch(r"nms_\d+|inference_b\d+", name) and name not in _WORKS:
             raise ValueError(f"--only={name}: no such work; there are {', '.join(_WORKS)}")
     rows: list[Row] = []
-    for name in sorted(_ONLY.value, key=_in_own_process, reverse=True):
+    own = [name for name in _OWN_PROCESSES if name in _ONLY.value]
+    for name in own + [name for name in _ONLY.value if name not in own]:
         for row in _measure(name):
             rows.append(row)
             print(_line(row), flush=True)
@@ -62,13 +74,8 @@ def main(_: list[str]) -> None:
                 write_json(Path(_JSON.value), rows)
 
 
-def _in_own_process(name: str) -> bool:
-    """Whether a work wants the machine for a process of its own, before this one takes an accelerator."""
-    return name in ("train_memory", "first_step")
-
-
 def _measure(name: str) -> Iterator[Row]:
-    if _in_own_process(name):
+    if name in _OWN_PROCESSES:
         yield from _fresh(name)
     elif name.startswith("evaluation_"):
         yield _evaluate(name)
@@ -78,20 +85,21 @@ def _measure(name: str) -> Iterator[Row]:
 
 def _run(name: str) -> Iterator[Row]:
     """A work, or several, of the functions of this project, with the peer if there is one."""
+    import jax
     import jax.numpy as jnp
 
     from mrcnn_jax.benchmarks import models, ops
-    from mrcnn_jax.benchmarks.peak import multiplications_peak
+    from mrcnn_jax.benchmarks.peak import copy_peak, multiplications_peak
     from mrcnn_jax.benchmarks.peer import Peer
     from mrcnn_jax.benchmarks.timing import Here, in_turns
 
     config = _config()
-    peak = multiplications_peak(jnp.dtype(config.model.dtype))
+    _say_once(f"here: {jax.devices()[0].device_kind}, jax {jax.__version__}, model in {config.model.dtype}")
     kind, _, number = name.rpartition("_")
     if name == "stages":
         works = models.stages(models.make_model(config))
     elif name == "train_step":
-        model = models.make_model(config)
+        model = models.make_model(config, choose_threshold=False)
         works = [models.train(name, model, models.choose_objects(model, _BATCH_SIZE.value))]
     elif kind == "inference":
         works = [models.infer(name, models.make_model(config), int(number[1:]))]
@@ -99,14 +107,21 @@ def _run(name: str) -> Iterator[Row]:
         works = [ops.suppress(name, boxes=int(number))]
     else:
         works = [ops.WORKS[name](name)]
+    peak = functools.cache(lambda: multiplications_peak(jnp.dtype(config.model.dtype)))
+    bandwidth = functools.cache(copy_peak)
     for work in works:
         if _PEER.value and work.settings:
             with Peer(_PEER.value, work) as peer:
+                _say_once(f"there: {peer.system}")
                 ours, theirs = in_turns([Here(work), peer], _TURNS.value)
         else:
             (ours,), theirs = in_turns([Here(work)], _TURNS.value), None
-        share = round(work.operations() / ours / peak, 3) if work.operations else None
-        yield _row(work.name, ours, theirs) | {"peak": share}
+        row = _row(work.name, ours, theirs)
+        if work.operations and (operations := work.operations()):
+            row |= {"peak_per_s": peak(), "of_peak": operations / ours / peak()}
+        if work.moved_bytes:
+            row |= {"copy_bytes_per_s": bandwidth(), "of_copy": work.moved_bytes / ours / bandwidth()}
+        yield row
 
 
 def _evaluate(name: str) -> Row:
@@ -135,12 +150,18 @@ def _fresh(name: str) -> Iterator[Row]:
             return
     theirs = None
     if _PEER.value:
-        model = models.make_model(config)
+        model = models.make_model(config, choose_threshold=False)
         work = models.train(name, model, np.array(objects, np.float32))
         with Peer(_PEER.value, work) as peer:
+            _say_once(f"there: {peer.system}")
             theirs = peer.peak_bytes()
     ratio = theirs / first["bytes"] if theirs else None
     yield {"work": name, "ours_bytes": first["bytes"], "peer_bytes": theirs, "ratio": ratio}
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, flush=True)
 
 
 def _row(name: str, ours: float, theirs: float | None) -> Row:
@@ -154,8 +175,8 @@ def _line(row: Row) -> str:
     else:
         values = [_seconds(row["ours_s"]), _seconds(row["peer_s"])]
     ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
-    peak = f"{row['peak']:.0%} of peak" if row.get("peak") else ""
-    return f"{row['work']:<28} {values[0]:>10} {values[1]:>10} {ratio:>7}  {peak}".rstrip()
+    shares = [f"{row[key]:.1%} {key.replace('_', ' ')}" for key in ("of_peak", "of_copy") if key in row]
+    return f"{row['work']:<28} {values[0]:>10} {values[1]:>10} {ratio:>7}  {' '.join(shares)}".rstrip()
 
 
 def _seconds(value: float | None) -> str:

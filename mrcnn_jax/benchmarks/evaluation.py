@@ -56,7 +56,7 @@ def evaluate(name: str, images: int) -> tuple[Work, Work]:
         )
         return list(measured.summary.values())
 
-    def there() -> list[float]:
+    def there() -> list[float | None]:
         """As in pycocotools' own demonstration."""
         with contextlib.redirect_stdout(io.StringIO()):
             loaded = same_truth.loadRes([dict(entry) for entry in results])  # adds to its entries
@@ -66,7 +66,8 @@ def evaluate(name: str, images: int) -> tuple[Work, Work]:
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        return [round(100 * float(evaluation.stats[place]), 3) for place in _PLACES[kind]]
+        stats = [float(evaluation.stats[place]) for place in _PLACES[kind]]
+        return [None if stat == -1 else round(100 * stat, 3) for stat in stats]
 
     if here() != there():
         raise ValueError(f"{kind}: {here()} here, {there()} by pycocotools")

@@ -68,7 +68,9 @@ def _peak_bytes(run: Any) -> int:
     (device,) = jax.devices()[:1]
     if device.platform != "cpu":
         run()
-        return (device.memory_stats() or {})["peak_bytes_in_use"]
+        if not (stats := device.memory_stats()):
+            raise ValueError(f"train_memory: {device.platform} does not say how much memory is in use")
+        return stats["peak_bytes_in_use"]
     with contextlib.suppress(OSError):  # Linux alone can begin anew
         Path("/proc/self/clear_refs").write_text("5")
         run()

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrcnn_jax.benchmarks import evaluation, models, ops
+from mrcnn_jax.benchmarks import models, ops
 from mrcnn_jax.benchmarks.timing import Work, compiled
 from mrcnn_jax.config import Config
 from mrcnn_jax.models.rpn import Anchors
@@ -42,6 +42,8 @@ def infer_images(config: Config, numbers: Sequence[int]) -> Works:
 
 def evaluate_images(_: Config, numbers: Sequence[int]) -> Works:
     """COCO's metrics of boxes, of 100 detections in each of so many images."""
+    from mrcnn_jax.benchmarks import evaluation  # needs pycocotools and hotcoco, which no other work does
+
     return {n: evaluation.evaluate("evaluation_bbox", n)[0] for n in numbers}
 
 

@@ -1,7 +1,7 @@
 """Works of the whole model: inference from pixels to results, its stages, and the training step.
 
 Weights are random, and of 80 categories and 17 keypoints. The score threshold is such that 1000 pairs of a
-region and a category pass it, and detections are as many as an image may have.
+region and a category reach it, and detections are as many as an image may have.
 """
 
 import dataclasses
@@ -216,6 +216,11 @@ def choose_objects(model: Model, batch_size: int) -> np.ndarray:
     objects = []
     for boxes in np.asarray(proposals.boxes):
         large = boxes[np.min(boxes[:, 2:] - boxes[:, :2], axis=1) >= smallest]
+        if not len(large):
+            raise ValueError(
+                f"no region proposed has sides of {smallest:.0f} pixels: data.canvases or test.rpn_post_nms "
+                "is too small to choose objects from"
+            )
         objects.append(large[np.linspace(0, len(large) - 1, count).astype(int)])
     return np.stack(objects)
 
@@ -280,10 +285,10 @@ def peer_batch(model: Model, batch: Batch) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _count_operations(function: Callable[..., Any], *arguments: Any) -> Callable[[], float]:
+def _count_operations(function: Callable[..., Any], *arguments: Any) -> Callable[[], float | None]:
     """As ``count_operations``, which counts one turn of a loop: with all regions in one block."""
 
-    def count() -> float:
+    def count() -> float | None:
         block = valid_regions.BLOCK
         valid_regions.BLOCK = sys.maxsize
         try:
@@ -308,7 +313,7 @@ def on_canvas(model: Model, count: int) -> tuple[Array, Array]:
 
 
 def _score_threshold(model: Model) -> float:
-    """The score that ``_CANDIDATES`` pairs of a region and a category of one image exceed."""
+    """The score that all but one of the best ``_CANDIDATES`` pairs of a region and a category exceed."""
     images, sizes = on_canvas(model, 1)
 
     def scores(m: Any, images: Any) -> Any:

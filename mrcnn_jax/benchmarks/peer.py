@@ -1,5 +1,7 @@
 """Another interpreter, with torchvision, that does the same works."""
 
+import contextlib
+import importlib.util
 import json
 import subprocess
 import tempfile
@@ -17,6 +19,7 @@ _PROGRAM = Path(__file__).resolve().parents[2] / "tests" / "parity" / "torchvisi
 class Peer:
     """A process that has prepared one work, and does it when asked to.
 
+    ``system`` says what it is, and on which device. If it has no pycocotools it takes those of this process.
     Raises ``ValueError`` if the interpreter cannot do the work, with its last words on the terminal.
     """
 
@@ -25,7 +28,14 @@ class Peer:
         self._directory = tempfile.TemporaryDirectory()
         arrays = Path(self._directory.name) / "arrays.npz"
         np.savez(arrays, allow_pickle=False, **work.arrays())
-        request = {"work": work.name, "settings": work.settings, "arrays": str(arrays)}
+        pycocotools = importlib.util.find_spec("pycocotools")
+        packages = str(Path(pycocotools.origin).parents[1]) if pycocotools and pycocotools.origin else ""
+        request = {
+            "work": work.name,
+            "settings": work.settings,
+            "arrays": str(arrays),
+            "packages": packages,
+        }
         try:
             self._process = subprocess.Popen(
                 [python, str(_PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -33,7 +43,8 @@ class Peer:
         except OSError as error:
             self._directory.cleanup()
             raise ValueError(f"--peer={python}: {error.strerror}") from error
-        self.device = self._ask(request)["device"]
+        answer = self._ask(request)
+        self.system = f"torchvision {answer['version']} on {answer['device']}"
 
     def seconds(self, times: int) -> float:
         """Of doing the work so often."""
@@ -57,11 +68,14 @@ class Peer:
             print(json.dumps(question), file=self._process.stdin, flush=True)
             return json.loads(self._process.stdout.readline())
         except (BrokenPipeError, json.JSONDecodeError) as error:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()  # which ends one that answered something else
             code = self._process.wait()
             self._close()
-            raise ValueError(f"--peer={self._python}: ended with exit code {code}") from error
+            raise ValueError(f"--peer={self._python}: no answer; ended with exit code {code}") from error
 
     def _close(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        with self._process:  # which closes its pipes, and waits
+            pass
         self._directory.cleanup()

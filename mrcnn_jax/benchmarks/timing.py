@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jaxlib import _jax
 
 _SHORTEST_TURN_S = 0.2  # works that take less are done several times in a turn
 
@@ -24,7 +25,8 @@ class Work:
     run: Callable[[], Any]  # does it once and returns when it is done
     settings: dict[str, Any] = field(default_factory=dict)
     arrays: Callable[[], dict[str, np.ndarray]] = dict
-    operations: Callable[[], float] | None = None  # counts additions and multiplications
+    operations: Callable[[], float | None] | None = None  # counts additions and multiplications
+    moved_bytes: int | None = None  # the least that it reads and writes: what it is given and gives, once
 
 
 class Runner(Protocol):
@@ -59,9 +61,21 @@ def in_turns(runners: list[Runner], turns: int) -> list[float]:
     return [statistics.median(seconds) for seconds in measured]
 
 
-def count_operations(function: Callable[..., Any], *arguments: Any) -> Callable[[], float]:
-    """A function that counts the additions and multiplications, before the compiler's changes."""
-    return lambda: float((jax.jit(function).lower(*arguments).cost_analysis() or {}).get("flops", 0.0))
+def count_operations(function: Callable[..., Any], *arguments: Any) -> Callable[[], float | None]:
+    """A function that counts the additions and multiplications, before the compiler's changes.
+
+    None where ``JAX_PLATFORMS`` leaves out the CPU, whose client counts: an accelerator's cannot.
+    """
+
+    def count() -> float | None:
+        try:
+            counter = jax.devices("cpu")[0].client
+        except RuntimeError:
+            return None
+        program: Any = jax.jit(function).lower(*arguments).compiler_ir("hlo")
+        return _jax.hlo_module_cost_analysis(counter, program.as_hlo_module())["flops"]
+
+    return count
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 import sys
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 
 from mrcnn_jax.benchmarks import evaluation, models, ops
 from mrcnn_jax.benchmarks.peer import Peer
-from mrcnn_jax.benchmarks.timing import Work, in_turns
+from mrcnn_jax.benchmarks.timing import Work, count_operations, in_turns
 from mrcnn_jax.ops.boxes import is_nonempty
 
 PEER = """
@@ -18,7 +19,7 @@ import json, sys
 import numpy as np
 request = json.loads(sys.stdin.readline())
 assert np.load(request["arrays"])["x"].tolist() == [1, 2]
-print(json.dumps({"device": request["work"]}), flush=True)
+print(json.dumps({"device": request["work"], "version": "0.28"}), flush=True)
 for line in sys.stdin:
     print(json.dumps({"seconds": 0.5 * json.loads(line)["times"]}), flush=True)
 """
@@ -53,14 +54,17 @@ def test_a_peer_does_the_same_work_when_asked(monkeypatch, tmp_path):
     script.write_text(PEER)
     monkeypatch.setattr("mrcnn_jax.benchmarks.peer._PROGRAM", script)
     with Peer(sys.executable, Work("sum", lambda: None, {}, lambda: {"x": np.array([1, 2])})) as peer:
-        assert peer.device == "sum" and peer.seconds(4) == 2.0
+        assert peer.system == "torchvision 0.28 on sum" and peer.seconds(4) == 2.0
 
 
 def test_a_peer_that_cannot_is_an_error(monkeypatch, tmp_path):
     script = tmp_path / "peer.py"
     script.write_text("raise SystemExit(3)")
     monkeypatch.setattr("mrcnn_jax.benchmarks.peer._PROGRAM", script)
-    with pytest.raises(ValueError, match=r"--peer=.*: ended with exit code 3"):
+    with pytest.raises(ValueError, match=r"--peer=.*: no answer; ended with exit code 3"):
+        Peer(sys.executable, Work("sum", lambda: None))
+    script.write_text("import sys; print('welcome', flush=True); sys.stdin.read()")
+    with pytest.raises(ValueError, match=r"--peer=.*: no answer; ended with exit code 0"):
         Peer(sys.executable, Work("sum", lambda: None))
     with pytest.raises(ValueError, match=r"--peer=no/python: No such file"):
         Peer("no/python", Work("sum", lambda: None))
@@ -70,6 +74,39 @@ def test_boxes_lie_inside_the_image():
     boxes = ops.random_boxes(np.random.default_rng(0), 500)
     assert bool(is_nonempty(jnp.asarray(boxes), 1.0).all())
     assert boxes.min() >= 0 and (boxes.max(axis=0) <= [1333, 800, 1333, 800]).all()
+
+
+def test_any_number_of_boxes_is_suppressed():
+    work = ops.suppress("nms_19", boxes=19)
+    assert {name: len(values) for name, values in work.arrays().items()} == {"boxes": 19, "scores": 19}
+    indices, valid = work.run()
+    kept = np.asarray(indices)[np.asarray(valid)]
+    assert 0 < len(kept) == len(set(kept.tolist())) and kept.max() < 19
+
+
+def test_multiplications_and_additions_are_counted():
+    a, b = jnp.ones((3, 5)), jnp.ones((5, 7))
+    assert count_operations(lambda a, b: a @ b, a, b)() == 2 * 3 * 5 * 7
+
+
+def test_least_bytes_are_maps_and_results():
+    cells = 200 * 336 + 100 * 168 + 50 * 84 + 25 * 42
+    work = ops.pool_pyramid("roi_align_grad", rois=2, sampling_ratio=2, gradient=True)
+    assert work.moved_bytes == 2 * 4 * 256 * (cells + 2 * 7 * 7)
+
+
+def test_timing_the_model_needs_neither_tensorflow_nor_an_evaluator():
+    absent = "tensorflow", "tensorflow_datasets", "hotcoco", "pycocotools"
+    modules = "fresh", "growth", "models", "ops", "peak", "peer"
+    program = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n" + "".join(
+        f"import mrcnn_jax.benchmarks.{module}\n" for module in modules
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_an_image_or_two_cannot_tell_is_none_on_both_sides():
+    here, there = evaluation.evaluate("evaluation_bbox", images=1)
+    assert here.run() == there.run() and None in here.run()
 
 
 def test_metrics_are_those_of_pycocotools():
@@ -124,4 +161,10 @@ def test_a_row_for_every_work(start, tmp_path):
     rows = json.loads(path.read_text())
     assert [row["work"] for row in rows] == ["nms_64", "paste_rle"]
     assert all(row["ours_s"] > 0 and row["peer_s"] is None and row["ratio"] is None for row in rows)
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["nms_64", "paste_rle"]
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["here:", "nms_64", "paste_rle"]
+
+
+def test_a_file_that_cannot_be_written_is_known_before(start, tmp_path):
+    result = start("benchmark.py", "--only=nms_64", f"--json={tmp_path}/no/rows.json")
+    assert result.returncode == 1 and not result.stdout
+    assert f"error: --json={tmp_path}/no/rows.json: there is no folder {tmp_path}/no" in result.stderr
