@@ -13,7 +13,7 @@ from jax import Array, lax
 from mrcnn_jax.ops.platforms import divisor, split
 from mrcnn_jax.ops.roi_samples import Regions, Settings, interpolation, per_point, sample_matrix
 
-BLOCK = 64  # regions at a time: those of a 200 x 336 map of 256 channels and 7 bins make 92 MB
+BLOCK = 64  # regions at a time: those of a 200 x 336 map of 256 channels and 7 bins make 92 MB an image
 
 
 def pool(maps: list[Array], regions: Regions, *, settings: Settings) -> tuple[Array, Array | None]:
