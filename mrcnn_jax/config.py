@@ -38,7 +38,7 @@ class ModelConfig:
     backbone_frozen_stages: int = 2  # 0: all trained, 1: stem frozen, 2: stem and layer1, ... (D2 FREEZE_AT)
     # 0: none, 1: layer1, 2: and layer2, ...: training keeps nothing of what is inside these, but computes it
     # again for the gradient. Less memory, more time, the same results. MMDetection's with_cp is 4.
-    backbone_recomputed_stages: int = 3
+    backbone_recomputed_stages: int = 4
     backbone_weights: str = ""  # .npz in torchvision's key names; "": random
 
     # Feature pyramid (FPN), anchors and region proposals.
