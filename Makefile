@@ -23,7 +23,7 @@ demo: $(READY) ## generate the shapes data set, train on it, evaluate, draw pred
 test: $(READY) ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy mrcnn_jax scripts configs
+	$(BIN)/mypy mrcnn_jax scripts configs benchmarks
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
 
 lock: ## write requirements.lock anew, with the newest versions that setup.cfg allows

@@ -5,7 +5,7 @@ A script reads:
     _config = command_line.define_config()
 
     def main(arguments: list[str]) -> None:
-        command_line.setup_jax()
+        setup_jax()  # of mrcnn_jax.runtime.setup
         ...  # imports that take seconds go here, so that --help and a mistyped flag answer at once
 
     if __name__ == "__main__":
@@ -16,12 +16,8 @@ Only scripts import this module, and programs that set a process up as they do. 
 """
 
 import faulthandler
-import hashlib
-import importlib.metadata
-import importlib.util
 import itertools
 import os
-import platform
 import re
 import sys
 import traceback
@@ -34,8 +30,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from mrcnn_jax.config import Config, to_dict
-from mrcnn_jax.config_io import flatten, from_dict, nearest_field, validate
-from mrcnn_jax.heap import keep_freed_memory
+from mrcnn_jax.config.io import flatten, from_dict, nearest_field, validate
 
 # The flags defined here are the calling script's, for its --help.
 flags.disclaim_key_flags()
@@ -114,7 +109,7 @@ def define_hosts(*, stops_when_asked: bool) -> Callable[[], AbstractContextManag
 
     @contextmanager
     def joined() -> Iterator[None]:
-        from mrcnn_jax import hosts
+        from mrcnn_jax.distributed import hosts
 
         hosts.join(
             coordinator.value, num_processes.value, process_id.value, stops_when_asked=stops_when_asked
@@ -176,42 +171,6 @@ def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> Non
         app.run(quiet_main, flags_parser=parse)
 
 
-def setup_jax(*, keep_memory: bool = True) -> None:
-    """Sets JAX up for speed; to be called before anything is computed with JAX in the process.
-
-    On the CPU it picks XLA's convolutions without the "ynn" fusions, measured 2 to 3 times faster in
-    training. Beside them XLA must not order its work for concurrency: some graphs in which RoIAlign and
-    convolutions ran side by side gave a few regions wrong logits, the same each time, and right ones in any
-    other order. The barriers that this package sets are to last until XLA has fused and ordered its work;
-    it would remove them before, and a training step would take half as much memory again. Of LLVM's
-    levels 2 has the speed of 3, and compiles a training step in a tenth less time. With
-    ``keep_memory`` the CPU's arrays take memory again that others have freed (see ``heap.py``). Training is
-    as fast without it, and takes 70 MB less.
-
-    It turns on the persistent compilation cache, in ``~/.cache/mrcnn_jax/xla``. What the user has set in
-    ``XLA_FLAGS`` or ``JAX_COMPILATION_CACHE_DIR`` stands.
-    """
-    if keep_memory and _only_cpu():
-        keep_freed_memory()
-    import jax  # takes a second, which scripts without arrays and --help need not wait
-
-    ours = {
-        "--xla_cpu_experimental_ynn_fusion_type": "",
-        "--xla_cpu_enable_concurrency_optimized_scheduler": "false",
-        "--xla_disable_hlo_passes": "cse_barrier_expander",
-        "--xla_backend_optimization_level": "2",
-    }
-    xla_flags = os.environ.get("XLA_FLAGS", "")
-    # A flag that XLA does not know aborts the process: only for the versions and platform it was tried on.
-    known = importlib.metadata.version("jaxlib").startswith("0.10.") and _only_cpu()
-    if known and not any(flag in xla_flags for flag in ours):
-        os.environ["XLA_FLAGS"] = " ".join([xla_flags, *map("=".join, ours.items())]).strip()
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path.home() / ".cache" / "mrcnn_jax" / "xla" / _machine_type()
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-
-
 def check_output(flag: str, path: Path) -> None:
     """Raises ``ValueError`` for what would otherwise fail only once there is something to write."""
     if path.is_dir():
@@ -232,24 +191,6 @@ class _StepParser(flags.ArgumentParser):
 
     def flag_type(self) -> str:
         return "step"
-
-
-def _only_cpu() -> bool:
-    """Whether JAX will find no accelerator, told without starting its backends."""
-    platforms = os.environ.get("JAX_PLATFORMS")
-    if platforms:
-        return platforms == "cpu"
-    return not any(importlib.util.find_spec(plugin) for plugin in ("jax_plugins", "libtpu"))
-
-
-def _machine_type() -> str:
-    """A name for processors that can run each other's compiled code, as homes are shared between machines."""
-    try:
-        features = re.search(r"^(?:flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:  # not Linux
-        features = None
-    described = features.group() if features else platform.processor()
-    return f"{platform.machine()}-{hashlib.sha256(described.encode()).hexdigest()[:12]}"
 
 
 def _check_config_flags(argv: list[str]) -> None:

@@ -15,6 +15,7 @@ nothing is written; what is there already is never replaced.
 from absl import flags
 
 from mrcnn_jax import command_line
+from mrcnn_jax.runtime.setup import setup_jax
 
 _config = command_line.define_config()
 _SOURCE = flags.DEFINE_enum(
@@ -50,7 +51,7 @@ def main(_: list[str]) -> None:
 
 def _import(source: str, path: str) -> None:
     config = _config()
-    command_line.setup_jax()
+    setup_jax()
     from mrcnn_jax.weights.convert import import_weights
 
     made = import_weights(
@@ -72,7 +73,7 @@ def _import(source: str, path: str) -> None:
 
 
 def _export(output: str) -> None:
-    command_line.setup_jax()
+    setup_jax()
     from mrcnn_jax.weights.export import export_torchvision
 
     print(export_torchvision(_WORKDIR.value, output, step=_STEP.value))

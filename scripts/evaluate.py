@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from mrcnn_jax import command_line
+from mrcnn_jax.runtime.setup import setup_jax
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
@@ -34,20 +35,20 @@ _EVALUATOR: Any = flags.DEFINE_enum(
 
 
 def main(_: list[str]) -> None:
-    command_line.setup_jax()
+    setup_jax()
     with _hosts():
         _evaluate()
 
 
 def _evaluate() -> None:
-    from mrcnn_jax import hosts
-    from mrcnn_jax.agreement import check_alike, check_settings
     from mrcnn_jax.data.coco import read_coco
+    from mrcnn_jax.distributed import hosts
+    from mrcnn_jax.distributed.agreement import check_alike, check_settings
     from mrcnn_jax.evaluation.coco_eval import check_dataset, evaluate
     from mrcnn_jax.evaluation.table import format_metrics
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.json_files import write_json
-    from mrcnn_jax.run_description import read_run
+    from mrcnn_jax.runs.description import read_run
 
     with hosts.together():
         run = read_run(_WORKDIR.value)

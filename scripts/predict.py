@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from mrcnn_jax import command_line
+from mrcnn_jax.runtime.setup import setup_jax
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
@@ -62,11 +63,11 @@ def main(arguments: list[str]) -> int:
     if _ANNOTATIONS.value is not None:
         ids = read_image_ids(Path(_ANNOTATIONS.value), images)
 
-    command_line.setup_jax()
+    setup_jax()
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.inference.pictures import write_pictures
     from mrcnn_jax.json_files import write_json
-    from mrcnn_jax.run_description import read_run
+    from mrcnn_jax.runs.description import read_run
 
     config = _override(read_run(_WORKDIR.value).config)
     detector = load(_WORKDIR.value, step=_STEP.value, batch_size=_BATCH_SIZE.value, config=config)

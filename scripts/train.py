@@ -14,6 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from mrcnn_jax import command_line
+from mrcnn_jax.runtime.setup import setup_jax
 
 _config = command_line.define_config()
 _hosts = command_line.define_hosts(stops_when_asked=True)
@@ -24,7 +25,7 @@ _WORKDIR = flags.DEFINE_string(
 
 def main(_: list[str]) -> int:
     config = _config()
-    command_line.setup_jax(keep_memory=False)
+    setup_jax(keep_memory=False)
     print("starting TensorFlow (for tf.data) and JAX ...", flush=True)
     from mrcnn_jax.training.loop import train
 

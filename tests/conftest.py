@@ -14,7 +14,7 @@ xla_flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_
 if version("jaxlib").startswith("0.10."):  # as other versions abort at flags that they do not know
     # Eight devices on two cores keep each other waiting for longer than XLA has patience.
     xla_flags.append("--xla_cpu_collective_call_terminate_timeout_seconds=600")
-    # As in the scripts: see setup_jax in mrcnn_jax/command_line.py.
+    # As in the scripts: see setup_jax in mrcnn_jax/runtime/setup.py.
     xla_flags.append("--xla_cpu_experimental_ynn_fusion_type=")
     xla_flags.append("--xla_cpu_enable_concurrency_optimized_scheduler=false")
     xla_flags.append("--xla_disable_hlo_passes=cse_barrier_expander")
@@ -30,8 +30,8 @@ def pytest_configure() -> None:
     """
     from flax import struct
 
-    packages = [f"mrcnn_jax.{package}" for package in ("ops", "models", "training", "inference")]
-    install_import_hook(packages, "beartype.beartype")
+    packages = "ops", "models", "training", "inference", "runtime", "distributed"
+    install_import_hook([f"mrcnn_jax.{package}" for package in packages], "beartype.beartype")
     make_pytree = struct.dataclass
 
     def make_unchecked_pytree(cls: type) -> type:

@@ -8,8 +8,7 @@ model_final.pkl is that of COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x in Detectron
 model zoo, which reports box AP 55.4 and keypoint AP 65.5. Nobody has trained this here at full size.
 """
 
-from mrcnn_jax import presets
-from mrcnn_jax.config import Config
+from mrcnn_jax.config import Config, presets
 
 
 def get_config() -> Config:

@@ -8,8 +8,7 @@ model_final.pkl is that of COCO-InstanceSegmentation/mask_rcnn_R_50_C4_3x in Det
 model zoo, which reports box AP 39.8 and mask AP 34.4. Nobody has trained this here at full size.
 """
 
-from mrcnn_jax import presets
-from mrcnn_jax.config import Config
+from mrcnn_jax.config import Config, presets
 
 
 def get_config() -> Config:

@@ -8,8 +8,7 @@ model_final.pkl is that of COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x in De
 model zoo, which reports box AP 41.0 and mask AP 37.2. Nobody has trained this here at full size.
 """
 
-from mrcnn_jax import presets
-from mrcnn_jax.config import Config
+from mrcnn_jax.config import Config, presets
 
 
 def get_config() -> Config:

@@ -14,8 +14,7 @@ it fills images up to 1024 x 1024 pixels with gray, as part of the image; a larg
 diagonal only, and boxes are drawn anew around what that leaves of a mask, where here boxes are cut.
 """
 
-from mrcnn_jax import presets
-from mrcnn_jax.config import Config
+from mrcnn_jax.config import Config, presets
 
 
 def get_config() -> Config:

@@ -9,8 +9,7 @@ model_final.pkl is that of COCO-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_3
 model zoo, which reports box AP 44.3 and mask AP 39.5. Nobody has trained this here at full size.
 """
 
-from mrcnn_jax import presets
-from mrcnn_jax.config import Config
+from mrcnn_jax.config import Config, presets
 
 
 def get_config() -> Config:

@@ -10,8 +10,7 @@ norm. For weights of one's own, trained from an ImageNet backbone, add
 Nobody has trained this here at full size.
 """
 
-from mrcnn_jax import presets
-from mrcnn_jax.config import Config
+from mrcnn_jax.config import Config, presets
 
 
 def get_config() -> Config:

@@ -12,8 +12,7 @@ The other augmentations of torchvision's reference training are
 ``--config=configs/torchvision/mask_rcnn_r50_fpn.py:multiscale`` and ``:lsj`` (large-scale jitter).
 """
 
-from mrcnn_jax import presets
-from mrcnn_jax.config import Config
+from mrcnn_jax.config import Config, presets
 
 
 def get_config(augmentation: str = "hflip") -> Config:

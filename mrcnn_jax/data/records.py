@@ -28,7 +28,7 @@ from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.record import make_record
 from mrcnn_jax.data.source import FolderSource, Picture
 from mrcnn_jax.data.tensorflow import tfds
-from mrcnn_jax.saved_categories import CATEGORIES_FILE, load_categories, save_categories
+from mrcnn_jax.runs.categories import CATEGORIES_FILE, load_categories, save_categories
 
 SPLIT = "images"
 # Of which TFDS holds one in memory while it writes it. So records of COCO's train2017 are 150 files.

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mrcnn_jax import agreement, hosts
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco import CocoDataset
 from mrcnn_jax.data.labels import check_categories
+from mrcnn_jax.distributed import agreement, hosts
 from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.evaluators import Evaluator, Kind
 from mrcnn_jax.evaluation.ground_truth import ground_truth

@@ -19,15 +19,15 @@ from jax import Array
 from jax.sharding import Mesh
 from PIL import Image
 
-from mrcnn_jax.checkpoint import check_same, load_weights
-from mrcnn_jax.compilations import Compilations
 from mrcnn_jax.config import Config
+from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.images import Fitted, fit, read_image, to_rgb
 from mrcnn_jax.inference.predict import predict
 from mrcnn_jax.inference.results import Result, to_result
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
-from mrcnn_jax.run_description import read_run
-from mrcnn_jax.sharding import batch_sharding, make_mesh, replicated
+from mrcnn_jax.runs.checkpoint import check_same, load_weights
+from mrcnn_jax.runs.description import read_run
+from mrcnn_jax.runtime.compilations import Compilations
 from mrcnn_jax.types import Categories, Detections
 
 # An image file, Pillow's image, or uint8 pixels: RGB [H W 3] or gray [H W].

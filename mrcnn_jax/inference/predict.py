@@ -8,12 +8,12 @@ from jax import Array
 from jaxtyping import Float, Int, UInt8
 
 from mrcnn_jax.config import Config, TestConfig
+from mrcnn_jax.distributed.sharding import map_images
 from mrcnn_jax.models.box_head import BOX_WEIGHTS
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.ops.boxes import clip_boxes, decode_boxes, is_nonempty
 from mrcnn_jax.ops.keypoints import decode_keypoints
 from mrcnn_jax.ops.nms import nms
-from mrcnn_jax.sharding import map_images
 from mrcnn_jax.types import Detections, Features, Proposals
 
 

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from mrcnn_jax.models.norm import Mask, make_norm
-from mrcnn_jax.ops.convolution import add_bias, convolve
+from mrcnn_jax.ops.conv import add_bias, convolve
 from mrcnn_jax.ops.relu import relu
 
 # Detectron2's c2_msra_fill

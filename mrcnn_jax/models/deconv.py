@@ -14,7 +14,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from mrcnn_jax.ops.convolution import add_bias, convolve
+from mrcnn_jax.ops.conv import add_bias, convolve
 
 # torch's "fan_out" of a deconvolution, which Detectron2 uses here, counts the input channels.
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")

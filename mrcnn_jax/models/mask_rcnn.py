@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.distributed.sharding import map_images
 from mrcnn_jax.models.box_head import BoxHead
 from mrcnn_jax.models.canvas import cells, cut, inside, padded_sizes, subsample
 from mrcnn_jax.models.fpn import FPN
@@ -23,7 +24,6 @@ from mrcnn_jax.models.rpn import Anchors, RPNHead, propose
 from mrcnn_jax.models.valid_regions import apply_to_valid
 from mrcnn_jax.ops.anchors import make_anchors
 from mrcnn_jax.ops.roi_align import multilevel_roi_align, roi_align
-from mrcnn_jax.sharding import map_images
 from mrcnn_jax.types import Features, Proposals
 
 # Pixels from cell to cell, by level.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Shaped
 
-from mrcnn_jax.ops.platforms import divisor
+from mrcnn_jax.runtime.blocks import divisor
 
 BLOCK = 32  # regions of each image
 

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Bool, Float, Int32, Shaped
 
-from mrcnn_jax.ops.platforms import by_platform
+from mrcnn_jax.runtime.platforms import by_platform
 
 SCORES = ("logit", "probability")
 

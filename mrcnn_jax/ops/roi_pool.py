@@ -18,7 +18,9 @@ from jax import Array, lax
 from jaxtyping import Float, Int, Shaped
 
 from mrcnn_jax.ops.levels import assign_levels, level_numbers
-from mrcnn_jax.ops.platforms import batch_max, by_platform, in_blocks
+from mrcnn_jax.runtime.batching import batch_max
+from mrcnn_jax.runtime.blocks import in_blocks
+from mrcnn_jax.runtime.platforms import by_platform
 
 MAX_DOUBLINGS = 2  # squares of up to 4 cells: those of 8 take as long to make as they save
 

@@ -11,18 +11,18 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from mrcnn_jax import hosts
-from mrcnn_jax.agreement import check_alike, check_seen, check_settings
-from mrcnn_jax.checkpoint import Checkpoints, holds_only_first_weights
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.findings import summary
 from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.open_source import open_source
 from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.data.source import Source
+from mrcnn_jax.distributed import hosts
+from mrcnn_jax.distributed.agreement import check_alike, check_seen, check_settings
+from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicate, replicated
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
-from mrcnn_jax.run_description import is_run, read_run, write_run
-from mrcnn_jax.sharding import batch_sharding, make_mesh, replicate, replicated
+from mrcnn_jax.runs.checkpoint import Checkpoints, holds_only_first_weights
+from mrcnn_jax.runs.description import is_run, read_run, write_run
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Monitor
 from mrcnn_jax.training.step import TrainState, compile_step, make_state

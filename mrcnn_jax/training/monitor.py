@@ -9,17 +9,17 @@ from pathlib import Path
 import jax
 from tensorboardX import SummaryWriter
 
-from mrcnn_jax import hosts
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.check_images import check_images
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.findings import raise_errors
+from mrcnn_jax.distributed import hosts
+from mrcnn_jax.distributed.sharding import make_mesh, on_own_devices
 from mrcnn_jax.evaluation.coco_eval import check_alike, check_dataset, evaluate
 from mrcnn_jax.images import read_image
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.models.variables import Arrays, Blueprint
-from mrcnn_jax.sharding import make_mesh, on_own_devices
 from mrcnn_jax.types import Categories
 
 _PICTURES = 4  # validation images drawn at every evaluation

@@ -8,12 +8,12 @@ from jax import Array
 from jaxtyping import Float, Key
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.distributed.sharding import map_images
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.ops.keypoints import encode_keypoints
 from mrcnn_jax.ops.masks import crop_box_masks
 from mrcnn_jax.ops.matching import Assignment
-from mrcnn_jax.ops.platforms import keep_apart
-from mrcnn_jax.sharding import map_images
+from mrcnn_jax.runtime.barriers import cpu_barrier
 from mrcnn_jax.training.losses import box_loss, keypoint_loss, mask_loss, rpn_loss
 from mrcnn_jax.training.targets import anchor_targets, positive_regions, region_targets
 from mrcnn_jax.types import Batch
@@ -63,7 +63,7 @@ def compute_losses(
         lambda key, proposals, gt: region_targets(key, proposals, gt, train), region_keys, proposals, gt
     )
     # For the gradients: those that the heads have of the maps are added up before the RPN has its own.
-    features = dataclasses.replace(features, maps=keep_apart(features.maps))
+    features = dataclasses.replace(features, maps=cpu_barrier(features.maps))
     logits, deltas = model.box_outputs(features, regions.boxes, regions.assignment != Assignment.IGNORE)
     losses |= box_loss(
         _rows(logits),

@@ -10,11 +10,11 @@ from flax import nnx, struct
 from jax import Array
 from jax.sharding import Mesh
 
-from mrcnn_jax.compilations import Compilations
 from mrcnn_jax.config import Config
-from mrcnn_jax.heap import give_memory_back
+from mrcnn_jax.distributed.sharding import batch_sharding, replicated
 from mrcnn_jax.models.variables import Arrays, Blueprint, arrays_of
-from mrcnn_jax.sharding import batch_sharding, replicated
+from mrcnn_jax.runtime.compilations import Compilations
+from mrcnn_jax.runtime.heap import give_memory_back
 from mrcnn_jax.training.objective import compute_losses
 from mrcnn_jax.training.optimizer import make_optimizer, make_schedule
 from mrcnn_jax.types import Batch

@@ -6,12 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mrcnn_jax import presets
-from mrcnn_jax.checkpoint import check_same, load_weights
-from mrcnn_jax.config import Config
-from mrcnn_jax.config_io import differences
+from mrcnn_jax.config import Config, presets
+from mrcnn_jax.config.io import differences
 from mrcnn_jax.models.variables import make_blueprint
-from mrcnn_jax.run_description import read_run
+from mrcnn_jax.runs.checkpoint import check_same, load_weights
+from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.types import Categories
 from mrcnn_jax.weights.files import write_arrays
 from mrcnn_jax.weights.torchvision import to_torchvision

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrcnn_jax.checkpoint import check_same
 from mrcnn_jax.models.variables import Blueprint
+from mrcnn_jax.runs.checkpoint import check_same
 
 Shape = tuple[int, ...]
 

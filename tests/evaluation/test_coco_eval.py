@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrcnn_jax import hosts
 from mrcnn_jax.config import Config, DataConfig, ModelConfig
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
 from mrcnn_jax.data.labels import align_labels
+from mrcnn_jax.distributed import hosts
 from mrcnn_jax.evaluation.coco_eval import check_alike, check_dataset, evaluate
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.results import Result

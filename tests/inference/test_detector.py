@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
-from mrcnn_jax.sharding import make_mesh
 from mrcnn_jax.types import Categories, Detections
 
 

@@ -14,10 +14,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 import mrcnn_jax
-from mrcnn_jax.checkpoint import Checkpoints
 from mrcnn_jax.config import Config
 from mrcnn_jax.models.variables import make_blueprint
-from mrcnn_jax.run_description import write_run
+from mrcnn_jax.runs.checkpoint import Checkpoints
+from mrcnn_jax.runs.description import write_run
 from mrcnn_jax.types import Categories
 
 ROOT = Path(__file__).parents[2]

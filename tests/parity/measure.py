@@ -23,14 +23,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script
 
-from mrcnn_jax import command_line
 from mrcnn_jax.config import Config
-from mrcnn_jax.config_io import validate
+from mrcnn_jax.config.io import validate
 from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON
+from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.images import read_image
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
-from mrcnn_jax.sharding import make_mesh
+from mrcnn_jax.runtime.setup import setup_jax
 from mrcnn_jax.types import Categories
 from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.files import read_arrays
@@ -111,7 +111,7 @@ DETECTRON2 = System(
 
 def main() -> int:
     arguments = _parse()
-    command_line.setup_jax()
+    setup_jax()
     system = DETECTRON2 if arguments.source else TORCHVISION
     config = _config(arguments)
     output = arguments.output

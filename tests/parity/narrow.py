@@ -12,10 +12,10 @@ import optax
 import pytest
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.images import fit
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.models.variables import make_blueprint
-from mrcnn_jax.sharding import make_mesh
 from mrcnn_jax.training.step import make_state, train_step
 from mrcnn_jax.types import Batch, Categories, GroundTruth
 from tests.parity import compare, ours

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mrcnn_jax import presets
-from mrcnn_jax.config import DataConfig
+from mrcnn_jax.config import DataConfig, presets
 from mrcnn_jax.data.summary import expected_canvases
 from mrcnn_jax.images import Size, resized_shape
 from mrcnn_jax.json_files import read_json

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mrcnn_jax import presets
+from mrcnn_jax.config import presets
 from tests.parity import narrow
 from tests.parity.detectron2_seeded import seeded
 from tests.parity.measure import DETECTRON2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mrcnn_jax import presets
+from mrcnn_jax.config import presets
 from tests.parity import narrow
 from tests.parity.measure import TORCHVISION
 from tests.parity.seeded import TRAINED, seeded

@@ -18,7 +18,7 @@ from mrcnn_jax.weights.torchvision import layouts
 Start = Callable[..., subprocess.CompletedProcess[str]]
 
 CONFIG_FILE = """
-from mrcnn_jax.config_io import from_dict
+from mrcnn_jax.config.io import from_dict
 
 def get_config():
     return from_dict({values!r})

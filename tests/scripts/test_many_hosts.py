@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from mrcnn_jax.checkpoint import load_weights
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.shapes import make_shapes
+from mrcnn_jax.runs.checkpoint import load_weights
 
 ROOT = Path(__file__).parents[2]
 STEPS, HALF = 4, 2
@@ -26,7 +26,7 @@ PATIENCE = 300  # seconds
 SPEED = ("images_per_second", "waiting_for_data")
 
 CONFIG_FILE = """
-from mrcnn_jax.config_io import from_dict
+from mrcnn_jax.config.io import from_dict
 
 def get_config():
     return from_dict({values!r})

@@ -10,11 +10,11 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 import mrcnn_jax
-from mrcnn_jax.checkpoint import Checkpoints, load_weights
 from mrcnn_jax.data.shapes import make_shapes
 from mrcnn_jax.json_files import write_json
 from mrcnn_jax.models.variables import make_blueprint
-from mrcnn_jax.run_description import read_run, write_run
+from mrcnn_jax.runs.checkpoint import Checkpoints, load_weights
+from mrcnn_jax.runs.description import read_run, write_run
 from mrcnn_jax.training import loop
 
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.models.variables import make_blueprint
-from mrcnn_jax.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.training.step import compile_step, make_state, train_step
 
 

@@ -4,11 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrcnn_jax import presets
-from mrcnn_jax.checkpoint import Checkpoints
-from mrcnn_jax.config import Config
+from mrcnn_jax.config import Config, presets
 from mrcnn_jax.data.coco_categories import COCO_PERSON
-from mrcnn_jax.run_description import write_run
+from mrcnn_jax.runs.checkpoint import Checkpoints
+from mrcnn_jax.runs.description import write_run
 from mrcnn_jax.types import Categories
 from mrcnn_jax.weights.export import export_torchvision, loading_lines
 from mrcnn_jax.weights.files import read_arrays

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mrcnn_jax import presets
+from mrcnn_jax.config import presets
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.weights import detectron2, torchvision
 

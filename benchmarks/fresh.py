@@ -1,0 +1,83 @@
+"""Training steps in a process of their own: time until the first is done, and the memory of the second.
+
+    python -m benchmarks.fresh CACHE < request.json
+
+CACHE is the directory of the compilation cache. The request, made by ``choose_objects`` or ``measure``, holds
+the config, the batch size or the objects, and when the process was started.
+"""
+
+import contextlib
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mrcnn_jax.config import Config, to_dict
+
+
+def choose_objects(config: Config, batch_size: int, cache: Path) -> list[Any]:
+    """Objects to learn from, as ``models.choose_objects`` finds them."""
+    return _ask(config, cache, batch_size=batch_size)
+
+
+def measure(config: Config, objects: list[Any], cache: Path) -> dict[str, float]:
+    """``seconds`` from the start of the process to the end of its first step; the most ``bytes`` in use."""
+    return _ask(config, cache, objects=objects)
+
+
+def _ask(config: Config, cache: Path, **request: Any) -> Any:
+    request |= {"config": to_dict(config), "started": time.time()}
+    command = [sys.executable, "-m", "benchmarks.fresh", str(cache)]
+    done = subprocess.run(command, input=json.dumps(request), stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"{' '.join(command)}: ended with exit code {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    from mrcnn_jax.runtime.setup import setup_jax
+
+    setup_jax(keep_memory=False)
+
+    import jax
+    import numpy as np
+
+    from benchmarks.workloads import models
+    from mrcnn_jax.config.io import from_dict
+
+    jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+    request = json.load(sys.stdin)
+    config = from_dict(request["config"])
+    model = models.make_model(config, choose_threshold=False)
+    if "batch_size" in request:
+        print(json.dumps(models.choose_objects(model, request["batch_size"]).tolist()))
+        return
+    run = models.train("first step", model, np.array(request["objects"], np.float32)).run
+    run()
+    seconds = time.time() - request["started"]
+    print(json.dumps({"seconds": seconds, "bytes": _peak_bytes(run)}))
+
+
+def _peak_bytes(run: Any) -> int:
+    """The most memory in use while ``run`` runs: of the accelerator, or else of the whole process."""
+    import jax
+
+    (device,) = jax.devices()[:1]
+    if device.platform != "cpu":
+        run()
+        if not (stats := device.memory_stats()):
+            raise ValueError(f"train_memory: {device.platform} does not say how much memory is in use")
+        return stats["peak_bytes_in_use"]
+    with contextlib.suppress(OSError):  # Linux alone can begin anew
+        Path("/proc/self/clear_refs").write_text("5")
+        run()
+        (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()

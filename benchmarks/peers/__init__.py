@@ -1,0 +1,1 @@
+"""Reference implementations that run in an interpreter of their own."""

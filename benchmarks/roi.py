@@ -1,0 +1,283 @@
+"""Measures RoIAlign, in all its forms, against RoIPool: time, memory and misalignment.
+
+    python -m benchmarks.roi --json=roi.json --png=roi.png
+    python -m benchmarks.roi --only=regions,side,channels,output
+
+It makes its own features and regions, and takes four minutes on two cores of a CPU. Every row is one program:
+"forward", or "both" with the gradient of the features. "MB" is the memory that it takes beside inputs and
+results. "copy" is its share of the bandwidth of a large copy, counting all maps and results once; small ones,
+in a cache, may exceed it.
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from mrcnn_jax import command_line
+from mrcnn_jax.runtime.setup import setup_jax
+
+STUDIES = ("forms", "pyramid", "regions", "side", "channels", "output", "misalignment")
+_ONLY = flags.DEFINE_list("only", list(STUDIES), "studies to make")
+_TURNS = flags.DEFINE_integer("turns", 5, "runs of each program, of which the median counts", lower_bound=1)
+_SCALE = flags.DEFINE_float("scale", 1.0, "of the sides of maps: less for a trial", lower_bound=0.01)
+_JSON = flags.DEFINE_string("json", None, "file to write the numbers to")
+_PNG = flags.DEFINE_string("png", None, "file to draw curves to")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One program: what is pooled, from where, and how."""
+
+    pooling: str  # "align mean", "align max" or "pool"
+    ratio: int = 2  # sampling points per bin and axis, 0 for adaptive
+    form: str | None = None  # of RoIAlign, None for the platform's
+    gradient: bool = False
+    regions: int = 256
+    sides: tuple[float, float] = (16.0, 512.0)  # pixels, their logarithms uniform
+    channels: int = 256
+    output: int = 7
+    levels: tuple[int, ...] = (2,)  # of an image of 800 x 1344 pixels, with strides of 2 ** level
+
+    def title(self) -> str:
+        name = self.pooling.replace("align", "RoIAlign").replace("pool", "RoIPool")
+        if self.pooling == "pool":
+            return name
+        return f"{name}, {self.ratio or 'adaptive'}" + (f", {self.form}" if self.form else "")
+
+
+METHODS = (Case("align mean", 2), Case("align mean", 0), Case("pool"))
+FORMS = (
+    *(
+        Case(f"align {reduction}", ratio, form)
+        for reduction in ("mean", "max")
+        for ratio in (2, 0)
+        for form in ("cached", "gather", "einsum")
+        if (reduction, ratio, form) != ("max", 0, "einsum")
+    ),
+    Case("pool"),
+)
+
+
+def cases(study: str) -> list[Case]:
+    """The programs of a study, forward alone and with the gradient."""
+    if study == "forms":
+        found = [dataclasses.replace(case, regions=128, levels=(3,)) for case in FORMS]
+    elif study == "pyramid":
+        found = [dataclasses.replace(case, regions=128, levels=(2, 3, 4, 5)) for case in FORMS]
+        found += [dataclasses.replace(case, regions=1000, levels=(2, 3, 4, 5)) for case in METHODS]
+    else:
+        changes: dict[str, list[dict[str, Any]]] = {
+            "regions": [{"regions": n} for n in (64, 256, 1024)],
+            "side": [{"sides": (s, s)} for s in (32.0, 128.0, 512.0)],
+            "channels": [{"channels": n} for n in (64, 256, 1024)],
+            "output": [{"output": n} for n in (3, 7, 14)],
+        }
+        found = [dataclasses.replace(m, **change) for change in changes[study] for m in METHODS]
+    return [dataclasses.replace(case, gradient=gradient) for case in found for gradient in (False, True)]
+
+
+def main(_: list[str]) -> None:
+    unknown = sorted(set(_ONLY.value) - set(STUDIES))
+    if unknown:
+        raise ValueError(f"--only={','.join(unknown)}: the studies are {', '.join(STUDIES)}")
+    for flag, value in (("json", _JSON.value), ("png", _PNG.value)):
+        if value:
+            command_line.check_output(flag, Path(value))
+    setup_jax()
+    import jax
+
+    from benchmarks.peak import copy_peak
+    from mrcnn_jax.json_files import write_json
+
+    jax.config.update("jax_enable_compilation_cache", False)  # its hits would be taken for compilation
+    bandwidth = copy_peak()
+    device = jax.devices()[0]
+    print(f"{device.platform}, {device.device_kind}: a large copy moves {bandwidth / 1e9:.1f} GB/s")
+    numbers: dict[str, Any] = {"device": device.device_kind, "copy_gb_per_s": bandwidth / 1e9}
+    for study in _ONLY.value:
+        if study == "misalignment":
+            numbers[study] = misalignment()
+            print_misalignment(numbers[study])
+        else:
+            numbers[study] = measure(study, bandwidth)
+    if _JSON.value:
+        write_json(Path(_JSON.value), numbers)
+    if _PNG.value:
+        draw(numbers, Path(_PNG.value))
+
+
+def run_time(program: Callable[..., Any], operands: tuple[Any, ...]) -> float:
+    import jax
+
+    start = time.perf_counter()
+    jax.block_until_ready(program(*operands))
+    return time.perf_counter() - start
+
+
+def measure(study: str, bandwidth: float) -> list[dict[str, Any]]:
+    """The rows of a study, printed as well. Programs take turns, so that all see the machine alike."""
+    print(f"\n{study:<32} {'regions':>7} {'sides':>8} {'channels':>8} {'out':>4}", end="")
+    print(f"  {'':<8}{'compile s':>9} {'ms':>9} {'MB':>7} {'copy':>6}", flush=True)
+    programs = [build(case) for case in cases(study)]
+    times: list[list[float]] = [[] for _ in programs]
+    for _turn in range(_TURNS.value):
+        for (program, operands, _numbers), own in zip(programs, times, strict=True):
+            own.append(run_time(program, operands))
+    rows = []
+    for case, (_program, _operands, numbers), own in zip(cases(study), programs, times, strict=True):
+        seconds = statistics.median(own)
+        row = dataclasses.asdict(case) | numbers | {"ms": 1000 * seconds}
+        row["copy"] = numbers["least_bytes"] / seconds / bandwidth
+        rows.append(row)
+        sides = "-".join(f"{side:.0f}" for side in sorted(set(case.sides)))
+        print(
+            f"{case.title():<32} {case.regions:>7} {sides:>8} {case.channels:>8} {case.output:>4}  "
+            f"{'both' if case.gradient else 'forward':<8}{row['compile_s']:9.2f} {row['ms']:9.2f} "
+            f"{row['temporary_bytes'] / 1e6:7.1f} {row['copy']:6.1%}"
+        )
+    return rows
+
+
+def build(case: Case) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, float]]:
+    """The compiled program, warmed, its operands, and what compiling says of it."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from benchmarks.workloads.ops import random_boxes
+    from mrcnn_jax.ops.roi_align import multilevel_roi_align
+    from mrcnn_jax.ops.roi_pool import multilevel_roi_pool
+
+    rng = np.random.default_rng(0)
+    image = np.array([800, 1344]) * _SCALE.value
+    maps = {}
+    for level in case.levels:
+        height, width = np.maximum(image / 2**level, 1).astype(int)
+        maps[f"p{level}"] = jnp.asarray(rng.standard_normal((height, width, case.channels), np.float32))
+    boxes = jnp.asarray(random_boxes(rng, case.regions, sides=case.sides, image_size=tuple(image)))
+
+    def pool(maps: dict[str, jax.Array]) -> jax.Array:
+        if case.pooling == "pool":
+            return multilevel_roi_pool(maps, boxes, output_size=case.output)
+        return multilevel_roi_align(
+            maps,
+            boxes,
+            output_size=case.output,
+            sampling_ratio=case.ratio,
+            aligned=True,
+            reduction=case.pooling.removeprefix("align "),
+            form=case.form,
+        )
+
+    def both(maps: dict[str, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        pooled, transpose = jax.vjp(pool, maps)
+        return pooled, transpose(cotangent)[0]
+
+    result = jnp.ones((case.regions, case.output, case.output, case.channels), jnp.float32)
+    operands: tuple[Any, ...] = (maps, result) if case.gradient else (maps,)
+    start = time.perf_counter()
+    program = jax.jit(both if case.gradient else pool).lower(*operands).compile()
+    compile_s = time.perf_counter() - start
+    run_time(program, operands)
+    memory = program.memory_analysis()
+    # Maps and results once, and once more for the gradient.
+    least = (sum(m.nbytes for m in maps.values()) + result.nbytes) * (1 + case.gradient)
+    return (
+        program,
+        operands,
+        {
+            "compile_s": compile_s,
+            "temporary_bytes": memory.temp_size_in_bytes if memory else float("nan"),
+            "least_bytes": least,
+        },
+    )
+
+
+def misalignment() -> list[dict[str, float]]:
+    """How far, in pixels, the middle of what a bin sees is from its own along x: the mean, and the largest.
+
+    The features are the positions of their cells, a ramp. The exact integral of its bilinear interpolation
+    over a bin is the middle of the bin, and so is the mean of RoIAlign's points. For RoIPool the middle is
+    that of the first and the last of its cells, the largest of the ramp and of its negative. Cell k is at k
+    strides, as for both without half-pixel centres; "half_cell" is RoIAlign with them, where they are not.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from benchmarks.workloads.ops import random_boxes
+    from mrcnn_jax.ops.roi_align import roi_align
+    from mrcnn_jax.ops.roi_pool import roi_pool
+
+    size, bins = 340, 7
+    ramp = jnp.broadcast_to(jnp.arange(size, dtype=jnp.float32)[:, None], (size, size, 1))
+    options: dict[str, Any] = {"stride": 1.0, "output_size": bins}
+
+    @jax.jit
+    def middles(boxes: jax.Array) -> tuple[jax.Array, ...]:
+        ends = roi_pool(jnp.concatenate([-ramp, ramp], axis=-1), boxes, **options)
+        points = (
+            roi_align(ramp, boxes, sampling_ratio=2, aligned=aligned, **options)[..., 0]
+            for aligned in (False, True)
+        )
+        return (ends[..., 1] - ends[..., 0]) / 2, *points
+
+    rows = []
+    for stride in (4, 8, 16, 32):
+        generator = np.random.default_rng(0)
+        boxes = random_boxes(generator, 1000, sides=(32, 512), image_size=(1344, 1344)) / stride
+        width = (boxes[:, 2] - boxes[:, 0])[:, None, None] / bins
+        exact = boxes[:, :1, None] + (np.arange(bins) + 0.5) * width
+        pool, align, half_cell = (np.abs(m - exact) * stride for m in middles(jnp.asarray(boxes)))
+        rows.append(
+            {"stride": stride}
+            | {
+                f"{name}_{key}": float(f(values))
+                for name, values in (("pool", pool), ("align", align), ("half_cell", half_cell))
+                for key, f in (("mean", np.mean), ("largest", np.max))
+            }
+        )
+    return rows
+
+
+def print_misalignment(rows: list[dict[str, float]]) -> None:
+    print(f"\n{'misalignment, pixels':<22}{'RoIPool':>16}{'RoIAlign':>16}{'half a cell off':>18}")
+    print(f"{'stride':<22}{'mean  largest':>16}{'mean  largest':>16}{'mean  largest':>18}")
+    for row in rows:
+        pairs = [
+            f"{row[f'{n}_mean']:.3f}  {row[f'{n}_largest']:7.3f}" for n in ("pool", "align", "half_cell")
+        ]
+        print(f"{row['stride']:<22}{pairs[0]:>16}{pairs[1]:>16}{pairs[2]:>18}")
+
+
+def draw(numbers: dict[str, Any], path: Path) -> None:
+    """One panel for every study that has curves."""
+    from benchmarks.curves import Panel, draw_panels
+
+    panels = []
+    for study in ("regions", "side", "channels", "output"):
+        for gradient in (False, True):
+            curves: dict[str, list[tuple[float, float]]] = {}
+            for row in numbers.get(study, []):
+                if row["gradient"] == gradient:
+                    x = row["sides"][0] if study == "side" else row[study]
+                    curves.setdefault(Case(row["pooling"], row["ratio"]).title(), []).append((x, row["ms"]))
+            if curves:
+                title = "forward and gradient" if gradient else "forward"
+                panels.append(Panel(f"milliseconds, {title}, by {study}", curves))
+    if rows := numbers.get("misalignment"):
+        curves = {
+            f"RoIPool, {key}": [(row["stride"], row[f"pool_{key}"]) for row in rows]
+            for key in ("mean", "largest")
+        }
+        panels.append(Panel("misalignment in pixels, by stride (RoIAlign: none)", curves))
+    draw_panels(panels, path)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

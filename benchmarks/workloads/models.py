@@ -1,0 +1,326 @@
+"""Works of the whole model: inference from pixels to results, its stages, and the training step.
+
+Weights are random, and of 80 categories and 17 keypoints. The score threshold is such that 1000 pairs of a
+region and a category reach it, and detections are as many as an image may have.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from benchmarks.timing import Work, compiled, count_operations
+from mrcnn_jax.config import Config
+from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, map_images, replicated
+from mrcnn_jax.inference.detector import Detector, make_predict_fn
+from mrcnn_jax.inference.predict import predict, propose, select_detections
+from mrcnn_jax.models import valid_regions
+from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
+from mrcnn_jax.training.step import compile_step, make_state, train_step
+from mrcnn_jax.types import Batch, Categories, GroundTruth
+from mrcnn_jax.weights.export import builder_name
+from mrcnn_jax.weights.torchvision import to_torchvision
+
+_CATEGORIES = 80
+_KEYPOINTS = 17
+_OBJECTS = 8  # of a training image, about as many as in COCO
+_SMALLEST_OBJECT = 1 / 20  # of the image's shorter side
+_CANDIDATES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model with its weights, and the size of the images that it is given."""
+
+    config: Config  # all images on one canvas, whose longer side they fill
+    blueprint: Blueprint
+    weights: Arrays
+    image_size: tuple[int, int]  # height, width
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        return self.config.data.canvases[0]
+
+    def folded(self) -> "Model":
+        """The same for inference, its batch norms folded into convolutions."""
+        weights = jax.jit(self.blueprint.fold)(self.weights)
+        return dataclasses.replace(self, blueprint=self.blueprint.folded(), weights=weights)
+
+    def settings(self) -> dict[str, Any]:
+        """What the peer builds the same model from; nothing if torchvision has no such model."""
+        name = builder_name(self.config)
+        if name is None:
+            return {}
+        return {
+            "model": name,
+            "classes": _CATEGORIES + 1,
+            "keypoints": _KEYPOINTS,
+            "dtype": self.config.model.dtype,
+            "arguments": {
+                "min_size": min(self.image_size),
+                "max_size": max(self.image_size),
+                "box_score_thresh": self.config.test.score_threshold,
+                "box_detections_per_img": self.config.test.detections,
+            },
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its weights in torchvision's names, if that has such a model."""
+        if builder_name(self.config) is None:
+            return {}
+        weights = {name: np.asarray(array) for name, array in self.weights.items()}
+        return {f"weights/{name}": value for name, value in to_torchvision(weights, self.blueprint).items()}
+
+    def images(self, count: int) -> np.ndarray:
+        """uint8 [count H W 3], without padding: blocks of colours, lest all features be alike."""
+        generator = np.random.default_rng(0)
+        height, width = self.image_size
+        blocks = generator.integers(0, 256, (count, -(-height // 16), -(-width // 16), 3), np.uint8)
+        return blocks.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
+
+
+def make_model(config: Config, *, choose_threshold: bool = True) -> Model:
+    """The model of ``config`` on the first of its canvases."""
+    height, width = config.data.canvases[0]
+    image_size = min(height, config.data.long_side), min(width, config.data.long_side)
+    data = dataclasses.replace(
+        config.data,
+        canvases=((height, width),),
+        test_short_side=min(image_size),
+        long_side=max(image_size),
+    )
+    config = dataclasses.replace(config, data=data)
+    keypoints = _KEYPOINTS if config.model.keypoint else 0
+    blueprint = make_blueprint(config.model, num_classes=_CATEGORIES, num_keypoints=keypoints)
+    weights = blueprint.draw(jax.random.key(0))
+    model = Model(config, blueprint, weights, image_size)
+    if not choose_threshold:
+        return model
+    test = dataclasses.replace(config.test, score_threshold=_score_threshold(model))
+    return dataclasses.replace(model, config=dataclasses.replace(config, test=test))
+
+
+def infer(name: str, model: Model, batch_size: int) -> Work:
+    """Arrays of pixels to entries of a COCO results list, with run-length codes."""
+    categories = Categories(
+        ids=tuple(range(1, _CATEGORIES + 1)),
+        names=tuple(f"category {number}" for number in range(1, _CATEGORIES + 1)),
+        keypoint_labels=(1,) if model.config.model.keypoint else (),
+        keypoint_names=tuple(f"point {number}" for number in range(_KEYPOINTS)),
+    )
+    mesh = make_mesh(jax.devices()[:1])
+    weights = jax.device_put(model.weights, replicated(mesh))
+    predict_fn = make_predict_fn(model.blueprint, model.config, mesh)(weights)
+    detector = Detector(predict_fn, model.config, categories, batch_size=batch_size)
+    images = list(model.images(batch_size))
+
+    def run() -> list[Any]:
+        return [result.to_coco(0) for result in detector(images)]
+
+    folded = model.folded()
+    pixels, sizes = on_canvas(model, batch_size)
+    program = _program(folded, lambda m, images: predict(m, images, sizes, model.config))
+    operations = _count_operations(program, folded.weights, pixels)
+    return Work(
+        name, run, model.settings(), lambda: model.arrays() | {"images": np.stack(images)}, operations
+    )
+
+
+def stages(model: Model) -> list[Work]:
+    """The stages of inference, each by itself, for one image."""
+    model = model.folded()
+    test, weights = model.config.test, model.weights
+    images, sizes = on_canvas(model, 1)
+    features = jax.jit(_program(model, lambda m, x: m.features(x, sizes)))(weights, images)
+    rpn = jax.jit(_program(model, lambda m, f: m.rpn(f)))(weights, features)
+
+    def find_proposals(m: Any, features: Any, rpn: Any) -> Any:
+        return propose(m, features, rpn, sizes, test)
+
+    proposals = jax.jit(_program(model, find_proposals))(weights, features, rpn)
+    of_boxes = jax.jit(_program(model, lambda m, *a: m.box_outputs(*a)))(weights, features, proposals.boxes)
+
+    def select(_: Any, proposals: Any, logits: Any, deltas: Any) -> Any:
+        choose = partial(select_detections, config=test)
+        return map_images(lambda *of_image: choose(*of_image), proposals, logits, deltas, sizes)
+
+    detections = jax.jit(_program(model, select))(weights, proposals, *of_boxes)
+    timed: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
+        ("backbone and pyramid", lambda m, x: m.features(x, sizes), (images,)),
+        ("rpn head", lambda m, f: m.rpn(f), (features,)),
+        ("proposals", find_proposals, (features, rpn)),
+        ("box head", lambda m, *a: m.box_outputs(*a), (features, proposals.boxes)),
+        ("detections", select, (proposals, *of_boxes)),
+    ]
+    boxes, labels, valid = detections.boxes, detections.labels, detections.valid
+    if model.config.model.mask:
+        timed.append(("mask head", lambda m, *a: m.mask_logits(*a), (features, boxes, labels, valid)))
+    if model.config.model.keypoint:
+        timed.append(("keypoint head", lambda m, *a: m.keypoint_logits(*a), (features, boxes, valid)))
+    works = []
+    for name, function, arguments in timed:
+        program = _program(model, function)
+        operations = _count_operations(program, weights, *arguments)
+        works.append(Work(f"stage: {name}", compiled(program, weights, *arguments), operations=operations))
+    return works
+
+
+def train(name: str, model: Model, objects: np.ndarray, *, devices: int = 1) -> Work:
+    """A step of SGD, its rate so small that it does not change what the next one has to do.
+
+    ``objects`` are the boxes of each image, as ``choose_objects`` makes them. The first step takes over the
+    memory of the model's weights.
+    """
+    batch_size = len(objects)
+    train = dataclasses.replace(model.config.train, batch_size=batch_size, learning_rate=1e-9)
+    config = dataclasses.replace(model.config, train=train)
+    mesh = make_mesh(jax.devices()[:devices])
+    step = compile_step(model.blueprint, config, mesh)
+    state = jax.device_put(make_state(model.blueprint, model.weights, config), replicated(mesh))
+    batch = jax.device_put(make_batch(model, objects), batch_sharding(mesh))
+    program = partial(train_step, blueprint=model.blueprint, config=config)
+    operations = _count_operations(program, jax.eval_shape(lambda: state), batch)
+
+    def run() -> None:
+        nonlocal state
+        state, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+
+    def arrays() -> dict[str, np.ndarray]:
+        return model.arrays() | peer_batch(model, batch)
+
+    return Work(name, run, model.settings(), arrays, operations)
+
+
+def choose_objects(model: Model, batch_size: int) -> np.ndarray:
+    """Boxes ``[batch_size _ 4]`` of objects in the images, which are some of the model's own proposals.
+
+    So a model with random weights has about as many positive regions as one that has learnt to propose.
+    """
+    images, sizes = on_canvas(model, batch_size)
+
+    def find(m: Any, images: Any) -> Any:
+        features = m.features(images, sizes)
+        return propose(m, features, m.rpn(features), sizes, model.config.test)
+
+    proposals = jax.jit(_program(model, find))(model.weights, images)
+    height, width = model.image_size
+    smallest = _SMALLEST_OBJECT * min(height, width)
+    count = min(_OBJECTS, model.config.data.max_objects)
+    objects = []
+    for boxes in np.asarray(proposals.boxes):
+        large = boxes[np.min(boxes[:, 2:] - boxes[:, :2], axis=1) >= smallest]
+        if not len(large):
+            raise ValueError(
+                f"no region proposed has sides of {smallest:.0f} pixels: data.canvases or test.rpn_post_nms "
+                "is too small to choose objects from"
+            )
+        objects.append(large[np.linspace(0, len(large) - 1, count).astype(int)])
+    return np.stack(objects)
+
+
+def make_batch(model: Model, objects: np.ndarray) -> Batch:
+    """Images with objects that fill the ellipses inside their boxes."""
+    generator = np.random.default_rng(1)
+    rows, grid = model.config.data.max_objects, model.config.data.mask_grid
+    batch_size, count = objects.shape[:2]
+    boxes = np.zeros((batch_size, rows, 4), np.float32)
+    boxes[:, :count] = objects
+    labels = np.zeros((batch_size, rows), np.int32)
+    labels[:, :count] = 1 if model.config.model.keypoint else generator.integers(1, _CATEGORIES + 1, count)
+    valid = np.arange(rows) < count
+    cells = (np.arange(grid) + 0.5) / grid * 2 - 1
+    masks = np.zeros((batch_size, rows, grid, grid), np.uint8)
+    masks[:, :count] = cells[:, None] ** 2 + cells**2 <= 1
+    keypoints = np.zeros((batch_size, rows, _KEYPOINTS, 3), np.float32)
+    keypoints[:, :count, :, :2] = generator.uniform(
+        objects[:, :, None, :2], objects[:, :, None, 2:], (batch_size, count, _KEYPOINTS, 2)
+    )
+    keypoints[:, :count, :, 2] = 2
+
+    images, sizes = on_canvas(model, batch_size)
+    learnt = model.config.model
+    return Batch(
+        images=images,
+        image_sizes=sizes,
+        ids=None,
+        gt=GroundTruth(
+            boxes=jnp.asarray(boxes),
+            labels=jnp.asarray(labels),
+            crowd=jnp.zeros(labels.shape, bool),
+            valid=jnp.broadcast_to(valid, labels.shape),
+            masks=jnp.asarray(masks) if learnt.mask else None,
+            mask_boxes=jnp.asarray(boxes) if learnt.mask else None,
+            keypoints=jnp.asarray(keypoints) if learnt.keypoint else None,
+        ),
+    )
+
+
+def peer_batch(model: Model, batch: Batch) -> dict[str, np.ndarray]:
+    """The batch as the peer takes it: without padding, and with masks as bitmaps of the image."""
+    gt = batch.gt
+    height, width = model.image_size
+    count = int(np.sum(gt.valid[0]))
+    boxes = np.asarray(gt.boxes[:, :count])
+    arrays = {
+        "images": np.asarray(batch.images[:, :height, :width]),
+        "boxes": boxes,
+        "labels": np.asarray(gt.labels[:, :count]),
+    }
+    if gt.masks is not None:
+        y, x = np.ogrid[:height, :width]
+        corner, side = boxes[:, :, None, None, :2], boxes[:, :, None, None, 2:]
+        middle, half = (corner + side) / 2, (side - corner) / 2
+        distance = ((x + 0.5 - middle[..., 0]) / half[..., 0]) ** 2
+        distance = distance + ((y + 0.5 - middle[..., 1]) / half[..., 1]) ** 2
+        arrays["masks"] = (distance <= 1).astype(np.uint8)
+    if gt.keypoints is not None:
+        arrays["keypoints"] = np.asarray(gt.keypoints[:, :count])
+    return arrays
+
+
+def _count_operations(function: Callable[..., Any], *arguments: Any) -> Callable[[], float | None]:
+    """As ``count_operations``, which counts one turn of a loop: with all regions in one block."""
+
+    def count() -> float | None:
+        block = valid_regions.BLOCK
+        valid_regions.BLOCK = sys.maxsize
+        try:
+            return count_operations(lambda *a: function(*a), *arguments)()  # not as it was traced before
+        finally:
+            valid_regions.BLOCK = block
+
+    return count
+
+
+def _program(model: Model, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` of the model and more, as one of the weights and more."""
+    return lambda weights, *arguments: function(model.blueprint.build(weights), *arguments)
+
+
+def on_canvas(model: Model, count: int) -> tuple[Array, Array]:
+    """Images on their canvas, and their sizes."""
+    images = np.zeros((count, *model.canvas, 3), np.uint8)
+    height, width = model.image_size
+    images[:, :height, :width] = model.images(count)
+    return jnp.asarray(images), jnp.full((count, 2), jnp.array(model.image_size), jnp.int32)
+
+
+def _score_threshold(model: Model) -> float:
+    """The score that all but one of the best ``_CANDIDATES`` pairs of a region and a category exceed."""
+    images, sizes = on_canvas(model, 1)
+
+    def scores(m: Any, images: Any) -> Any:
+        features = m.features(images, sizes)
+        proposals = propose(m, features, m.rpn(features), sizes, model.config.test)
+        logits, _ = m.box_outputs(features, proposals.boxes)
+        best = jax.lax.top_k(jax.nn.softmax(logits)[..., 1:].reshape(-1), _CANDIDATES)[0]
+        return jnp.min(best)
+
+    return float(jax.jit(_program(model, scores))(model.weights, images))

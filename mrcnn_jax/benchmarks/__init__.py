@@ -1,1 +1,0 @@
-"""What ``scripts/benchmark.py`` and ``benchmark_growth.py`` time: works on batches made in memory."""

@@ -1,0 +1,161 @@
+"""Greedy non-maximum suppression, exact, with static shapes.
+
+Shapes: N boxes, K outputs, B boxes of a block.
+
+The boxes are taken in blocks, best first. A block is compared with all boxes kept so far, then its own boxes
+with each other. How many boxes make a block is a matter of speed and memory; ``platforms.py`` chooses it.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.custom_batching import sequential_vmap
+from jaxtyping import Bool, Float, Float32, Int, Int32, Shaped
+
+from mrcnn_jax.ops.boxes import area
+from mrcnn_jax.ops.nms.plain import float32_not_above
+from mrcnn_jax.runtime.batching import batch_max
+from mrcnn_jax.runtime.platforms import NMS_BLOCK, by_platform
+
+
+class _Rows(NamedTuple):
+    """Boxes as the loops need them, a contiguous row per number for the sake of vector instructions."""
+
+    geometry: Float32[Array, "5 n"]  # x1, y1, x2, y2, area
+    source: Int32[Array, " n"]  # index among the boxes given
+    classes: Int[Array, " n"] | None
+
+
+def nms(
+    boxes: Shaped[Array, "n 4"],
+    scores: Float[Array, " n"],
+    valid: Bool[Array, " n"],
+    *,
+    iou_threshold: float,
+    max_outputs: int,
+    classes: Int[Array, " n"] | None = None,
+    block: int | None = None,
+) -> tuple[Int32[Array, " k"], Bool[Array, " k"]]:
+    """Indices of the boxes that no better kept box overlaps by more than ``iou_threshold``, best first.
+
+    Also returns which of the ``max_outputs`` indices are valid; the others are 0. Equal scores: lower index
+    first. Boxes of different ``classes`` never suppress each other. The result is torchvision's (``nms``,
+    ``batched_nms``). ``block`` is how many boxes are decided together, by default what
+    :mod:`~mrcnn_jax.runtime.platforms` has for the platform; the result does not depend on it.
+    """
+    order = jnp.argsort(-scores, stable=True)
+    boxes = lax.stop_gradient(boxes.astype(jnp.float32))[order]
+    rows = _Rows(
+        geometry=jnp.concatenate([boxes.T, area(boxes)[None]]),
+        source=order.astype(jnp.int32),
+        classes=None if classes is None else classes[order],
+    )
+    run = functools.partial(_in_blocks, threshold=float32_not_above(iou_threshold), max_outputs=max_outputs)
+    if block is not None:
+        return run(rows, valid[order], block=block)
+    forms: dict[str, Callable[..., Any]] = {
+        platform: functools.partial(run, block=size) for platform, size in NMS_BLOCK.items()
+    }
+    # The images of a batch in turn, because the small steps are slower on arrays with an axis of images.
+    forms["cpu"] = sequential_vmap(forms["cpu"])
+    return by_platform(forms, rows, valid[order])
+
+
+def _in_blocks(
+    rows: _Rows, valid: Bool[Array, " n"], *, threshold: np.float32, max_outputs: int, block: int
+) -> tuple[Int32[Array, " k"], Bool[Array, " k"]]:
+    """:func:`nms` of boxes in the order of their scores."""
+    count = len(valid)
+    block = max(1, min(block, count))
+    padding = -count % block
+    rows, valid = jax.tree.map(lambda a: _pad_last(a, padding), (rows, valid))
+    not_after = jnp.tri(block, dtype=bool)
+    before = jnp.tri(block, k=-1, dtype=bool)
+
+    # The loops' ends are those of the whole batch. An image that ends earlier keeps more boxes than are
+    # returned, and compares with rows of zeros, which overlap nothing.
+    def unfinished(state: tuple[Array, Array, _Rows]) -> Bool[Array, ""]:
+        start, num_kept, _ = state
+        return (start < count) & (batch_max(max_outputs - num_kept) > 0)
+
+    def decide(state: tuple[Array, Array, _Rows]) -> tuple[Array, Array, _Rows]:
+        start, num_kept, kept = state
+        candidates, alive = _part((rows, valid), start, block)
+
+        def compare(i: Array, alive: Bool[Array, " b"]) -> Bool[Array, " b"]:
+            return alive & ~jnp.any(_overlap(candidates, _part(kept, i * block, block), threshold), axis=1)
+
+        alive = lax.fori_loop(0, batch_max((num_kept + block - 1) // block), compare, alive)
+        alive = _survivors(alive, _overlap(candidates, candidates, threshold) & before)
+        # Where the 1st, 2nd, ... survivor is, found by counting: a sort would take longer.
+        rank = jnp.sum(alive & not_after, axis=1, dtype=jnp.int32)
+        place = jnp.sum(rank <= jnp.arange(block)[:, None], axis=1, dtype=jnp.int32)
+        best = jax.tree.map(lambda a: a.at[..., place].get(mode="fill", fill_value=0), candidates)
+        kept = jax.tree.map(
+            lambda a, new: lax.dynamic_update_slice_in_dim(a, new, num_kept, a.ndim - 1), kept, best
+        )
+        return start + block, num_kept + rank[-1], kept
+
+    room = max(len(valid) + block, max_outputs)
+    kept = jax.tree.map(lambda a: jnp.zeros((*a.shape[:-1], room), a.dtype), rows)
+    _, num_kept, kept = lax.while_loop(unfinished, decide, (jnp.int32(0), jnp.int32(0), kept))
+    found = jnp.arange(max_outputs) < num_kept
+    return jnp.where(found, kept.source[:max_outputs], 0), found
+
+
+def _survivors(alive: Bool[Array, " b"], suppresses: Bool[Array, "b b"]) -> Bool[Array, " b"]:
+    """Those of the boxes ``alive`` that no better survivor suppresses.
+
+    ``suppresses[i, j]`` says that box j, if it survives, suppresses the worse box i.
+    All are decided anew from the last round's survivors until nothing changes. A round makes final at least
+    one more box, the first that was not; in practice a few rounds are enough.
+    """
+
+    def changed(state: tuple[Array, Array]) -> Bool[Array, ""]:
+        now, last = state
+        return batch_max(jnp.any(now != last).astype(jnp.int32)) > 0
+
+    def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        now, _ = state
+        return alive & ~jnp.any(suppresses & now, axis=1), now
+
+    return lax.while_loop(changed, again, (alive, ~alive))[0]
+
+
+def _overlap(rows_a: _Rows, rows_b: _Rows, threshold: np.float32) -> Bool[Array, "n m"]:
+    """Whether boxes of the same class have an IoU above the threshold."""
+    ax1, ay1, ax2, ay2, area_a = rows_a.geometry[:, :, None]
+    bx1, by1, bx2, by2, area_b = rows_b.geometry[:, None, :]
+    width = _larger(_smaller(ax2, bx2) - _larger(ax1, bx1), 0.0)
+    height = _larger(_smaller(ay2, by2) - _larger(ay1, by1), 0.0)
+    # The outer maximum changes nothing but keeps the compiler from fusing product and subtraction into
+    # one rounding, which would decide pairs at the threshold otherwise than torchvision does.
+    intersection = _larger(width * height, 0.0)
+    # Without any area it is 0 / 0, which is not above the threshold.
+    above = intersection / (area_a + area_b - intersection) > threshold
+    if rows_a.classes is None or rows_b.classes is None:
+        return above
+    return above & (rows_a.classes[:, None] == rows_b.classes)
+
+
+# One instruction each. jnp.minimum and jnp.maximum take more, to pass on a NaN; here the area does that.
+def _smaller(a: Array, b: Array) -> Array:
+    return jnp.where(a < b, a, b)
+
+
+def _larger(a: Array, b: Array | float) -> Array:
+    return jnp.where(a > b, a, b)
+
+
+def _part(tree: Any, start: Array, size: int) -> Any:
+    """``size`` boxes from ``start``, of arrays that have the boxes on their last axis."""
+    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, size, a.ndim - 1), tree)
+
+
+def _pad_last(array: Array, padding: int) -> Array:
+    return jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, padding)])

@@ -1,0 +1,1 @@
+"""What a run's directory holds: its settings, its categories and its checkpoints."""

@@ -1,0 +1,1 @@
+"""The engine room: compilation, memory, and everything that depends on CPU, GPU or TPU."""

@@ -1,0 +1,170 @@
+"""What benchmarks/speed.py times, and how; nothing is asserted of the times."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.peers.process import Peer
+from benchmarks.timing import Work, count_operations, in_turns
+from benchmarks.workloads import evaluation, models, ops
+from mrcnn_jax.ops.boxes import is_nonempty
+
+PEER = """
+import json, sys
+import numpy as np
+request = json.loads(sys.stdin.readline())
+assert np.load(request["arrays"])["x"].tolist() == [1, 2]
+print(json.dumps({"device": request["work"], "version": "0.28"}), flush=True)
+for line in sys.stdin:
+    print(json.dumps({"seconds": 0.5 * json.loads(line)["times"]}), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("benchmark")
+
+
+class Scripted:
+    """Takes the seconds that it is told to take, one after the other."""
+
+    def __init__(self, *seconds):
+        self.left = list(seconds)
+        self.asked = []
+
+    def seconds(self, times):
+        self.asked.append(times)
+        return times * self.left.pop(0)
+
+
+def test_medians_of_turns_after_warming():
+    slow, fast = Scripted(9.0, 1.0, 2.0, 7.0, 3.0), Scripted(9.0, 0.01, 0.03, 0.01, 0.02)
+    assert in_turns([slow, fast], 3) == [3.0, 0.02]
+    assert slow.asked == [1, 1, 1, 1, 1]
+    assert fast.asked == [1, 1, 20, 20, 20]  # what is short is done several times in a turn
+
+
+def test_a_peer_does_the_same_work_when_asked(monkeypatch, tmp_path):
+    script = tmp_path / "peer.py"
+    script.write_text(PEER)
+    monkeypatch.setattr("benchmarks.peers.process._PROGRAM", script)
+    with Peer(sys.executable, Work("sum", lambda: None, {}, lambda: {"x": np.array([1, 2])})) as peer:
+        assert peer.system == "torchvision 0.28 on sum" and peer.seconds(4) == 2.0
+
+
+def test_a_peer_that_cannot_is_an_error(monkeypatch, tmp_path):
+    script = tmp_path / "peer.py"
+    script.write_text("raise SystemExit(3)")
+    monkeypatch.setattr("benchmarks.peers.process._PROGRAM", script)
+    with pytest.raises(ValueError, match=r"--peer=.*: no answer; ended with exit code 3"):
+        Peer(sys.executable, Work("sum", lambda: None))
+    script.write_text("import sys; print('welcome', flush=True); sys.stdin.read()")
+    with pytest.raises(ValueError, match=r"--peer=.*: no answer; ended with exit code 0"):
+        Peer(sys.executable, Work("sum", lambda: None))
+    with pytest.raises(ValueError, match=r"--peer=no/python: No such file"):
+        Peer("no/python", Work("sum", lambda: None))
+
+
+def test_boxes_lie_inside_the_image():
+    boxes = ops.random_boxes(np.random.default_rng(0), 500)
+    assert bool(is_nonempty(jnp.asarray(boxes), 1.0).all())
+    assert boxes.min() >= 0 and (boxes.max(axis=0) <= [1333, 800, 1333, 800]).all()
+
+
+def test_any_number_of_boxes_is_suppressed():
+    work = ops.suppress("nms_19", boxes=19)
+    assert {name: len(values) for name, values in work.arrays().items()} == {"boxes": 19, "scores": 19}
+    indices, valid = work.run()
+    kept = np.asarray(indices)[np.asarray(valid)]
+    assert 0 < len(kept) == len(set(kept.tolist())) and kept.max() < 19
+
+
+def test_multiplications_and_additions_are_counted():
+    a, b = jnp.ones((3, 5)), jnp.ones((5, 7))
+    assert count_operations(lambda a, b: a @ b, a, b)() == 2 * 3 * 5 * 7
+
+
+def test_least_bytes_are_maps_and_results():
+    cells = 200 * 336 + 100 * 168 + 50 * 84 + 25 * 42
+    work = ops.pool_pyramid("roi_align_grad", rois=2, sampling_ratio=2, gradient=True)
+    assert work.moved_bytes == 2 * 4 * 256 * (cells + 2 * 7 * 7)
+
+
+def test_timing_the_model_needs_neither_tensorflow_nor_an_evaluator():
+    absent = "tensorflow", "tensorflow_datasets", "hotcoco", "pycocotools"
+    modules = "fresh", "peak", "peers.process", "workloads.growth", "workloads.models", "workloads.ops"
+    program = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n" + "".join(
+        f"import benchmarks.{module}\n" for module in modules
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_an_image_or_two_cannot_tell_is_none_on_both_sides():
+    here, there = evaluation.evaluate("evaluation_bbox", images=1)
+    assert here.run() == there.run() and None in here.run()
+
+
+def test_metrics_are_those_of_pycocotools():
+    for kind in ("bbox", "segm", "keypoints"):
+        here, there = evaluation.evaluate(f"evaluation_{kind}", images=3)
+        assert here.run() == there.run() and max(here.run()) > 0
+
+
+def test_the_model_finds_as_many_as_it_may(tiny_config):
+    without_keypoints = dataclasses.replace(tiny_config.model, keypoint=False)
+    every_score = dataclasses.replace(tiny_config.test, score_threshold=0.0)
+    config = dataclasses.replace(tiny_config, model=without_keypoints, test=every_score)
+    model = models.make_model(config, choose_threshold=False)
+    work = models.infer("inference_b1", model, 1)
+    (entries,) = work.run()
+    assert len(entries) == tiny_config.test.detections and "segmentation" in entries[0]
+    assert work.operations() > 0
+
+
+def test_the_peer_learns_from_the_same_objects(tiny_config, tiny_blueprint):
+    model = models.Model(tiny_config, tiny_blueprint, weights={}, image_size=(64, 64))
+    objects = np.random.default_rng(0).uniform((0, 0, 30, 30), (20, 20, 64, 64), (2, 3, 4)).astype(np.float32)
+    batch = models.make_batch(model, objects)
+    arrays = models.peer_batch(model, batch)
+    assert batch.gt.valid.sum() == 6 == arrays["labels"].size
+    np.testing.assert_array_equal(batch.gt.boxes[batch.gt.valid], arrays["boxes"].reshape(-1, 4))
+    areas = arrays["masks"].sum(axis=(2, 3))
+    width, height = np.moveaxis(arrays["boxes"][..., 2:] - arrays["boxes"][..., :2], -1, 0)
+    np.testing.assert_allclose(areas, np.pi / 4 * width * height, rtol=0.5, atol=4)  # ellipses
+
+
+def test_objects_are_where_the_model_proposes_regions(tiny_config, tiny_blueprint, tiny_weights):
+    config = dataclasses.replace(tiny_config, test=dataclasses.replace(tiny_config.test, rpn_post_nms=16))
+    model = models.Model(config, tiny_blueprint, tiny_weights, image_size=(64, 64))
+    objects = models.choose_objects(model, 2)
+    assert objects.shape == (2, tiny_config.data.max_objects, 4)
+    sides = objects[..., 2:] - objects[..., :2]
+    assert np.all(sides >= 64 / 20) and np.all(objects >= 0) and np.all(objects <= 64)
+    assert not np.array_equal(objects[0], objects[1])
+
+
+def test_a_work_that_there_is_not(start):
+    result = start("benchmarks.speed", "--only=roi_align,nonsense")
+    assert result.returncode == 1
+    assert "error: --only=nonsense: no such work; there are roi_align," in result.stderr
+
+
+def test_a_row_for_every_work(start, tmp_path):
+    path = tmp_path / "rows.json"
+    result = start("benchmarks.speed", "--only=nms_64,paste_rle", "--turns=1", f"--json={path}")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(path.read_text())
+    assert [row["work"] for row in rows] == ["nms_64", "paste_rle"]
+    assert all(row["ours_s"] > 0 and row["peer_s"] is None and row["ratio"] is None for row in rows)
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["here:", "nms_64", "paste_rle"]
+
+
+def test_a_file_that_cannot_be_written_is_known_before(start, tmp_path):
+    result = start("benchmarks.speed", "--only=nms_64", f"--json={tmp_path}/no/rows.json")
+    assert result.returncode == 1 and not result.stdout
+    assert f"error: --json={tmp_path}/no/rows.json: there is no folder {tmp_path}/no" in result.stderr

@@ -1,0 +1,184 @@
+import dataclasses
+import json
+
+import pytest
+
+from mrcnn_jax.config import Config, to_dict
+from mrcnn_jax.config.io import (
+    _CHOICES,
+    _NOT_NEGATIVE,
+    _POSITIVE,
+    _SHARES,
+    differences,
+    flatten,
+    from_dict,
+    nearest_field,
+    validate,
+)
+
+
+def test_from_dict_undoes_to_dict_through_json():
+    config = Config()
+    config.train.steps = 7
+    config.data.canvases = ((1344, 1344),)
+    config.model.anchor_ratios = (1.0,)
+    assert from_dict(to_dict(config)) == config
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_from_dict_keeps_the_defaults_of_absent_fields():
+    config = from_dict({"train": {"steps": 7}})
+    assert config.train.steps == 7
+    config.train.steps = Config().train.steps
+    assert config == Config()
+
+
+def test_from_dict_makes_tuples_of_lists_and_floats_of_ints():
+    config = from_dict({"model": {"anchor_sizes": [8, 16, 32, 64, 128]}, "data": {"canvases": [[64, 64]]}})
+    assert config.model.anchor_sizes == (8.0, 16.0, 32.0, 64.0, 128.0)
+    assert all(type(size) is float for size in config.model.anchor_sizes)
+    assert config.data.canvases == ((64, 64),)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": {"stepz": 3}}, "unknown field train.stepz; nearest: steps"),
+        ({"train": {"mask_grid": 3}}, "unknown field train.mask_grid; nearest: data.mask_grid"),
+        ({"steps": 3}, "unknown field steps; nearest: train.steps"),
+        ({"train": {"steps": "3"}}, "train.steps is '3'; must be of type int"),
+        ({"train": {"momentum": 10**400}}, "0; must be of type float"),
+        ({"train": {"steps": True}}, "train.steps is True; must be of type int"),
+        ({"train": {"steps": 3.0}}, "train.steps is 3.0; must be of type int"),
+        ({"model": {"mask": 1}}, "model.mask is 1; must be of type bool"),
+        ({"train": {"decay_steps": [1, "b"]}}, "decay_steps is [1, 'b']; must be of type tuple[int, ...]"),
+        ({"model": {"pixel_std": [1, 2]}}, "pixel_std is [1, 2]; must be of type tuple[float, float, float]"),
+        ({"train": 3}, "train is 3; must be a dict of its fields"),
+        ([1], "a config must be a dict of sections, not [1]"),
+    ],
+)
+def test_from_dict_names_what_is_wrong(values, message):
+    with pytest.raises(ValueError) as error:
+        from_dict(values)
+    assert str(error.value).endswith(message)
+
+
+def test_from_dict_reports_all_problems_at_once():
+    with pytest.raises(ValueError) as error:
+        from_dict({"train": {"stepz": 3, "seed": None}, "tets": {}})
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_nearest_field():
+    assert nearest_field("model.backbone_dept") == "backbone_depth"
+    assert nearest_field("flip") == "data.flip"
+    assert nearest_field("test.rpn_pre_mns") == "rpn_pre_nms"
+
+
+def test_differences_by_hand():
+    here, run = Config(), Config()
+    assert differences(here, run) == {}
+    here.train.steps, run.train.steps = 500, 300
+    run.data.root = "elsewhere"
+    assert differences(here, run) == {"data.root": ("data/coco", "elsewhere"), "train.steps": (500, 300)}
+
+
+def test_the_defaults_are_valid():
+    validate(Config())
+
+
+def test_values_at_the_edge_of_their_range_are_valid():
+    config = Config()
+    config.model.roi_sampling_ratio = 0
+    config.test.mask_threshold = 1.0
+    config.train.steps = 10**400
+    config.data.canvases = ((1344, 1344),)
+    validate(config)
+    # The long side is the limit of the short one.
+    config.data.long_side = 64
+    config.data.canvases = ((64, 64),)
+    validate(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        (
+            {"canvases": ((800, 1344), (1088, 1088))},
+            [("images of 1333x800 (height x width)", "make: add (1344, 800)")],
+        ),
+        (
+            {"test_short_side": 900},
+            [("images of 900x1333", "add (928, 1344)"), ("images of 1333x900", "add (1344, 928)")],
+        ),
+        ({"train_short_sides": (640, 2000)}, [("images of 1333x1333", "add (1344, 1344)")]),
+        ({"long_side": 10**400}, [("images of 800x1", "00)"), ("images of 1000", "00, 800)")]),
+    ],
+)
+def test_canvases_hold_every_size_that_is_asked_for(changes, lines):
+    config = Config()
+    config.data = dataclasses.replace(config.data, **changes)
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    assert len(str(error.value).splitlines()) == len(lines)
+    for line, (size, advice) in zip(str(error.value).splitlines(), lines, strict=True):
+        assert line.startswith(f"data.canvases is {config.data.canvases!r}; one must hold {size}")
+        assert line.endswith(advice)
+
+
+def test_every_number_has_a_range():
+    numbers = {name for name, value in flatten(Config()).items() if not isinstance(value, bool | str)}
+    ranged = set(_CHOICES) | _POSITIVE | _NOT_NEGATIVE | _SHARES
+    assert numbers - ranged == {"model.backbone_frozen_stages"}  # 0 to 5, a rule of its own
+    assert ranged <= set(flatten(Config()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("model.pixel_order", "grb", "must be one of 'rgb', 'bgr'"),
+        ("model.dtype", "float16", "must be one of 'float32', 'bfloat16'"),
+        ("model.backbone_depth", 51, "must be one of 18, 34, 50, 101, 152"),
+        ("model.backbone_recomputed_stages", 5, "must be one of 0, 1, 2, 3, 4"),
+        ("model.backbone_norm", "layer", "must be one of 'frozen_batch', 'batch', 'group'"),
+        ("train.schedule", "linear", "must be one of 'step', 'cosine'"),
+        ("model.pixel_std", (1.0, 0.0, 1.0), "must be positive"),
+        ("train.batch_size", 0, "must be positive"),
+        ("train.steps", "many", "must be of type int"),
+        ("train.seed", -1, "must not be negative"),
+        ("train.learning_rate", float("nan"), "must be finite"),
+        ("train.clip_norm", float("inf"), "must be finite"),
+        ("test.nms_iou", 1.5, "must be between 0 and 1"),
+        ("train.momentum", -0.1, "must be between 0 and 1"),
+        ("test.mask_threshold", 0.0, "must be positive"),
+        ("test.mask_threshold", 1.1, "must be between 0 and 1"),
+        ("model.roi_sampling_ratio", -1, "must not be negative"),
+        ("model.backbone_frozen_stages", 6, "must be 0 to 5"),
+        ("model.anchor_sizes", (32.0, 64.0), "must have 5, one per level p2 to p6"),
+        ("model.anchor_ratios", (), "must not be empty"),
+        ("data.canvases", (), "must not be empty"),
+        ("data.train_annotations", "", "must not be empty"),
+        ("data.canvases", ((1344, 1344), (64, 80)), "(64, 80); height and width must be multiples of 32"),
+        ("train.rpn_negative_iou", 0.8, "must not exceed train.rpn_positive_iou (0.7)"),
+        ("train.decay_steps", (20, 10), "must ascend"),
+        ("train.decay_steps", (10, 10), "must ascend"),
+    ],
+)
+def test_validate_names_the_field_the_value_and_the_rule(name, value, rule):
+    config = Config()
+    section, field = name.split(".")
+    setattr(getattr(config, section), field, value)
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(name)
+    assert repr(value) in line or name == "data.canvases"
+    assert rule in line
+
+
+def test_validate_reports_all_problems_at_once():
+    config = Config()
+    config.train = dataclasses.replace(config.train, steps=0, momentum=2.0, decay_steps=(2, 1))
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    assert len(str(error.value).splitlines()) == 3

@@ -1,0 +1,39 @@
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrcnn_jax.ops import levels
+
+REFERENCE = np.load(pathlib.Path(__file__).parents[1] / "fixtures" / "torchvision_ops.npz")
+assign_levels = jax.jit(
+    levels.assign_levels, static_argnames=("min_level", "max_level", "canonical_size", "rule")
+)
+
+
+def test_levels_by_hand():
+    side = jnp.array([1.0, 111, 112, 223, 224, 447, 448, 5000])
+    boxes = jnp.stack([side * 0, side * 0, side * 2, side / 2], axis=1)
+    level = assign_levels(boxes, min_level=2, max_level=5)
+    np.testing.assert_array_equal(level, [2, 2, 3, 3, 4, 4, 5, 5])
+    np.testing.assert_array_equal(assign_levels(boxes[:1] * 0, min_level=2, max_level=5), [2])
+
+
+def test_levels_by_either_rule():
+    # Half a millionth under 224: 4 + log2 is under 4 by 7e-7, which torchvision's 1e-6 makes good.
+    boxes = jnp.array([[0.0, 0, 223.9999, 223.9999], [0, 0, 223.9, 223.9], [0, 0, 224, 224]])
+    found = {
+        rule: assign_levels(boxes, min_level=2, max_level=5, rule=rule).tolist()
+        for rule in ("detectron2", "torchvision")
+    }
+    assert found == {"detectron2": [3, 3, 4], "torchvision": [4, 3, 4]}
+    with pytest.raises(ValueError, match="level rule is 'keras'; it must be 'detectron2' or 'torchvision'"):
+        assign_levels(boxes, min_level=2, max_level=5, rule="keras")
+
+
+def test_equals_torchvision():
+    boxes = jnp.asarray(REFERENCE["pyramid/boxes"])
+    level = assign_levels(boxes, min_level=2, max_level=5, canonical_size=28.0)
+    np.testing.assert_array_equal(level, REFERENCE["pyramid/level"])

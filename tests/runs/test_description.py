@@ -1,0 +1,179 @@
+import dataclasses
+import json
+
+import pytest
+
+from mrcnn_jax.config import Config
+from mrcnn_jax.runs.description import Run, read_run, write_run
+from mrcnn_jax.types import Categories
+
+CATEGORIES = Categories(
+    ids=(3, 7),
+    names=("circle", "figure"),
+    keypoint_labels=(2,),
+    keypoint_names=("head", "left foot", "right foot"),
+    skeleton=((0, 1), (0, 2)),
+    flip_pairs=((1, 2),),
+    sigmas=(0.05, 0.1, 0.1),
+)
+CATEGORIES_JSON = json.dumps(vars(CATEGORIES))
+
+
+def test_read_returns_what_was_written(tmp_path):
+    config = Config()
+    config.train.steps = 7
+    config.data.root = "données"
+    write_run(tmp_path / "new" / "run", config, CATEGORIES)
+    assert read_run(tmp_path / "new" / "run") == Run(config, CATEGORIES)
+    assert sorted(path.name for path in (tmp_path / "new" / "run").iterdir()) == [
+        "categories.json",
+        "config.json",
+    ]
+
+
+def test_a_value_a_line(tmp_path):
+    write_run(tmp_path, Config(), CATEGORIES)
+    assert (
+        '    "train_short_sides": [640, 672, 704, 736, 768, 800],\n' in (tmp_path / "config.json").read_text()
+    )
+    assert '  "names": ["circle", "figure"],\n' in (tmp_path / "categories.json").read_text()
+
+
+def test_a_run_may_be_continued_with_settings_that_change_no_step(tmp_path):
+    write_run(tmp_path, Config(), CATEGORIES)
+    config = Config()
+    config.data.root = "elsewhere"
+    config.train.log_every = 1
+    config.train.steps = 120_000
+    config.test.detections = 10
+    write_run(tmp_path, config, CATEGORIES)
+    assert read_run(tmp_path).config == config
+
+
+def test_a_run_with_other_settings_is_refused_and_kept(tmp_path):
+    write_run(tmp_path, Config(), CATEGORIES)
+    config = Config()
+    config.train.batch_size = 8
+    config.model.mask = False
+    config.test.detections = 10
+    with pytest.raises(ValueError) as error:
+        write_run(tmp_path, config, Categories(ids=(3, 7), names=("circle", "square")))
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path} holds a run with other settings:")
+    assert "\n  train.batch_size: 8 here, 16 in the run\n" in message
+    assert "\n  model.mask: False here, True in the run\n" in message
+    assert "\n  categories.names: ('circle', 'square') here, ('circle', 'figure') in the run\n" in message
+    assert "another --workdir" in message
+    assert "detections" not in message
+    assert read_run(tmp_path) == Run(Config(), CATEGORIES)
+
+
+def test_a_run_that_has_taken_no_step_may_change_all_but_its_model_and_categories(tmp_path):
+    write_run(tmp_path, Config(), CATEGORIES)
+    config = Config()
+    config.train.batch_size = 8
+    config.data.max_objects = 7
+    config.model.dtype = "bfloat16"
+    config.model.backbone_frozen_stages = 0
+    config.model.backbone_weights = "resnet50.npz"
+    with pytest.raises(ValueError, match=r"train\.batch_size: 8 here, 16 in the run"):
+        write_run(tmp_path, config, CATEGORIES)
+    write_run(tmp_path, config, CATEGORIES, untrained=True)
+    assert read_run(tmp_path).config == config
+
+    other = Config()
+    other.model.roi_aligned = False
+    with pytest.raises(ValueError) as error:
+        write_run(tmp_path, other, Categories(ids=(3, 7), names=("circle", "square")), untrained=True)
+    message = str(error.value)
+    assert "\n  model.roi_aligned: False here, True in the run\n" in message
+    assert "\n  categories.names: ('circle', 'square') here, ('circle', 'figure') in the run\n" in message
+    assert "batch_size" not in message and "dtype" not in message
+    assert read_run(tmp_path) == Run(config, CATEGORIES)
+
+
+def test_the_cosine_schedule_depends_on_the_number_of_steps(tmp_path):
+    config = Config()
+    config.train.schedule = "cosine"
+    write_run(tmp_path, config, CATEGORIES)
+    config.train.steps = 7
+    with pytest.raises(ValueError, match=r"train\.steps: 7 here, 90000 in the run"):
+        write_run(tmp_path, config, CATEGORIES)
+
+
+def test_keypoints_need_no_sigmas(tmp_path):
+    bare = dataclasses.replace(CATEGORIES, sigmas=())
+    write_run(tmp_path, Config(), bare)
+    assert read_run(tmp_path) == Run(Config(), bare)
+    # Once evaluation has asked for them, the run goes on with them.
+    write_run(tmp_path, Config(), CATEGORIES)
+    assert read_run(tmp_path) == Run(Config(), CATEGORIES)
+
+
+def test_a_missing_directory_and_one_of_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such directory"):
+        read_run(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"is not a run's directory: it has no config\.json"):
+        read_run(tmp_path)
+    write_run(tmp_path, Config(), CATEGORIES)
+    (tmp_path / "categories.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"it has no categories\.json"):
+        read_run(tmp_path)
+
+
+def test_the_categories_of_something_else_are_not_replaced(tmp_path):
+    (tmp_path / "categories.json").write_text("mine")
+    with pytest.raises(ValueError) as error:
+        write_run(tmp_path, Config(), CATEGORIES)
+    assert str(error.value).startswith(f"{tmp_path}/categories.json must not be there without config.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["categories.json"]
+    assert (tmp_path / "categories.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("config.json", "", "config.json: the file is empty"),
+        ("config.json", '{"train": {"steps": 1', "config.json: not valid JSON"),
+        ("config.json", "[" * 100_000, "config.json: not valid JSON"),
+        ("config.json", "\0\xff", "config.json: not valid JSON"),
+        ("config.json", '{"train": {"stepz": 1}}', "unknown field train.stepz; nearest: steps"),
+        ("config.json", '{"train": {"steps": 0}}', "config.json: train.steps is 0; must be positive"),
+        ("categories.json", "{", "categories.json: not valid JSON"),
+        ("categories.json", "[]", "categories.json: must be an object of the fields ids, names, "),
+        ("categories.json", '{"ids": [1], "names": ["a"]}', "must be an object of the fields"),
+        (
+            "categories.json",
+            CATEGORIES_JSON.replace("3", '"3"'),
+            "json: ids is ['3', 7]; must be of type",
+        ),
+        ("categories.json", CATEGORIES_JSON.replace("3", "7"), "categories.json: ids must not repeat"),
+    ],
+)
+def test_malformed_files_are_named(tmp_path, file, text, message):
+    write_run(tmp_path, Config(), CATEGORIES)
+    (tmp_path / file).write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError) as error:
+        read_run(tmp_path)
+    assert message in str(error.value)
+    assert str(tmp_path / file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("ids", (3, 3), "ids must not repeat"),
+        ("names", ("circle",), "names must be as many as ids (2)"),
+        ("keypoint_labels", (0,), "keypoint_labels must be from 1 to 2"),
+        ("skeleton", ((0, 3),), "must be of the 3 keypoint_names"),
+        ("flip_pairs", ((-1, 2),), "must be of the 3 keypoint_names"),
+        ("sigmas", (0.1,), "sigmas must be none or as many as keypoint_names (3)"),
+        ("sigmas", (0.1, 0.1, 0.0), "sigmas must be positive"),
+    ],
+)
+def test_categories_that_contradict_themselves(tmp_path, field, value, message):
+    values = {**vars(CATEGORIES), field: value}
+    with pytest.raises(ValueError) as error:
+        write_run(tmp_path, Config(), Categories(**values))
+    assert message in str(error.value)
+    assert not (tmp_path / "config.json").exists()

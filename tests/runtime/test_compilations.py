@@ -1,0 +1,58 @@
+import warnings
+
+import numpy as np
+import pytest
+
+from mrcnn_jax.runtime.compilations import Compilations
+
+
+def _images(height=32, width=64, *, count=2, dtype=np.uint8):
+    return np.zeros((count, height, width, 3), dtype)
+
+
+def _expect(compilations, images, **others):
+    return compilations.expect(images, {"images": images, **others})
+
+
+@pytest.fixture
+def compilations():
+    return Compilations("inference", ((32, 64), (64, 32)))
+
+
+def test_once_for_each_canvas_is_expected(compilations):
+    for new in (True, False):
+        assert _expect(compilations, _images(32, 64)) is new
+        assert _expect(compilations, _images(64, 32)) is new
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (_images(count=4), "images: uint8 [4, 32, 64, 3], before uint8 [2, 32, 64, 3]"),
+        (_images(dtype=np.float32), "images: float32 [2, 32, 64, 3], before uint8 [2, 32, 64, 3]"),
+    ],
+)
+def test_other_inputs_of_a_canvas_are_told_once(compilations, other, difference):
+    _expect(compilations, _images())
+    with pytest.warns(UserWarning) as told:
+        _expect(compilations, other)
+    assert [str(warning.message) for warning in told] == [
+        f"inference is compiled again, which takes its time: {difference}"
+    ]
+    _expect(compilations, other)
+    _expect(compilations, _images())
+
+
+def test_an_input_that_comes_or_goes(compilations):
+    _expect(compilations, _images(), masks=np.zeros(3, bool))
+    with pytest.warns(UserWarning, match=r"time: masks: none, before bool \[3\]$"):
+        _expect(compilations, _images())
+
+
+def test_a_canvas_that_is_not_planned_is_told_once(compilations):
+    rule = r"images are 32x96, which is none of data.canvases \(32x64, 64x32\)$"
+    with pytest.warns(UserWarning, match=rule):
+        _expect(compilations, _images(32, 96))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _expect(compilations, _images(32, 96))
