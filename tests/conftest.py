@@ -21,6 +21,10 @@ if version("jaxlib").startswith("0.10."):  # as other versions abort at flags th
     # Compiling takes most of the tests' time. Scripts that they start have their programs optimised.
     xla_flags.append("--xla_backend_optimization_level=0")
 os.environ["XLA_FLAGS"] = " ".join(xla_flags)
+# What one worker or run has compiled, the others and the next ones load.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def pytest_configure() -> None:
