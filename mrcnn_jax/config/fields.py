@@ -4,7 +4,7 @@ A line reads ``name: type = what_it_decides(default, rules)``. What a field deci
 
     architecture   which layers and weights a model has: fixed for a run
     behaviour      what those weights detect and were trained with: fixed for a run
-    training       the steps of training alone: fixed for a run
+    training       the steps of training: fixed for a run
     inference      what is detected, but not how training goes: may change when a run is resumed
     free           none of these: may change when a run is resumed
 
@@ -133,8 +133,8 @@ class DataConfig:
 
     # Pixels: one of these is drawn per image.
     train_short_sides: tuple[int, ...] = training((640, 672, 704, 736, 768, 800), not_empty, positive)
-    test_short_side: int = free(800, positive)
-    long_side: int = training(1333, positive)  # pixels: the most the longer side may have after resizing
+    test_short_side: int = inference(800, positive)
+    long_side: int = behaviour(1333, positive)  # pixels: the most the longer side may have after resizing
     # Height, width: each image lies on the smallest that holds it at its largest training size. A shape is
     # compiled for each. For COCO's sizes, see docs/data.md.
     canvases: tuple[tuple[int, int], ...] = training(
@@ -156,7 +156,7 @@ class DataConfig:
     # has none to leave out).
     skip_bad: bool = free(False)
     # Pixels added to the keypoints of files and taken off results (D2 0.5).
-    keypoint_offset: float = training(0.0, not_negative)
+    keypoint_offset: float = behaviour(0.0, not_negative)
 
 
 @dataclass
@@ -222,15 +222,15 @@ class TestConfig:
     rpn_nms_iou: float = inference(0.7, share)
     score_threshold: float = inference(0.05, share)
     nms_iou: float = inference(0.5, share)  # within a category
-    candidates: int = free(4096, positive)  # best (region, category) pairs that suppression looks at
+    candidates: int = inference(4096, positive)  # best (region, category) pairs that suppression looks at
     detections: int = inference(100, positive)  # per image
     # Pixels: boxes with a shorter side are dropped before suppression (TV 1e-2); 0: empty ones after.
     box_smallest_side: float = inference(0.0, not_negative)
-    mask_threshold: float = free(0.5, positive, share)
+    mask_threshold: float = inference(0.5, positive, share)
     # Bilinear at pixel centres, or "torchvision": in a box of whole pixels.
     mask_paste: str = inference("detectron2", one_of("detectron2", "torchvision"))
     # Of a keypoint: its logit (TV), or "probability" within its region (D2).
-    keypoint_score: str = free("logit", one_of("logit", "probability"))
+    keypoint_score: str = inference("logit", one_of("logit", "probability"))
 
 
 @dataclass

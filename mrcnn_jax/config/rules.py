@@ -43,7 +43,7 @@ def behaviour(default: T, *rules: Rule) -> T:
 
 
 def training(default: T, *rules: Rule) -> T:
-    """A field that decides the steps of training alone; fixed for a run."""
+    """A field that decides the steps of training; fixed for a run."""
     return _declare(default, Setting("neither", resumable=False, rules=rules))
 
 

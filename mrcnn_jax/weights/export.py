@@ -95,16 +95,23 @@ def builder_name(config: Config) -> str | None:
 
 
 def _differences(config: Config, decides: str, changes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs from torchvision with ``changes`` to its model, of the fields that decide so much."""
-    built = presets.torchvision()
+    """What differs from torchvision with ``changes`` to its model, of the fields that decide so much.
+
+    Left out are the settings of heads that the model has not, and those that ``loading_lines`` hands on.
+    """
+    model, data, built = config.model, config.data, presets.torchvision()
     built.model = dataclasses.replace(
         built.model,
-        backbone_norm=config.model.backbone_norm,  # "frozen_batch" and "batch" detect the same
-        backbone_norm_epsilon=config.model.backbone_norm_epsilon,  # which the loading lines set
+        backbone_norm=model.backbone_norm,  # "frozen_batch" and "batch" detect the same
+        backbone_norm_epsilon=model.backbone_norm_epsilon,
         **changes,
     )
+    built.data = dataclasses.replace(
+        built.data, test_short_side=data.test_short_side, long_side=data.long_side
+    )
+    absent = tuple(f"{head}_" for head in ("mask", "keypoint") if not getattr(model, head))
     return {
         name: values
         for name, values in differences(config, built).items()
-        if SETTINGS[name].decides == decides
+        if SETTINGS[name].decides == decides and not name.partition(".")[2].startswith(absent)
     }
