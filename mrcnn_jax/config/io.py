@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import itertools
 import math
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any, get_args, get_origin
 from mrcnn_jax.config import Config, to_dict
 from mrcnn_jax.config.fields import SETTINGS
 from mrcnn_jax.config.rules import numbers
+from mrcnn_jax.config.suggestions import suggest
 
 _LEVELS = 5  # p2 to p6
 _CANVAS_UNIT = 32  # pixels: the stride of p5
@@ -25,26 +25,11 @@ def flatten(config: Config) -> dict[str, Any]:
     }
 
 
-def nearest_field(name: str) -> str:
-    """The field most like ``name``, which may lack its section or name the wrong one.
-
-    Given without its section where that is right: "steps" for "train.stepz", "data.flip" for "train.flip".
-    """
-    section = name.rpartition(".")[0]
-
-    def likeness(known: str) -> tuple[float, float]:
-        pairs = (name.split(".")[-1], known.split(".")[-1]), (name, known)
-        last, whole = (difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
-        return last, whole
-
-    return max(flatten(Config()), key=likeness).removeprefix(f"{section}.")
-
-
 def from_dict(values: dict) -> Config:
     """The config that ``to_dict`` made ``values`` of, or that was read from JSON: lists become tuples.
 
     A field that is not given keeps its default, so configs written before a field existed still load.
-    Raises ValueError with every unknown field (and the nearest name) and every value of a wrong type.
+    Raises ValueError with every unknown field (and what may be meant) and every value of a wrong type.
     """
     if not isinstance(values, dict):
         raise ValueError(f"a config must be a dict of sections, not {values!r}")
@@ -52,7 +37,7 @@ def from_dict(values: dict) -> Config:
     for name, fields in values.items():
         section = getattr(config, name, None)
         if section is None:
-            problems.append(f"unknown field {name}; nearest: {nearest_field(name)}")
+            problems.append(f"unknown field {name}; {suggest(name)}")
         elif not isinstance(fields, dict):
             problems.append(f"{name} is {fields!r}; must be a dict of its fields")
         else:
@@ -68,7 +53,7 @@ def _fill(section: Any, values: dict, *, section_name: str) -> Iterator[str]:
     for name, value in values.items():
         dotted = f"{section_name}.{name}"
         if name not in types:
-            yield f"unknown field {dotted}; nearest: {nearest_field(dotted)}"
+            yield f"unknown field {dotted}; {suggest(dotted)}"
             continue
         try:
             setattr(section, name, typed(value, types[name]))

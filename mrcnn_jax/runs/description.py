@@ -102,7 +102,7 @@ def read_run(workdir: str | Path) -> Run:
 
 
 def model_differences(here: Config, run: Config) -> dict[str, tuple[Any, Any]]:
-    """As ``config_io.differences``, of the fields that weights depend on.
+    """As ``config.io.differences``, of the fields that weights depend on.
 
     That is the model, apart from its type of computation, the stages that are frozen or recomputed in
     training, and the file of the backbone that a new model begins with.

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from mrcnn_jax.config import Config, to_dict
-from mrcnn_jax.config.io import differences, from_dict, nearest_field, validate
+from mrcnn_jax.config.io import differences, from_dict, validate
 
 
 def test_from_dict_undoes_to_dict_through_json():
@@ -36,6 +36,13 @@ def test_from_dict_makes_tuples_of_lists_and_floats_of_ints():
         ({"train": {"stepz": 3}}, "unknown field train.stepz; nearest: steps"),
         ({"train": {"mask_grid": 3}}, "unknown field train.mask_grid; nearest: data.mask_grid"),
         ({"steps": 3}, "unknown field steps; nearest: train.steps"),
+        ({"tets": {}}, "unknown field tets; nearest: test"),
+        ({"train": {"lr": 0.1}}, "unknown field train.lr; use train.learning_rate"),
+        (
+            {"model": {"num_classes": 3}},
+            "unknown field model.num_classes; the categories come from data.train_annotations, and travel "
+            "with the run",
+        ),
         ({"train": {"steps": "3"}}, "train.steps is '3'; must be of type int"),
         ({"train": {"momentum": 10**400}}, "0; must be of type float"),
         ({"train": {"steps": True}}, "train.steps is True; must be of type int"),
@@ -57,12 +64,6 @@ def test_from_dict_reports_all_problems_at_once():
     with pytest.raises(ValueError) as error:
         from_dict({"train": {"stepz": 3, "seed": None}, "tets": {}})
     assert len(str(error.value).splitlines()) == 3
-
-
-def test_nearest_field():
-    assert nearest_field("model.backbone_dept") == "backbone_depth"
-    assert nearest_field("flip") == "data.flip"
-    assert nearest_field("test.rpn_pre_mns") == "rpn_pre_nms"
 
 
 def test_differences_by_hand():
