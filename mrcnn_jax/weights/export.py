@@ -95,9 +95,10 @@ def builder_name(config: Config) -> str | None:
 
 
 def _differences(config: Config, decides: str, changes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs from torchvision with ``changes`` to its model, of the fields that decide so much.
+    """Both values of each field that decides the architecture or behaviour otherwise than in torchvision.
 
-    Left out are the settings of heads that the model has not, and those that ``loading_lines`` hands on.
+    ``changes`` are made to torchvision's model first. Settings of heads that the model lacks are left out,
+    and so are those that ``loading_lines`` hands on.
     """
     model, data, built = config.model, config.data, presets.torchvision()
     built.model = dataclasses.replace(
