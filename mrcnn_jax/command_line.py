@@ -30,7 +30,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from mrcnn_jax.config import Config, to_dict
-from mrcnn_jax.config.io import flatten, from_dict, nearest_field, validate
+from mrcnn_jax.config.io import flatten, from_dict, validate
+from mrcnn_jax.config.suggestions import suggest
 
 # The flags defined here are the calling script's, for its --help.
 flags.disclaim_key_flags()
@@ -207,7 +208,7 @@ def _check_config_flags(argv: list[str]) -> None:
         if name in sections:
             problems.append(f"config.{name} is not a field; it has {', '.join(sections[name])}")
         elif name not in fields:
-            problems.append(f"unknown field config.{name}; nearest: {nearest_field(name)}")
+            problems.append(f"unknown field config.{name}; {suggest(name)}")
     if problems:
         raise ValueError("\n".join(problems))
 

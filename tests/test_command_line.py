@@ -162,9 +162,18 @@ def test_help_lists_the_script_and_its_flags(directory):
 def test_all_unknown_fields_are_reported_at_once():
     with pytest.raises(ValueError) as error:
         command_line._check_config_flags(
-            ["x.py", "--config.train.stepz=1", "-noconfig.modal.mask", "--config.data"]
+            [
+                *("x.py", "--config.train.stepz=1", "-noconfig.modal.mask", "--config.data"),
+                *("--config.train.lr=1", "--config.SOLVER.MAX_ITER", "--config.train.model_ema=True"),
+                "--config.test.zebra=1",
+            ]
         )
     lines = str(error.value).splitlines()
+    assert len(lines) == 7
     assert lines[0] == "unknown field config.train.stepz; nearest: steps"
     assert lines[1] == "unknown field config.modal.mask; nearest: model.mask"
     assert lines[2].startswith("config.data is not a field; it has root, train_images, ")
+    assert lines[3] == "unknown field config.train.lr; use train.learning_rate"
+    assert lines[4] == "unknown field config.SOLVER.MAX_ITER; use train.steps"
+    assert lines[5] == "unknown field config.train.model_ema; weights are not averaged: there is no EMA"
+    assert lines[6].startswith("unknown field config.test.zebra; test has batch_size, rpn_pre_nms, ")

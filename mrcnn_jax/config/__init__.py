@@ -1,4 +1,8 @@
-"""Every setting of a run: ``fields.py`` lists them, ``io.py`` reads, compares and validates them."""
+"""Every setting of a run.
+
+``fields.py`` lists them in the words of ``rules.py``, ``io.py`` reads, compares and validates them, and
+``suggestions.py`` answers to those that do not exist.
+"""
 
 from mrcnn_jax.config.fields import Config, DataConfig, ModelConfig, TestConfig, TrainConfig, to_dict
 

@@ -1,77 +1,23 @@
-"""Configs from dicts, compared, and checked as a whole."""
+"""Configs from dicts, compared, and checked as a whole by the rules of ``fields.py``."""
 
 import contextlib
 import dataclasses
-import difflib
 import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from mrcnn_jax.config import Config, to_dict
-
-
-def _fields(section: str, names: str) -> frozenset[str]:
-    return frozenset(f"{section}.{name}" for name in names.split())
-
-
-# What a field may hold; of a tuple, what each of its numbers may.
-_CHOICES: dict[str, tuple[Any, ...]] = {
-    "model.backbone_recomputed_stages": (0, 1, 2, 3, 4),
-    "model.pixel_order": ("rgb", "bgr"),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.backbone_depth": (18, 34, 50, 101, 152),
-    "model.features": ("fpn", "c4", "dc5"),
-    "model.backbone_norm": ("frozen_batch", "batch", "group"),
-    "model.fpn_norm": ("", "frozen_batch", "batch", "group"),
-    "model.box_norm": ("", "frozen_batch", "batch", "group"),
-    "model.mask_norm": ("", "frozen_batch", "batch", "group"),
-    "model.anchor_stride": ("level", "image"),
-    "model.roi_level_rule": ("detectron2", "torchvision"),
-    "data.resize": ("detectron2", "torchvision"),
-    "train.schedule": ("step", "cosine"),
-    "train.rpn_normalizer": ("fixed", "sampled"),
-    "test.mask_paste": ("detectron2", "torchvision"),
-    "test.keypoint_score": ("logit", "probability"),
-}
-_POSITIVE = (
-    _fields(
-        "model",
-        "pixel_std padding_multiple backbone_width backbone_groups backbone_group_width",
-    )
-    | _fields("model", "rpn_box_weights box_weights")
-    | _fields("model", "fpn_channels anchor_sizes anchor_ratios rpn_convs roi_canonical_size")
-    | _fields("model", "box_pool_size box_channels mask_pool_size mask_channels")
-    | _fields("model", "keypoint_pool_size keypoint_convs keypoint_channels")
-    | _fields("data", "train_short_sides test_short_side long_side canvases max_objects mask_grid")
-    | _fields("data", "scale_jitter")
-    | _fields("train", "steps batch_size learning_rate decay_steps log_every checkpoint_every")
-    | _fields("train", "keep_checkpoints rpn_samples rpn_pre_nms rpn_post_nms roi_samples")
-    | _fields("test", "batch_size rpn_pre_nms rpn_post_nms candidates detections mask_threshold")
-)
-_NOT_NEGATIVE = (
-    _fields("model", "pixel_mean backbone_norm_epsilon rpn_smallest_side roi_sampling_ratio")
-    | _fields("model", "box_convs box_fcs mask_convs")
-    | _fields("data", "keypoint_offset")
-    | _fields("test", "box_smallest_side")
-    | _fields("train", "seed warmup_steps weight_decay weight_decay_norm clip_norm rpn_beta box_beta")
-    | _fields("train", "eval_every eval_images")
-)
-_SHARES = (  # from 0 to 1, both included
-    _fields("train", "decay_factor warmup_factor momentum rpn_positive_iou rpn_negative_iou rpn_nms_iou")
-    | _fields("train", "rpn_positive_fraction roi_positive_fraction roi_positive_iou crowd_ioa")
-    | _fields("test", "rpn_nms_iou score_threshold nms_iou mask_threshold")
-)
-_NOT_EMPTY = _fields("model", "anchor_sizes anchor_ratios") | _fields(
-    "data", "root train_short_sides canvases train_images train_annotations val_images val_annotations"
-)
+from mrcnn_jax.config.fields import SETTINGS
+from mrcnn_jax.config.rules import numbers
+from mrcnn_jax.config.suggestions import suggest
 
 _LEVELS = 5  # p2 to p6
 _CANVAS_UNIT = 32  # pixels: the stride of p5
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Every value of a config by its dotted name, such as ``train.steps``, in the order of ``config.py``."""
+    """Every value of a config by its dotted name, such as ``train.steps``, in the order of ``fields.py``."""
     return {
         f"{section}.{name}": value
         for section, values in to_dict(config).items()
@@ -79,26 +25,11 @@ def flatten(config: Config) -> dict[str, Any]:
     }
 
 
-def nearest_field(name: str) -> str:
-    """The field most like ``name``, which may lack its section or name the wrong one.
-
-    Given without its section where that is right: "steps" for "train.stepz", "data.flip" for "train.flip".
-    """
-    section = name.rpartition(".")[0]
-
-    def likeness(known: str) -> tuple[float, float]:
-        pairs = (name.split(".")[-1], known.split(".")[-1]), (name, known)
-        last, whole = (difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
-        return last, whole
-
-    return max(flatten(Config()), key=likeness).removeprefix(f"{section}.")
-
-
 def from_dict(values: dict) -> Config:
     """The config that ``to_dict`` made ``values`` of, or that was read from JSON: lists become tuples.
 
     A field that is not given keeps its default, so configs written before a field existed still load.
-    Raises ValueError with every unknown field (and the nearest name) and every value of a wrong type.
+    Raises ValueError with every unknown field (and what may be meant) and every value of a wrong type.
     """
     if not isinstance(values, dict):
         raise ValueError(f"a config must be a dict of sections, not {values!r}")
@@ -106,7 +37,7 @@ def from_dict(values: dict) -> Config:
     for name, fields in values.items():
         section = getattr(config, name, None)
         if section is None:
-            problems.append(f"unknown field {name}; nearest: {nearest_field(name)}")
+            problems.append(f"unknown field {name}; {suggest(name)}")
         elif not isinstance(fields, dict):
             problems.append(f"{name} is {fields!r}; must be a dict of its fields")
         else:
@@ -122,7 +53,7 @@ def _fill(section: Any, values: dict, *, section_name: str) -> Iterator[str]:
     for name, value in values.items():
         dotted = f"{section_name}.{name}"
         if name not in types:
-            yield f"unknown field {dotted}; nearest: {nearest_field(dotted)}"
+            yield f"unknown field {dotted}; {suggest(dotted)}"
             continue
         try:
             setattr(section, name, typed(value, types[name]))
@@ -169,24 +100,15 @@ def validate(config: Config) -> None:
 
 def _range_problems(values: dict[str, Any]) -> Iterator[str]:
     for name, value in values.items():
-        numbers = _numbers(value)
-        if name in _CHOICES and value not in _CHOICES[name]:
-            yield f"{name} is {value!r}; must be one of {', '.join(map(repr, _CHOICES[name]))}"
-        elif name in _NOT_EMPTY and not value:
-            yield f"{name} is {value!r}; must not be empty"
-        elif any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers(value)):
             yield f"{name} is {value!r}; must be finite"
-        elif name in _POSITIVE and any(number <= 0 for number in numbers):
-            yield f"{name} is {value!r}; must be positive"
-        elif name in _NOT_NEGATIVE and any(number < 0 for number in numbers):
-            yield f"{name} is {value!r}; must not be negative"
-        elif name in _SHARES and not 0 <= value <= 1:
-            yield f"{name} is {value!r}; must be between 0 and 1"
+        elif broken := [rule.words for rule in SETTINGS[name].rules if not rule.holds(value)]:
+            yield f"{name} is {value!r}; {broken[0]}"
 
 
 def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
-    sizes, frozen = values["model.anchor_sizes"], values["model.backbone_frozen_stages"]
-    features, multiple = values["model.features"], values["model.padding_multiple"]
+    sizes, multiple = values["model.anchor_sizes"], values["model.padding_multiple"]
+    features = values["model.features"]
     if features == "fpn" and len(sizes) != _LEVELS:
         yield f"model.anchor_sizes is {sizes!r}; must have {_LEVELS}, one per level p2 to p6"
     if features == "fpn" and multiple % _CANVAS_UNIT:
@@ -195,8 +117,6 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         for name, plain in (("features", "fpn"), ("backbone_groups", 1), ("backbone_group_width", 64)):
             if (value := values[f"model.{name}"]) != plain:
                 yield f"model.{name} is {value!r}; must be {plain!r} with a model.backbone_depth under 50"
-    if not 0 <= frozen <= 5:
-        yield f"model.backbone_frozen_stages is {frozen}; must be 0 to 5"
     yield from _canvas_problems(values)
     low, high = values["train.rpn_negative_iou"], values["train.rpn_positive_iou"]
     if low > high:
@@ -231,10 +151,3 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
                 "the largest that data.train_short_sides, data.test_short_side and data.long_side make: "
                 f"add {missing!r}"
             )
-
-
-def _numbers(value: Any) -> list[float]:
-    """The numbers in a value or in its nested tuples."""
-    if isinstance(value, tuple):
-        return [number for item in value for number in _numbers(item)]
-    return [value] if isinstance(value, int | float) else []

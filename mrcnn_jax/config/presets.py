@@ -1,7 +1,7 @@
 """The two settings of every field in which torchvision and Detectron2 differ (R50-FPN on COCO).
 
 The files in ``configs/torchvision`` and ``configs/detectron2`` begin with one of them. What each field does
-is said in ``config.py``, how near the results come to that system in ``docs/fidelity.md``.
+is said in ``fields.py``, how near the results come to that system in ``docs/fidelity.md``.
 """
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig

@@ -11,37 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn_jax.config import Config, to_dict
+from mrcnn_jax.config.fields import SETTINGS
 from mrcnn_jax.config.io import differences, from_dict, validate
 from mrcnn_jax.json_files import read_json, write_json
 from mrcnn_jax.runs.categories import CATEGORIES_FILE, check_agreement, load_categories, save_categories
 from mrcnn_jax.types import Categories
 
 _CONFIG_FILE = "config.json"
-
-# Fields that a run may be continued with other values of: the steps it has taken would have been the same.
-_CHANGEABLE = {
-    "model.backbone_recomputed_stages",
-    "data.root",
-    "data.train_records",  # batches of records are those of the folder
-    "data.skip_bad",  # without it there was nothing to leave out
-    "data.val_images",
-    "data.val_annotations",
-    "data.val_keypoints",
-    "data.test_short_side",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.eval_every",
-    "train.eval_images",
-    "categories.sigmas",  # only evaluation uses them
-}
-# Fields of the model that another value of leaves its arrays' meaning as it is.
-_APART_FROM_WEIGHTS = {
-    "model.dtype",
-    "model.backbone_frozen_stages",
-    "model.backbone_recomputed_stages",
-    "model.backbone_weights",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +102,7 @@ def read_run(workdir: str | Path) -> Run:
 
 
 def model_differences(here: Config, run: Config) -> dict[str, tuple[Any, Any]]:
-    """As ``config_io.differences``, of the fields that weights depend on.
+    """As ``config.io.differences``, of the fields that weights depend on.
 
     That is the model, apart from its type of computation, the stages that are frozen or recomputed in
     training, and the file of the backbone that a new model begins with.
@@ -134,11 +110,13 @@ def model_differences(here: Config, run: Config) -> dict[str, tuple[Any, Any]]:
     return {
         name: values
         for name, values in differences(here, run).items()
-        if name.startswith("model.") and name not in _APART_FROM_WEIGHTS
+        if name.startswith("model.") and SETTINGS[name].decides != "neither"
     }
 
 
 def _may_change(name: str, config: Config) -> bool:
     if name == "train.steps":
         return config.train.schedule == "step"
-    return name in _CHANGEABLE or name.startswith("test.")
+    if name.startswith("categories."):
+        return name == "categories.sigmas"  # only evaluation uses them
+    return SETTINGS[name].resumable

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mrcnn_jax.config import Config, presets
+from mrcnn_jax.config.fields import SETTINGS
 from mrcnn_jax.config.io import differences
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.checkpoint import check_same, load_weights
@@ -25,22 +26,6 @@ _BUILDERS: dict[str, dict[str, Any]] = {
     "keypointrcnn_resnet50_fpn": {"mask": False, "keypoint": True},
 }
 _EPSILON = 1e-5  # of torchvision's batch norm
-
-# Settings that arrays know nothing of and that change what is detected.
-_BEHAVIOUR = {
-    "model.pixel_order", "model.pixel_mean", "model.pixel_std", "model.padding_multiple",
-    "model.anchor_sizes", "model.anchor_ratios", "model.anchor_rounded", "model.anchor_stride",
-    "model.rpn_smallest_side", "model.rpn_box_weights", "model.box_weights",
-    "model.roi_canonical_size", "model.roi_level_rule",
-    "model.roi_sampling_ratio", "model.roi_aligned", "data.resize",
-    "test.rpn_pre_nms", "test.rpn_post_nms", "test.rpn_nms_iou", "test.score_threshold", "test.nms_iou",
-    "test.detections", "test.box_smallest_side", "test.mask_paste",
-}  # fmt: skip
-# Settings of the model that make no difference to torchvision's.
-_LOADED_ALIKE = {
-    "model.dtype", "model.backbone_norm", "model.backbone_norm_epsilon", "model.backbone_frozen_stages",
-    "model.backbone_recomputed_stages", "model.backbone_weights",
-}  # fmt: skip
 
 
 def export_torchvision(
@@ -69,7 +54,7 @@ def export_torchvision(
     write_arrays(output, arrays)
     lines = [f"{output}: {len(arrays)} arrays of step {step} of {workdir}, to be loaded in Python as"]
     lines += loading_lines(output, run.config, run.categories)
-    if changes := _other_behaviour(run.config):
+    if changes := _differences(run.config, "behaviour", {}):
         lines.append("torchvision will not detect quite the same, as the run has other settings:")
         lines += [f"  {name}: {here!r} here, {there!r} there" for name, (here, there) in changes.items()]
     return "\n".join(lines)
@@ -104,16 +89,30 @@ def loading_lines(output: Path, config: Config, categories: Categories) -> list[
 def builder_name(config: Config) -> str | None:
     """The function of torchvision's that builds a model of the same arrays."""
     for name, changes in _BUILDERS.items():
-        built = Config(model=dataclasses.replace(presets.torchvision().model, **changes))
-        if not any(_is_architecture(field) for field in differences(config, built)):
+        if not _differences(config, "architecture", changes):
             return name
     return None
 
 
-def _is_architecture(field: str) -> bool:
-    return field.startswith("model.") and field not in _BEHAVIOUR | _LOADED_ALIKE
+def _differences(config: Config, decides: str, changes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Both values of each field that decides the architecture or behaviour otherwise than in torchvision.
 
-
-def _other_behaviour(config: Config) -> dict[str, tuple[Any, Any]]:
-    changes = differences(config, presets.torchvision())
-    return {name: values for name, values in changes.items() if name in _BEHAVIOUR}
+    ``changes`` are made to torchvision's model first. Settings of heads that the model lacks are left out,
+    and so are those that ``loading_lines`` hands on.
+    """
+    model, data, built = config.model, config.data, presets.torchvision()
+    built.model = dataclasses.replace(
+        built.model,
+        backbone_norm=model.backbone_norm,  # "frozen_batch" and "batch" detect the same
+        backbone_norm_epsilon=model.backbone_norm_epsilon,
+        **changes,
+    )
+    built.data = dataclasses.replace(
+        built.data, test_short_side=data.test_short_side, long_side=data.long_side
+    )
+    absent = tuple(f"{head}_" for head in ("mask", "keypoint") if not getattr(model, head))
+    return {
+        name: values
+        for name, values in differences(config, built).items()
+        if SETTINGS[name].decides == decides and not name.partition(".")[2].startswith(absent)
+    }

@@ -12,7 +12,7 @@ from mrcnn_jax.config.io import differences, validate
 from mrcnn_jax.data.pipeline import training_canvas
 from mrcnn_jax.models.variables import make_blueprint
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "configs").rglob("*.py"))
 # With the words that a file's get_config takes besides its default: --config=configs/balloon.py:torchvision
 TORCHVISION = [

@@ -44,6 +44,48 @@ def test_says_what_it_cannot_hand_on(run, tmp_path):
     assert "model.mask_channels" not in said  # the arrays say so
 
 
+@pytest.mark.parametrize("keypoint", [True, False])
+def test_says_what_else_changes_detections(tmp_path, tiny_config, tiny_weights, keypoint):
+    config = dataclasses.replace(
+        tiny_config,
+        model=dataclasses.replace(tiny_config.model, keypoint=keypoint),
+        data=dataclasses.replace(
+            tiny_config.data, test_short_side=50, long_side=60, keypoint_offset=0.5, flip=False
+        ),
+        test=dataclasses.replace(
+            tiny_config.test, batch_size=3, candidates=50, mask_threshold=0.7, keypoint_score="probability"
+        ),
+    )
+    write_run(tmp_path / "run", config, CATEGORIES)
+    with Checkpoints(tmp_path / "run", keep=1) as checkpoints:
+        checkpoints.save(
+            5,
+            {
+                name: x
+                for name, x in tiny_weights.items()
+                if keypoint or not name.startswith("keypoint_head.")
+            },
+        )
+    said = export_torchvision(tmp_path / "run", tmp_path / "out.npz")
+    assert "min_size=50, max_size=60" in said
+    for name in ("test.candidates: 50 here, 4096 there", "test.mask_threshold: 0.7 here, 0.5 there"):
+        assert f"\n  {name}" in said
+    for name in (
+        "data.test_short_side",
+        "data.long_side",
+        "data.flip",
+        "test.batch_size",
+        "model.mask_convs",
+    ):
+        assert name not in said
+    # Settings of a head that the model has not change nothing.
+    for name in (
+        "data.keypoint_offset: 0.5 here, 0.0 there",
+        "test.keypoint_score: 'probability' here, 'logit'",
+    ):
+        assert (f"\n  {name}" in said) == keypoint
+
+
 def test_a_file_that_is_there_stays(run, tmp_path):
     (tmp_path / "out.npz").write_text("mine")
     with pytest.raises(FileExistsError, match=r"out\.npz"):
