@@ -1,12 +1,15 @@
 """Settings of the test process, made before anything imports JAX, and the fixtures that many tests use."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+
+from tests.commands import Outcome, run_here
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -62,6 +65,12 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"needs the data of {path}")
     return path
+
+
+@pytest.fixture(scope="module")
+def start(directory: Path) -> Callable[..., Outcome]:
+    """Runs a script, or a module of ``benchmarks``, in the module's ``directory`` (``commands.run_here``)."""
+    return partial(run_here, directory=directory)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,9 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mrcnn_jax import command_line
+from tests.commands import Outcome, run_here
 
 SCRIPT = '''"""Trains nothing.
 
@@ -58,16 +56,8 @@ def directory(tmp_path_factory) -> Path:
     return path
 
 
-def start(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(Path(command_line.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def start(directory: Path, script: str, *arguments: str) -> Outcome:
+    return run_here(str(directory / script), *arguments, directory=directory)
 
 
 def test_fields_are_overridden_by_type(directory):

@@ -108,7 +108,7 @@ def test_a_table_a_file_and_a_picture(start, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     written = json.loads(path.read_text())
-    assert written["devices"] == 1
+    assert written["devices"] == jax.device_count()
     rows = written["growth"]
     assert rows["masks"]["numbers"] == [10, 25] and rows["boxes"]["numbers"] == [512, 1024]
     for row in rows.values():

@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -19,6 +16,7 @@ from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints
 from mrcnn_jax.runs.description import write_run
 from mrcnn_jax.types import Categories
+from tests.commands import run_here
 
 ROOT = Path(__file__).parents[2]
 CATEGORIES = Categories(
@@ -95,13 +93,9 @@ def test_predict_script(workdir: Path, images: list[np.ndarray], tmp_path: Path)
         Image.fromarray(image).save(photos / name)
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     output = tmp_path / "out"
-    command = [
-        sys.executable, ROOT / "scripts" / "predict.py", f"--workdir={workdir}", f"--output={output}",
-        "--score_threshold=0", "--config.test.detections=3",
-        photos, tmp_path / "broken.jpg", photos / "a.jpg",
-    ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    inputs = photos, tmp_path / "broken.jpg", photos / "a.jpg"
+    arguments = f"--workdir={workdir}", f"--output={output}", "--config.test.detections=3"
+    done = run_here("predict.py", *arguments, "--score_threshold=0", *map(str, inputs), directory=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "broken.jpg: cannot be read" in done.stderr and "Traceback" not in done.stderr
     assert done.stdout.startswith("4 images, 12 objects in "), done.stdout

@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +17,9 @@ from pycocotools.coco import COCO
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.shapes import make_shapes
+from tests.commands import Outcome
 
-Start = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., Outcome]
 
 CONFIG_FILE = """
 from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
@@ -43,7 +43,7 @@ def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> 
     make_shapes(path / "shapes", train=8, val=3, image_size=64, seed=0)
     values = asdict(tiny_config)
     values["data"]["root"] = "shapes"
-    values["train"] |= {"steps": 2, "batch_size": 2, "decay_steps": (), "log_every": 1, "eval_every": 2}
+    values["train"] |= {"log_every": 1, "eval_every": 4}
     values["test"]["score_threshold"] = 0.0
     (path / "tiny.py").write_text(CONFIG_FILE.format(values=values))
     return path
@@ -80,10 +80,10 @@ def trained(start: Start) -> str:
 
 
 def test_training_reports_its_steps_and_saves(trained: str, directory: Path) -> None:
-    losses, scores = [line for line in trained.splitlines() if line.startswith("step 2")]
-    assert losses.startswith("step 2/2  loss ") and scores.startswith("step 2: bbox AP ")
-    assert trained.splitlines()[-1] == "trained for 2 steps; checkpoints are in run/checkpoints"
-    assert (directory / "run" / "checkpoints" / "2").is_dir()
+    losses, scores = [line for line in trained.splitlines() if line.startswith("step 4")]
+    assert losses.startswith("step 4/4  loss ") and scores.startswith("step 4: bbox AP ")
+    assert trained.splitlines()[-1] == "trained for 4 steps; checkpoints are in run/checkpoints"
+    assert (directory / "run" / "checkpoints" / "4").is_dir()
     assert (directory / "run" / "config.json").exists()
 
 
@@ -104,7 +104,7 @@ def test_records_train_as_their_folder_does(trained: str, start: Start) -> None:
 
 
 def test_the_making_of_batches_is_timed(start: Start, directory: Path) -> None:
-    done = start("benchmark_data.py", "--config=tiny.py", "--images=4", "--turns=1", "--json=data.json")
+    done = start("benchmarks.data", "--config=tiny.py", "--images=4", "--turns=1", "--json=data.json")
     assert done.returncode == 0, done.stderr
     numbers = json.loads((directory / "data.json").read_text())
     assert numbers["images_per_second"] > 0 and numbers["bytes_per_batch"] > 2 * 64 * 64 * 3
@@ -129,7 +129,7 @@ def test_evaluation_file(trained: str, start: Start, directory: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "written to scores.json" in done.stdout
     metrics = json.loads((directory / "scores.json").read_text())
-    assert (metrics["step"], metrics["annotations"]) == (2, "shapes/annotations/instances_val.json")
+    assert (metrics["step"], metrics["annotations"]) == (4, "shapes/annotations/instances_val.json")
     names = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"}
     assert metrics["bbox"].keys() == metrics["segm"].keys() == names
     assert metrics["keypoints"].keys() == names - {"APs", "AR100"} | {"AR20"}
@@ -151,7 +151,7 @@ def test_predictions_and_what_cannot_be_read(trained: str, start: Start, directo
     (directory / "out").mkdir()
     Image.new("RGB", (3, 3), (1, 2, 3)).save(directory / "out" / "photo.png")  # not of a former output
 
-    done = start("predict.py", "--workdir=run", "--output=out", "--step=2", "inputs", "empty", "nowhere")
+    done = start("predict.py", "--workdir=run", "--output=out", "--step=4", "inputs", "empty", "nowhere")
     assert done.returncode == 1
     assert [line.partition(":")[2].partition(":")[0].strip() for line in done.stderr.splitlines()] == [
         "empty",

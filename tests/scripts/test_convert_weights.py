@@ -1,7 +1,6 @@
 """Weights of torchvision's from a file to detections and back to a file, from the command line."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +13,9 @@ from mrcnn_jax.data.shapes import make_shapes
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.weights.files import read_arrays, write_arrays
 from mrcnn_jax.weights.torchvision import layouts
+from tests.commands import Outcome
 
-Start = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., Outcome]
 
 CONFIG_FILE = """
 from mrcnn_jax.config.io import from_dict

@@ -1,45 +1,31 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-
-
-def run(directory: Path, *arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *python, str(ROOT / "scripts" / "make_shapes.py"), *arguments],
-        cwd=directory,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from tests.commands import run_apart, run_here
 
 
 def test_makes_a_data_set_once_and_says_so_in_a_line(tmp_path: Path) -> None:
     arguments = ["--output=made", "--train=2", "--val=1", "--image_size=32"]
-    done = run(tmp_path, *arguments)
+    done = run_here("make_shapes.py", *arguments, directory=tmp_path)
     assert done.stderr == ""  # no progress bar where nobody watches
     assert done.stdout.startswith("made: 2 training and 1 validation images in ")
     assert done.stdout.count("\n") == 1
     assert done.returncode == 0
     assert len(list((tmp_path / "made").rglob("*.jpg"))) == 3
 
-    done = run(tmp_path, *arguments)
+    done = run_here("make_shapes.py", *arguments, directory=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
         "made: the same data set is there already\n",
         "",
     )
 
-    done = run(tmp_path, *arguments, "--seed=1")
+    done = run_here("make_shapes.py", *arguments, "--seed=1", directory=tmp_path)
     assert done.stderr.startswith("error: made: holds a data set of other settings")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 2)
 
 
 def test_help_and_a_mistyped_flag(tmp_path: Path) -> None:
-    done = run(tmp_path, "--help")
+    done = run_here("make_shapes.py", "--help", directory=tmp_path)
     assert "Writes the embedded data set" in done.stdout
     assert "--image_size: side of the square images" in done.stdout
     assert (done.returncode, done.stderr) == (0, "")
@@ -48,16 +34,15 @@ def test_help_and_a_mistyped_flag(tmp_path: Path) -> None:
         (["--train=0"], "flag --train=0"),
         (["made"], "unexpected argument 'made'"),
     ):
-        done = run(tmp_path, *arguments)
+        done = run_here("make_shapes.py", *arguments, directory=tmp_path)
         assert done.stderr.startswith(f"error: {message}"), done.stderr
         assert (done.returncode, done.stdout) == (1, "")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_starts_without_jax_and_tensorflow(tmp_path: Path) -> None:
-    done = run(
-        tmp_path, "--output=made", "--train=1", "--val=1", "--image_size=32", python=("-X", "importtime")
-    )
+    arguments = "--output=made", "--train=1", "--val=1", "--image_size=32"
+    done = run_apart("make_shapes.py", *arguments, directory=tmp_path, python=("-X", "importtime"))
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "mrcnn_jax.data.shapes" in imported  # the list is one

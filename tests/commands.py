@@ -1,0 +1,79 @@
+"""Command lines run by tests: in this process, which is quick, or in one of their own."""
+
+import contextlib
+import importlib
+import io
+import os
+import runpy
+import subprocess
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+from absl import flags
+
+ROOT = Path(__file__).parents[1]
+
+
+class Outcome(NamedTuple):
+    """What a command line has left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_here(program: str, *arguments: str, directory: Path) -> Outcome:
+    """Runs a script of ``scripts`` (or at a path), or a module of ``benchmarks``, in this process.
+
+    It has flags, environment and working directory of its own, and this process's devices. It is never one of
+    several hosts, and leaves the C library's memory settings as they are.
+    """
+    importlib.import_module("mrcnn_jax.command_line")  # whose own flags are defined once, and stay
+    known = set(flags.FLAGS)
+    out, err = io.StringIO(), io.StringIO()
+    path = program if program.startswith("benchmarks.") else str(ROOT / "scripts" / program)
+    with (
+        contextlib.chdir(directory),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", [path, *arguments]),
+        mock.patch.dict(os.environ),
+        mock.patch("mrcnn_jax.runtime.setup.keep_freed_memory"),
+        mock.patch("mrcnn_jax.distributed.hosts.join"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", DeprecationWarning)  # as a process of its own has it
+        try:
+            run = runpy.run_module if program.startswith("benchmarks.") else runpy.run_path
+            run(path, run_name="__main__")
+            code = 0
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        except Exception:
+            traceback.print_exc()
+            code = 1
+        finally:
+            for name in set(flags.FLAGS) - known:
+                with contextlib.suppress(AttributeError, flags.UnrecognizedFlagError):  # a flag's other names
+                    delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def run_apart(program: str, *arguments: str, directory: Path, python: tuple[str, ...] = ()) -> Outcome:
+    """Runs the same in a process of its own, on one device."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    target = ["-m", program] if program.startswith("benchmarks.") else [str(ROOT / "scripts" / program)]
+    done = subprocess.run(
+        [sys.executable, *python, *target, *arguments],
+        cwd=directory,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
