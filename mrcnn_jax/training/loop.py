@@ -14,9 +14,9 @@ from jax.sharding import Mesh, NamedSharding
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.findings import summary
 from mrcnn_jax.data.labels import AlignedSource
-from mrcnn_jax.data.open_source import open_source
+from mrcnn_jax.data.open_data_source import open_data_source
 from mrcnn_jax.data.pipeline import training_batches
-from mrcnn_jax.data.source import Source
+from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.agreement import check_alike, check_seen, check_settings
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicate, replicated
@@ -53,7 +53,7 @@ def train(config: Config, workdir: Path) -> bool:
 
     with hosts.together():
         # Data
-        source = open_source(config)
+        source = open_data_source(config)
         names = source.categories.names
         _say(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
         if source.findings:
@@ -145,7 +145,7 @@ def train(config: Config, workdir: Path) -> bool:
     return True
 
 
-def _with_categories_of_run(source: Source, workdir: Path) -> tuple[Source, Categories]:
+def _with_categories_of_run(source: DataSource, workdir: Path) -> tuple[DataSource, Categories]:
     """The source with the labels of the run in ``workdir``, if there is one, and the run's categories."""
     if not is_run(workdir):
         return source, source.categories
