@@ -71,8 +71,8 @@ def _at_short_side(original: Size, canvas: Size, side: int, config: DataConfig) 
 def _jittered(original: Size, canvas: Size, factor: float, config: DataConfig) -> Size:
     """The largest size that fits the canvas, scaled by ``factor``."""
     factor *= min(canvas[0] / original[0], canvas[1] / original[1])
-    whole = math.floor if config.resize == "torchvision" else round
-    height, width = (max(1, whole(side * factor)) for side in original)
+    to_int = math.floor if config.resize == "torchvision" else round
+    height, width = (max(1, to_int(side * factor)) for side in original)
     return height, width
 
 

@@ -38,7 +38,7 @@ _INDEX = ("ids", "sizes", "learnable", "num_objects", "has_masks", "mask_grid")
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class CocoObjectsConfig(tfds.core.BuilderConfig):
-    """What to make records from, and how. The config's name is that of the records."""
+    """The dataset and settings to make records from; ``name`` is the name of the records."""
 
     dataset: CocoDataset = dataclasses.field(repr=False)
     mask_grid: int
@@ -177,17 +177,16 @@ def prepare_records(
             f"{folder}: already exists; delete it to remake the records, or choose another --name"
         )
     # Nothing is downloaded, although TFDS prints that it is.
-    with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(download_dir=nothing, file_format=file_format)
+    with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_dir=unused, file_format=file_format)
     dataset = leave_out(dataset, builder.bad_images)
     source = FolderSource(dataset, mask_grid=mask_grid)
     index = {name: getattr(source, name) for name in _INDEX if name != "mask_grid"}
     save_categories(folder / CATEGORIES_FILE, dataset.categories)
     if left_out := errors(dataset.findings):
         (folder / "left_out.txt").write_text(f"{as_table(left_out)}\n", encoding="utf-8")
-    np.savez(
-        folder / "index.npz", mask_grid=mask_grid, **index
-    )  # written last: marks the records as complete
+    # Written last: marks the records as complete.
+    np.savez(folder / "index.npz", mask_grid=mask_grid, **index)
     return folder, dataset
 
 

@@ -71,8 +71,8 @@ def _place(rng: np.random.Generator, scene: list[SceneObject], item: SceneObject
     low, high = corners.min(axis=0), corners.max(axis=0)
     for _ in range(_TRIES):
         offset = rng.uniform(0, size, 2) - (low + high) / 2
-        inside = np.clip(high + offset, 0, size) - np.clip(low + offset, 0, size)
-        if np.prod(inside / (high - low)) < _MIN_INSIDE:
+        clipped = np.clip(high + offset, 0, size) - np.clip(low + offset, 0, size)
+        if np.prod(clipped / (high - low)) < _MIN_INSIDE:
             continue
         placed = item.moved(offset)
         placed.mask = placed.visible = np.asarray(_coverage(placed.polygons, size)) >= 128

@@ -26,8 +26,8 @@ class AnnotatedImage:
 class DataSource(Protocol):
     """N images with their objects, readable in any order and from any thread.
 
-    Training uses nothing else of its data: ``FolderSource`` and ``RecordSource`` give equal batches. A
-    ``CocoDataset``, in contrast, is the parsed annotation file alone.
+    Training reads its data only through this interface; ``FolderSource`` and ``RecordSource`` give equal
+    batches. A ``CocoDataset``, in contrast, is just the parsed annotation file.
     """
 
     name: str  # identifies the data in messages

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, replicated
 from mrcnn_jax.models.variables import Arrays, Blueprint, arrays_of
-from mrcnn_jax.runtime.compilations import Compilations
-from mrcnn_jax.runtime.heap import give_memory_back
+from mrcnn_jax.runtime.compilations import CompilationTracker
+from mrcnn_jax.runtime.heap import trim_heap
 from mrcnn_jax.training.objective import compute_losses
 from mrcnn_jax.training.optimizer import make_optimizer, make_schedule
 from mrcnn_jax.types import Batch
@@ -103,14 +103,14 @@ def compile_step(
         donate_argnums=0,
     )
 
-    compilations = Compilations("the training step", config.data.canvases)
+    compilations = CompilationTracker("the training step", config.data.canvases)
 
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        compiles = compilations.expect(batch.images, batch)
+        compiles = compilations.record(batch.images, batch)
         with jax.set_mesh(mesh):
             results = step(state, batch)
         if compiles:
-            give_memory_back()
+            trim_heap()
         return results
 
     return run
