@@ -65,11 +65,11 @@ def _ours(config: Any) -> dict[str, float]:
     """Images per second and bytes per batch of the training pipeline."""
     import jax
 
-    from mrcnn_jax.data.open_source import open_source
+    from mrcnn_jax.data.open_data_source import open_data_source
     from mrcnn_jax.data.pipeline import training_batches
 
     batches = training_batches(
-        open_source(config),
+        open_data_source(config),
         config.data,
         batch_size=_BATCH_SIZE.value,
         seed=0,
@@ -110,13 +110,13 @@ def _stages(config: Any) -> dict[str, float]:
     """Milliseconds per image of each stage."""
     import numpy as np
 
-    from mrcnn_jax.data.augment import draw_view, example_generator
-    from mrcnn_jax.data.open_source import open_source
+    from mrcnn_jax.data.augment import example_generator, random_transform
+    from mrcnn_jax.data.open_data_source import open_data_source
     from mrcnn_jax.data.pipeline import pixel_rule, plan_batches
-    from mrcnn_jax.data.view import show_objects, show_pixels
+    from mrcnn_jax.data.transform import transform_objects, transform_pixels
     from mrcnn_jax.images import decode_image
 
-    source, data = open_source(config), config.data
+    source, data = open_data_source(config), config.data
     order, kept, canvases = plan_batches(source, data, batch_size=1, seed=0)
     totals = dict.fromkeys(("read", "decode", "objects", "resize", "masks", "batch"), 0.0)
     count = min(_IMAGES.value, len(kept))
@@ -131,12 +131,12 @@ def _stages(config: Any) -> dict[str, float]:
         objects = source.objects(index)
         marks.append(time.perf_counter())
         generator = example_generator(0, int(numbers[0]))
-        view = draw_view(generator, pixels.shape[:2], canvases[canvas], data)
-        shown = show_pixels(pixels, view, canvas=canvases[canvas], rule=pixel_rule(data))
+        transform = random_transform(generator, pixels.shape[:2], canvases[canvas], data)
+        shown = transform_pixels(pixels, transform, canvas=canvases[canvas], rule=pixel_rule(data))
         marks.append(time.perf_counter())
-        rows = show_objects(
+        rows = transform_objects(
             objects,
-            view,
+            transform,
             max_objects=data.max_objects,
             mask_grid=data.mask_grid if config.model.mask else None,
             keypoints=config.model.keypoint,

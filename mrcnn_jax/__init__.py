@@ -1,4 +1,4 @@
-"""Mask R-CNN in JAX: boxes, masks and keypoints of the objects in a picture.
+"""Mask R-CNN in JAX: detects objects in images, with boxes, masks and keypoints.
 
 import mrcnn_jax
 
@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """``load``, imported when first used: JAX takes seconds, which ``--help`` need not wait for."""
+    """``load``, imported on first use: importing JAX takes seconds, which ``--help`` need not wait for."""
     if name == "load":
         from mrcnn_jax.inference.detector import load
 

@@ -1,18 +1,18 @@
-"""What the scripts share: the ``--config`` flag, one-line errors, and JAX's set-up for a process of its own.
+"""Shared by the scripts: the ``--config`` flag, flags for several hosts, and one-line error messages.
 
 A script reads:
 
     _config = command_line.define_config()
 
     def main(arguments: list[str]) -> None:
-        setup_jax()  # of mrcnn_jax.runtime.setup
-        ...  # imports that take seconds go here, so that --help and a mistyped flag answer at once
+        setup_jax()  # from mrcnn_jax.runtime.setup
+        ...  # slow imports go here, so that --help and mistyped flags respond immediately
 
     if __name__ == "__main__":
         command_line.run(main)
 
-Only scripts import this module, and programs that set a process up as they do. Importing the library, or
-``mrcnn_jax.load``, changes nothing in a process.
+Only scripts and similar programs that own their process import this module. Importing the library, or calling
+``mrcnn_jax.load``, changes no process-wide setting.
 """
 
 import faulthandler
@@ -33,23 +33,23 @@ from mrcnn_jax.config import Config, to_dict
 from mrcnn_jax.config.io import flatten, from_dict, validate
 from mrcnn_jax.config.suggestions import suggest
 
-# The flags defined here are the calling script's, for its --help.
+# Attribute the flags defined here to the calling script, so that its --help lists them.
 flags.disclaim_key_flags()
 
-_DEBUG = flags.DEFINE_bool("debug", False, "show the whole traceback of an error")
+_DEBUG = flags.DEFINE_bool("debug", False, "show the full traceback of an error")
 
 _CONFIG_FILE = re.compile(r"--?config(?:=(?P<path>.*))?")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.(?P<name>[^=]+)")
 
 
 def define_config(default: Path | None = None) -> Callable[[], Config]:
-    """A function that returns the config of ``--config=FILE``, as changed by ``--config.train.steps=100``.
+    """A function that returns the config of ``--config=FILE``, with all ``--config.FIELD=VALUE`` applied.
 
     ``--config=FILE:WORD`` calls the file's ``get_config("WORD")``.
 
-    To be called at the top of a script; the function it returns, in ``main``. That one raises ValueError if
-    the flag is missing and has no ``default``, or the file's ``get_config`` returns no config, or one that
-    ``validate`` rejects.
+    Call this at the top of a script, and the returned function in ``main``. The latter raises ValueError if
+    the flag is missing and has no ``default``, or if the file's ``get_config`` returns something other than a
+    ``Config`` or one that ``validate`` rejects.
     """
     flag = config_flags.DEFINE_config_file(
         "config",
@@ -71,17 +71,17 @@ def define_config(default: Path | None = None) -> Callable[[], Config]:
 
 
 def define_overrides() -> Callable[[Config], Config]:
-    """A function that returns a config with the ``--config.test.detections=10`` of the command line in it.
+    """A function that applies overrides like ``--config.test.detections=10`` to a given config.
 
-    For the scripts that take their config from a saved run. To be called at the top of the script; the
-    function it returns, in ``main``. That one raises ValueError if ``validate`` rejects the outcome.
+    For scripts that take their config from a saved run. Call this at the top of the script, and the returned
+    function in ``main``. The latter raises ValueError if ``validate`` rejects the result.
     """
-    with _plain_errors():  # of the command line, which is read already here, as there is no file to wait for
+    with _plain_errors():  # ml_collections parses the command line already when the flag is defined
         _check_config_flags(sys.argv)
         flag = config_flags.DEFINE_config_dataclass(
             "config", Config(), "--config.test.detections=10 changes a field of the saved config"
         )
-    flags.FLAGS[flag.name].default_as_str = None  # all fields of a config, in a help of a few lines
+    flags.FLAGS[flag.name].default_as_str = None  # keeps all fields of the config out of --help
 
     def override(config: Config) -> Config:
         values = to_dict(config)
@@ -95,32 +95,30 @@ def define_overrides() -> Callable[[Config], Config]:
     return override
 
 
-def define_hosts(*, stops_when_asked: bool) -> Callable[[], AbstractContextManager[None]]:
-    """A function that makes this process one of a run's, as ``hosts.join`` does, by the flags defined here.
+def define_hosts(*, handle_sigterm: bool) -> Callable[[], AbstractContextManager[None]]:
+    """A function that joins this process to a run, by calling ``hosts.join`` with the flags defined here.
 
-    To be called at the top of a script; the function it returns, in ``main``, for the block in which JAX is
-    used: ``with hosts(): ...``. Where there are other processes, an error in it ends this one at once, as
-    JAX would otherwise wait at the exit for the others, and they for this one.
+    Call this at the top of a script, and the returned function in ``main`` around the block that uses JAX:
+    ``with hosts(): ...``. If there are other processes, an error in the block ends this process immediately;
+    otherwise JAX would wait for the others at exit, and they for this one.
     """
     coordinator = flags.DEFINE_string(
-        "coordinator", None, "host:port of process 0, of a run by several processes that JAX cannot find out"
+        "coordinator", None, "host:port of process 0, for runs of several processes that JAX cannot detect"
     )
-    num_processes = flags.DEFINE_integer("num_processes", None, "how many they are", lower_bound=1)
-    process_id = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+    num_processes = flags.DEFINE_integer("num_processes", None, "number of processes", lower_bound=1)
+    process_id = flags.DEFINE_integer("process_id", None, "index of this process, from 0", lower_bound=0)
 
     @contextmanager
     def joined() -> Iterator[None]:
         from mrcnn_jax.distributed import hosts
 
-        hosts.join(
-            coordinator.value, num_processes.value, process_id.value, stops_when_asked=stops_when_asked
-        )
-        if hosts.alone():
+        hosts.join(coordinator.value, num_processes.value, process_id.value, handle_sigterm=handle_sigterm)
+        if hosts.is_single_process():
             yield
             return
-        faulthandler.disable()  # JAX says why it aborts a process; where that was in Python says nothing
+        faulthandler.disable()  # if JAX aborts the process it says why; the Python stack would add nothing
         try:
-            with _plain_errors(), hosts.noticing_the_dead():
+            with _plain_errors(), hosts.explain_lost_process():
                 yield
         except BaseException as error:
             if not isinstance(error, SystemExit):
@@ -133,24 +131,24 @@ def define_hosts(*, stops_when_asked: bool) -> Callable[[], AbstractContextManag
 
 
 def define_step() -> flags.FlagHolder[int | Literal["best"] | None]:
-    """The flag; its value is as ``mrcnn_jax.load`` takes it. To be called at the top of a script."""
+    """The flag ``--step``, with a value for ``mrcnn_jax.load``. Call this at the top of a script."""
     return flags.DEFINE(
         _StepParser(),
         "step",
         None,
-        'checkpoint to use: its step, or "best" for the best of those evaluated in training; the newest if '
-        "not given",
+        'checkpoint to use: its step, or "best" for the best one evaluated in training; default: the newest',
     )
 
 
 def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> None:
-    """Exits with what ``main`` returns, once it has been called with the command line's positional arguments.
+    """Calls ``main`` with the positional arguments, and exits with the code it returns.
 
-    ``positional`` says what these are, for the help; without it there must be none. A ValueError, OSError
-    or FloatingPointError (a loss that is not finite) becomes a message on stderr, ``error: ...``, and a line
-    that names ``--debug``, which shows the traceback instead; the exit code is 1. Ctrl-C exits with 130.
+    ``positional`` describes these arguments in the help; without it there must be none. A ValueError, OSError
+    or FloatingPointError (a loss that is not finite) is printed to stderr as ``error: ...``, followed by a
+    line that mentions ``--debug``, which shows the traceback instead; the exit code is 1. Ctrl-C exits with
+    130.
     """
-    # Before TensorFlow and XLA are loaded: what their C++ logs, short of errors, is nothing to act on.
+    # Set before TensorFlow and XLA are loaded: their C++ logs below the error level are not actionable.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
     def parse(argv: list[str]) -> list[str]:
@@ -164,7 +162,7 @@ def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> Non
         return arguments
 
     def quiet_main(arguments: list[str]) -> int | None:
-        logging.set_verbosity(logging.ERROR)  # of the libraries: our own lines are printed
+        logging.set_verbosity(logging.ERROR)  # for the libraries; this project's output is printed
         return main(arguments)
 
     flags.declare_key_flag("debug")
@@ -173,7 +171,7 @@ def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> Non
 
 
 def check_output(flag: str, path: Path) -> None:
-    """Raises ``ValueError`` for what would otherwise fail only once there is something to write."""
+    """Raises ``ValueError`` early if ``path`` cannot be written as a file."""
     if path.is_dir():
         raise ValueError(f"--{flag}={path}: is a folder; must be a file")
     if not path.parent.is_dir():
@@ -195,7 +193,7 @@ class _StepParser(flags.ArgumentParser):
 
 
 def _check_config_flags(argv: list[str]) -> None:
-    """Raises FileNotFoundError for the file of ``--config``, ValueError with all overrides of no field."""
+    """Raises FileNotFoundError for a missing ``--config`` file, ValueError listing all unknown fields."""
     for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
         if match := _CONFIG_FILE.fullmatch(argument):
             path = (following if match["path"] is None else match["path"]).partition(":")[0]
@@ -215,7 +213,7 @@ def _check_config_flags(argv: list[str]) -> None:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Errors that tell a user what to change, as a message without a traceback."""
+    """Prints errors that a user can fix without a traceback, and exits with code 1 (130 for Ctrl-C)."""
     try:
         yield
     except (ValueError, OSError, FloatingPointError, flags.Error) as error:
@@ -231,11 +229,11 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = re.sub(r"flag --(\w+)=None: .* other than None\.", r"--\1 is missing; see --help", str(error))
-    # What get_config says of its word; ml_collections puts the traceback around it.
-    around = (
+    # ml_collections wraps an error from get_config in a traceback; keep only the error.
+    wrapper = (
         r"(?s)Error whilst parsing config file:\n\nTraceback .*\n(ValueError: |TypeError: (?=get_config))"
     )
-    return re.sub(around, "", text).rstrip()
+    return re.sub(wrapper, "", text).rstrip()
 
 
 def _print_help(positional: str) -> None:

@@ -1,7 +1,8 @@
-"""Pixels from files to the model's canvas, the same for training and for prediction.
+"""Reads, resizes and pads images, for both training and prediction.
 
-Sizes are ``(height, width)`` in pixels; images are RGB ``[H W 3]``, 0 to 255, uint8 as they are read. What
-resizing does is said by a rule: "detectron2" or "torchvision" (``config.data.resize``).
+Sizes are ``(height, width)`` in pixels; images are RGB ``[H W 3]``, 0 to 255, uint8 when read. A canvas is
+the padded size of an image. ``rule`` selects whose resizing is reproduced, "detectron2" or "torchvision"
+(``config.data.resize``).
 """
 
 import io
@@ -20,14 +21,14 @@ Size = tuple[int, int]
 class Fitted:
     """An image resized and padded to a canvas."""
 
-    image: np.ndarray  # [H W 3] uint8 or float32 (see resize) of the canvas, zero beyond size
-    size: Size  # height and width of the resized image, at the canvas's top left
+    image: np.ndarray  # [H W 3] the canvas, uint8 or float32 (see resize), zero beyond size
+    size: Size  # height and width of the resized image, at the top left of the canvas
 
 
 def read_image(source: str | Path | bytes) -> np.ndarray:
-    """The pixels of an image file, or of its bytes, as uint8 RGB ``[H W 3]``: see ``to_rgb``.
+    """The pixels of an image, given as a path or as the file's bytes, uint8 RGB ``[H W 3]`` (see ``to_rgb``).
 
-    Raises ValueError, naming the file and the reason, for what cannot be read whole, and for images above
+    Raises ValueError, naming the file and the reason, if the image cannot be fully decoded, or exceeds
     Pillow's limit against decompression bombs (179 million pixels).
     """
     if isinstance(source, bytes):
@@ -44,7 +45,7 @@ def read_file(path: str | Path) -> bytes:
 
 
 def decode_image(data: bytes, *, name: str) -> np.ndarray:
-    """``read_image`` of a file's bytes; errors begin with ``name``."""
+    """The pixels of an image file's bytes, as from ``read_image``; errors are prefixed with ``name``."""
     try:
         if not data:
             raise ValueError("the file is empty")
@@ -59,13 +60,13 @@ def decode_image(data: bytes, *, name: str) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """The pixels of an open image as uint8 RGB ``[H W 3]``, upright as its EXIF data says.
+    """The pixels of an opened image as uint8 RGB ``[H W 3]``, rotated upright by its EXIF orientation.
 
-    Grayscale, palette, CMYK and 16-bit images become 8-bit RGB; transparency is dropped. Raises nearly
-    anything for an image from a damaged file, as Pillow decodes it only now.
+    Grayscale, palette, CMYK and 16-bit images become 8-bit RGB; transparency is dropped. May raise nearly
+    any exception for a damaged file, because Pillow decodes the pixels only now.
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits in one channel; convert() would clip instead of scale
+    if image.mode.startswith("I"):  # 16 bits in one channel; convert() would clip instead of scaling
         high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
         image = Image.fromarray(high_byte.astype(np.uint8))
     elif image.mode == "P" and "transparency" in image.info:
@@ -76,11 +77,11 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 def resized_shape(
     height: int, width: int, *, short_side: int, long_side: int, rule: str = "detectron2"
 ) -> Size:
-    """The size with the short side at ``short_side``, or less where the long side would exceed ``long_side``.
+    """The size with the short side at ``short_side``, or less if the long side would exceed ``long_side``.
 
-    Never below 1 pixel. Rounded half up by rule "detectron2" (its ResizeShortestEdge), down by "torchvision"
-    (its GeneralizedRCNNTransform): 480 x 640 at 800 is 800 x 1067 or 800 x 1066. Raises ValueError for
-    another rule.
+    Sides are at least 1 pixel. The rule "detectron2" rounds half up (its ResizeShortestEdge), "torchvision"
+    rounds down (its GeneralizedRCNNTransform): 480 x 640 at 800 becomes 800 x 1067 or 800 x 1066. Raises
+    ValueError for another rule.
     """
     match rule:
         case "detectron2":
@@ -103,27 +104,27 @@ def _unknown_rule(rule: str) -> ValueError:
 
 
 def choose_canvas(shape: Size, canvases: Sequence[Size]) -> Size:
-    """The smallest canvas by area that ``shape`` fits in (of equals the first).
+    """The canvas with the smallest area that ``shape`` fits in; the first one of equals.
 
-    Where none holds it, the canvas that needs the least shrinking.
+    If ``shape`` fits in none, the canvas that requires the least shrinking.
     """
     if not canvases:
         raise ValueError("canvases is empty: at least one (height, width) is needed")
-    # Below 1 the shape must shrink to fit; above, all canvases are equally good but for their area.
-    return max(canvases, key=lambda canvas: (min(1.0, _room(shape, canvas)), -canvas[0] * canvas[1]))
+    # A factor below 1 means shrinking; all canvases with a factor of at least 1 differ only in area.
+    return max(canvases, key=lambda canvas: (min(1.0, _scale_to_fit(shape, canvas)), -canvas[0] * canvas[1]))
 
 
-def _room(shape: Size, canvas: Size) -> float:
-    """The factor by which ``shape`` may grow before it leaves the canvas."""
+def _scale_to_fit(shape: Size, canvas: Size) -> float:
+    """The largest factor at which ``shape`` still fits the canvas."""
     return min(canvas[0] / shape[0], canvas[1] / shape[1])
 
 
 def shrink_to_canvas(shape: Size, canvas: Size) -> Size:
-    """``shape`` if the canvas holds it, else the largest size of the same aspect that it holds."""
-    room = _room(shape, canvas)
-    if room >= 1:
+    """``shape`` if it fits the canvas, otherwise the largest size of the same aspect ratio that does."""
+    scale = _scale_to_fit(shape, canvas)
+    if scale >= 1:
         return shape
-    height, width = int(shape[0] * room + 0.5), int(shape[1] * room + 0.5)
+    height, width = int(shape[0] * scale + 0.5), int(shape[1] * scale + 0.5)
     return max(1, min(canvas[0], height)), max(1, min(canvas[1], width))
 
 
@@ -136,17 +137,17 @@ def fitted_shape(
     canvases: Sequence[Size],
     rule: str = "detectron2",
 ) -> tuple[Size, Size]:
-    """The size that an image of this height and width is resized to, and the canvas that it lies on."""
+    """The size to which an image of this height and width is resized, and its canvas."""
     shape = resized_shape(height, width, short_side=short_side, long_side=long_side, rule=rule)
     canvas = choose_canvas(shape, canvases)
     return shrink_to_canvas(shape, canvas), canvas
 
 
 def resize(image: np.ndarray, shape: Size, *, rule: str = "detectron2") -> np.ndarray:
-    """``image`` (uint8) at ``shape``, bilinear: uint8 and antialiased, or float32 and not.
+    """``image`` (uint8) resized to ``shape`` with bilinear interpolation.
 
-    By rule "detectron2" it is Pillow's filter on uint8, by "torchvision" torch's ``interpolate`` of floats
-    (without corners aligned). Raises ValueError for another rule.
+    The rule "detectron2" gives uint8, antialiased, like Pillow; "torchvision" gives float32, not antialiased,
+    like torch's ``interpolate`` with ``align_corners=False``. Raises ValueError for another rule.
     """
     match rule:
         case "detectron2":
@@ -159,35 +160,36 @@ def resize(image: np.ndarray, shape: Size, *, rule: str = "detectron2") -> np.nd
 
 
 def _interpolate(image: np.ndarray, shape: Size) -> np.ndarray:
-    """Every new pixel between the two rows and two columns around its place in the old image, float32."""
-    low, high, share = neighbours(image.shape[0], shape[0])
+    """The resized image, float32: first rows, then columns are interpolated."""
+    low, high, weight = interpolation_indices(image.shape[0], shape[0])
     rows = image.astype(np.float32)
-    rows = _between(rows[low], rows[high], share[:, None, None])
-    low, high, share = neighbours(image.shape[1], shape[1])
-    return _between(rows[:, low], rows[:, high], share[:, None])
+    rows = _lerp(rows[low], rows[high], weight[:, None, None])
+    low, high, weight = interpolation_indices(image.shape[1], shape[1])
+    return _lerp(rows[:, low], rows[:, high], weight[:, None])
 
 
-def neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of ``new`` pixels along an axis of ``old``: the pixels around it, and the share of the second.
+def interpolation_indices(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The indices and weights to resize an axis linearly from ``old`` to ``new`` pixels.
 
-    Bilinear without corners aligned and without antialiasing, as torch's ``interpolate``.
+    Returns, for each new pixel, the indices of the two old pixels around it and the weight of the second; as
+    in torch's ``interpolate`` with ``align_corners=False`` and without antialiasing.
     """
-    # Rounded to float32 twice as by torch: the scale, and the result of a fused multiplication and addition.
-    place = ((np.arange(new) + 0.5) * np.float32(old / new).astype(np.float64) - 0.5).astype(np.float32)
-    place = np.maximum(place, 0)
-    low = np.minimum(place.astype(np.int64), old - 1)
-    return low, np.minimum(low + 1, old - 1), (place - low).astype(np.float32)
+    # Rounded to float32 twice, as in torch: the scale, and the result of a fused multiply-add.
+    position = ((np.arange(new) + 0.5) * np.float32(old / new).astype(np.float64) - 0.5).astype(np.float32)
+    position = np.maximum(position, 0)
+    low = np.minimum(position.astype(np.int64), old - 1)
+    return low, np.minimum(low + 1, old - 1), (position - low).astype(np.float32)
 
 
-def _between(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+def _lerp(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
     second -= first  # in place, as both are copies
-    second *= share
+    second *= weight
     second += first
     return second
 
 
 def pad(image: np.ndarray, canvas: Size) -> np.ndarray:
-    """``image`` at the top left of a canvas of zeros; raises ValueError where it is larger."""
+    """``image`` at the top left of a canvas of zeros; raises ValueError if it is larger than the canvas."""
     height, width = image.shape[:2]
     if height > canvas[0] or width > canvas[1]:
         raise ValueError(f"an image of {height}x{width} does not fit on a canvas of {canvas[0]}x{canvas[1]}")
@@ -204,7 +206,7 @@ def fit(
     canvases: Sequence[Size],
     rule: str = "detectron2",
 ) -> Fitted:
-    """``image`` (uint8 ``[H W 3]``) resized as ``resized_shape`` says and padded to the best canvas."""
+    """``image`` (uint8 ``[H W 3]``) resized and padded to the size and canvas of ``fitted_shape``."""
     height, width = image.shape[:2]
     size, canvas = fitted_shape(
         height, width, short_side=short_side, long_side=long_side, canvases=canvases, rule=rule

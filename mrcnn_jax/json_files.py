@@ -1,4 +1,4 @@
-"""JSON files, read without trust and replaced as a whole."""
+"""Reads untrusted JSON files, and writes JSON files atomically."""
 
 import json
 import os
@@ -8,30 +8,33 @@ from typing import Any
 
 
 def read_json(path: Path, *, object_hook: Callable[[dict], Any] | None = None) -> Any:
-    """What the file holds. Raises OSError if it cannot be read, ValueError, naming it, if it is not JSON.
+    """The content of a JSON file; ``object_hook`` replaces each object, innermost first.
 
-    Each object, the inner ones first, is replaced by what ``object_hook`` returns for it.
+    Raises OSError if the file cannot be read, and ValueError, naming it, if it is not valid JSON.
     """
     data = path.read_bytes()
     if not data.strip():
         raise ValueError(f"{path}: the file is empty")
     try:
         text = data.decode(json.detect_encoding(data), "surrogatepass")
-        del data  # not to be there twice while it is read
+        del data  # frees memory: the text is a second copy
         return json.loads(text, object_hook=object_hook)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
         ) from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, a number of too many digits, too deep
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # not UTF-8, a number with too many digits, nested too deeply
         raise ValueError(f"{path}: not valid JSON: {error}") from error
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes nested dicts with a line for each value, and anything else in one line.
+    """Writes JSON atomically: nested dicts with one value per line, anything else on one line.
 
-    Whoever reads the file finds the old content or the new, whole. Raises ValueError for a number that is not
-    finite and TypeError for what JSON has no form for; the old file then stays.
+    Readers see either the old content or the new. Raises ValueError for a non-finite number and TypeError for
+    a value that JSON cannot represent; the old file is then kept.
     """
     text = _pretty(content) + "\n"
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,10 +1,10 @@
-"""COCO's run-length encoding of masks, in NumPy.
+"""COCO's run-length encoding of masks, in NumPy, equal to that of ``pycocotools``.
 
-A mask is read down its columns, the first column first, as the lengths of its runs of 0, 1, 0, ...; the first
-may be 0 long. JSON holds them as a list ("uncompressed") or as text ("compressed"). For the text, the runs
-from the fourth on become the difference to the run two before, and each number is written in groups of five
-bits, the lowest first, a sixth bit saying that more follow, as the characters from ``0`` (48) on. It equals
-that of ``pycocotools``.
+A mask is read column by column (column-major) as the lengths of its runs of 0, 1, 0, ...; the first run may
+be empty. JSON holds the lengths as a list ("uncompressed") or as text ("compressed"). In the text, each run
+from the fourth on is stored as the difference to the run two before it. Each number is split into groups of
+five bits, lowest first; a sixth bit says that more groups follow, and each group becomes the character with
+code 48 (``0``) plus its value.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from typing import TypedDict
 import numpy as np
 
 _GROUP = 5  # bits of a number per character
-_MORE = 1 << _GROUP
+_MORE = 1 << _GROUP  # flag: more groups follow
 _SIGN = 1 << (_GROUP - 1)
 _FIRST_CHARACTER = 48
-_LONGEST = 12  # groups; more would overflow an int64
-_LARGEST_SIDE = 2**31 - 1  # pixels; the pixels of a mask can be counted in an int64
+_MAX_GROUPS = 12  # per number; more would overflow an int64
+_LARGEST_SIDE = 2**31 - 1  # pixels; the pixel count of a mask then fits an int64
 
 
 class CompressedRle(TypedDict):
@@ -28,7 +28,7 @@ class CompressedRle(TypedDict):
 
 
 class UncompressedRle(TypedDict):
-    """A mask as COCO's annotation files hold that of a crowd."""
+    """A mask as COCO's annotation files hold it for crowds."""
 
     size: list[int]  # height, width
     counts: list[int]
@@ -36,17 +36,17 @@ class UncompressedRle(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Rle:
-    """A mask as the lengths of its runs."""
+    """A mask as its run lengths."""
 
     height: int
     width: int
-    counts: np.ndarray  # [runs] int64, not negative, height * width in sum
+    counts: np.ndarray  # [runs] int64, non-negative, with the sum height * width
 
     @classmethod
     def from_json(cls, segmentation: dict) -> "Rle":
-        """The runs of ``{"size": [height, width], "counts": [...] or "..."}``, from a file of unknown origin.
+        """The RLE of untrusted JSON ``{"size": [height, width], "counts": [...] or "..."}``.
 
-        Raises ValueError, naming the rule, for anything but the runs of a mask of that size.
+        Raises ValueError, naming the rule, unless the counts are the runs of a mask of that size.
         """
         size, counts = segmentation.get("size"), segmentation.get("counts")
         if not (isinstance(size, list) and len(size) == 2 and all(_is_side(side) for side in size)):
@@ -61,22 +61,22 @@ class Rle:
         else:
             raise ValueError("an RLE needs counts: a list of integers or a string")
         height, width = size
-        # In Python's integers, which do not overflow.
+        # Summed as Python integers, which cannot overflow.
         if min(runs, default=0) < 0 or sum(runs) != height * width:
             raise ValueError(f"RLE counts must be >= 0 and sum to height * width ({height} * {width})")
         return cls(height, width, np.array(runs, np.int64))
 
     @classmethod
     def from_bitmap(cls, bitmap: np.ndarray) -> "Rle":
-        """The runs of a mask ``[H W]``."""
+        """The RLE of a mask ``[H W]``."""
         return cls.from_crop(bitmap, top=0, left=0, image_size=bitmap.shape)
 
     @classmethod
     def from_crop(cls, crop: np.ndarray, *, top: int, left: int, image_size: tuple[int, ...]) -> "Rle":
-        """The runs over a whole image whose mask is zero outside ``crop`` ``[h w]``.
+        """The RLE of a whole image whose mask is zero outside ``crop`` ``[h w]``.
 
         ``top`` and ``left`` are the row and column of the crop's first pixel, ``image_size`` is (height,
-        width). What it costs follows the size of the crop. Raises ValueError if that does not lie inside the
+        width). The cost depends on the size of the crop only. Raises ValueError if the crop is not inside the
         image.
         """
         height, width = image_size
@@ -89,20 +89,19 @@ class Rle:
             )
         if rows == 0 or columns == 0:
             return cls(height, width, np.array([height * width], np.int64))
-        down = np.ascontiguousarray(crop.T, bool)
-        # Where the value changes going down a column of the crop, its outside being zero: an even number of
-        # places.
+        columns_first = np.ascontiguousarray(crop.T, bool)
+        # Where the value changes down each column of the crop: an even number of times, as it is 0 outside.
         change = np.empty((columns, rows + 1), bool)
-        change[:, 0] = down[:, 0]
-        np.not_equal(down[:, 1:], down[:, :-1], out=change[:, 1:-1])
-        change[:, -1] = down[:, -1]
+        change[:, 0] = columns_first[:, 0]
+        np.not_equal(columns_first[:, 1:], columns_first[:, :-1], out=change[:, 1:-1])
+        change[:, -1] = columns_first[:, -1]
         column, row = np.divmod(np.flatnonzero(change), rows + 1)
         edges = (left + column) * height + top + row
-        if rows == height:  # a run that ends at the bottom may go on at the top of the next column
+        if rows == height:  # a run that ends at the bottom may continue at the top of the next column
             ends, starts = edges[1:-1:2], edges[2::2]
-            parted = ends != starts
+            separate = ends != starts
             edges = np.concatenate(
-                [edges[:1], np.stack([ends[parted], starts[parted]], 1).ravel(), edges[-1:]]
+                [edges[:1], np.stack([ends[separate], starts[separate]], 1).ravel(), edges[-1:]]
             )
         runs = np.diff(edges, prepend=0, append=height * width)
         return cls(height, width, runs[:-1] if runs[-1] == 0 else runs)
@@ -113,11 +112,11 @@ class Rle:
         return np.repeat(values, self.counts).reshape(self.width, self.height).T
 
     def compressed(self) -> CompressedRle:
-        """The mask as JSON, its runs as text."""
+        """The mask as JSON, with compressed counts."""
         return {"size": [self.height, self.width], "counts": _to_text(self.counts)}
 
     def uncompressed(self) -> UncompressedRle:
-        """The mask as JSON, its runs as numbers."""
+        """The mask as JSON, with uncompressed counts."""
         return {"size": [self.height, self.width], "counts": self.counts.tolist()}
 
 
@@ -128,7 +127,7 @@ def _is_side(value: object) -> bool:
 def _to_text(runs: np.ndarray) -> str:
     numbers = runs.copy()
     numbers[3:] -= runs[1:-2]
-    # A number of b bits and a sign needs ceil((b + 1) / 5) groups; the rest of its row of groups is dropped.
+    # A number of b bits and a sign needs ceil((b + 1) / 5) groups; the other groups in its row are dropped.
     magnitude = np.where(numbers < 0, ~numbers, numbers)
     bits = np.frexp(magnitude.astype(np.float64))[1]
     lengths = bits // _GROUP + 1
@@ -140,8 +139,8 @@ def _to_text(runs: np.ndarray) -> str:
 
 
 def _from_text(text: str) -> np.ndarray:
-    """The numbers that a text stands for, negative ones too; ValueError if it is no such text."""
-    # Whatever is not ASCII becomes bytes beyond the alphabet.
+    """The run lengths that a text encodes, unchecked; raises ValueError if the text is malformed."""
+    # Non-ASCII characters become bytes outside the alphabet.
     groups = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64)
     groups -= _FIRST_CHARACTER
     last = (groups & _MORE) == 0
@@ -150,12 +149,12 @@ def _from_text(text: str) -> np.ndarray:
     ends = np.flatnonzero(last)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
-    if lengths.max() > _LONGEST:
+    if lengths.max() > _MAX_GROUPS:
         raise ValueError(f"RLE counts hold a number that is too large: {_start(text)}")
     place = np.arange(len(groups)) - np.repeat(starts, lengths)
     numbers = np.add.reduceat((groups & (_MORE - 1)) << (_GROUP * place), starts)
     numbers -= np.where(groups[ends] & _SIGN, np.int64(1) << (_GROUP * lengths), 0)
-    # Undo the differences: from the fourth run on, each is the sum of every second number before it.
+    # Undo the differences by cumulative sums over every second number; the first run is not part of any.
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
     return numbers

@@ -1,11 +1,11 @@
-"""The pytrees that flow through everything, padded to fixed sizes.
+"""The pytrees shared by all packages, padded to fixed sizes.
 
 Shapes: B images, H x W pixels of a canvas or cells of a map, C channels, G ground-truth objects, P proposals,
 D detections, K keypoints, S cells of a box-frame mask, M cells of a predicted mask.
 
-Boxes are float32 ``x1 y1 x2 y2`` in pixels of the resized, padded image, without "+1". Labels: 0 is
-background, 1 to the number of categories the objects. ``valid`` alone says which rows are real; what
-the other rows hold never changes a result.
+Boxes are float32 ``x1 y1 x2 y2`` in pixels of the resized, padded image, without "+1". Label 0 is background,
+the categories have labels from 1. Only ``valid`` says which rows are real; the content of other rows never
+changes a result.
 """
 
 import dataclasses
@@ -18,23 +18,23 @@ from flax import struct
 class GroundTruth:
     """The annotated objects of a batch.
 
-    A mask is kept in the frame of a box: an S x S grid over it, row 0 at its top. That is the object's box,
-    before anything was cut off the image. A keypoint is ``x y visibility``, visibility being COCO's 0
-    (absent), 1 (hidden) or 2 (visible).
+    A box-frame mask is an S x S grid over a box in ``mask_boxes``, row 0 at its top; that is the object's box
+    before the image was cropped. A keypoint is ``x y visibility``, with COCO's visibility 0 (absent), 1
+    (hidden) or 2 (visible).
     """
 
     boxes: jax.Array  # [B G 4] float32
     labels: jax.Array  # [B G] int32, 0 in padding
     crowd: jax.Array  # [B G] bool: a group, neither a target nor a negative
     valid: jax.Array  # [B G] bool
-    masks: jax.Array | None = None  # [B G S S] uint8, 0 or 1; all zero: not known
+    masks: jax.Array | None = None  # [B G S S] uint8, 0 or 1; all zero: no mask
     mask_boxes: jax.Array | None = None  # [B G 4] float32, with masks
     keypoints: jax.Array | None = None  # [B G K 3] float32
 
 
 @struct.dataclass
 class Batch:
-    """A batch as the data pipeline hands it over."""
+    """One batch of the data pipeline."""
 
     images: jax.Array  # [B H W 3] RGB, 0 to 255, uint8 or float32, zero beyond each image's size
     image_sizes: jax.Array  # [B 2] int32: height and width before padding
@@ -47,9 +47,7 @@ class Features:
     """The feature maps of a batch, by level: ``"p2"`` to ``"p6"`` of a pyramid, else ``"c4"`` or ``"c5"``."""
 
     maps: dict[str, jax.Array]  # [B H W C] each, zero beyond an image's cells
-    sizes: dict[
-        str, jax.Array
-    ]  # [B 2] int32: how many rows and columns of a map are an image's, not the canvas's
+    sizes: dict[str, jax.Array]  # [B 2] int32: rows and columns of a map that the image covers
 
 
 @struct.dataclass
@@ -63,7 +61,7 @@ class Proposals:
 
 @struct.dataclass
 class Detections:
-    """What the model found, best first, in pixels of the resized image."""
+    """The detected objects, best first, in pixels of the resized image."""
 
     boxes: jax.Array  # [B D 4] float32
     scores: jax.Array  # [B D] float32, 0 to 1
@@ -75,7 +73,7 @@ class Detections:
 
 @dataclasses.dataclass(frozen=True)
 class Categories:
-    """What the labels mean; it travels with a saved run.
+    """The meaning of the labels, saved with every run.
 
     Label ``i`` (from 1) is category ``ids[i - 1]`` of the annotation file, called ``names[i - 1]``.
     """
@@ -85,8 +83,8 @@ class Categories:
     keypoint_labels: tuple[int, ...] = ()  # the labels whose objects have keypoints
     keypoint_names: tuple[str, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()  # pairs of keypoint indices, from 0
-    flip_pairs: tuple[tuple[int, int], ...] = ()  # keypoints that change places in a mirror
-    sigmas: tuple[float, ...] = ()  # per keypoint, COCO's k_i / 2: the spread in OKS
+    flip_pairs: tuple[tuple[int, int], ...] = ()  # keypoint indices to swap when flipping
+    sigmas: tuple[float, ...] = ()  # per keypoint, COCO's k_i / 2, used in OKS
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -21,7 +21,7 @@ from mrcnn_jax.runtime.setup import setup_jax
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "file to write; evaluation.json in --workdir if not given")
-_hosts = command_line.define_hosts(stops_when_asked=False)
+_hosts = command_line.define_hosts(handle_sigterm=False)
 _STEP = command_line.define_step()
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "images at a time; the run's if not given", lower_bound=1
@@ -43,14 +43,14 @@ def main(_: list[str]) -> None:
 def _evaluate() -> None:
     from mrcnn_jax.data.coco import read_coco
     from mrcnn_jax.distributed import hosts
-    from mrcnn_jax.distributed.agreement import check_alike, check_settings
+    from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config
     from mrcnn_jax.evaluation.coco_eval import check_dataset, evaluate
     from mrcnn_jax.evaluation.table import format_metrics
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.json_files import write_json
     from mrcnn_jax.runs.description import read_run
 
-    with hosts.together():
+    with hosts.fail_together():
         run = read_run(_WORKDIR.value)
         config = _override(run.config)
         data = config.data
@@ -67,12 +67,12 @@ def _evaluate() -> None:
             batch_size=_BATCH_SIZE.value or config.test.batch_size,
             config=config,
         )
-    check_settings(config)
-    check_alike("checkpoints", np.array(detector.step))
-    if hosts.is_first():
+    check_same_config(config)
+    check_same_arrays("checkpoints", np.array(detector.step))
+    if hosts.is_main_process():
         print(f"step {detector.step} on the {len(dataset.images)} images of {dataset.name}", flush=True)
     metrics = evaluate(detector, dataset, evaluator=_EVALUATOR.value, progress=True)
-    if hosts.is_first():
+    if hosts.is_main_process():
         write_json(output, {"step": detector.step, "annotations": str(annotations), **metrics})
         print(f"{format_metrics(metrics)}\n\nwritten to {output}")
 

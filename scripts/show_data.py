@@ -26,7 +26,7 @@ def main(_: list[str]) -> None:
     from tqdm import tqdm
 
     from mrcnn_jax.data.findings import printable, summary
-    from mrcnn_jax.data.open_source import open_source
+    from mrcnn_jax.data.open_data_source import open_data_source
     from mrcnn_jax.data.pipeline import training_batches
     from mrcnn_jax.data.summary import format_summary, summarise
     from mrcnn_jax.training.show import caption_batch, contact_sheet, draw_batch
@@ -36,7 +36,7 @@ def main(_: list[str]) -> None:
     existing = next(path for path in (output, *output.parents) if path.exists())
     if not existing.is_dir():
         raise ValueError(f"--output={output}: {existing} is not a folder")
-    source = open_source(config)
+    source = open_data_source(config)
     if source.findings:
         print(summary(source.findings), flush=True)
     batches = training_batches(

@@ -17,7 +17,7 @@ from mrcnn_jax import command_line
 from mrcnn_jax.runtime.setup import setup_jax
 
 _config = command_line.define_config()
-_hosts = command_line.define_hosts(stops_when_asked=True)
+_hosts = command_line.define_hosts(handle_sigterm=True)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "directory of the run: config, checkpoints, logs", required=True
 )

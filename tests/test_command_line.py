@@ -77,7 +77,7 @@ def test_fields_are_overridden_by_type(directory):
     assert done.returncode == 0
 
 
-def test_a_word_for_get_config(directory):
+def test_a_word_is_passed_to_get_config(directory):
     done = start(directory, "train.py", "--config=config.py:11", "--workdir=run")
     assert done.stderr == ""
     assert done.stdout.startswith("[] 11 True")
@@ -109,7 +109,7 @@ def test_overrides_of_a_given_config_and_positional_arguments(directory):
         (["steps=3"], "unexpected argument 'steps=3'; settings are given as --name=value"),
     ],
 )
-def test_an_error_is_one_line_and_a_hint(directory, arguments, message):
+def test_errors_are_one_line_and_a_hint(directory, arguments, message):
     done = start(directory, "train.py", "--config=config.py", "--workdir=run", *arguments)
     error, hint = done.stderr.splitlines()
     assert error.startswith(f"error: {message}")
@@ -117,7 +117,7 @@ def test_an_error_is_one_line_and_a_hint(directory, arguments, message):
     assert done.returncode == 1
 
 
-def test_a_flag_that_is_missing(directory):
+def test_a_missing_flag(directory):
     done = start(directory, "train.py", "--workdir=run")
     assert done.stderr == "error: --config is missing; see --help\n--debug shows the traceback\n"
     assert done.returncode == 1

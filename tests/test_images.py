@@ -18,7 +18,7 @@ def encoded(image, kind="PNG", **options):
 
 
 def halves(left, right):
-    """A picture of 4x6 pixels (height x width), of two colours side by side."""
+    """An image of 4x6 pixels (height x width) with two colours side by side."""
     pixels = np.zeros((4, 6, 3), np.uint8)
     pixels[:, :3], pixels[:, 3:] = left, right
     return Image.fromarray(pixels)
@@ -70,10 +70,10 @@ def test_16_bits_keep_their_high_byte(kind):
 def test_exif_rotation_is_applied():
     picture = halves((0, 0, 0), (255, 255, 255))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the stored picture is to be turned clockwise
+    exif[0x0112] = 6  # rotate the stored image clockwise
     pixels = images.read_image(encoded(picture, "JPEG", exif=exif, quality=95))
     assert pixels.shape == (6, 4, 3)
-    assert pixels[0, 0, 0] < 60 and pixels[5, 0, 0] > 190  # what was left is on top
+    assert pixels[0, 0, 0] < 60 and pixels[5, 0, 0] > 190  # the left side is now on top
 
 
 def test_unreadable_files_name_file_and_reason(tmp_path):
@@ -93,7 +93,7 @@ def test_unreadable_files_name_file_and_reason(tmp_path):
         images.read_image(tmp_path)
 
 
-def test_decompression_bomb_is_refused(monkeypatch):
+def test_a_decompression_bomb_is_an_error(monkeypatch):
     data = encoded(Image.new("L", (100, 100)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
     with pytest.raises(ValueError, match=r"image of .* bytes: cannot be read: .*10000 pixels.*exceeds limit"):
@@ -133,12 +133,12 @@ def test_resized_shape_of_torchvision(height, width, short_side, expected):
 
 
 def test_resize_of_torchvision_by_hand():
-    # Centres at 0.25, 0.75, ... of the old pixels less a half: clamped, then 1/4, 3/4, clamped.
+    # Pixel centres are at -1/4, 1/4, 3/4 and 5/4 old pixels; the outer ones are clamped.
     pixels = np.array([[0, 100]], np.uint8)[:, :, None].repeat(3, axis=2)
     found = images.resize(pixels, (1, 4), rule="torchvision")
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[0, :, 0], [0, 25, 75, 100])
-    # Not antialiased: of 8 columns every second pair is between two, the others are not looked at.
+    # Not antialiased: each new column is the mean of only two of the 8 old ones.
     stripes = np.zeros((1, 8, 3), np.uint8)
     stripes[:, 1::4] = 200
     np.testing.assert_allclose(images.resize(stripes, (1, 2), rule="torchvision")[0, :, 0], [100, 100])
@@ -159,7 +159,7 @@ def test_resize_equals_torch():
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
 
 
-def test_another_rule_is_an_error():
+def test_an_unknown_rule_is_an_error():
     with pytest.raises(ValueError, match="resize is 'keras'; it must be 'detectron2' or 'torchvision'"):
         images.resized_shape(10, 10, short_side=8, long_side=8, rule="keras")
     with pytest.raises(ValueError, match="resize is 'keras'"):
@@ -170,13 +170,13 @@ def test_canvas_is_the_smallest_that_holds_the_shape():
     assert images.choose_canvas((800, 1067), CANVASES) == (800, 1344)
     assert images.choose_canvas((1067, 800), CANVASES) == (1344, 800)
     assert images.choose_canvas((801, 801), CANVASES) == (1088, 1088)
-    assert images.choose_canvas((800, 800), CANVASES) == (800, 1344)  # of two equal ones the first
+    assert images.choose_canvas((800, 800), CANVASES) == (800, 1344)  # the first of two equal ones
     assert images.choose_canvas((10, 10), ((64, 64), (16, 16), (32, 32))) == (16, 16)
     with pytest.raises(ValueError, match="canvases is empty"):
         images.choose_canvas((10, 10), ())
 
 
-def test_a_shape_that_no_canvas_holds_shrinks_to_the_best():
+def test_a_shape_too_large_for_every_canvas_shrinks_to_the_best():
     canvases = ((100, 100), (50, 200))
     assert images.choose_canvas((80, 320), canvases) == (50, 200)  # shrinks to 0.625, else to 0.3125
     assert images.shrink_to_canvas((80, 320), (50, 200)) == (50, 200)
@@ -196,7 +196,7 @@ def test_fit_pads_with_zeros(shape):
     assert fitted.image.sum() == 3 * 200 * height * width
 
 
-def test_fit_of_torchvision_keeps_fractions():
+def test_fit_with_the_torchvision_rule_keeps_fractions():
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
     fitted = images.fit(pixels, short_side=50, long_side=100, canvases=((64, 96),), rule="torchvision")
     assert fitted.size == (50, 66)
@@ -205,13 +205,13 @@ def test_fit_of_torchvision_keeps_fractions():
     assert not fitted.image[50:].any() and not fitted.image[:, 66:].any()
 
 
-def test_resize_averages_what_it_shrinks():
+def test_resize_antialiases():
     stripes = np.zeros((8, 64, 3), np.uint8)
     stripes[:, ::2] = 200
     assert abs(images.resize(stripes, (8, 8))[:, 2:6].astype(int) - 100).max() <= 2
     assert images.resize(stripes, (8, 64)) is stripes
 
 
-def test_pad_refuses_a_larger_image():
+def test_padding_a_larger_image_is_an_error():
     with pytest.raises(ValueError, match="10x20 does not fit on a canvas of 16x16"):
         images.pad(np.zeros((10, 20, 3), np.uint8), (16, 16))

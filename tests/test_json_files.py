@@ -7,7 +7,7 @@ import pytest
 from mrcnn_jax.json_files import read_json, write_json
 
 
-def test_a_line_for_each_value(tmp_path: Path) -> None:
+def test_one_value_per_line(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"sizes": [[1, 2], [3]], "ä": {"on": True, "empty": {}, "list": []}})
     assert (tmp_path / "a.json").read_text(encoding="utf-8").splitlines() == [
         "{",
@@ -30,7 +30,7 @@ def test_read_returns_what_was_written(tmp_path: Path, content: Any) -> None:
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == content
 
 
-def test_objects_are_replaced_from_the_inside_out(tmp_path: Path) -> None:
+def test_object_hook_replaces_inner_objects_first(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"first": {"a": 1}, "list": [{"b": 2}, 3]})
     seen: list[dict] = []
 
@@ -43,7 +43,7 @@ def test_objects_are_replaced_from_the_inside_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [{"name": object()}, [float("nan")], {"a": {"b": float("inf")}}])
-def test_what_is_no_json_leaves_the_old_file(tmp_path: Path, content: Any) -> None:
+def test_values_that_json_cannot_represent_leave_the_old_file(tmp_path: Path, content: Any) -> None:
     file = tmp_path / "a.json"
     write_json(file, {"name": "Grün"})
     with pytest.raises((TypeError, ValueError), match=r"not JSON (serializable|compliant)"):
@@ -52,7 +52,7 @@ def test_what_is_no_json_leaves_the_old_file(tmp_path: Path, content: Any) -> No
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.json"
     write_json(file, [1])
 

@@ -8,13 +8,13 @@ from mrcnn_jax.rle import Rle
 
 
 def reference(bitmap: np.ndarray) -> dict[str, Any]:
-    """The mask as pycocotools encodes it, in JSON's types."""
+    """The mask as encoded by pycocotools, with JSON types."""
     encoded = coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))
     return {"size": encoded["size"], "counts": encoded["counts"].decode()}
 
 
 def from_crop(crop: np.ndarray, top: int, left: int, image_size: tuple[int, int]) -> tuple[Rle, np.ndarray]:
-    """The runs of a crop, and the bitmap of the whole image."""
+    """The RLE of a crop, and the bitmap of the whole image."""
     bitmap = np.zeros(image_size, bool)
     bitmap[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
     return Rle.from_crop(crop, top=top, left=left, image_size=image_size), bitmap
@@ -40,9 +40,9 @@ def test_text_by_hand() -> None:
     assert Rle.from_bitmap(bitmap).compressed()["counts"] == "031" + chr(48 + 30) + "0"
 
 
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
-def test_both_forms_agree_with_pycocotools(share: float) -> None:
-    bitmap = np.random.default_rng(0).random((137, 211)) < share
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 1.0])
+def test_both_forms_agree_with_pycocotools(density: float) -> None:
+    bitmap = np.random.default_rng(0).random((137, 211)) < density
     rle = Rle.from_bitmap(bitmap)
     encoded = reference(bitmap)
     assert rle.compressed() == encoded
@@ -55,7 +55,7 @@ def test_random_crops_equal_pycocotools() -> None:
     rng = np.random.default_rng(0)
     for trial in range(600):
         height, width = rng.integers(1, 40, 2).tolist()
-        # Every third crop is as high as the image: there runs go on from column to column.
+        # Every third crop is as tall as the image, so that runs continue from column to column.
         rows = height if trial % 3 == 0 else int(rng.integers(0, height + 1))
         columns = int(rng.integers(0, width + 1))
         density = rng.choice([0.0, 0.1, 0.5, 0.9, 1.0])
@@ -72,7 +72,7 @@ def test_random_crops_equal_pycocotools() -> None:
 
 @pytest.mark.parametrize("value", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (60, 50)])
-def test_all_of_the_image(size: tuple[int, int], value: bool) -> None:
+def test_constant_masks(size: tuple[int, int], value: bool) -> None:
     bitmap = np.full(size, value)
     encoded = Rle.from_bitmap(bitmap).compressed()
     assert encoded == reference(bitmap)
@@ -80,7 +80,7 @@ def test_all_of_the_image(size: tuple[int, int], value: bool) -> None:
 
 
 def test_long_runs() -> None:
-    """Numbers of several groups, and differences below zero of as many."""
+    """Numbers and negative differences that need several groups."""
     crop = np.zeros((3000, 40), bool)
     crop[100:2900, [3, 4, 30]] = True
     crop[5, 35] = True
@@ -107,7 +107,7 @@ def test_crop_outside_the_image_is_an_error(top: int, left: int) -> None:
         ("3121", "sum to height"),
         ("", "not a complete string"),
         ("P", "not a complete string"),
-        ("PPPP", "not a complete string"),  # each character says that more follow
+        ("PPPP", "not a complete string"),  # each character says that more groups follow
         ("\x01", "not a complete string"),
         ("~", "not a complete string"),
         ("é", "not a complete string"),
@@ -121,7 +121,7 @@ def test_crop_outside_the_image_is_an_error(top: int, left: int) -> None:
         (b"312", "needs counts"),
     ],
 )
-def test_broken_counts_are_refused(counts: Any, message: str) -> None:
+def test_invalid_counts_are_an_error(counts: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Rle.from_json({"size": [2, 3], "counts": counts})
 
@@ -129,7 +129,7 @@ def test_broken_counts_are_refused(counts: Any, message: str) -> None:
 @pytest.mark.parametrize(
     "size", [None, 6, [6], [2, 3, 1], [2.0, 3], ["2", "3"], [0, 6], [-2, -3], [2**40, 2**40], [True, 6]]
 )
-def test_broken_sizes_are_refused(size: Any) -> None:
+def test_invalid_sizes_are_an_error(size: Any) -> None:
     with pytest.raises(
         ValueError, match=r"needs a size \[height, width\], got .*; both must be integers from 1"
     ):

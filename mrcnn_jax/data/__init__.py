@@ -1,1 +1,1 @@
-"""From COCO files to batches; only ``pipeline`` imports TensorFlow."""
+"""COCO files and records to training batches. Only ``tensorflow.py`` imports TensorFlow."""

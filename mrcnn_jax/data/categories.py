@@ -1,4 +1,4 @@
-"""The meaning of labels and keypoints, from the ``categories`` of a COCO file."""
+"""Reads labels and keypoints from the ``categories`` section of a COCO file."""
 
 import re
 from pathlib import Path
@@ -21,9 +21,9 @@ COCO_SIGMAS = (
 
 
 def read_categories_file(path: Path) -> Categories:
-    """The categories of a file in COCO's format; their keypoints are those that it names.
+    """The categories of a COCO-format file, with the keypoints it defines for them.
 
-    Raises OSError if the file cannot be read, ValueError, naming it, if it breaks the format's rules.
+    Raises OSError if the file cannot be read, and ValueError, naming it, if it violates the format.
     """
     content = read_json(path)
     if not isinstance(content, dict):
@@ -35,11 +35,11 @@ def read_categories_file(path: Path) -> Categories:
 def read_categories(
     entries: list[dict], where: str, *, keypoint_entries: list[dict], keypoint_where: str
 ) -> Categories:
-    """Labels 1 to K by ascending category id, with the keypoints that ``keypoint_entries`` describe.
+    """The categories as labels 1 to K in ascending id order, with the keypoints from ``keypoint_entries``.
 
-    ``keypoint_entries`` are the same list, or the categories of a ``person_keypoints_*.json``; those with a
-    ``keypoints`` field have keypoints, all of them the same. Raises ValueError, beginning with ``where`` or
-    ``keypoint_where``, for entries that break the format's rules.
+    ``keypoint_entries`` is the same list, or the categories of a ``person_keypoints_*.json``. An entry with a
+    ``keypoints`` field gives its category keypoints; all such entries must agree. Raises ValueError, prefixed
+    with ``where`` or ``keypoint_where``, for entries that violate the format.
     """
     if not entries:
         raise ValueError(f"{where}: the section 'categories' is empty")
@@ -47,7 +47,7 @@ def read_categories(
     for entry in entries:
         category = fields.integer(entry, "id", f"{where}: a category")
         if category in names:
-            raise ValueError(f"{where}: category id {category} is there twice")
+            raise ValueError(f"{where}: duplicate category id {category}")
         names[category] = fields.text(entry, "name", f"{where}: category {category}")
     ids = tuple(sorted(names))
 
@@ -74,12 +74,12 @@ def read_categories(
 
 
 def _keypoints(entry: dict, where: str) -> dict[str, Any]:
-    """The fields of ``Categories`` that one category entry describes."""
+    """The keypoint fields of ``Categories``, read from one category entry."""
     names = entry["keypoints"]
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise fields.error(where, "keypoints", "a list of names", names)
     if len(set(names)) < len(names):
-        raise fields.error(where, "keypoints", "a list of different names", names)
+        raise fields.error(where, "keypoints", "a list of distinct names", names)
     skeleton = entry.get("skeleton") or []
     if not isinstance(skeleton, list):
         raise fields.error(where, "skeleton", "a list of pairs", skeleton)
@@ -106,9 +106,9 @@ def _keypoints(entry: dict, where: str) -> dict[str, Any]:
 
 
 def flip_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    """The indices of keypoints that change places in a mirror.
+    """The pairs of keypoint indices to swap when an image is flipped horizontally.
 
-    Their names differ only in the word left or right: ``left_eye`` and ``right_eye``.
+    The names of a pair differ only in the word left or right: ``left_eye`` and ``right_eye``.
     """
     index = {name: i for i, name in enumerate(names)}
     pairs = []

@@ -1,4 +1,4 @@
-"""Whether the image files of a data set are what its annotations say."""
+"""Checks that the image files of a dataset can be decoded and match its annotations."""
 
 import contextlib
 import hashlib
@@ -16,26 +16,26 @@ from mrcnn_jax.json_files import read_json, write_json
 
 
 def check_images(dataset: CocoDataset) -> list[Finding]:
-    """The images whose files cannot be decoded whole, or are of another size than the annotations say.
+    """A finding for each image that cannot be fully decoded or whose size differs from its annotation.
 
-    Every image is decoded once, in threads, and only those that were found bad when the same data set, its
-    annotation file unchanged, is opened again: ``~/.cache/mrcnn_jax/checked`` remembers which these are.
+    The first call decodes every image, in threads. Later calls for the same images and an unchanged
+    annotation file decode only the images found bad before, which ``~/.cache/mrcnn_jax/checked`` records.
     """
-    memory = _memory(dataset)
-    bad_before = _remembered(memory)
+    cache = _cache_file(dataset)
+    bad_before = _read_bad_ids(cache)
     to_check = [image for image in dataset.images if bad_before is None or image.id in bad_before]
     with ThreadPool(os.cpu_count()) as pool:
         results = pool.imap(load_checked, to_check, chunksize=16)
         progress = tqdm(results, "checking images", len(to_check), leave=False, unit="image", disable=None)
         findings = [result for result in progress if isinstance(result, Finding)]
-    with contextlib.suppress(OSError):  # a home that cannot be written to: checked again next time
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_json(memory, {"bad": [finding.image_id for finding in findings]})
+    with contextlib.suppress(OSError):  # home directory not writable: all images are checked again next time
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache, {"bad": [finding.image_id for finding in findings]})
     return findings
 
 
 def load_checked(image: CocoImage) -> bytes | Finding:
-    """The file of an image that can be decoded whole and is of its size, else what is wrong with it."""
+    """The bytes of an image file if it decodes fully at the annotated size, otherwise a finding."""
     name = str(image.path)
     try:
         data = images.read_file(image.path)
@@ -45,8 +45,8 @@ def load_checked(image: CocoImage) -> bytes | Finding:
     return data
 
 
-def _memory(dataset: CocoDataset) -> Path:
-    """The file about these images, named by their paths and by the annotation file's path, size and time."""
+def _cache_file(dataset: CocoDataset) -> Path:
+    """The cache file, named by a hash of the image paths and the annotation file's path, size and mtime."""
     path = Path(dataset.name).resolve()
     status = path.stat()
     digest = hashlib.sha256(f"{path}\0{status.st_size}\0{status.st_mtime_ns}".encode(errors="surrogatepass"))
@@ -55,9 +55,9 @@ def _memory(dataset: CocoDataset) -> Path:
     return Path.home() / ".cache" / "mrcnn_jax" / "checked" / f"{digest.hexdigest()[:32]}.json"
 
 
-def _remembered(memory: Path) -> set[int] | None:
+def _read_bad_ids(cache: Path) -> set[int] | None:
     """The ids of the images found bad, or None if the images have not been checked."""
     try:
-        return set(read_json(memory)["bad"])
+        return set(read_json(cache)["bad"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""COCO-format data sets: annotation files and image folders, checked as they are read."""
+"""Reads and checks COCO-format datasets: an annotation file and a folder of images."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ from mrcnn_jax.images import Size
 from mrcnn_jax.json_files import read_json
 from mrcnn_jax.types import Categories
 
-SMALLEST_SIDE = 1e-3  # pixels; a narrower box is an empty one
+SMALLEST_SIDE = 1e-3  # pixels; a box with a shorter side counts as empty
 _T = TypeVar("_T")
 
 
@@ -28,15 +28,15 @@ class CocoAnnotation:
     id: int
     label: int  # 1 to the number of categories
     box: Box
-    crowd: bool  # a group of objects, not to be told apart
-    segmentation: Segmentation | None  # None: not known, or without a polygon that has an inside
+    crowd: bool  # a group of objects annotated as one
+    segmentation: Segmentation | None  # None: absent, or no polygon encloses an area
     keypoints: np.ndarray | None  # [K 3] float32: x, y, visibility
-    area: float | None = None  # of the mask in square pixels, as the file says; evaluation sorts by it
+    area: float | None = None  # mask area from the file, in square pixels; sets the size class in evaluation
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CocoImage:
-    """One image and its objects. Its size is that of the upright image (EXIF applied)."""
+    """One image and its annotations. Height and width are those of the upright image (EXIF applied)."""
 
     id: int
     path: Path
@@ -48,34 +48,38 @@ class CocoImage:
 
 @dataclass(frozen=True, eq=False)
 class CocoDataset:
-    """The images of one annotation file, in the file's order."""
+    """The parsed content of one annotation file, images in file order; pixels are not read.
+
+    See ``DataSource`` for access to the pixels.
+    """
 
     name: str  # the annotation file, for messages
     categories: Categories
     images: tuple[CocoImage, ...]
-    findings: tuple[Finding, ...] = ()  # the errors are not in ``images``
+    findings: tuple[Finding, ...] = ()  # entries with errors are not in ``images``
 
 
 def read_coco(
     root: str | Path, *, images: str, annotations: str, keypoints: str = "", skip_bad: bool = False
 ) -> CocoDataset:
-    """The data set of the folder ``images`` and the file ``annotations``, both relative to ``root``.
+    """The dataset in the folder ``images`` and the file ``annotations``, both relative to ``root``.
 
-    Every entry is checked, and that the image files are there; ``check_images`` looks into those. Warnings
-    are masks without an inside, left out; objects with no part of their box inside the image: these stay in,
-    for evaluation, and training leaves them out; and images of one file, which stay in, too.
+    Checks every entry, and that every image file exists; ``check_images`` checks the files' content. Three
+    things are warnings: masks that enclose no area, which are dropped; boxes entirely outside the image,
+    which are kept for evaluation but not trained on; and several images sharing one file, which are all kept.
 
     Args:
-        root: Folder of the data set.
-        images: Folder that the ``file_name`` of the images is relative to.
-        annotations: ``instances_*.json``. Keypoints are read from it where its categories name them ...
+        root: Folder of the dataset.
+        images: Folder that the ``file_name`` of each image is relative to.
+        annotations: ``instances_*.json``. Keypoints are read from it if its categories define them ...
         keypoints: ... or from this ``person_keypoints_*.json``, joined by annotation id.
-        skip_bad: Whether to leave out annotations, and images with theirs, that break the format's rules. Of
-            entries with one id the first is kept; of images neither, unless both say the same.
+        skip_bad: Whether to drop annotations, and images with their annotations, that violate the format. Of
+            annotations with the same id the first is kept; of images with the same id, one if the entries
+            are identical, otherwise none.
 
     Raises:
-        ValueError: naming file and rule, for folders or files that are missing or unusable as a whole. With
-            the table of all findings, unless ``skip_bad``, for entries that break the format's rules.
+        ValueError: naming file and rule, for folders or files that are missing or entirely unusable; with a
+            table of all findings, unless ``skip_bad``, for entries that violate the format.
     """
     root = Path(root)
     folder = root / images
@@ -101,7 +105,7 @@ def read_coco(
     annotation_entries = reader.by_id(content, "annotations", path)
     if keypoints:
         reader.join_keypoints(annotation_entries, keypoint_content)
-    del content, keypoint_content  # no entry is kept longer than needed: COCO's take gigabytes
+    del content, keypoint_content  # free entries as soon as possible: COCO's take gigabytes
     read = {image_id: reader.image(entry, folder) for image_id, entry in image_entries.items()}
     reader.compare_files(read.values())
     sizes = {i: None if image is None else (image.height, image.width) for i, image in read.items()}
@@ -128,7 +132,7 @@ def read_coco(
 
 
 def leave_out(dataset: CocoDataset, bad: Collection[Finding]) -> CocoDataset:
-    """The data set without the images of these findings, which are added to its own."""
+    """The dataset without the images in ``bad``, which is appended to its findings."""
     ids = {finding.image_id for finding in bad}
     return dataclasses.replace(
         dataset,
@@ -138,7 +142,7 @@ def leave_out(dataset: CocoDataset, bad: Collection[Finding]) -> CocoDataset:
 
 
 def clip_box(box: Box, size: Size) -> Box | None:
-    """The part of a box inside an image, in its pixels; None if there is none."""
+    """The box clipped to the image, in pixels; None if nothing is left."""
     x1, y1, x2, y2 = box
     x1, x2 = max(x1, 0.0), min(x2, float(size[1]))
     y1, y2 = max(y1, 0.0), min(y2, float(size[0]))
@@ -146,7 +150,7 @@ def clip_box(box: Box, size: Size) -> Box | None:
 
 
 class _Reader:
-    """Reads entries, and keeps what is wrong with those that it returns nothing for."""
+    """Reads entries and collects findings about the invalid ones."""
 
     def __init__(self, path: Path, keypoint_path: Path, categories: Categories) -> None:
         self.findings: list[Finding] = []
@@ -155,7 +159,7 @@ class _Reader:
         self._ambiguous: set[int] = set()
 
     def by_id(self, content: dict, section: str, path: Path) -> dict[int, dict]:
-        """The entries of a section, keyed by their id, in the order of the file."""
+        """The entries of a section, keyed by id, in file order."""
         by_id: dict[int, dict] = {}
         for index, entry in enumerate(fields.section(content, section, str(path))):
             try:
@@ -167,17 +171,17 @@ class _Reader:
                 continue
             first = by_id.setdefault(entry_id, entry)
             if first is not entry:
-                rule = f"{section}[{index}]: {section} has this id twice"
+                rule = f"{section}[{index}]: duplicate id"
                 if section == "images":
                     self.findings.append(Finding(str(path), entry_id, None, rule))
-                    if first != entry:  # which of the two an annotation is about is not known
+                    if first != entry:  # unknown which of the two an annotation refers to
                         self._ambiguous.add(entry_id)
                 else:
                     self.findings.append(Finding(str(path), _image_id(entry), entry_id, rule))
         return by_id
 
     def join_keypoints(self, annotations: dict[int, dict], keypoint_content: dict) -> None:
-        """Gives ``annotations`` the keypoints of the second file."""
+        """Copies the keypoints of the second file into ``annotations``."""
         entries = self.by_id(keypoint_content, "annotations", self._keypoint_path)
         for annotation_id, entry in entries.items():
             instance = annotations.get(annotation_id)
@@ -188,7 +192,7 @@ class _Reader:
                 instance["keypoints"] = entry.get("keypoints")
 
     def image(self, entry: dict, folder: Path) -> CocoImage | None:
-        """An image, its annotations yet to come; None if its entry breaks a rule."""
+        """The image, still without annotations; None if its entry is invalid."""
         problems: list[str] = []
         file_name = _attempt(problems, coco_fields.read_file_name, entry)
         height = _attempt(problems, coco_fields.read_side, entry, "height")
@@ -206,15 +210,15 @@ class _Reader:
         )
 
     def compare_files(self, images: Iterable[CocoImage | None]) -> None:
-        """Warns of images that are of one file: its objects may be here and there."""
+        """Warns about images sharing a file, whose objects may be split between their entries."""
         first_of: dict[Path, int] = {}
         for image in images:
             if image is not None and (first := first_of.setdefault(image.path, image.id)) != image.id:
-                rule = f"file_name {image.file_name!r} is that of image {first}, too; both are kept"
+                rule = f"file_name {image.file_name!r} is also used by image {first}; both are kept"
                 self.findings.append(Finding(str(self._path), image.id, None, rule, True))
 
     def annotation(self, entry: dict, sizes: dict[int, Size | None]) -> CocoAnnotation | None:
-        """An object; None if its entry breaks a rule, or its image's did, for which ``sizes`` has None."""
+        """The object; None if its entry, or that of its image (None in ``sizes``), is invalid."""
         problems: list[str] = []
         image_id = _attempt(problems, coco_fields.read_image_id, entry, sizes)
         size = None if image_id is None else sizes[image_id]
@@ -235,11 +239,9 @@ class _Reader:
         warnings = []
         if clip_box(box, size) is None:
             shape = f"{size[0]} x {size[1]}"
-            warnings.append(
-                f"bbox {entry['bbox']} has no area inside the image ({shape}); it is not trained on"
-            )
+            warnings.append(f"bbox {entry['bbox']} has no area inside the image ({shape}); not trained on")
         if segmentation is None and entry.get("segmentation"):
-            warnings.append("segmentation has no polygon of three points or more; the mask is not known")
+            warnings.append("segmentation has no polygon with at least three points; the object has no mask")
         self.findings += [Finding(str(self._path), image_id, entry["id"], rule, True) for rule in warnings]
         return CocoAnnotation(
             id=entry["id"],
@@ -253,7 +255,7 @@ class _Reader:
 
 
 def _attempt(problems: list[str], read: Callable[..., _T], *arguments: Any) -> _T | None:
-    """What ``read`` returns; None, and its message among the problems, if it raises ValueError."""
+    """The result of ``read``; if it raises ValueError, None, and the message is added to ``problems``."""
     try:
         return read(*arguments)
     except ValueError as error:
@@ -272,14 +274,14 @@ def _read_object(path: Path, object_hook: Callable[[dict], Any]) -> dict:
 
 
 def _image_id(entry: dict) -> int | None:
-    """The image that an annotation is about, if it says so."""
+    """The image id of an annotation, if it has a usable one."""
     value = entry.get("image_id")
     return value if type(value) is int else None
 
 
 def _missing_files(dataset: CocoDataset) -> list[Finding]:
-    """The images whose files are missing."""
-    listings: dict[Path, set[str]] = {}  # one look per folder: cheaper than one per file
+    """A finding for each image whose file is missing."""
+    listings: dict[Path, set[str]] = {}  # listing each folder once is cheaper than a stat per file
     missing = []
     for image in dataset.images:
         parent = image.path.parent
@@ -293,5 +295,5 @@ def _missing_files(dataset: CocoDataset) -> list[Finding]:
 def _listing(folder: Path) -> set[str]:
     try:
         return set(os.listdir(folder))
-    except (OSError, ValueError):  # ValueError: a name that no file can have
+    except (OSError, ValueError):  # ValueError: not a legal file name
         return set()

@@ -1,9 +1,9 @@
-"""COCO's own categories, for weights that were trained on them and do not say so."""
+"""COCO's categories, for pretrained weights whose files do not include them."""
 
 from mrcnn_jax.data.categories import COCO_KEYPOINTS, COCO_SIGMAS, flip_pairs
 from mrcnn_jax.types import Categories
 
-UNUSED = "N/A"  # torchvision's name of a label without a category
+UNUSED = "N/A"  # torchvision's name for a label without a category
 
 # https://cocodataset.org, from id 1; ten ids have no category.
 _NAMES_BY_ID = (
@@ -29,10 +29,10 @@ _SKELETON = (
 # The 80 categories: labels 1 to 80 by ascending id.
 COCO = Categories(ids=tuple(category for category, _ in _USED), names=tuple(name for _, name in _USED))
 
-# Labels 1 to 90 that are the ids themselves, as torchvision counts; some are unused.
+# Labels 1 to 90, equal to the category ids as in torchvision; ten are unused.
 COCO_BY_ID = Categories(ids=tuple(range(1, len(_NAMES_BY_ID) + 1)), names=_NAMES_BY_ID)
 
-# The one category with keypoints.
+# The only category with keypoints.
 COCO_PERSON = Categories(
     ids=(1,),
     names=("person",),

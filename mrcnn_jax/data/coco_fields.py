@@ -1,6 +1,6 @@
-"""The fields of COCO's images and annotations.
+"""Parses the fields of COCO image and annotation entries.
 
-Each function returns a field of an entry, or raises ValueError with the field, the value and the rule.
+Each function returns one field of an entry, or raises ValueError with the field, the value and the rule.
 """
 
 from array import array
@@ -15,15 +15,15 @@ from mrcnn_jax.images import Size
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
 
-# A tuple of polygons [N 2] in pixels, or a bitmap of the image's size.
+# Polygons, each [N 2] in pixels, or a bitmap of the image's size.
 Segmentation = tuple[np.ndarray, ...] | Rle
 Box = tuple[float, float, float, float]  # x1 y1 x2 y2
 
-_LARGEST_SIDE = 2**31 - 1  # pixels of an image: sizes are kept as int32
+_LARGEST_SIDE = 2**31 - 1  # pixels; sizes are stored as int32
 
 
 def read_file_name(entry: dict) -> str:
-    """A relative path that does not leave the image folder by ``..``."""
+    """The file name: a relative path without ``..``, so that it stays inside the image folder."""
     file_name = fields.text(entry, "file_name")
     relative = PurePosixPath(file_name)
     if relative.is_absolute() or ".." in relative.parts or not relative.name:
@@ -40,7 +40,7 @@ def read_side(entry: dict, key: str) -> int:
 
 
 def read_image_id(entry: dict, known: Collection[int]) -> int:
-    """One of the ids that are known."""
+    """The image id, which must be in ``known``."""
     image_id = fields.integer(entry, "image_id")
     if image_id not in known:
         raise ValueError(f"image_id {image_id} is not among the images")
@@ -48,7 +48,7 @@ def read_image_id(entry: dict, known: Collection[int]) -> int:
 
 
 def read_label(entry: dict, labels: dict[int, int]) -> int:
-    """The label of the category, from ``labels`` by category id."""
+    """The label of the object; ``labels`` maps category ids to labels."""
     category = fields.integer(entry, "category_id")
     if category not in labels:
         raise ValueError(f"category_id {category} is not among the categories {list(labels)}")
@@ -56,7 +56,7 @@ def read_label(entry: dict, labels: dict[int, int]) -> int:
 
 
 def read_box(entry: dict) -> Box:
-    """The corners of the box, not clipped."""
+    """The box as ``x1 y1 x2 y2``, not clipped."""
     bbox: Any = entry.get("bbox")
     if not (fields.is_numbers(bbox) and len(bbox) == 4 and bbox[2] >= 0 and bbox[3] >= 0):
         raise fields.error("", "bbox", "[x, y, width, height], finite, width and height >= 0", bbox)
@@ -65,7 +65,7 @@ def read_box(entry: dict) -> Box:
 
 
 def read_crowd(entry: dict) -> bool:
-    """False where the file does not say."""
+    """The crowd flag; False if absent."""
     crowd = entry.get("iscrowd", 0)
     if crowd not in (0, 1):
         raise fields.error("", "iscrowd", "0 or 1", crowd)
@@ -73,7 +73,7 @@ def read_crowd(entry: dict) -> bool:
 
 
 def read_area(entry: dict) -> float | None:
-    """In square pixels; None where the file does not say."""
+    """The area in square pixels; None if absent."""
     area = entry.get("area")
     if area is not None and not (fields.is_numbers([area]) and area >= 0):
         raise fields.error("", "area", "a number of square pixels, at least 0", area)
@@ -81,9 +81,9 @@ def read_area(entry: dict) -> float | None:
 
 
 def pack_polygons(entry: dict) -> dict:
-    """The entry with its polygons ``[x1, y1, x2, y2, ...]`` as arrays, in a quarter of the memory.
+    """The entry with its polygons ``[x1, y1, x2, y2, ...]`` as arrays, which take a quarter of the memory.
 
-    What is no polygon stays as it is, for ``read_segmentation`` to show.
+    Anything that is not a polygon is left unchanged, for ``read_segmentation`` to report.
     """
     polygons = entry.get("segmentation")
     if isinstance(polygons, list):
@@ -92,7 +92,7 @@ def pack_polygons(entry: dict) -> dict:
 
 
 def drop_segmentation(entry: dict) -> dict:
-    """The entry without what takes most of it."""
+    """The entry without its segmentation, which takes most of the memory."""
     entry.pop("segmentation", None)
     return entry
 
@@ -102,9 +102,9 @@ def _is_polygon(value: Any) -> bool:
 
 
 def read_segmentation(value: Any, size: Size | None) -> Segmentation | None:
-    """Polygons with an inside, or an RLE of ``size``; None where there is neither. ``size`` None: any.
+    """The polygons of at least three points, or an RLE of ``size`` (None: any size); None without either.
 
-    Of an entry that ``pack_polygons`` returned.
+    ``value`` is from an entry that ``pack_polygons`` returned.
     """
     if not value:
         return None
@@ -114,7 +114,7 @@ def read_segmentation(value: Any, size: Size | None) -> Segmentation | None:
         except ValueError as error:
             raise ValueError(f"segmentation: {error}") from error
         if size is not None and (rle.height, rle.width) != size:
-            rule = f"of the image's size [{size[0]}, {size[1]}]"
+            rule = f"the size of the image, [{size[0]}, {size[1]}]"
             raise fields.error("", "segmentation", rule, [rle.height, rle.width])
         return rle
     if not isinstance(value, list):
@@ -123,21 +123,21 @@ def read_segmentation(value: Any, size: Size | None) -> Segmentation | None:
         if not isinstance(polygon, array):
             rule = "polygons [x1, y1, x2, y2, ...] of finite numbers"
             raise fields.error("", "segmentation", rule, polygon)
-    # Points and lines have no inside: they are left out, as Detectron2 does.
+    # Points and lines enclose no area and are dropped, as in Detectron2.
     polygons = (np.array(polygon).reshape(-1, 2) for polygon in value if len(polygon) >= 6)
     return tuple(polygons) or None
 
 
 def read_keypoints(value: Any, label: int | None, categories: Categories) -> np.ndarray | None:
-    """``[K 3]`` float32; None where there are none. ``label`` None: any that has keypoints."""
+    """The keypoints ``[K 3]`` float32; None without any. ``label`` None: the category is unknown."""
     if not value or not categories.keypoint_names:
         return None
     if label is not None and label not in categories.keypoint_labels:
         name = categories.names[label - 1]
-        raise ValueError(f"has keypoints, but its category {name!r} names none")
+        raise ValueError(f"has keypoints, but its category {name!r} defines none")
     count = len(categories.keypoint_names)
     if not fields.is_numbers(value) or len(value) != 3 * count:
-        raise fields.error("", "keypoints", f"[x, y, visibility] of each of the {count} keypoints", value)
+        raise fields.error("", "keypoints", f"[x, y, visibility] for each of the {count} keypoints", value)
     points = np.array(value, np.float32).reshape(count, 3)
     if not np.isin(points[:, 2], (0, 1, 2)).all():
         raise fields.error("", "keypoints", "of visibility 0, 1 or 2", points[:, 2].tolist())

@@ -1,65 +1,68 @@
-"""What is wrong with the files of a data set, found entry by entry and reported all at once."""
+"""Problems in the files of a dataset, collected entry by entry and reported together."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_ROWS = 50  # of a table on a terminal, unless said otherwise
+_ROWS = 50  # default length of a printed table
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One entry or file that breaks a rule.
+    """One problem with an entry or a file.
 
-    A warning is about what COCO's own files hold, too: it stops nothing.
+    A warning is for what official COCO files contain, too, and never stops anything.
     """
 
-    file: str  # the annotation file, or that of the image
+    file: str  # the annotation file or the image file
     image_id: int | None
-    annotation_id: int | None  # None: the image as a whole, or an entry without a usable id
-    rule: str  # which one it breaks, and the value
+    annotation_id: int | None  # None: about the whole image, or an entry without a usable id
+    rule: str  # the violated rule and the value
     warning: bool = False
 
 
 def errors(findings: Sequence[Finding]) -> list[Finding]:
-    """Those that are no warnings."""
+    """The findings that are not warnings."""
     return [finding for finding in findings if not finding.warning]
 
 
 def raise_errors(name: str, findings: Sequence[Finding], *, remedy: str = "") -> None:
-    """Raises one ValueError with the table of the findings, as ``summary`` has it, if any is an error.
+    """Raises ValueError with the table of ``summary`` if any finding is an error.
 
-    The message begins with ``name``; ``remedy`` tells how to go on without what the findings are about.
+    The message begins with ``name``; ``remedy`` says how to continue without the listed entries.
     """
     if wrong := errors(findings):
         hint = f"; {remedy}" if remedy else ""
         count = _count(len(wrong), "error")
-        raise ValueError(f"{name}: {count} in annotations and images{hint}\n{_cut_table(findings, _ROWS)}")
+        raise ValueError(
+            f"{name}: {count} in annotations and images{hint}\n{_truncated_table(findings, _ROWS)}"
+        )
 
 
 def summary(findings: Sequence[Finding], *, rows: int = _ROWS) -> str:
-    """How much was found, and the table of the first ``rows``.
+    """The number of errors and warnings, and a table of the first ``rows`` findings.
 
-    Of more findings the whole table is written to a file in ``~/.cache/mrcnn_jax/findings``, which is named.
+    If there are more, the full table is written to a file in ``~/.cache/mrcnn_jax/findings``, and the text
+    names that file.
     """
     wrong = len(errors(findings))
     counts = []
     if wrong:
         counts.append(f"{_count(wrong, 'error')}, left out of the data")
     if others := len(findings) - wrong:
-        counts.append(f"{_count(others, 'warning')}, taken as the table says")
-    return f"{'; '.join(counts)}\n{_cut_table(findings, rows)}"
+        counts.append(f"{_count(others, 'warning')}, handled as the table says")
+    return f"{'; '.join(counts)}\n{_truncated_table(findings, rows)}"
 
 
 def as_table(findings: Sequence[Finding]) -> str:
-    """The findings as lines of aligned columns.
+    """The findings as a text table with aligned columns.
 
-    Errors come before warnings, both by file, image and annotation. Characters that would break a line or
-    cannot be printed are escaped.
+    Errors come before warnings; both are sorted by file, image and annotation. Line breaks and unprintable
+    characters are escaped.
     """
     cells = [("file", "image", "annotation", "rule")]
-    for finding in sorted(findings, key=_place):
+    for finding in sorted(findings, key=_sort_key):
         rule = f"warning: {finding.rule}" if finding.warning else finding.rule
         image, annotation = _shown(finding.image_id), _shown(finding.annotation_id)
         cells.append((printable(finding.file), image, annotation, printable(rule)))
@@ -71,9 +74,9 @@ def as_table(findings: Sequence[Finding]) -> str:
 
 
 def printable(text: str) -> str:
-    """The text in one line that any UTF-8 terminal takes.
+    """The text as one line that any UTF-8 terminal can display.
 
-    What cannot be printed is escaped, a byte of a file name that is not UTF-8 as ``\\xe9``.
+    Unprintable characters are escaped; so are non-UTF-8 bytes of a file name, as ``\\xe9``.
     """
     return "".join(_escape(x) for x in text)
 
@@ -81,23 +84,23 @@ def printable(text: str) -> str:
 def _escape(character: str) -> str:
     if character.isprintable():
         return character
-    if "\udc80" <= character <= "\udcff":  # what Python makes of such a byte
+    if "\udc80" <= character <= "\udcff":  # a surrogate, Python's stand-in for such a byte
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
 
 
-def _cut_table(findings: Sequence[Finding], rows: int) -> str:
-    """The table of the first ``rows``, then how many there are more, and the file that has them all."""
-    table = as_table(sorted(findings, key=_place)[:rows])
+def _truncated_table(findings: Sequence[Finding], rows: int) -> str:
+    """The table of the first ``rows``, then the number of further findings and the file with all of them."""
+    table = as_table(sorted(findings, key=_sort_key)[:rows])
     if len(findings) <= rows:
         return table
     file = _write_table(as_table(findings))
-    where = f"; all of them are in {printable(str(file))}" if file else ""
+    where = f"; all are listed in {printable(str(file))}" if file else ""
     return f"{table}\n... and {len(findings) - rows} more{where}"
 
 
 def _write_table(table: str) -> Path | None:
-    """The file, named after what it holds; None in a home that cannot be written to."""
+    """The file written, named by a hash of the table; None if the home directory is not writable."""
     name = hashlib.sha256(table.encode()).hexdigest()[:12]
     path = Path.home() / ".cache" / "mrcnn_jax" / "findings" / f"{name}.txt"
     try:
@@ -108,7 +111,7 @@ def _write_table(table: str) -> Path | None:
     return path
 
 
-def _place(finding: Finding) -> tuple:
+def _sort_key(finding: Finding) -> tuple:
     def key(number: int | None) -> tuple[bool, int]:
         return number is not None, number or 0
 

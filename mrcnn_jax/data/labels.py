@@ -1,4 +1,4 @@
-"""The labels of a data set as those of a run that may have other labels for the same categories."""
+"""Maps the labels of a dataset to those of a run, which may number the same categories differently."""
 
 import dataclasses
 
@@ -7,14 +7,14 @@ import numpy as np
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset
 from mrcnn_jax.data.coco_categories import UNUSED
 from mrcnn_jax.data.objects import Objects
-from mrcnn_jax.data.source import Picture, Source
+from mrcnn_jax.data.source import AnnotatedImage, DataSource
 from mrcnn_jax.types import Categories
 
 
 def align_labels(dataset: CocoDataset, categories: Categories) -> CocoDataset:
-    """The data set with the run's labels, ids and names; ``categories`` are the run's.
+    """The dataset with the run's labels, category ids and names; ``categories`` are the run's.
 
-    A category has keypoints if it has some in both, and the data set's sigmas. Raises ValueError as
+    A category keeps keypoints only if both define them; the sigmas are the dataset's. Raises ValueError as
     ``check_categories`` does.
     """
     to_run, aligned = match_labels(dataset.categories, categories, where=dataset.name)
@@ -32,9 +32,9 @@ def align_labels(dataset: CocoDataset, categories: Categories) -> CocoDataset:
 
 
 class AlignedSource:
-    """A source of images with the run's labels, ids and names: ``align_labels`` for sources."""
+    """A ``DataSource`` with the run's labels, category ids and names: ``align_labels`` for data sources."""
 
-    def __init__(self, source: Source, categories: Categories) -> None:
+    def __init__(self, source: DataSource, categories: Categories) -> None:
         self._source = source
         self._to_run, self.categories = match_labels(source.categories, categories, where=source.name)
         self.name, self.ids, self.sizes = source.name, source.ids, source.sizes
@@ -43,7 +43,7 @@ class AlignedSource:
         )  # fmt: skip
         self.findings = source.findings
 
-    def read(self, index: int) -> Picture:
+    def read(self, index: int) -> AnnotatedImage:
         picture = self._source.read(index)
         return dataclasses.replace(picture, objects=self._align(picture.objects))
 
@@ -63,10 +63,10 @@ class AlignedSource:
 
 
 def match_labels(data: Categories, run: Categories, *, where: str) -> tuple[np.ndarray, Categories]:
-    """The run's label of each label of the data, int32 by label, and the run's categories for the data.
+    """The run's label for each label of the data (int32, indexed by label), and the run's categories.
 
-    A category has keypoints if it has some in both, and the data's sigmas. Raises ValueError, beginning with
-    ``where``, as ``check_categories`` does.
+    A category keeps keypoints only if both define them; the sigmas are the data's. Raises ValueError,
+    prefixed with ``where``, as ``check_categories`` does.
     """
     check_categories(data, run, where=where)
     label_of = {category: label for label, category in enumerate(run.ids, start=1)}
@@ -80,10 +80,10 @@ def match_labels(data: Categories, run: Categories, *, where: str) -> tuple[np.n
 
 
 def check_categories(data: Categories, categories: Categories, *, where: str) -> None:
-    """Nothing, if the data's categories are the run's ``categories``, by id and name.
+    """Raises ValueError unless the data's categories are those of the run, by id and name.
 
-    The run may have more that are called "N/A": labels that are in no use. The keypoints must be the same
-    unless one of both has none. Raises ValueError, beginning with ``where``, with all differences otherwise.
+    The run may have additional categories named "N/A", which are unused labels. The keypoints must be the
+    same unless one side has none. The message is prefixed with ``where`` and lists all differences.
     """
     run = dict(zip(categories.ids, categories.names, strict=True))
     here = dict(zip(data.ids, data.names, strict=True))

@@ -1,4 +1,4 @@
-"""The objects of one image as arrays: what records hold, and what examples are made of.
+"""The objects of one image as arrays, as stored in records and used to build training examples.
 
 Shapes: N objects, K keypoints, S cells of a box-frame mask per axis.
 """
@@ -16,16 +16,16 @@ from mrcnn_jax.data.rasterise import rasterise
 class Objects:
     """Crowds, then objects, each from large to small, in pixels of the original image.
 
-    So no crowd gives way to an object where there is room for so many only: what lies in it would be taken
-    for background. Crowds have neither mask nor keypoints: they are no training targets.
+    Crowds come first so that max_objects never drops one in favour of an object; a dropped crowd's contents
+    would become background. Crowds have neither masks nor keypoints, as they are not training targets.
     """
 
-    boxes: np.ndarray  # [N 4] float32: x1 y1 x2 y2, clipped to the image, not empty
+    boxes: np.ndarray  # [N 4] float32: x1 y1 x2 y2, clipped to the image, non-empty
     labels: np.ndarray  # [N] int32
     crowd: np.ndarray  # [N] bool
-    ids: np.ndarray  # [N] int64, of the annotations
-    areas: np.ndarray  # [N] float32, as the file says, or else of the box
-    masks: np.ndarray  # [N S*S/8] uint8: the bits of pack_masks; all zero where no mask is known
+    ids: np.ndarray  # [N] int64 annotation ids
+    areas: np.ndarray  # [N] float32 square pixels, from the file, or else of the box
+    masks: np.ndarray  # [N S*S/8] uint8, packed by pack_masks; all zero: no mask
     keypoints: np.ndarray  # [N K 3] float32: x, y, visibility; zeros where visibility is 0
 
     def __len__(self) -> int:
@@ -33,9 +33,9 @@ class Objects:
 
 
 def read_objects(image: CocoImage, *, mask_grid: int, num_keypoints: int) -> Objects:
-    """The objects of an image of ``read_coco``, with masks of S = ``mask_grid`` cells.
+    """The objects of an image from ``read_coco``, with masks of S = ``mask_grid`` cells per axis.
 
-    Objects without anything inside the image are left out. A mask lies in the frame of its clipped box.
+    Objects whose box is entirely outside the image are dropped. A mask's frame is the clipped box.
     """
     boxed = [(item, box) for item in image.annotations if (box := clipped_box(item, image)) is not None]
     boxed.sort(key=lambda pair: (not pair[0].crowd, -(pair[1][2] - pair[1][0]) * (pair[1][3] - pair[1][1])))
@@ -50,8 +50,8 @@ def read_objects(image: CocoImage, *, mask_grid: int, num_keypoints: int) -> Obj
             masks[row] = rasterise(item.segmentation, box, mask_grid)
         if num_keypoints and item.keypoints is not None:
             keypoints[row] = np.where(item.keypoints[:, 2:] > 0, item.keypoints, 0)
-    of_boxes = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    areas = [of_boxes[row] if item.area is None else item.area for row, item in enumerate(items)]
+    box_areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    areas = [box_areas[row] if item.area is None else item.area for row, item in enumerate(items)]
     return Objects(
         boxes=boxes,
         labels=np.array([item.label for item in items], np.int32),
@@ -64,10 +64,10 @@ def read_objects(image: CocoImage, *, mask_grid: int, num_keypoints: int) -> Obj
 
 
 def clipped_box(annotation: CocoAnnotation, image: CocoImage) -> Box | None:
-    """The part of the object's box inside the image, ``x1 y1 x2 y2`` in its pixels; None if there is none.
+    """The object's box clipped to the image, ``x1 y1 x2 y2`` in pixels; None if nothing is left.
 
-    Its corner, and the sides added to it, are float32, as in D2 and torchvision: of anchors that overlap an
-    object alike, the last bit decides which one is the best.
+    The corner, and the sides added to it, are rounded to float32 as in D2 and torchvision: when anchors
+    overlap an object almost equally, the last bit decides which one is best.
     """
     box = clip_box(annotation.box, (image.height, image.width))
     if box is None:
@@ -78,10 +78,10 @@ def clipped_box(annotation: CocoAnnotation, image: CocoImage) -> Box | None:
 
 
 def pack_masks(masks: np.ndarray) -> np.ndarray:
-    """Masks ``[N S S]`` of 0 and 1, row after row, eight cells to a byte: uint8 ``[N S*S/8]``, rounded up."""
+    """Binary masks ``[N S S]`` packed row by row, eight cells per byte: uint8 ``[N S*S/8]``, rounded up."""
     return np.packbits(masks.reshape(len(masks), masks.shape[1] ** 2), axis=1)
 
 
 def unpack_masks(packed: np.ndarray, grid: int) -> np.ndarray:
-    """The uint8 masks ``[N S S]`` that were packed, S being ``grid``."""
+    """The uint8 masks ``[N S S]`` from ``pack_masks``, where S is ``grid``."""
     return np.unpackbits(packed, axis=1, count=grid * grid).reshape(-1, grid, grid)

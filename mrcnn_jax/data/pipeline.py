@@ -1,4 +1,4 @@
-"""Training batches of a source of images, with tf.data."""
+"""Builds training batches from a ``DataSource`` with tf.data."""
 
 import weakref
 from collections.abc import Callable, Iterator
@@ -7,11 +7,11 @@ import numpy as np
 
 from mrcnn_jax import images
 from mrcnn_jax.config import DataConfig
-from mrcnn_jax.data.augment import draw_view, example_generator, jitter_colours
+from mrcnn_jax.data.augment import example_generator, jitter_colours, random_transform
 from mrcnn_jax.data.order import BatchOrder
-from mrcnn_jax.data.source import Source
+from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.data.tensorflow import tf
-from mrcnn_jax.data.view import show_objects, show_pixels
+from mrcnn_jax.data.transform import transform_objects, transform_pixels
 from mrcnn_jax.types import Batch, GroundTruth
 
 _BATCH_FIELDS = ("images", "image_sizes", "ids")
@@ -24,7 +24,7 @@ _PREFETCH = 2  # batches
 
 
 def training_batches(
-    source: Source,
+    source: DataSource,
     config: DataConfig,
     *,
     batch_size: int,
@@ -35,26 +35,26 @@ def training_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """The endless batches of steps ``start_step``, ``start_step + 1``, ..., as NumPy arrays.
+    """An endless iterator over the batches of steps ``start_step``, ``start_step + 1``, ..., in NumPy arrays.
 
-    The batch of a step is a function of source, ``config``, ``batch_size``, ``seed`` and the step alone.
-    Images without objects, or with crowds only, are left out unless ``config.keep_empty``.
+    A batch is a function of ``source``, ``config``, ``batch_size``, ``seed`` and the step alone. Images
+    without objects, or with crowds only, are skipped unless ``config.keep_empty``.
 
     Args:
-        source: The images.
+        source: The training images and their objects.
         config: Sizes, canvases and augmentation.
-        batch_size: Images of a step over all processes.
-        seed: Of the order and of the augmentation.
+        batch_size: Images per step, over all processes.
+        seed: Seed of the image order and the augmentation.
         start_step: The first step.
-        masks: Whether ``gt.masks`` is wanted.
-        keypoints: Whether ``gt.keypoints`` is wanted.
-        process_index: Which share of each batch's rows to load ...
-        process_count: ... of this many equal, contiguous shares.
+        masks: Whether to fill in ``gt.masks``.
+        keypoints: Whether to fill in ``gt.keypoints``.
+        process_index: The process whose share of each batch to load ...
+        process_count: ... out of this many equal, contiguous shares.
 
     Raises:
-        ValueError: at once, if no image is left or masks or keypoints are wanted that are not there; on
-            iteration, naming the file, if an image cannot be read or is not of the size that its annotation
-            says.
+        ValueError: immediately, if no image is left to train on, or if ``masks`` or ``keypoints`` is set but
+            the data has none; on iteration, naming the file, if an image cannot be read or its size differs
+            from its annotation.
     """
     if batch_size % process_count:
         raise ValueError(
@@ -72,7 +72,7 @@ def training_batches(
     share = batch_size // process_count
 
     def load(position: int) -> dict[str, np.ndarray]:
-        """The example at a position of this process's sequence, which has ``share`` examples a step."""
+        """The example at a position in this process's sequence, which has ``share`` examples per step."""
         step, row = divmod(position, share)
         canvas, indices, numbers = order.batch(step)
         row += process_index * share
@@ -94,9 +94,9 @@ def training_batches(
 
 
 def plan_batches(
-    source: Source, config: DataConfig, *, batch_size: int, seed: int
+    source: DataSource, config: DataConfig, *, batch_size: int, seed: int
 ) -> tuple[BatchOrder, np.ndarray, list[images.Size]]:
-    """The order of batches, the images of the source that it counts ``[N]``, and the canvases that it names.
+    """The batch order, the source indices ``[N]`` of the images it numbers 0 to N - 1, and its canvases.
 
     Raises ValueError if no image is left to train on.
     """
@@ -114,7 +114,7 @@ def plan_batches(
 
 
 def training_canvas(size: images.Size, config: DataConfig) -> images.Size:
-    """The canvas of an image at its largest training size, and so of all of them."""
+    """The canvas of an image, chosen at its largest training size and used at all of them."""
     if config.scale_jitter:
         return config.canvases[0]
     return images.fitted_shape(
@@ -127,16 +127,16 @@ def training_canvas(size: images.Size, config: DataConfig) -> images.Size:
 
 
 def pixel_rule(config: DataConfig) -> str:
-    """The rule of ``images.resize`` for training pixels.
+    """The ``rule`` with which ``images.resize`` resizes training images.
 
-    In large-scale jitter both systems resize with Pillow. Made several times smaller as images are there,
-    they would be full of artefacts without its antialiasing.
+    For large-scale jitter both reference systems resize with Pillow: it shrinks images several times over,
+    which without Pillow's antialiasing would produce severe artefacts.
     """
     return "detectron2" if config.scale_jitter else config.resize
 
 
 def load_example(
-    source: Source,
+    source: DataSource,
     index: int,
     config: DataConfig,
     *,
@@ -148,15 +148,15 @@ def load_example(
     """One row of a batch, by field."""
     picture = source.read(index)
     original = picture.pixels.shape[0], picture.pixels.shape[1]
-    view = draw_view(generator, original, canvas, config)
+    transform = random_transform(generator, original, canvas, config)
     pixels = jitter_colours(picture.pixels, generator) if config.colour_jitter else picture.pixels
     return {
-        "images": show_pixels(pixels, view, canvas=canvas, rule=pixel_rule(config)),
-        "image_sizes": np.array(view.size, np.int32),
+        "images": transform_pixels(pixels, transform, canvas=canvas, rule=pixel_rule(config)),
+        "image_sizes": np.array(transform.size, np.int32),
         "ids": np.array(source.ids[index], np.int64),
-        **show_objects(
+        **transform_objects(
             picture.objects,
-            view,
+            transform,
             max_objects=config.max_objects,
             mask_grid=config.mask_grid if masks else None,
             keypoints=keypoints,
@@ -169,7 +169,7 @@ def load_example(
 def _iterate(
     load: Callable[[int], dict[str, np.ndarray]], types: dict[str, type], *, first: int, batch: int
 ) -> Iterator[Batch]:
-    """Batches of ``load(first)``, ``load(first + 1)``, ..., loaded in parallel and ahead of time."""
+    """Batches of the examples ``load(first)``, ``load(first + 1)``, ..., loaded in parallel and ahead."""
     failures: dict[int, Exception] = {}
 
     def load_fields(position: np.ndarray) -> list[np.ndarray]:
@@ -190,8 +190,8 @@ def _iterate(
         .batch(batch)
         .prefetch(_PREFETCH)
     )
-    # Where an iterator outlives the interpreter, TensorFlow's threads wait for it for ever: finalize drops it
-    # before, at exit.
+    # If the iterator outlived the interpreter, TensorFlow's threads would wait for it forever. finalize drops
+    # it at exit, before that.
     arrays = [batches.as_numpy_iterator()]
     generator = _generate(arrays, list(types), failures)
     weakref.finalize(generator, arrays.clear)
@@ -199,12 +199,12 @@ def _iterate(
 
 
 def _generate(arrays: list, fields: list[str], failures: dict[int, Exception]) -> Iterator[Batch]:
-    """Batches of the one iterator in ``arrays``; of its failures the one that comes first in the sequence."""
+    """The batches of the one iterator in ``arrays``; raises the error of the first example that failed."""
     while True:
         try:
             values = next(arrays[0])
         except tf.errors.OpError:
-            # TensorFlow's error wraps ours in a dump of its graph.
+            # TensorFlow buries the original error in a dump of its graph.
             if failures:
                 raise failures[min(failures)] from None
             raise

@@ -1,4 +1,4 @@
-"""Masks in the frame of their boxes, from polygons and bitmaps."""
+"""Rasterises polygons and bitmaps into box-frame masks."""
 
 import numpy as np
 
@@ -7,9 +7,9 @@ from mrcnn_jax.rle import Rle
 
 
 def rasterise(segmentation: Segmentation, box: Box, grid: int) -> np.ndarray:
-    """The object's shape in the frame of ``box``: uint8 0 or 1 ``[grid grid]``, row 0 at the box's top.
+    """The object's mask on a grid over ``box``: uint8 0 or 1 ``[grid grid]``, row 0 at the box's top.
 
-    A cell of a polygon is 1 if its centre is inside; a cell of a bitmap, if at least half its area is.
+    For polygons, a cell is 1 if its centre is inside; for a bitmap, if at least half its area is.
     """
     if isinstance(segmentation, Rle):
         return _resample(segmentation.decode(), box, grid)
@@ -21,32 +21,32 @@ def rasterise(segmentation: Segmentation, box: Box, grid: int) -> np.ndarray:
 
 
 def _fill(polygon: np.ndarray, grid: int) -> np.ndarray:
-    """The cells ``[grid grid]`` with their centre inside a polygon ``[N 2]`` (by the even-odd rule).
+    """The cells ``[grid grid]`` whose centre is inside a polygon ``[N 2]`` (even-odd rule).
 
-    Along a row of centres, inside begins and ends where an edge crosses it.
+    Along each row of centres, inside and outside alternate wherever an edge crosses the row.
     """
     centres = np.arange(grid) + 0.5
     x, y = polygon.T
     next_x, next_y = np.roll(polygon, -1, axis=0).T
     edge, row = np.nonzero((y[:, None] <= centres) != (next_y[:, None] <= centres))
-    share = (centres[row] - y[edge]) / (next_y[edge] - y[edge])
-    crossing = x[edge] + share * (next_x[edge] - x[edge])
-    column = np.clip(np.ceil(crossing - 0.5), 0, grid).astype(np.int64)  # the first centre at or behind it
+    fraction = (centres[row] - y[edge]) / (next_y[edge] - y[edge])
+    crossing = x[edge] + fraction * (next_x[edge] - x[edge])
+    column = np.clip(np.ceil(crossing - 0.5), 0, grid).astype(np.int64)  # the first centre at or right of it
     changes = np.bincount(row * (grid + 1) + column, minlength=grid * (grid + 1)).reshape(grid, grid + 1)
     return np.cumsum(changes, axis=1)[:, :grid] % 2 == 1
 
 
 def _resample(bitmap: np.ndarray, box: Box, grid: int) -> np.ndarray:
-    """A bitmap ``[H W]`` averaged over the cells of a grid on the box, at least half counting as 1."""
-    over_rows = _cell_means(bitmap, box[1], box[3], grid)
-    share = _cell_means(over_rows.T, box[0], box[2], grid).T
-    return (share >= 0.5 - 1e-6).astype(np.uint8)  # rounding must not decide over exact halves
+    """A bitmap ``[H W]`` averaged over the cells of a grid on the box; a mean of at least 1/2 becomes 1."""
+    row_means = _cell_means(bitmap, box[1], box[3], grid)
+    means = _cell_means(row_means.T, box[0], box[2], grid).T
+    return (means >= 0.5 - 1e-6).astype(np.uint8)  # rounding errors must not decide exact halves
 
 
 def _cell_means(values: np.ndarray, start: float, stop: float, grid: int) -> np.ndarray:
     """Means ``[grid ...]`` over ``grid`` equal cells from start to stop along the first axis of ``values``.
 
-    Row ``i`` of ``values`` lies from ``i`` to ``i + 1``; a mean is the integral's growth between two edges.
+    Row ``i`` of ``values`` spans ``i`` to ``i + 1``; a mean is the difference of the integral at two edges.
     """
     edges = np.linspace(start, stop, grid + 1)
     row = np.minimum(edges.astype(np.int64), len(values) - 1)

@@ -1,4 +1,4 @@
-"""One record of a data set, made in a process that need not know TensorFlow."""
+"""Makes the record of one image, in worker processes that do not import TensorFlow."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from mrcnn_jax.data.objects import read_objects
 
 
 def make_record(task: tuple[CocoImage, int, int]) -> dict[str, Any] | Finding:
-    """The record of (an image, S, the number of keypoints), or what is wrong with the image's file."""
+    """The record for ``task`` (image, mask grid S, number of keypoints), or a finding if the file is bad."""
     image, mask_grid, num_keypoints = task
     data = load_checked(image)
     if isinstance(data, Finding):
@@ -19,7 +19,7 @@ def make_record(task: tuple[CocoImage, int, int]) -> dict[str, Any] | Finding:
     objects = read_objects(image, mask_grid=mask_grid, num_keypoints=num_keypoints)
     record = {
         "image": data,
-        # Linux allows any bytes in the name of a file; Python has those that are not UTF-8 as surrogates.
+        # File names on Linux are arbitrary bytes; Python represents non-UTF-8 ones as surrogates.
         "name": image.file_name.encode(errors="surrogateescape"),
         "id": image.id,
         "size": np.array([image.height, image.width], np.int32),

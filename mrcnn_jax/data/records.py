@@ -1,7 +1,7 @@
-"""A COCO data set as records that can be read in any order: a TFDS data set with one record per image.
+"""COCO datasets as random-access records: a TFDS dataset with one record per image.
 
-A record holds the image file as it is, and its objects as ``Objects`` does. ``index.npz`` and
-``categories.json`` beside the records say what is known of all images, so that opening them reads no record.
+A record holds the unchanged image file, and its objects as in ``Objects``. ``index.npz`` and
+``categories.json`` next to the records hold the metadata of all images, so opening them reads no record.
 """
 
 import contextlib
@@ -26,19 +26,19 @@ from mrcnn_jax.data.coco import CocoDataset, CocoImage, leave_out
 from mrcnn_jax.data.findings import Finding, as_table, errors, printable, raise_errors, summary
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.record import make_record
-from mrcnn_jax.data.source import FolderSource, Picture
+from mrcnn_jax.data.source import AnnotatedImage, FolderSource
 from mrcnn_jax.data.tensorflow import tfds
 from mrcnn_jax.runs.categories import CATEGORIES_FILE, load_categories, save_categories
 
 SPLIT = "images"
-# Of which TFDS holds one in memory while it writes it. So records of COCO's train2017 are 150 files.
+# TFDS holds one shard in memory while writing it. COCO's train2017 becomes 150 shards of this size.
 _SHARD_BYTES = 128_000_000
 _INDEX = ("ids", "sizes", "learnable", "num_objects", "has_masks", "mask_grid")
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class CocoObjectsConfig(tfds.core.BuilderConfig):
-    """What to make records of. Its name is that of the records."""
+    """The dataset and settings to make records from; ``name`` is the name of the records."""
 
     dataset: CocoDataset = dataclasses.field(repr=False)
     mask_grid: int
@@ -49,7 +49,7 @@ class CocoObjectsConfig(tfds.core.BuilderConfig):
 class CocoObjects(tfds.core.ShardBasedBuilder):
     """Images with boxes, box-frame masks, keypoints with visibility, crowds, areas, and original ids.
 
-    In the order of the data set, shard after shard: TFDS's usual builder would sort all records in memory.
+    Written in dataset order, shard by shard: TFDS's usual builder would sort all records in memory.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -59,21 +59,21 @@ class CocoObjects(tfds.core.ShardBasedBuilder):
         config: CocoObjectsConfig = self.builder_config
         tensor = tfds.features.Tensor
         features = {
-            "image": tfds.features.Image(doc="the file as it was; to be turned as its EXIF data say"),
-            "name": tfds.features.Text(doc="of the file, relative to the folder of images"),
+            "image": tfds.features.Image(doc="the unchanged file; apply its EXIF orientation"),
+            "name": tfds.features.Text(doc="file name, relative to the image folder"),
             "id": tfds.features.Scalar(np.int64),
             "size": tensor(shape=(2,), dtype=np.int32, doc="height and width, upright"),
             "boxes": tensor(shape=(None, 4), dtype=np.float32, doc="x1 y1 x2 y2 in pixels, clipped"),
             "labels": tensor(shape=(None,), dtype=np.int32, doc="from 1, see categories.json"),
             "crowd": tensor(shape=(None,), dtype=np.bool_),
-            "ids": tensor(shape=(None,), dtype=np.int64, doc="of the annotations"),
+            "ids": tensor(shape=(None,), dtype=np.int64, doc="annotation ids"),
             "areas": tensor(shape=(None,), dtype=np.float32, doc="in square pixels"),
             "masks": tensor(
                 shape=(None, -(-(config.mask_grid**2) // 8)),
                 dtype=np.uint8,
                 encoding="zlib",
-                doc=f"{config.mask_grid} x {config.mask_grid} cells over the box, row by row, eight to a "
-                "byte, the highest bit first; all 0: not known",
+                doc=f"{config.mask_grid} x {config.mask_grid} cells over the box, row by row, eight per "
+                "byte, highest bit first; all 0: no mask",
             ),
         }
         if points := len(config.dataset.categories.keypoint_names):
@@ -90,7 +90,7 @@ class CocoObjects(tfds.core.ShardBasedBuilder):
         config: CocoObjectsConfig = self.builder_config
         sizes = [_size(image, config.mask_grid) for image in config.dataset.images]
         _, counts = np.unique(np.cumsum(sizes) // _SHARD_BYTES, return_counts=True)
-        # The last shard takes what is left and hears how that ends.
+        # The last shard takes all that is left: only an exhausted iterator runs the checks in _records.
         shares = [*counts[:-1].tolist(), None]
         records = self._records()
         return {SPLIT: [partial(self._examples, records, share) for share in shares]}
@@ -98,7 +98,7 @@ class CocoObjects(tfds.core.ShardBasedBuilder):
     def _examples(
         self, records: Iterator[dict | Finding], count: int | None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The next ``count`` records, or all; without those of bad images."""
+        """The next ``count`` records, or all that are left (None), skipping bad images."""
         for number, record in enumerate(islice(records, count)):
             if isinstance(record, Finding):
                 self.bad_images.append(record)
@@ -106,30 +106,31 @@ class CocoObjects(tfds.core.ShardBasedBuilder):
                 yield number, record
 
     def _records(self) -> Iterator[dict | Finding]:
-        """The record of every image, or what is wrong with it."""
+        """The record of each image, or a finding if it is bad."""
         config: CocoObjectsConfig = self.builder_config
         dataset, points = config.dataset, len(config.dataset.categories.keypoint_names)
         tasks = ((image, config.mask_grid, points) for image in dataset.images)
-        records = _in_parallel(make_record, tasks, workers=config.num_workers)
+        records = _parallel_map(make_record, tasks, workers=config.num_workers)
         yield from tqdm(records, unit="image", total=len(dataset.images), leave=False, disable=None)
         findings = (*dataset.findings, *self.bad_images)
-        # Here rather than after the writing, so that no records are left.
+        # Raised here, not after writing, so that TFDS leaves no records behind.
         if not config.skip_bad:
             raise_errors(dataset.name, findings, remedy="--skip_bad makes records without those listed")
         if len(self.bad_images) == len(dataset.images):
             why = f"; {summary(findings)}" if findings else ""
-            raise ValueError(f"{dataset.name}: there is no image to make a record of{why}")
+            raise ValueError(f"{dataset.name}: there is no image to make a record from{why}")
 
 
 def records_name(annotations: str, name: str = "") -> str:
-    """What TFDS calls the records of an annotation file: ``name``, or else the file's.
+    """The TFDS name of the records: ``name``, or else the annotation file's name without suffix.
 
-    Of that, what TFDS does not take becomes "_". Raises ValueError for a ``name`` that it does not take.
+    In the file's name, characters that TFDS does not accept become "_". Raises ValueError for a ``name`` that
+    TFDS does not accept.
     """
     name = name or re.sub(r"[^\w+.-]+", "_", Path(annotations).stem)
-    if not re.fullmatch(r"[\w+.-]+", name) or not name.strip("."):  # it is a folder's, too
+    if not re.fullmatch(r"[\w+.-]+", name) or not name.strip("."):  # it also names a folder
         rule = "letters, digits, '_', '+', '-' and '.', and not of dots alone"
-        raise ValueError(f"--name of the records must be of {rule}, got {name!r}")
+        raise ValueError(f"--name of the records must consist of {rule}, got {name!r}")
     return name
 
 
@@ -143,24 +144,24 @@ def prepare_records(
     file_format: str = "array_record",
     skip_bad: bool = False,
 ) -> tuple[Path, CocoDataset]:
-    """Writes the records of a data set below ``output`` and returns their folder, and what they hold.
+    """Writes the records of a dataset below ``output``; returns their folder and the dataset they hold.
 
-    In the folder ``left_out.txt`` lists what a data set with errors is without.
+    If entries were dropped because of errors, ``left_out.txt`` in that folder lists them.
 
     Args:
         dataset: As read by ``read_coco`` with ``skip_bad``.
-        output: May hold the records of other data sets, too.
-        name: Of the records, as for ``records_name``.
+        output: Folder that may also hold the records of other datasets.
+        name: Name of the records, as for ``records_name``.
         mask_grid: S, the cells of a box-frame mask per axis.
-        num_workers: Processes that read images and draw masks.
-        file_format: ``array_record``, to be read in any order, or ``tfrecord``, for ``tfds.load`` alone.
-        skip_bad: Whether to leave out images that cannot be read or are not of their size, and to accept a
-            data set with findings.
+        num_workers: Number of processes that read images and rasterise masks.
+        file_format: ``array_record`` for random access, or ``tfrecord``, which only ``tfds.load`` reads.
+        skip_bad: Whether to drop images that cannot be read or whose size differs from the annotations, and
+            to accept a dataset with findings.
 
     Raises:
-        ValueError: TFDS does not take ``name``; there are such records; or, with the table of all findings,
-            no image is left or, unless ``skip_bad``, images or entries break a rule. All images are looked
-            at before.
+        ValueError: if TFDS does not accept ``name``, or these records already exist; and, after checking all
+            images, with a table of all findings, if no image is left or, unless ``skip_bad``, if any image or
+            entry is invalid.
     """
     config = CocoObjectsConfig(
         name=records_name(dataset.name, name),
@@ -173,26 +174,27 @@ def prepare_records(
     folder = Path(builder.data_dir)
     if folder.exists():
         raise ValueError(
-            f"{folder}: is there already; delete it to make the records anew, or give others a --name"
+            f"{folder}: already exists; delete it to remake the records, or choose another --name"
         )
-    # Nothing is downloaded, though TFDS says so.
-    with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(download_dir=nothing, file_format=file_format)
+    # Nothing is downloaded, although TFDS prints that it is.
+    with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_dir=unused, file_format=file_format)
     dataset = leave_out(dataset, builder.bad_images)
     source = FolderSource(dataset, mask_grid=mask_grid)
-    known = {name: getattr(source, name) for name in _INDEX if name != "mask_grid"}
+    index = {name: getattr(source, name) for name in _INDEX if name != "mask_grid"}
     save_categories(folder / CATEGORIES_FILE, dataset.categories)
     if left_out := errors(dataset.findings):
         (folder / "left_out.txt").write_text(f"{as_table(left_out)}\n", encoding="utf-8")
-    np.savez(folder / "index.npz", mask_grid=mask_grid, **known)  # last: with it, they are records
+    # Written last: marks the records as complete.
+    np.savez(folder / "index.npz", mask_grid=mask_grid, **index)
     return folder, dataset
 
 
 class RecordSource:
-    """A source of images from the folder that ``prepare_records`` returned: without findings.
+    """The ``DataSource`` of a folder that ``prepare_records`` returned; its ``findings`` are empty.
 
-    Raises ValueError, naming the folder, if it holds no such records, of another file format, or with masks
-    of other than ``mask_grid`` cells.
+    Raises ValueError, naming the folder, if it does not hold such records, or holds records of another file
+    format or with masks of other than ``mask_grid`` cells per axis.
     """
 
     def __init__(self, folder: Path, *, mask_grid: int) -> None:
@@ -204,8 +206,8 @@ class RecordSource:
             self.categories = load_categories(folder / CATEGORIES_FILE)
             builder = tfds.builder_from_directory(str(folder))
             if (made := builder.info.file_format.value) != "array_record":
-                raise ValueError(f"they are of the format {made}")
-            # Without decoding, which TensorFlow does otherwise than images.read_image.
+                raise ValueError(f"the file format is {made}")
+            # TensorFlow would decode images differently from images.read_image.
             self._records = builder.as_data_source(
                 split=SPLIT, decoders={"image": tfds.decode.SkipDecoding()}
             )
@@ -214,24 +216,23 @@ class RecordSource:
         # Damaged files make NumPy and TFDS raise nearly anything: BadZipFile, EOFError, ParseError ...
         except Exception as error:
             raise ValueError(
-                f"{folder}: no records that can be read in any order, as scripts/prepare_coco.py makes them: "
-                f"{error}"
+                f"{folder}: not random-access records as written by scripts/prepare_coco.py: {error}"
             ) from error
         self.ids, self.sizes = index["ids"], index["sizes"]
         self.learnable, self.num_objects = index["learnable"], index["num_objects"]
         self.has_masks = bool(index["has_masks"])
         if (cells := int(index["mask_grid"])) != mask_grid:
             raise ValueError(
-                f"{folder}: its masks have {cells} cells an axis; set data.mask_grid, now {mask_grid}, to "
-                f"{cells}, or make the records anew"
+                f"{folder}: its masks have {cells} cells per axis; set data.mask_grid, now {mask_grid}, to "
+                f"{cells}, or remake the records"
             )
 
-    def read(self, index: int) -> Picture:
+    def read(self, index: int) -> AnnotatedImage:
         record = self._records[index]
         file_name = printable(record["name"].decode(errors="surrogateescape"))
         name = f"{self.name}: image {record['id']} ({file_name})"
         pixels = images.decode_image(record["image"], name=name)
-        return Picture(name=name, pixels=pixels, objects=self._objects(record))
+        return AnnotatedImage(name=name, pixels=pixels, objects=self._objects(record))
 
     def file(self, index: int) -> bytes:
         return self._records[index]["image"]
@@ -254,17 +255,17 @@ class RecordSource:
 
 
 def _size(image: CocoImage, mask_grid: int) -> int:
-    """About the bytes of an image's record before masks are compressed."""
+    """The approximate size of an image's record in bytes, before mask compression."""
     try:
         file = image.path.stat().st_size
-    except OSError:  # becomes a finding when it is read
+    except OSError:  # reported as a finding when the image is read
         file = 0
     return file + len(image.annotations) * mask_grid**2 // 8
 
 
-def _in_parallel(function: Callable[[Any], Any], items: Iterable[Any], *, workers: int) -> Iterator[Any]:
-    """``map`` in processes, in order, a few results ahead. A failure ends it."""
-    # Not forked: TensorFlow's threads would not come along.
+def _parallel_map(function: Callable[[Any], Any], items: Iterable[Any], *, workers: int) -> Iterator[Any]:
+    """``map`` in worker processes: in order, a few results ahead, stopping at the first exception."""
+    # Spawned, because a fork would not copy TensorFlow's threads.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         ahead: deque = deque()
         try:

@@ -1,4 +1,4 @@
-"""The embedded data set: drawn pictures in COCO's format, the same files for the same seed."""
+"""A synthetic dataset of drawn shapes in COCO format; the same seed gives the same files."""
 
 import json
 import os
@@ -16,9 +16,9 @@ from mrcnn_jax.data.shapes_scene import SceneObject
 from mrcnn_jax.json_files import read_json, write_json
 from mrcnn_jax.rle import Rle, UncompressedRle
 
-MARKER = "shapes.json"  # in a folder that make_shapes wrote: its settings
-_VERSION = 1  # of the pictures; raise it when the same settings give others
-# The tolerance of OKS per keypoint: between that of COCO's wrists (.062) and hips (.107).
+MARKER = "shapes.json"  # holds the settings of a folder written by make_shapes
+_VERSION = 1  # increase when the same settings give different pictures
+# OKS sigma of every keypoint: between those of COCO's wrists (.062) and hips (.107).
 _SIGMA = 0.08
 
 
@@ -31,22 +31,23 @@ def make_shapes(
     seed: int,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> bool:
-    """True if the data set was written to ``output``; False if the folder holds the same one already.
+    """Writes the dataset to ``output``; returns False if the same one is already there, else True.
 
     Writes ``train/`` and ``val/`` with JPEG images, ``annotations/instances_{train,val}.json`` and the marker
     ``shapes.json``, all or nothing. Picture ``i`` of a split depends on ``seed``, ``image_size`` and ``i``
     alone.
 
     Args:
-        output: Folder to make.
+        output: Folder to create.
         train: Number of training images.
         val: Number of validation images.
         image_size: Height and width, in pixels, at least 32.
-        seed: Of all random numbers, at least 0.
-        progress: Called with the number of images done after each.
+        seed: Seed of all random numbers, at least 0.
+        progress: Called after each image with the number of images done so far.
 
     Raises:
-        ValueError: if ``output`` exists and is neither empty nor such a data set of the same settings.
+        ValueError: if a number is out of range, or ``output`` exists and is neither empty nor such a dataset
+            with the same settings.
     """
     output = Path(output)
     if train < 1 or val < 1 or image_size < 32 or seed < 0:
@@ -91,15 +92,15 @@ def _settings(folder: Path) -> Any:
 
 def _check_empty(output: Path, settings: dict) -> None:
     if not output.is_dir():
-        raise ValueError(f"{output}: is a file; the data set needs a folder")
+        raise ValueError(f"{output}: is a file; must be a folder")
     found = _settings(output)
     if found is not None:
         raise ValueError(
-            f"{output}: holds a data set of other settings, {found} instead of {settings}; "
-            "name another folder or delete it first"
+            f"{output}: holds a dataset with other settings, {found} instead of {settings}; "
+            "choose another folder or delete this one first"
         )
     if any(output.iterdir()):
-        raise ValueError(f"{output}: is neither empty nor made by this program; it stays as it is")
+        raise ValueError(f"{output}: is neither empty nor made by this program; left unchanged")
 
 
 def _empty_annotations() -> dict[str, list[dict[str, Any]]]:
@@ -122,11 +123,11 @@ def _add_image(
     size: int,
     stream: np.random.SeedSequence,
 ) -> None:
-    """Draws one picture, writes it, and adds its image and annotation entries."""
+    """Draws and writes one picture, and adds its image and annotation entries to ``content``."""
     picture, scene = shapes_scene.draw_scene(np.random.Generator(np.random.Philox(stream)), size)
     image_id = index + 1
     name = f"{image_id:06d}.jpg"
-    # No subsampling of colour: the smallest objects are a few pixels wide.
+    # No chroma subsampling: the smallest objects are a few pixels wide.
     Image.fromarray(picture).save(folder / name, quality=95, subsampling=0)
     content["images"].append({"id": image_id, "file_name": name, "height": size, "width": size})
     for item in scene:
@@ -135,7 +136,7 @@ def _add_image(
 
 
 def _annotation(item: SceneObject) -> dict[str, Any]:
-    """An object as a COCO entry: polygons if it is seen whole, an RLE of the visible part if not."""
+    """The object as a COCO entry: polygons if it is fully visible, otherwise an RLE of the visible part."""
     size = item.mask.shape[0]
     corners = np.concatenate(item.polygons)
     whole = corners.min() >= 0 and corners.max() <= size and np.array_equal(item.visible, item.mask)
@@ -161,7 +162,7 @@ def _annotation(item: SceneObject) -> dict[str, Any]:
 
 
 def _keypoint(x: float, y: float, item: SceneObject) -> tuple[float, float, int]:
-    """A point with COCO's visibility: 2 seen, 1 behind another object, 0 (at 0 0) outside the picture."""
+    """A point with COCO's visibility: 2 visible, 1 behind another object, 0 (at 0 0) outside the picture."""
     height, width = item.mask.shape
     if not (0 <= x < width and 0 <= y < height):
         return 0, 0, 0

@@ -1,6 +1,6 @@
-"""One picture of the embedded data set: circles, squares, triangles and stick figures on a textured ground.
+"""Draws one picture of the shapes dataset: geometric shapes and stick figures on a textured background.
 
-Shapes: N corners of a polygon, K keypoints, H x W pixels. Coordinates are pixels, x y, y pointing down.
+Shapes: N corners of a polygon, K keypoints, H x W pixels. Coordinates are x y in pixels, y pointing down.
 """
 
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ KEYPOINTS = (
 )  # fmt: skip
 SKELETON = ((0, 1), (1, 2), (2, 4), (1, 3), (3, 5), (1, 6), (6, 7), (6, 8))
 
-_SUPERSAMPLING = 4  # per axis, so that edges are smooth
-_TRIES = 12  # to place an object among those already there
-_SMALLEST = 5  # pixels: a visible part with a shorter side is too hard to see
-_SHARE_INSIDE = 0.7  # of an object's box, at least, inside the picture
-_SHARE_VISIBLE = 0.55  # of its pixels in the picture, at least, not covered by others
+_SUPERSAMPLING = 4  # per axis, for antialiased edges
+_TRIES = 12  # attempts to place an object among those already there
+_SMALLEST = 5  # pixels: minimum shorter side of an object's visible part
+_MIN_INSIDE = 0.7  # minimum fraction of an object's box inside the picture
+_MIN_VISIBLE = 0.55  # minimum fraction of its pixels in the picture not covered by other objects
 _CROWD_PROBABILITY = 0.1
 
 Colour = tuple[int, int, int]
@@ -26,18 +26,18 @@ Colour = tuple[int, int, int]
 
 @dataclass
 class SceneObject:
-    """One object of a picture, or one crowd of them."""
+    """One object of a picture, or one crowd of objects."""
 
     category: str
     polygons: list[np.ndarray]  # each [N 2]; the object is their union
-    colours: list[Colour]  # of the polygons
+    colours: list[Colour]  # one per polygon
     keypoints: np.ndarray | None = None  # [K 2]
     crowd: bool = False
     mask: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))  # [H W] inside the picture
     visible: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))  # [H W] not covered by others
 
     def moved(self, offset: np.ndarray) -> "SceneObject":
-        """The same object, ``offset`` (x, y) further."""
+        """A copy of the object shifted by ``offset`` (x, y)."""
         points = None if self.keypoints is None else self.keypoints + offset
         polygons = [polygon + offset for polygon in self.polygons]
         return SceneObject(self.category, polygons, self.colours, points, self.crowd)
@@ -53,7 +53,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[Sc
     scene: list[SceneObject] = []
     if rng.random() < _CROWD_PROBABILITY:
         _place(rng, scene, _crowd(rng, size * rng.uniform(0.25, 0.4), colours), size)
-    # From large to small: what comes later covers what is there.
+    # From large to small, as later objects cover earlier ones.
     extents = np.sort(np.exp(rng.uniform(np.log(0.08), np.log(0.7), rng.integers(1, 8))))[::-1]
     for extent in extents:
         taken = colours + [colour for item in scene for colour in item.colours]
@@ -66,19 +66,19 @@ def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[Sc
 
 
 def _place(rng: np.random.Generator, scene: list[SceneObject], item: SceneObject, size: int) -> None:
-    """Adds ``item`` to the scene where all stays visible enough; if no such place is found, leaves it out."""
+    """Adds ``item`` at a random position that keeps all objects visible enough, or not if none is found."""
     corners = np.concatenate(item.polygons)
     low, high = corners.min(axis=0), corners.max(axis=0)
     for _ in range(_TRIES):
         offset = rng.uniform(0, size, 2) - (low + high) / 2
-        inside = np.clip(high + offset, 0, size) - np.clip(low + offset, 0, size)
-        if np.prod(inside / (high - low)) < _SHARE_INSIDE:
+        clipped = np.clip(high + offset, 0, size) - np.clip(low + offset, 0, size)
+        if np.prod(clipped / (high - low)) < _MIN_INSIDE:
             continue
         placed = item.moved(offset)
         placed.mask = placed.visible = np.asarray(_coverage(placed.polygons, size)) >= 128
         remaining = [other.visible & ~placed.mask for other in scene]
         if _extent(placed.mask) >= _SMALLEST and all(
-            visible.sum() >= _SHARE_VISIBLE * other.mask.sum() and _extent(visible) >= _SMALLEST
+            visible.sum() >= _MIN_VISIBLE * other.mask.sum() and _extent(visible) >= _SMALLEST
             for other, visible in zip(scene, remaining, strict=True)
         ):
             for other, visible in zip(scene, remaining, strict=True):
@@ -88,23 +88,23 @@ def _place(rng: np.random.Generator, scene: list[SceneObject], item: SceneObject
 
 
 def _coverage(polygons: list[np.ndarray], size: int) -> Image.Image:
-    """The share of each pixel inside the union of the polygons, 0 to 255."""
+    """An image of the fraction of each pixel inside the union of the polygons, 0 to 255."""
     fine = Image.new("L", (size * _SUPERSAMPLING, size * _SUPERSAMPLING))
     draw = ImageDraw.Draw(fine)
     for polygon in polygons:
-        # Pillow's coordinates are those of pixel centres.
+        # Pillow's integer coordinates are pixel centres.
         draw.polygon((polygon * _SUPERSAMPLING - 0.5).ravel().tolist(), fill=255)
     return fine.reduce(_SUPERSAMPLING)
 
 
 def _extent(mask: np.ndarray) -> int:
-    """The shorter side of the box around a mask, in pixels."""
+    """The shorter side of a mask's bounding box, in pixels."""
     x1, y1, x2, y2 = mask_bounds(mask)
     return min(x2 - x1, y2 - y1)
 
 
 def mask_bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """The box ``x1 y1 x2 y2`` around a mask ``[H W]``, all 0 if it is empty."""
+    """The bounding box ``x1 y1 x2 y2`` of a mask ``[H W]``; all 0 if it is empty."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if len(rows) == 0:
         return 0, 0, 0, 0
@@ -112,7 +112,7 @@ def mask_bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _object(rng: np.random.Generator, extent: float, size: int, avoid: list[Colour]) -> SceneObject:
-    """A random object of about ``extent`` pixels, around the origin."""
+    """A random object about ``extent`` pixels in size, centred at the origin."""
     category = CATEGORIES[rng.integers(len(CATEGORIES))]
     if category == "figure":
         return _figure(rng, max(extent, 0.2 * size), avoid)
@@ -120,7 +120,7 @@ def _object(rng: np.random.Generator, extent: float, size: int, avoid: list[Colo
 
 
 def _crowd(rng: np.random.Generator, extent: float, avoid: list[Colour]) -> SceneObject:
-    """A dense group of small shapes of one kind."""
+    """A crowd: a dense group of small shapes of one category."""
     category = CATEGORIES[rng.integers(3)]
     polygons = [
         _outline(rng, category, extent * rng.uniform(0.15, 0.25)) + rng.uniform(-extent / 2, extent / 2, 2)
@@ -130,7 +130,7 @@ def _crowd(rng: np.random.Generator, extent: float, avoid: list[Colour]) -> Scen
 
 
 def _outline(rng: np.random.Generator, category: str, extent: float) -> np.ndarray:
-    """A circle, square or triangle at a random angle, around the origin, ``[N 2]``."""
+    """The outline ``[N 2]`` of a randomly rotated circle, square or triangle around the origin."""
     turn = rng.uniform(0, 2 * np.pi)
     if category == "circle":
         return _circle(np.zeros(2), extent / 2)
@@ -141,12 +141,12 @@ def _outline(rng: np.random.Generator, category: str, extent: float) -> np.ndarr
 
 
 def _figure(rng: np.random.Generator, height: float, avoid: list[Colour]) -> SceneObject:
-    """A stick figure of ``height`` pixels that faces the viewer: its left hand is on the picture's right.
+    """A stick figure ``height`` pixels tall that faces the viewer: its left hand is on the picture's right.
 
-    Its left limbs stay on that side, so left and right are told apart by position alone, and the mirror image
-    of a figure, left and right names exchanged, is again a figure.
+    Left limbs stay on that side, so position alone tells left from right, and the mirror image of a figure,
+    with the left and right names swapped, is again a valid figure.
     """
-    # Directions are angles from straight down, positive towards the figure's left.
+    # Limb angles are measured from straight down, positive towards the figure's left.
     side = np.array([1, -1])
     upper_arm = side * rng.uniform(np.pi / 6, np.pi * 0.8, 2)
     lower_arm = side * np.clip(np.abs(upper_arm) + rng.uniform(-1, 1, 2), 0.1, np.pi * 0.95)
@@ -173,7 +173,7 @@ def _figure(rng: np.random.Generator, height: float, avoid: list[Colour]) -> Sce
 
 
 def _directions(angles: np.ndarray) -> np.ndarray:
-    """Unit vectors ``[N 2]`` at angles from straight down, positive towards the right."""
+    """Unit vectors ``[N 2]``; the angles are measured from straight down, positive towards the right."""
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1)
 
 
@@ -182,7 +182,7 @@ def _circle(centre: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _capsule(start: np.ndarray, stop: np.ndarray, thickness: float) -> np.ndarray:
-    """The outline of a thick line with round ends."""
+    """The outline of a thick line with rounded ends."""
     along = np.arctan2(*(stop - start))
     half = np.linspace(-np.pi / 2, np.pi / 2, 7)
     return np.concatenate(
@@ -191,17 +191,17 @@ def _capsule(start: np.ndarray, stop: np.ndarray, thickness: float) -> np.ndarra
 
 
 def _colour(rng: np.random.Generator, avoid: list[Colour]) -> Colour:
-    """A random colour that stands out from those to avoid."""
+    """A random colour clearly different from those in ``avoid``."""
     candidates = rng.integers(0, 256, (16, 3))
     distance = np.linalg.norm(candidates[:, None] - np.array(avoid), axis=-1).min(axis=1)
-    # Colours are 442 apart at most; with many to avoid, the farthest candidate has to do.
+    # Two colours are at most 442 apart; with many to avoid, settle for the farthest candidate.
     far = np.flatnonzero(distance > 110)
     red, green, blue = candidates[far[0] if len(far) else distance.argmax()].tolist()
     return red, green, blue
 
 
 def _background(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[Colour]]:
-    """A textured ground ``[size size 3]`` between two similar colours, and these."""
+    """A background ``[size size 3]`` textured between two similar colours, and the two colours."""
     first = rng.uniform(30, 225, 3)
     second = np.clip(first + rng.normal(0, 30, 3), 0, 255)
     y, x = np.mgrid[:size, :size] / size

@@ -1,4 +1,4 @@
-"""Where training images come from: a COCO folder, or records made of one."""
+"""Random access to training images and their objects, from a COCO folder or from records."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,42 +14,46 @@ from mrcnn_jax.types import Categories
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """One image with its objects, in its original pixels."""
+class AnnotatedImage:
+    """One image and its objects, at the original size."""
 
-    name: str  # of the file, for messages
+    name: str  # identifies the image in messages
     pixels: np.ndarray  # [H W 3] uint8
     objects: Objects
 
 
 @runtime_checkable  # so that tests may check calls against their annotations
-class Source(Protocol):
-    """N images that can be read in any order, from any thread."""
+class DataSource(Protocol):
+    """N images with their objects, readable in any order and from any thread.
 
-    name: str  # for messages
+    Training reads its data only through this interface; ``FolderSource`` and ``RecordSource`` give equal
+    batches. A ``CocoDataset``, in contrast, is just the parsed annotation file.
+    """
+
+    name: str  # identifies the data in messages
     categories: Categories
     ids: np.ndarray  # [N] int64
     sizes: np.ndarray  # [N 2] int32: height and width
-    learnable: np.ndarray  # [N] bool: has an object to learn from, which is no crowd
+    learnable: np.ndarray  # [N] bool: has at least one object that is not a crowd
     num_objects: np.ndarray  # [N] int32, crowds included
-    has_masks: bool  # of any object
-    findings: tuple[Finding, ...]  # what was left out when it was opened
+    has_masks: bool  # whether any object has a mask
+    findings: tuple[Finding, ...]  # warnings, and what was dropped on opening
 
-    def read(self, index: int) -> Picture:
-        """An image. Raises ValueError, naming it, if it cannot be read or is not of its size."""
+    def read(self, index: int) -> AnnotatedImage:
+        """The decoded image. Raises ValueError, naming it, if it is unreadable or of the wrong size."""
         ...
 
     def file(self, index: int) -> bytes:
-        """The image's file, which ``read`` decodes."""
+        """The bytes of the image file, undecoded."""
         ...
 
     def objects(self, index: int) -> Objects:
-        """The objects that ``read`` returns, without decoding the image."""
+        """The same objects as from ``read``, without decoding the image."""
         ...
 
 
 class FolderSource:
-    """The images of an annotation file, as ``read_coco`` reads it."""
+    """The ``DataSource`` of a COCO folder read by ``read_coco``."""
 
     def __init__(self, dataset: CocoDataset, *, mask_grid: int) -> None:
         self.name, self.categories, self.findings = dataset.name, dataset.categories, dataset.findings
@@ -58,21 +62,21 @@ class FolderSource:
         self.sizes = np.array([(image.height, image.width) for image in dataset.images], np.int32).reshape(
             -1, 2
         )
-        shown = [
+        visible = [
             [item for item in image.annotations if clipped_box(item, image) is not None]
             for image in dataset.images
         ]
-        self.learnable = np.array([not all(item.crowd for item in items) for items in shown], bool)
-        self.num_objects = np.array([len(items) for items in shown], np.int32)
+        self.learnable = np.array([not all(item.crowd for item in items) for items in visible], bool)
+        self.num_objects = np.array([len(items) for items in visible], np.int32)
         self.has_masks = any(
-            item.segmentation is not None and not item.crowd for items in shown for item in items
+            item.segmentation is not None and not item.crowd for items in visible for item in items
         )
 
-    def read(self, index: int) -> Picture:
+    def read(self, index: int) -> AnnotatedImage:
         image = self._images[index]
         pixels = images.decode_image(self.file(index), name=str(image.path))
         check_size(pixels, (image.height, image.width), f"{image.path}: image {image.id} of {self.name}")
-        return Picture(name=str(image.path), pixels=pixels, objects=self.objects(index))
+        return AnnotatedImage(name=str(image.path), pixels=pixels, objects=self.objects(index))
 
     def file(self, index: int) -> bytes:
         return images.read_file(self._images[index].path)
@@ -83,7 +87,7 @@ class FolderSource:
 
 
 def check_size(pixels: np.ndarray, size: Size, where: str) -> None:
-    """Raises ValueError, beginning with ``where``, if an upright image is not of the size it should be."""
+    """Raises ValueError, prefixed with ``where``, unless the upright image has the annotated ``size``."""
     height, width = pixels.shape[:2]
     if (height, width) != size:
         raise ValueError(

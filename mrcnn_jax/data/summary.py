@@ -1,4 +1,4 @@
-"""What a training set holds, counted without reading pixels.
+"""Statistics of a training set, computed without reading pixels.
 
 Shapes: N images, C categories.
 """
@@ -14,35 +14,35 @@ from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.augment import expected_area
 from mrcnn_jax.data.findings import printable
 from mrcnn_jax.data.pipeline import training_canvas
-from mrcnn_jax.data.source import Source
+from mrcnn_jax.data.source import DataSource
 
-# COCO's limits of object areas, in square pixels of the original image: medium from, large from.
+# COCO's size classes, in square pixels of the original image: the smallest medium and large areas.
 _MEDIUM, _LARGE = 32**2, 96**2
 KINDS = ("small", "medium", "large", "crowds")
 
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """Counts over all images of a source, and what its batches will be like."""
+    """Counts over all images of a data source, and the expected shapes of its batches."""
 
     name: str
     num_images: int
     categories: tuple[str, ...]  # C names
-    objects: np.ndarray  # [C 4] int64: of KINDS
+    objects: np.ndarray  # [C 4] int64: one column for each of KINDS
     images_of_category: np.ndarray  # [C] int64
     empty: int  # images without objects
-    only_crowds: int  # images with nothing but crowds
-    trained: int  # images that batches are made of
+    only_crowds: int  # images whose objects are all crowds
+    trained: int  # images used for training
     overfull: int  # images with more than max_objects
     max_objects: int
-    canvases: dict[images.Size, float]  # the share of batches that are of each
-    padding: float  # expected share of a canvas that is no image, over all trained images
+    canvases: dict[images.Size, float]  # canvas -> fraction of the batches that use it
+    padding: float  # expected fraction of padding among the pixels of all batches
 
 
-def summarise(source: Source, config: DataConfig, *, indices: Iterable[int] | None = None) -> Summary:
-    """The counts of a source under these settings.
+def summarise(source: DataSource, config: DataConfig, *, indices: Iterable[int] | None = None) -> Summary:
+    """The statistics of a data source under these settings.
 
-    ``indices`` are 0 to N - 1, in a form that shows progress if that is wanted.
+    ``indices`` iterates over 0 to N - 1; pass a progress bar here to show progress.
     """
     count = len(source.ids)
     objects = np.zeros((len(source.categories), len(KINDS)), np.int64)
@@ -72,25 +72,25 @@ def summarise(source: Source, config: DataConfig, *, indices: Iterable[int] | No
 
 
 def expected_canvases(sizes: np.ndarray, config: DataConfig) -> tuple[dict[images.Size, float], float]:
-    """The share of batches that is of each canvas, and the share of padding among all their pixels.
+    """The fraction of batches on each canvas, and the fraction of padding among all their pixels.
 
-    Both are expected for images of ``sizes`` ``[N 2]`` (height, width), each equally often, at every size
-    that ``config`` has them trained at. The most frequent canvas comes first.
+    Both are expected values for images of ``sizes`` ``[N 2]`` (height, width), all equally frequent, over the
+    training sizes that ``config`` defines. The most frequent canvas comes first.
     """
-    of_canvas: Counter[images.Size] = Counter()
+    images_on_canvas: Counter[images.Size] = Counter()
     covered = total = 0.0
     shapes, counts = np.unique(sizes, axis=0, return_counts=True)
     for (height, width), count in zip(shapes.tolist(), counts.tolist(), strict=True):
         canvas = training_canvas((height, width), config)
-        of_canvas[canvas] += count
+        images_on_canvas[canvas] += count
         covered += count * expected_area((height, width), canvas, config)
         total += count * canvas[0] * canvas[1]
-    shares = {canvas: count / len(sizes) for canvas, count in of_canvas.most_common()}
-    return shares, 1 - covered / total if total else 0.0
+    fractions = {canvas: count / len(sizes) for canvas, count in images_on_canvas.most_common()}
+    return fractions, 1 - covered / total if total else 0.0
 
 
 def format_summary(summary: Summary) -> str:
-    """The summary as text for a terminal: a table of categories, the most frequent first, and lines."""
+    """The summary as text: a table of categories, the most frequent first, then one line per statistic."""
     by_category = summary.objects.sum(axis=1)
     order = sorted(
         range(len(by_category)), key=lambda label: (-by_category[label], summary.categories[label])
@@ -102,7 +102,7 @@ def format_summary(summary: Summary) -> str:
     ]
     with_objects = summary.num_images - summary.empty
     rows.append(["all", with_objects, by_category.sum(), *summary.objects.sum(axis=0)])
-    left_out = summary.num_images - summary.trained
+    unused = summary.num_images - summary.trained
     lines = [
         f"{printable(summary.name)}: {summary.num_images} images, {by_category.sum()} objects",
         "",
@@ -110,11 +110,11 @@ def format_summary(summary: Summary) -> str:
         "",
         f"sizes by area in the original image: small < {_MEDIUM} <= medium < {_LARGE} <= large",
         f"images without objects: {summary.empty}; with crowds only: {summary.only_crowds}; "
-        f"left out of training: {left_out}",
+        f"not used in training: {unused}",
         f"images with more than {summary.max_objects} objects: {summary.overfull}",
         *(
-            f"canvas {height}x{width}: {share:.1%} of the batches"
-            for (height, width), share in summary.canvases.items()
+            f"canvas {height}x{width}: {fraction:.1%} of the batches"
+            for (height, width), fraction in summary.canvases.items()
         ),
         f"padding: {summary.padding:.1%} of the batches' pixels, expected over all sizes",
     ]

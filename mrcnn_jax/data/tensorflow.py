@@ -1,8 +1,8 @@
-"""TensorFlow and its data sets, for input alone: quiet, and without the accelerators, which are JAX's."""
+"""Imports TensorFlow and TFDS for input pipelines only: quiet, and with the GPUs left to JAX."""
 
 import os
 
-# No start-up notices. oneDNN's comes at any log level while oneDNN is on, and tf.data does not use it.
+# No startup messages. oneDNN prints one at any log level unless disabled, and tf.data does not need oneDNN.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import tensorflow as tf

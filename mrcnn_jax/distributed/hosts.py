@@ -1,6 +1,7 @@
-"""One run by several processes, one or more on each host: they join, agree, and exchange results.
+"""Connects several processes, one or more per host, into one run, and exchanges values between them.
 
-Everything here is done by all processes alike, or the others wait for ever. With one process it does nothing.
+Collective: every process must call these functions, or the others hang. With a single process they do
+nothing.
 """
 
 import json
@@ -19,9 +20,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-_HEARTBEAT_S = 40  # without a sign of life from a process, before the others are ended
-_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # by which MPI says how many it has started
-_asked = False  # by SIGTERM, to stop
+_HEARTBEAT_S = 40  # without a heartbeat from a process before the others are terminated
+_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # variables with the number of processes that MPI started
+_sigterm_received = False
 _T = TypeVar("_T")
 
 
@@ -30,36 +31,36 @@ def join(
     num_processes: int | None = None,
     process_id: int | None = None,
     *,
-    stops_when_asked: bool,
+    handle_sigterm: bool,
 ) -> None:
-    """Makes this process one of a run's; to be called before anything is computed with JAX.
+    """Joins this process to a run of several; must be called before JAX computes anything.
 
-    Without arguments JAX finds out from SLURM, Open MPI, Kubernetes or the TPU which processes there are;
-    where none of these started it, the process is alone.
+    Without arguments, JAX detects the processes from SLURM, Open MPI, Kubernetes or the TPU; if none of these
+    started it, the process runs alone.
 
     Args:
-        coordinator: ``host:port`` of process 0, where it listens and the others find it.
-        num_processes: How many there are; 1, alone, asks nobody.
-        process_id: Which this is, from 0.
-        stops_when_asked: Whether SIGTERM no longer ends the process, but is left to ``asked_to_stop``.
+        coordinator: ``host:port`` at which process 0 listens and the others reach it.
+        num_processes: The number of processes. As the only argument, 1 makes the process run alone.
+        process_id: The index of this process, from 0.
+        handle_sigterm: Whether SIGTERM is reported by ``should_stop`` instead of ending the process.
 
     Raises:
-        ValueError: some arguments are missing or contradict each other, or MPI started several processes
-            that JAX cannot tell apart.
+        ValueError: if some arguments are missing or malformed, or MPI started several processes in a way that
+            JAX does not recognise.
     """
     given = (coordinator, num_processes, process_id)
     if given != (None, 1, None):
         _check_given(*given)
-        jax.config.update("jax_enable_preemption_service", stops_when_asked)
+        jax.config.update("jax_enable_preemption_service", handle_sigterm)
         try:
             jax.distributed.initialize(*given, heartbeat_timeout_seconds=_HEARTBEAT_S)
         except ValueError as error:
             if given != (None, None, None) or "coordinator_address" not in str(error):
                 raise
             _check_launcher()
-    if not alone():
+    if not is_single_process():
         _connect()
-    elif stops_when_asked:
+    elif handle_sigterm:
         signal.signal(signal.SIGTERM, _note_signal)
 
 
@@ -67,8 +68,8 @@ def _check_given(coordinator: str | None, num_processes: int | None, process_id:
     given = (coordinator, num_processes, process_id)
     if None in given and given != (None, None, None):
         raise ValueError(
-            "--coordinator, --num_processes and --process_id must be given together, or none of them where "
-            "JAX can find them out"
+            "--coordinator, --num_processes and --process_id must be given together, or none of them if JAX "
+            "can detect them"
         )
     if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
         raise ValueError(f"--coordinator={coordinator}: must be host:port, such as {coordinator}:9876")
@@ -78,18 +79,18 @@ def _check_launcher() -> None:
     for name in _LAUNCHERS:
         if os.environ.get(name, "1") != "1":
             raise ValueError(
-                f"{name} is {os.environ[name]}, but JAX does not know the launcher of these processes; give "
-                "--coordinator, --num_processes and --process_id, see docs/multi_host.md"
+                f"{name} is {os.environ[name]}, but JAX does not recognise the launcher of these processes; "
+                "give --coordinator, --num_processes and --process_id, see docs/multi_host.md"
             )
 
 
 def _connect() -> None:
-    """Has all devices exchange something while all processes are here.
+    """Makes all devices communicate once while all processes are in step, which opens the connections.
 
-    The connections that this makes are used for good. Made later, they would have to come about within 30
-    seconds (gloo's limit), while one host may take minutes longer than another to prepare.
+    The connections stay open. If they were opened later, gloo would give up after 30 seconds, while one host
+    may take minutes longer than another to prepare.
     """
-    gather(None)
+    all_gather(None)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     ones = np.ones(jax.local_device_count(), np.float32)
     array = jax.make_array_from_process_local_data(NamedSharding(mesh, P("data")), ones)
@@ -97,25 +98,25 @@ def _connect() -> None:
 
 
 def _note_signal(number: int, _: FrameType | None) -> None:
-    """Remembers SIGTERM; the next one ends the process as ever."""
-    global _asked
-    _asked = True
+    """Records SIGTERM, and restores the default handler so that a second one ends the process."""
+    global _sigterm_received
+    _sigterm_received = True
     signal.signal(number, signal.SIG_DFL)
 
 
-def alone() -> bool:
-    """Whether no other process has joined."""
+def is_single_process() -> bool:
+    """Whether the run has no other process."""
     return jax.process_count() == 1
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes and reports for all."""
+def is_main_process() -> bool:
+    """Whether this is process 0, which writes and reports for all."""
     return jax.process_index() == 0
 
 
-def gather(value: _T) -> list[_T]:
-    """The values of all processes, in their order; of what JSON holds."""
-    if alone():
+def all_gather(value: _T) -> list[_T]:
+    """The values of all processes, in process order; they must be JSON-serialisable."""
+    if is_single_process():
         return [value]
     message = np.frombuffer(json.dumps(value).encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(len(message)))
@@ -126,37 +127,37 @@ def gather(value: _T) -> list[_T]:
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """What is inside is done when all have done it, and fails for all if it fails for one.
+def fail_together() -> Iterator[None]:
+    """Waits at the end of the block for all processes, and fails in all of them if it fails in one.
 
-    Raises, besides the process's own error, a ValueError that says which other failed and why.
+    Raises this process's own error, or a ValueError that says which other process failed and why.
     """
     try:
         yield
     except Exception as error:
-        with suppress(jax.errors.JaxRuntimeError):  # the others cannot be told, but the error is here
-            gather(str(error))
+        with suppress(jax.errors.JaxRuntimeError):  # even if the others cannot be reached, raise the error
+            all_gather(str(error))
         raise
-    for process, message in enumerate(gather(None)):
+    for process, message in enumerate(all_gather(None)):
         if message is not None:
             raise ValueError(f"process {process}: {message}")
 
 
 @contextmanager
-def noticing_the_dead() -> Iterator[None]:
-    """Raises ConnectionError, saying what to do, where JAX finds that another process is gone."""
+def explain_lost_process() -> Iterator[None]:
+    """Turns JAX's error about a lost process into a ConnectionError that says what to do."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if not re.search("gloo|nccl", str(error), re.IGNORECASE):
             raise
         raise ConnectionError(
-            f"process {jax.process_index()} cannot reach another one, which has died or given up; that one's "
-            "output says why. Started again, all with the same command, the run goes on from its last "
-            f"checkpoint. ({error})"
+            f"process {jax.process_index()} cannot reach another process, which has died or given up; the "
+            "output of that process says why. To continue from the last checkpoint, start all processes "
+            f"again with the same command. ({error})"
         ) from error
 
 
-def asked_to_stop(step: int) -> bool:
-    """Whether all are to save and end after this step, as one was sent SIGTERM; to be asked at each step."""
-    return _asked if alone() else multihost_utils.reached_preemption_sync_point(step)
+def should_stop(step: int) -> bool:
+    """Whether all should save and end after this step, as one got SIGTERM; must be called every step."""
+    return _sigterm_received if is_single_process() else multihost_utils.reached_preemption_sync_point(step)

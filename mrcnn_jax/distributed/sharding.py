@@ -1,4 +1,4 @@
-"""The mesh of devices, and how batches lie on it."""
+"""The device mesh, and how arrays are placed on it."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,9 +13,9 @@ _T = TypeVar("_T")
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of ``devices`` along ``data``; ``spatial`` (rows of the image) is 1 for now.
+    """A mesh of ``devices``, by default all devices of all processes, along the axis ``data``.
 
-    If not given, they are all devices of all processes.
+    The axis ``spatial`` (image rows) has size 1 for now.
     """
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh(
@@ -24,23 +24,23 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over the devices along ``data``."""
+    """The sharding that splits the leading axis over ``data``."""
     return NamedSharding(mesh, P("data"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same values on every device."""
+    """The sharding that has the same values on every device."""
     return NamedSharding(mesh, P())
 
 
 def replicate(arrays: _T, mesh: Mesh) -> _T:
-    """A pytree of arrays on every device, of all processes, each of which gives the same."""
+    """A pytree of arrays replicated to every device of all processes, which must all pass the same values."""
     sharding = replicated(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), arrays)
 
 
-def on_own_devices(arrays: _T, mesh: Mesh) -> _T:
-    """What ``replicate`` made, on this process's devices alone: those of ``mesh``; nothing is copied."""
+def on_local_devices(arrays: _T, mesh: Mesh) -> _T:
+    """Arrays from ``replicate`` as arrays on ``mesh``, a mesh of this process's devices; copies nothing."""
     sharding = replicated(mesh)
 
     def own(x: Array) -> Array:
@@ -51,11 +51,11 @@ def on_own_devices(arrays: _T, mesh: Mesh) -> _T:
 
 
 def map_images(function: Callable[..., Any], *batched: Any) -> Any:
-    """``vmap(function)`` over the images of a batch, each device computing its own images.
+    """``vmap(function)`` over the images of a batch, with each device processing its own images.
 
-    Under a mesh (``jax.set_mesh``) it runs inside ``jax.shard_map``, because the partitioner otherwise
-    gathers the operand of ``lax.top_k`` on every device. Without a mesh it is ``jax.vmap``. Arrays that
-    ``function`` closes over are taken whole by every device.
+    Under a mesh (``jax.set_mesh``) it runs inside ``jax.shard_map``, because the partitioner would otherwise
+    gather the operand of ``lax.top_k`` on every device. Without a mesh it is ``jax.vmap``. Arrays that
+    ``function`` closes over are passed whole to every device.
     """
     mapped = jax.vmap(function)
     if jax.sharding.get_abstract_mesh().empty:

@@ -1,1 +1,1 @@
-"""From detections to COCO's average precision."""
+"""Evaluates detections with COCO's average precision."""

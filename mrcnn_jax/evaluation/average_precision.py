@@ -1,7 +1,7 @@
 """COCO's average precision (https://cocodataset.org/#detection-eval) of boxes, masks and keypoints.
 
-Shapes, in pycocotools' words: T thresholds of IoU or OKS (.5 to .95), R of recall (0 to 1), K categories, A
-ranges of area, M limits of detections per image.
+Shapes, as in pycocotools: T IoU or OKS thresholds (.5 to .95), R recall thresholds (0 to 1), K categories, A
+area ranges, M limits on detections per image.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from mrcnn_jax.evaluation.evaluators import MAX_DETECTIONS, Evaluator, Kind, eva
 
 
 @dataclass(frozen=True)
-class Precision:
-    """COCO's numbers in percent; None where there is no ground truth to measure."""
+class CocoMetrics:
+    """COCO's metrics in percent; None where there is no ground truth."""
 
-    summary: dict[str, float | None]  # AP, AP50, AP75, by size (APs, APm, APl), and recall (AR100 or AR20)
-    per_category: dict[int, float | None]  # AP by category id
+    summary: dict[str, float | None]  # AP, AP50, AP75, AP by size (APs, APm, APl), and recall (AR100 or AR20)
+    per_category: dict[int, float | None]  # category id -> AP
 
 
 def average_precision(
@@ -30,13 +30,13 @@ def average_precision(
     category_ids: Sequence[int],
     sigmas: Sequence[float] = (),
     evaluator: Evaluator = "hotcoco",
-) -> Precision:
-    """AP over all images of ``truth`` of the results ``entries`` (as of ``Result.to_coco``).
+) -> CocoMetrics:
+    """The metrics of the results ``entries`` (as from ``Result.to_coco``) over all images of ``truth``.
 
-    Small is an area under 32^2 square pixels, large one over 96^2. The area of a detection, which matters
-    only where it matches nothing, is that of its mask for "segm" and of its box otherwise (as in Detectron2).
-    Keypoints have no small objects, and need ``sigmas``, the spread of each keypoint; entries without
-    keypoints are left out. No entries give 0, not an error.
+    Objects are small below an area of 32^2 square pixels and large above 96^2. The area of a detection, which
+    matters only if it matches nothing, is that of its mask for "segm" and of its box otherwise (as in
+    Detectron2). Keypoint metrics have no size class "small" and need ``sigmas``, one per keypoint; entries
+    without keypoints are ignored. An empty list of entries gives 0, not an error.
     """
     categories = sorted(set(category_ids))
     evaluation = evaluate_entries(
@@ -46,20 +46,20 @@ def average_precision(
     recall = evaluation.eval["recall"][..., 0]  # [T K A]
     ranges = {name: index for index, name in enumerate(evaluation.params.areaRngLbl)}
     thresholds = evaluation.params.iouThrs
-    every = ranges["all"]
+    any_size = ranges["all"]
     summary = {
-        "AP": _percent(precision[..., every]),
-        "AP50": _percent(precision[np.isclose(thresholds, 0.5)][..., every]),
-        "AP75": _percent(precision[np.isclose(thresholds, 0.75)][..., every]),
+        "AP": _percent(precision[..., any_size]),
+        "AP50": _percent(precision[np.isclose(thresholds, 0.5)][..., any_size]),
+        "AP75": _percent(precision[np.isclose(thresholds, 0.75)][..., any_size]),
     }
     for letter, name in (("s", "small"), ("m", "medium"), ("l", "large")):
         if name in ranges:
             summary[f"AP{letter}"] = _percent(precision[..., ranges[name]])
-    summary[f"AR{MAX_DETECTIONS[kind]}"] = _percent(recall[..., every])
-    per_category = {category: _percent(precision[:, :, k, every]) for k, category in enumerate(categories)}
-    return Precision(summary, per_category)
+    summary[f"AR{MAX_DETECTIONS[kind]}"] = _percent(recall[..., any_size])
+    per_category = {category: _percent(precision[:, :, k, any_size]) for k, category in enumerate(categories)}
+    return CocoMetrics(summary, per_category)
 
 
 def _percent(values: np.ndarray) -> float | None:
-    measured = values[values > -1]  # -1: no ground truth
+    measured = values[values > -1]  # -1 means no ground truth
     return round(100 * float(measured.mean()), 3) if measured.size else None

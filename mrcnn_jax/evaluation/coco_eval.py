@@ -1,4 +1,4 @@
-"""The AP of a detector on a data set, at the size of the original images."""
+"""Evaluates a detector on a dataset, at the original image sizes."""
 
 from collections import Counter
 from typing import Any
@@ -27,21 +27,21 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """COCO's metrics in percent, by kind and name, such as ``metrics["segm"]["AP50"]``.
 
-    "bbox" is always there, "segm" if model and data set have masks (an object without one counts as not
-    found), "keypoints" if both have keypoints (measured over the categories that have them). "per_category"
-    holds the AP of each category by name: ``metrics["per_category"]["person"]["bbox"]``, with the id where
-    categories share a name: "person (1)". A value is None where the data set has nothing to measure, for
+    "bbox" is always present, "segm" if model and dataset have masks (an object without one counts as missed),
+    "keypoints" if both have keypoints (measured over the categories that have them). "per_category" holds the
+    AP of each category by name, ``metrics["per_category"]["person"]["bbox"]``; names that several categories
+    share get the id appended: "person (1)". A value is None where the dataset has nothing to measure, for
     example no large object.
 
-    ``evaluator`` "pycocotools" has that compute the metrics, as a check: the same ones, many times slower.
-    Where several processes have joined, each finds objects in its share of the images; the metrics are those
-    of all images, in every process.
+    With ``evaluator`` "pycocotools" the same metrics are computed by pycocotools, as a check and many times
+    slower. If several processes have joined, each detects objects in its share of the images, and every
+    process returns the metrics over all images.
 
-    Raises ``ValueError``, naming the rule, for a data set that ``check_dataset`` rejects, and if an image
-    cannot be read, or is not of the size that the data set says.
+    Raises ``ValueError``, naming the rule, for a dataset that ``check_dataset`` rejects, and if an image
+    cannot be read or its size differs from its annotation.
     """
     check_dataset(detector.config, detector.categories, dataset)
-    check_alike(dataset)
+    check_same_dataset(dataset)
     categories = dataset.categories
     kinds: list[Kind] = ["bbox"]
     if detector.config.model.mask and _has_masks(dataset):
@@ -50,9 +50,9 @@ def evaluate(
         kinds.append("keypoints")
 
     truth = ground_truth(dataset)
-    with hosts.together():
+    with hosts.fail_together():
         own = _detect(detector, dataset, progress=progress)
-    shares = hosts.gather(own)
+    shares = hosts.all_gather(own)
     entries = [
         entry
         for number in range(len(dataset.images))
@@ -79,10 +79,10 @@ def evaluate(
 
 
 def _detect(detector: Detector, dataset: CocoDataset, *, progress: bool) -> list[list[dict[str, Any]]]:
-    """The entries of a COCO results list for each of this process's images: every n-th, of n processes."""
+    """The COCO result entries of each of this process's images, every n-th one if there are n processes."""
     own = dataset.images[jax.process_index() :: jax.process_count()]
     entries = []
-    hidden = not (progress and hosts.is_first())
+    hidden = not (progress and hosts.is_main_process())
     results = tqdm(
         detector.stream(image.path for image in own), total=len(own), unit="image", disable=hidden or None
     )
@@ -92,45 +92,45 @@ def _detect(detector: Detector, dataset: CocoDataset, *, progress: bool) -> list
                 f"{image.path}: the image is {result.image_size[0]} x {result.image_size[1]} pixels "
                 f"(height x width); {dataset.name} says {image.height} x {image.width} (image {image.id})"
             )
-        # Masks are encoded here, while the device computes the next batches.
+        # Encode masks here, while the device computes the next batches.
         entries.append(result.to_coco(image.id))
     return entries
 
 
-def check_alike(dataset: CocoDataset) -> None:
-    """Raises ``ValueError``, naming processes, unless all that have joined have the same images and boxes."""
+def check_same_dataset(dataset: CocoDataset) -> None:
+    """Raises ``ValueError``, naming processes, unless all have the same image ids, sizes and boxes."""
     counts = [(image.id, image.height, image.width, len(image.annotations)) for image in dataset.images]
     boxes = [annotation.box for image in dataset.images for annotation in image.annotations]
-    agreement.check_alike("images to evaluate on", np.array(counts), np.array(boxes))
+    agreement.check_same_arrays("images to evaluate on", np.array(counts), np.array(boxes))
 
 
 def check_dataset(config: Config, categories: Categories, dataset: CocoDataset) -> None:
-    """Raises ``ValueError``, naming the rule, unless a run can be evaluated on the data set.
+    """Raises ``ValueError``, naming the rule, unless a run can be evaluated on the dataset.
 
-    The data set's categories must be the run's ``categories`` (see ``check_categories``), ids of images and
-    categories must be from 0 to 2^53 (as hotcoco reads them exactly), and its keypoints, if the model of
-    ``config`` finds keypoints, must have sigmas.
+    The dataset's categories must be the run's ``categories`` (see ``check_categories``), its image and
+    category ids must be from 0 to 2^53 (the range that hotcoco reads exactly), and its keypoints must have
+    sigmas if the model of ``config`` detects keypoints.
     """
     check_categories(dataset.categories, categories, where=dataset.name)
     ids = {"image": [image.id for image in dataset.images], "category": dataset.categories.ids}
-    beyond = [
+    out_of_range = [
         f"{kind} {number}" for kind, numbers in ids.items() for number in numbers if not 0 <= number <= 2**53
     ]
-    if beyond:
-        more = f" and {len(beyond) - 5} more" if len(beyond) > 5 else ""
+    if out_of_range:
+        more = f" and {len(out_of_range) - 5} more" if len(out_of_range) > 5 else ""
         raise ValueError(
-            f"{dataset.name}: to be evaluated, ids must be from 0 to 2^53: {', '.join(beyond[:5])}{more}"
+            f"{dataset.name}: for evaluation, ids must be from 0 to 2^53: {', '.join(out_of_range[:5])}{more}"
         )
     count = len(dataset.categories.keypoint_names)
     if _has_keypoints(config, dataset) and len(dataset.categories.sigmas) != count:
         raise ValueError(
-            f"{dataset.name}: keypoint AP needs the spread of each keypoint: give the category a list "
-            f"'sigmas' of {count} numbers, one for each of its keypoints"
+            f"{dataset.name}: keypoint AP needs the OKS sigma of each keypoint: give the category a list "
+            f"'sigmas' of {count} numbers, one per keypoint"
         )
 
 
 def _unique_names(categories: Categories) -> list[str]:
-    """The names, with the id where another category has the same."""
+    """The category names, with the id appended where several share a name."""
     counts = Counter(categories.names)
     return [
         name if counts[name] == 1 else f"{name} ({category})"

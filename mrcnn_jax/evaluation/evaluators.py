@@ -1,10 +1,9 @@
-"""The two systems that compute COCO's metrics: hotcoco, and pycocotools as its check.
+"""Computes COCO's metrics with hotcoco, or with pycocotools as a check.
 
-Pycocotools defines the metrics, and is many times slower (docs/benchmarks.md). What the two give is equal,
-bit by bit.
+pycocotools defines the metrics but is many times slower (docs/benchmarks.md). The results are bit-identical.
 
-Shapes, in pycocotools' words: T thresholds of IoU or OKS, R of recall, K categories, A ranges of area, M
-limits of detections per image.
+Shapes, as in pycocotools: T IoU or OKS thresholds, R recall thresholds, K categories, A area ranges, M limits
+on detections per image.
 """
 
 import contextlib
@@ -23,10 +22,10 @@ from pycocotools.cocoeval import COCOeval
 Kind = Literal["bbox", "segm", "keypoints"]
 Evaluator = Literal["hotcoco", "pycocotools"]
 
-# Detections per image and category that count: COCO's limits.
+# COCO's limits on the detections per image and category that count.
 MAX_DETECTIONS = {"bbox": 100, "segm": 100, "keypoints": 20}
 
-# Without which an entry is none of the kind.
+# The field an entry must have to be evaluated as this kind.
 _FIELD = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 
 
@@ -39,19 +38,19 @@ def evaluate_entries(
     sigmas: Sequence[float],
     evaluator: Evaluator,
 ) -> Any:
-    """The ``COCOeval`` of either system that has evaluated and accumulated a results list.
+    """The evaluator's ``COCOeval`` after it has evaluated and accumulated the results list.
 
-    Its ``eval["precision"]`` [T R K A M] and ``eval["recall"]`` [T K A M] have M = 1, and the categories in
-    the order of their ids. The area of a detection is that of its mask for "segm" and of its box otherwise.
-    Raises ``ValueError`` for an entry of an image that ``truth`` does not have, and hotcoco for one that is
-    malformed (pycocotools may hang on a damaged RLE).
+    Its ``eval["precision"]`` [T R K A M] and ``eval["recall"]`` [T K A M] have M = 1 and the categories in
+    ascending id order. The area of a detection is that of its mask for "segm" and of its box otherwise.
+    Raises ``ValueError`` for an entry whose image is not in ``truth``, and, with hotcoco, for a malformed one
+    (pycocotools may hang on a damaged RLE).
     """
     entries = [entry for entry in entries if _FIELD[kind] in entry]
     unknown = sorted({entry["image_id"] for entry in entries}.difference(truth.get_img_ids()))
     if unknown:
-        raise ValueError(f"results of images that the ground truth does not have: {unknown[:5]}")
+        raise ValueError(f"results for images that are not in the ground truth: {unknown[:5]}")
     prepare = _by_pycocotools if evaluator == "pycocotools" else _by_hotcoco
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = prepare(truth, entries, kind)
         evaluation.params.catIds = list(category_ids)
         evaluation.params.maxDets = [MAX_DETECTIONS[kind]]
@@ -63,9 +62,11 @@ def evaluate_entries(
 
 
 def _by_hotcoco(truth: hotcoco.COCO, entries: list[dict[str, Any]], kind: Kind) -> Any:
-    if kind == "keypoints":  # 20 of 100 of an image count: most of the time would go to reading the others
-        detections = truth.load_res(_best(entries, MAX_DETECTIONS[kind]))  # with the areas of their boxes
-    else:  # in columns, which are read in half the time
+    if kind == "keypoints":
+        # Only 20 of up to 100 per image count; reading the rest would take most of the time. Areas are those
+        # of the boxes.
+        detections = truth.load_res(_top_scoring(entries, MAX_DETECTIONS[kind]))
+    else:  # as columns, which are read in half the time
         columns = np.zeros((len(entries), 7))  # image, x, y, width, height, score, category
         columns[:, 0] = [entry["image_id"] for entry in entries]
         columns[:, 5] = [entry["score"] for entry in entries]
@@ -80,8 +81,8 @@ def _by_hotcoco(truth: hotcoco.COCO, entries: list[dict[str, Any]], kind: Kind) 
     return hotcoco.COCOeval(truth, detections, kind)
 
 
-def _best(entries: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The best of each image and category; of equal ones, as by pycocotools, those that come first."""
+def _top_scoring(entries: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The ``count`` best entries per image and category; ties go to the earlier ones, as in pycocotools."""
     groups = defaultdict(list)
     for entry in entries:
         groups[entry["image_id"], entry["category_id"]].append(entry)
@@ -94,11 +95,11 @@ def _by_pycocotools(truth: hotcoco.COCO, entries: list[dict[str, Any]], kind: Ki
     objects.dataset = truth.dataset  # a copy, to which COCOeval adds
     objects.createIndex()
     if entries:
-        # loadRes takes the area from the box where there is one, and adds to what it is given.
-        unread = "bbox" if kind == "segm" else None
-        copies = [{name: value for name, value in entry.items() if name != unread} for entry in entries]
+        # loadRes uses the area of the box if there is one, and adds fields to the entries it is given.
+        dropped = "bbox" if kind == "segm" else None
+        copies = [{name: value for name, value in entry.items() if name != dropped} for entry in entries]
         detections = objects.loadRes(copies)
-    else:  # which loadRes does not take
+    else:  # loadRes does not accept an empty list
         detections.dataset = {**objects.dataset, "annotations": []}
         detections.createIndex()
     return COCOeval(objects, detections, kind)

@@ -1,4 +1,4 @@
-"""A data set as the ground truth of COCO's metrics."""
+"""Converts a dataset to the ground truth of COCO's metrics."""
 
 import itertools
 from functools import lru_cache
@@ -13,13 +13,13 @@ from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
 
 
-@lru_cache(maxsize=1)  # training evaluates on one data set, the same object, again and again
+@lru_cache(maxsize=1)  # training repeatedly evaluates on the same dataset object
 def ground_truth(dataset: CocoDataset) -> hotcoco.COCO:
-    """The data set's objects, with the area, crowd flag and count of keypoints that COCO's rules ask for.
+    """The dataset's objects, with the area, crowd flag and keypoint count that COCO's metrics need.
 
-    Where the file gives no area, it is that of the mask, or of the box of an object without one. An object of
-    a category with keypoints that has none is ignored by the keypoint metric, as in COCO's own files. Objects
-    are numbered from 1: by pycocotools' rules the one with id 0 is never found.
+    An area missing from the file is that of the mask, or of the box if there is no mask. Keypoint metrics
+    ignore objects of a category with keypoints that have none themselves, as in COCO's own files. Objects are
+    numbered from 1, because pycocotools never matches the object with id 0.
     """
     ids = itertools.count(1)
     return hotcoco.COCO(
@@ -62,7 +62,7 @@ def _entry(annotation: CocoAnnotation, image: CocoImage, categories: Categories)
 
 
 def _encode(annotation: CocoAnnotation, image: CocoImage) -> dict[str, Any]:
-    """The compressed mask; an empty one for an object without."""
+    """The mask as a compressed RLE; an empty mask if the object has none."""
     size = image.height, image.width
     if isinstance(annotation.segmentation, Rle):
         return mask.frPyObjects(dict(annotation.segmentation.uncompressed()), *size)

@@ -1,4 +1,4 @@
-"""COCO's metrics as text for a terminal."""
+"""Formats COCO's metrics as text tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,13 +8,13 @@ _COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
 
 
 def format_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tables of what ``evaluate`` returns: the summary, then the AP of each category, best first.
+    """Tables of the metrics from ``evaluate``: the summary, then the AP per category, best box AP first.
 
-    Percent; "-" where the data set has nothing to measure.
+    Values are in percent; "-" where the dataset has nothing to measure.
     """
     kinds = [kind for kind in _KINDS if kind in metrics]
-    # AR100 of boxes and masks, AR20 of keypoints: the last column.
-    rows = [[_KINDS[kind], *(_cell(_starting(metrics[kind], name)) for name in _COLUMNS)] for kind in kinds]
+    # The last column is AR100 for boxes and masks, AR20 for keypoints.
+    rows = [[_KINDS[kind], *(_cell(_column(metrics[kind], name)) for name in _COLUMNS)] for kind in kinds]
     tables = [_table(["", *_COLUMNS], rows)]
     per_category = metrics.get("per_category", {})
     if len(per_category) > 1:
@@ -24,7 +24,7 @@ def format_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n\n".join(tables)
 
 
-def _starting(summary: Mapping[str, float | None], name: str) -> float | None:
+def _column(summary: Mapping[str, float | None], name: str) -> float | None:
     if name == "AR":
         name = next((key for key in summary if key.startswith("AR")), name)
     return summary.get(name)

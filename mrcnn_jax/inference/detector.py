@@ -25,9 +25,9 @@ from mrcnn_jax.images import Fitted, fit, read_image, to_rgb
 from mrcnn_jax.inference.predict import predict
 from mrcnn_jax.inference.results import Result, to_result
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
-from mrcnn_jax.runs.checkpoint import check_same, load_weights
+from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
 from mrcnn_jax.runs.description import read_run
-from mrcnn_jax.runtime.compilations import Compilations
+from mrcnn_jax.runtime.compilations import CompilationTracker
 from mrcnn_jax.types import Categories, Detections
 
 # An image file, Pillow's image, or uint8 pixels: RGB [H W 3] or gray [H W].
@@ -237,7 +237,7 @@ def load(
     blueprint = make_blueprint(
         config.model, num_classes=len(run.categories), num_keypoints=len(run.categories.keypoint_names)
     )
-    check_same(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
+    check_arrays_match(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
     devices = jax.local_devices()[: math.gcd(batch_size, jax.local_device_count())]
     mesh = make_mesh(devices)
     weights = jax.device_put(weights, replicated(mesh))
@@ -255,7 +255,7 @@ def make_predict_fn(
     """
     folded = blueprint.folded()
     fold = jax.jit(blueprint.fold, out_shardings=replicated(mesh))
-    compilations = Compilations("inference", config.data.canvases)
+    compilations = CompilationTracker("inference", config.data.canvases)
 
     @jax.jit
     def compiled(arrays: Mapping[str, Array], images: Array, image_sizes: Array) -> Detections:
@@ -265,7 +265,7 @@ def make_predict_fn(
         arrays = fold(weights)
 
         def run(images: np.ndarray, image_sizes: np.ndarray) -> Detections:
-            compilations.expect(images, {"images": images, "image_sizes": image_sizes})
+            compilations.record(images, {"images": images, "image_sizes": image_sizes})
             with jax.set_mesh(mesh):
                 return compiled(arrays, *jax.device_put((images, image_sizes), batch_sharding(mesh)))
 

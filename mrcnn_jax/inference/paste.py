@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mrcnn_jax.images import neighbours
+from mrcnn_jax.images import interpolation_indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def _rows_inside(values: np.ndarray, first: int, last: int, size: int) -> tuple[
 
     Also says which is the first of them.
     """
-    low, high, share = neighbours(len(values), last - first + 1)
+    low, high, share = interpolation_indices(len(values), last - first + 1)
     start, stop = min(max(first, 0), size), max(min(last + 1, size), 0)
     kept = slice(start - first, max(stop, start) - first)
     share = share[kept, None]

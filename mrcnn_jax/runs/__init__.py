@@ -1,1 +1,1 @@
-"""What a run's directory holds: its settings, its categories and its checkpoints."""
+"""The content of a run's directory: settings, categories and checkpoints."""

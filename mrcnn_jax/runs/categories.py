@@ -1,4 +1,4 @@
-"""The meaning of labels as it is saved: ``categories.json`` beside a run's weights and beside records."""
+"""Reads and writes ``categories.json``, which defines the labels of a run's weights or of records."""
 
 import dataclasses
 from pathlib import Path
@@ -12,26 +12,26 @@ CATEGORIES_FILE = "categories.json"
 
 
 def save_categories(path: Path, categories: Categories) -> None:
-    """Writes the categories, for ``load_categories``."""
+    """Writes the categories to a file that ``load_categories`` reads."""
     write_json(path, dataclasses.asdict(categories))
 
 
 def load_categories(path: Path) -> Categories:
-    """The categories of a file. Raises ValueError, naming it, if it is malformed or contradicts itself."""
+    """The categories in a file. Raises ValueError, naming it, if it is malformed or inconsistent."""
     values = read_json(path)
     try:
         categories = _from_dict(values)
-        check_agreement(categories)
+        check_consistent(categories)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return categories
 
 
 def _from_dict(values: Any) -> Categories:
-    """Raises ValueError for anything but a dict of the fields of ``Categories``, each of its type."""
+    """The categories; raises ValueError unless ``values`` has exactly their fields, with the right types."""
     types = {field.name: field.type for field in dataclasses.fields(Categories)}
     if not isinstance(values, dict) or set(values) != set(types):
-        raise ValueError(f"must be an object of the fields {', '.join(types)}")
+        raise ValueError(f"must be an object with the fields {', '.join(types)}")
     read = {}
     for name, value in values.items():
         try:
@@ -41,20 +41,20 @@ def _from_dict(values: Any) -> Categories:
     return Categories(**read)
 
 
-def check_agreement(categories: Categories) -> None:
-    """Raises ValueError if the fields do not agree with each other."""
+def check_consistent(categories: Categories) -> None:
+    """Raises ValueError if the fields contradict each other."""
     count, keypoints = len(categories.ids), len(categories.keypoint_names)
     pairs = [index for pair in categories.skeleton + categories.flip_pairs for index in pair]
     rules = {
         "ids must not repeat": len(set(categories.ids)) == count,
-        f"names must be as many as ids ({count})": len(categories.names) == count,
+        f"there must be as many names as ids ({count})": len(categories.names) == count,
         f"keypoint_labels must be from 1 to {count}": all(
             1 <= label <= count for label in categories.keypoint_labels
         ),
-        f"skeleton and flip_pairs must be of the {keypoints} keypoint_names, from 0": all(
+        f"skeleton and flip_pairs must be indices of the {keypoints} keypoint_names, from 0": all(
             0 <= index < keypoints for index in pairs
         ),
-        f"sigmas must be none or as many as keypoint_names ({keypoints})": len(categories.sigmas)
+        f"there must be no sigmas or as many as keypoint_names ({keypoints})": len(categories.sigmas)
         in (0, keypoints),
         "sigmas must be positive": all(sigma > 0 for sigma in categories.sigmas),
     }

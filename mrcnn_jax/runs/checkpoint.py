@@ -1,8 +1,8 @@
-"""The arrays of a run, saved after every so many steps (the only module that imports orbax).
+"""Saves and restores the arrays of a run (the only module that imports orbax).
 
-``checkpoints/500/`` in the run's directory has two items: ``weights``, all that inference needs, and
-``training``. Both are flat dicts, keyed by the dotted path of an array. ``checkpoints/0/``, of a run that
-begins from weights made elsewhere, has the first alone.
+``checkpoints/500/`` in the run's directory has two items: ``weights``, which is all that inference needs, and
+``training``, the rest of the training state. Both are flat dicts keyed by each array's dotted path. In a run
+that starts from imported weights, ``checkpoints/0/`` has ``weights`` only.
 """
 
 import logging
@@ -21,17 +21,17 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 _CHECKPOINTS = "checkpoints"
 _ITEMS = ("weights", "training")
 
-# Orbax reports every step of its work through absl's logger; its errors still come through.
+# Orbax logs every step of its work through absl; let only its errors through.
 logging.getLogger("absl").addFilter(
     lambda record: "orbax" not in record.pathname or record.levelno >= logging.ERROR
 )
 
 
 class Checkpoints:
-    """The checkpoints of a run, for training: a context manager that waits for the last save on leaving.
+    """Saves and restores a run's checkpoints; as a context manager, waits for the last save on exit.
 
-    Kept are the latest ``keep`` and, besides, the best: that with the highest mean of its metrics. A save
-    that was cut short leaves nothing that counts as a checkpoint; the next ``Checkpoints`` removes it.
+    Keeps the latest ``keep`` checkpoints and the best one, by the highest mean of its metrics. An interrupted
+    save leaves files that do not count as a checkpoint; the next ``Checkpoints`` removes them.
     """
 
     def __init__(self, workdir: str | Path, *, keep: int) -> None:
@@ -57,11 +57,11 @@ class Checkpoints:
         training: Any = None,
         metrics: dict[str, float] | None = None,
     ) -> None:
-        """Saves in the background, once the arrays are copied; they may be donated or changed afterwards.
+        """Saves in the background; returns once the arrays are copied, so they may be donated or changed.
 
-        ``weights`` are keyed by the parameter's dotted path, ``training`` is any pytree of arrays; without
-        it, training can begin from the checkpoint but not be continued. Raises ValueError if there is a
-        checkpoint of this step, and what the previous save failed with, if it did.
+        ``weights`` is keyed by each parameter's dotted path, and ``training`` is any pytree of arrays;
+        without it, training can start from the checkpoint but not resume. Raises ValueError if there already
+        is a checkpoint of this step, and the error of the previous save if that failed.
         """
         items = {"weights": weights}
         if training is not None:
@@ -76,21 +76,21 @@ class Checkpoints:
         )
 
     def latest_step(self) -> int | None:
-        """The step of the newest checkpoint; None without any."""
+        """The step of the newest checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def has_training(self, step: int) -> bool:
-        """Whether the checkpoint of ``step`` was saved with a training pytree that is still there."""
+        """Whether the checkpoint of ``step`` has a training pytree (saved, and not deleted since)."""
         return _has_training(self._manager, step)
 
     def restore(
         self, step: int, weights_like: Mapping[str, Any], training_like: Any = None
     ) -> tuple[dict[str, Array], Any]:
-        """The weights and the training pytree of ``step``, bit for bit, laid out as the arguments say.
+        """The weights and the training pytree of ``step``, bit for bit, sharded like the arguments.
 
-        The arguments are arrays or ``jax.ShapeDtypeStruct`` with a sharding; without the second, the weights
-        and None. Raises ValueError if there is no such step, if the checkpoint is damaged, or if it has other
-        arrays than those asked for.
+        The arguments hold arrays or ``jax.ShapeDtypeStruct`` with a sharding; without ``training_like``,
+        returns the weights and None. Raises ValueError if there is no such step, if the checkpoint is
+        damaged, or if its arrays are not exactly the requested ones.
         """
         self.wait()  # the step may be the one being saved
         like = {"weights": dict(weights_like)}
@@ -99,23 +99,24 @@ class Checkpoints:
         found = _shapes(self._manager, step, tuple(like))
         for item in like:
             wanted = {name: _stored(array) for name, array in like[item].items()}
-            check_same(wanted, found[item], source=f"{_directory(self._manager, step)}, {item}")
+            check_arrays_match(wanted, found[item], source=f"{_directory(self._manager, step)}, {item}")
         restored = _restore(self._manager, step, like)
         leaves = restored.get("training", {}).values()
         return restored["weights"], jax.tree.unflatten(jax.tree.structure(training_like), leaves)
 
     def wait(self) -> None:
-        """Returns when the save in progress is done. Raises what it failed with, if it did."""
+        """Blocks until the save in progress is done, and raises its error if it failed."""
         self._manager.wait_until_finished()
 
 
 def load_weights(
     workdir: str | Path, step: int | Literal["best"] | None = None
 ) -> tuple[int, dict[str, Array]]:
-    """The step and the weights, by parameter path, of a run's newest checkpoint, of its best or of ``step``.
+    """The step and the weights, by parameter path, of a run's newest (None), best or given checkpoint.
 
-    They lie on one device, whichever wrote them. Raises FileNotFoundError if there is no checkpoint,
-    ValueError if there is none of that step, none with metrics to be the best, or the checkpoint is damaged.
+    The weights are on a single device, however many wrote them. Raises FileNotFoundError if the run has no
+    checkpoint, and ValueError if it has none of that step, if none has metrics to choose the best by, or if
+    the checkpoint is damaged.
     """
     directory = Path(workdir) / _CHECKPOINTS
     with _manager(workdir, read_only=True, create=False, save_interval_steps=0) as manager:
@@ -123,29 +124,31 @@ def load_weights(
             raise FileNotFoundError(f"{directory}: there is no checkpoint yet")
         wanted = manager.latest_step() if step is None else manager.best_step() if step == "best" else step
         if wanted is None:
-            raise ValueError(f"{directory}: no checkpoint was evaluated, so none is the best")
+            raise ValueError(f"{directory}: no checkpoint was evaluated, so there is no best one")
         shapes = _shapes(manager, wanted, ("weights",))
         return wanted, _restore(manager, wanted, shapes)["weights"]
 
 
-def holds_only_first_weights(workdir: str | Path) -> bool:
-    """Whether all that a run has of checkpoints is one of step 0 to begin from, no step taken since."""
+def is_untrained(workdir: str | Path) -> bool:
+    """Whether the only checkpoint is step 0 (imported weights, not trained yet)."""
     if not (Path(workdir) / _CHECKPOINTS).is_dir():
         return False
     with _manager(workdir, read_only=True, create=False, save_interval_steps=0) as manager:
         return list(manager.all_steps()) == [0] and not _has_training(manager, 0)
 
 
-class _Shaped(Protocol):
+class _HasShape(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
 
-def check_same(wanted: Mapping[str, _Shaped], found: Mapping[str, _Shaped], *, source: str) -> None:
-    """Nothing, if ``found`` has the arrays that are ``wanted``, in name and shape.
+def check_arrays_match(
+    wanted: Mapping[str, _HasShape], found: Mapping[str, _HasShape], *, source: str
+) -> None:
+    """Checks that ``found`` has exactly the ``wanted`` arrays, by name and shape.
 
-    Raises ValueError otherwise, with everything that is missing, unexpected or of another shape; ``source``
-    says where ``found`` is from.
+    Otherwise raises ValueError, prefixed with ``source``, that lists all arrays that are missing, unexpected
+    or of another shape.
     """
     shapes = [
         f"{name} is {tuple(found[name].shape)}, must be {tuple(wanted[name].shape)}"
@@ -163,7 +166,7 @@ def check_same(wanted: Mapping[str, _Shaped], found: Mapping[str, _Shaped], *, s
 
 
 def _listed(head: str, names: list[str]) -> str:
-    """A line for each name, one below the other."""
+    """``head`` followed by the names, one per line and aligned."""
     return head + ("\n  " + " " * len(head)).join(names)
 
 
@@ -196,7 +199,7 @@ def _directory(manager: ocp.CheckpointManager, step: int) -> Path:
 def _shapes(
     manager: ocp.CheckpointManager, step: int, items: tuple[str, ...]
 ) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-    """The arrays of a checkpoint's items, as they would lie on the default device."""
+    """The shapes of the arrays in a checkpoint's items, placed on the first local device."""
     steps = manager.all_steps()
     if step not in steps:
         raise ValueError(
@@ -212,14 +215,14 @@ def _shapes(
             }
             for item in items
         }
-    except Exception as error:  # whatever a file cut short makes of orbax
+    except Exception as error:  # orbax may raise anything for a truncated file
         raise _damaged(manager, step, error) from error
 
 
 def _restore(
     manager: ocp.CheckpointManager, step: int, like: dict[str, dict[str, Any]]
 ) -> dict[str, dict[str, Array]]:
-    """The items named in ``like``, each with the names in its order."""
+    """The items in ``like``, each with its arrays in the order of ``like``."""
     templates = {
         item: {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in arrays.items()
@@ -230,19 +233,19 @@ def _restore(
     try:
         restored = manager.restore(step, args=ocp.args.Composite(**arguments))
         return {item: {name: restored[item][name] for name in names} for item, names in like.items()}
-    except Exception as error:  # whatever a file cut short makes of orbax and tensorstore
+    except Exception as error:  # orbax and tensorstore may raise anything for a truncated file
         raise _damaged(manager, step, error) from error
 
 
 def _damaged(manager: ocp.CheckpointManager, step: int, error: Exception) -> ValueError:
     directory = _directory(manager, step)
     others = [other for other in manager.all_steps() if other != step]
-    advice = f"remove it to go on from step {max(others)}" if others else "it was the only one"
+    advice = f"remove it to continue from step {max(others)}" if others else "it was the only one"
     return ValueError(f"{directory}: the checkpoint is damaged ({type(error).__name__}); {advice}")
 
 
 def _flat(tree: Any) -> dict[str, Any]:
-    """The leaves of a pytree by their dotted paths, in the pytree's order."""
+    """The leaves of a pytree, keyed by their dotted paths, in the pytree's order."""
     leaves = jax.tree.leaves_with_path(tree)
     flat = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
     if len(flat) != len(leaves):
@@ -251,6 +254,6 @@ def _flat(tree: Any) -> dict[str, Any]:
 
 
 def _stored(array: Any) -> Any:
-    """What has the shape that an array has in a checkpoint: of a random key, the words that it is made of."""
+    """Something with the array's shape in a checkpoint: for a random key, the shape of its key data."""
     is_key = jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
     return jax.eval_shape(jax.random.key_data, array) if is_key else array

@@ -1,9 +1,9 @@
-"""What a run's directory says about its model, so that a saved run describes itself.
+"""Reads and writes the files that make a saved run self-describing.
 
     config.json       the settings (mrcnn_jax/config/fields.py)
-    categories.json   what the labels mean
+    categories.json   the meaning of the labels
 
-The arrays lie beside them (mrcnn_jax/runs/checkpoint.py).
+The arrays are saved next to them (mrcnn_jax/runs/checkpoint.py).
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from mrcnn_jax.config import Config, to_dict
 from mrcnn_jax.config.fields import SETTINGS
 from mrcnn_jax.config.io import differences, from_dict, validate
 from mrcnn_jax.json_files import read_json, write_json
-from mrcnn_jax.runs.categories import CATEGORIES_FILE, check_agreement, load_categories, save_categories
+from mrcnn_jax.runs.categories import CATEGORIES_FILE, check_consistent, load_categories, save_categories
 from mrcnn_jax.types import Categories
 
 _CONFIG_FILE = "config.json"
@@ -22,32 +22,32 @@ _CONFIG_FILE = "config.json"
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run's directory says about its model, apart from the arrays."""
+    """The description of a run: everything about its model except the arrays."""
 
     config: Config
     categories: Categories
 
 
 def is_run(workdir: str | Path) -> bool:
-    """Whether the directory is a run's."""
+    """Whether ``workdir`` is the directory of a run."""
     return (Path(workdir) / _CONFIG_FILE).exists()
 
 
 def write_run(
     workdir: str | Path, config: Config, categories: Categories, *, untrained: bool = False
 ) -> None:
-    """Makes ``workdir`` a run's directory, or checks that it is the same run's, about to be continued.
+    """Creates the run's directory ``workdir``, or checks that the run in it can be resumed, and updates it.
 
-    Continued, ``config`` may differ in what changes none of the steps taken: ``test``, where the data is,
-    the validation set, how often the run reports, saves and evaluates, and ``train.steps`` unless the
-    schedule depends on it ("cosine" does); and so may the sigmas of ``categories``. ``untrained`` says that
-    the run holds weights but has taken no step: then only what gives the weights their meaning must be the
-    same, the categories and the model (see ``model_differences``). The directory then holds the new values.
-    Raises ValueError if anything else differs, if ``categories`` contradict themselves, or if
-    ``workdir`` has a ``categories.json`` although it is no run's directory.
+    On resume, ``config`` may differ in settings that do not affect the steps already taken: ``test``, where
+    the data is, the validation set, how often the run reports, saves and evaluates, and ``train.steps``
+    unless the schedule depends on it ("cosine" does). The sigmas of ``categories`` may differ, too.
+    ``untrained`` says that the run has weights but has not taken a step; then only the categories and the
+    model, which give the weights their meaning, must be the same (see ``model_differences``). The directory
+    then holds the new values. Raises ValueError if anything else differs, if ``categories`` is inconsistent,
+    or if ``workdir`` has a ``categories.json`` without being the directory of a run.
     """
     workdir = Path(workdir)
-    check_agreement(categories)
+    check_consistent(categories)
     if is_run(workdir):
         run = read_run(workdir)
         changes = model_differences(config, run.config) if untrained else differences(config, run.config)
@@ -65,33 +65,33 @@ def write_run(
             raise ValueError(
                 f"{workdir} holds a run with other settings:"
                 + "".join(problems)
-                + "\ntrain in another --workdir, or give this run's settings to continue it"
+                + "\ntrain in another --workdir, or use this run's settings to resume it"
             )
     elif (workdir / CATEGORIES_FILE).exists():
         raise ValueError(
-            f"{workdir / CATEGORIES_FILE} must not be there without {_CONFIG_FILE}: the directory is no "
-            "run's, and nothing in it is replaced; train in another --workdir, or remove the file"
+            f"{workdir / CATEGORIES_FILE} exists without {_CONFIG_FILE}: the directory is not that of a run, "
+            "and nothing in it is overwritten; train in another --workdir, or remove the file"
         )
     workdir.mkdir(parents=True, exist_ok=True)
-    # The config comes last: with it, the directory is a run.
+    # The config is written last: it marks the directory as a run.
     save_categories(workdir / CATEGORIES_FILE, categories)
     write_json(workdir / _CONFIG_FILE, to_dict(config))
 
 
 def read_run(workdir: str | Path) -> Run:
-    """What ``write_run`` wrote.
+    """The run that ``write_run`` wrote.
 
-    Raises FileNotFoundError if ``workdir`` is missing or not a run's directory, and ValueError, naming the
-    file, if one is malformed or holds a field or value that there may not be.
+    Raises FileNotFoundError if ``workdir`` is missing or not the directory of a run, and ValueError, naming
+    the file, if a file is malformed or has an unknown field or an invalid value.
     """
     workdir = Path(workdir)
     if not workdir.is_dir():
         raise FileNotFoundError(
-            f"{workdir}: there is no such directory; a run is made by training, or by converting weights"
+            f"{workdir}: there is no such directory; training or converting weights creates a run"
         )
     for file in (_CONFIG_FILE, CATEGORIES_FILE):
         if not (workdir / file).exists():
-            raise FileNotFoundError(f"{workdir} is not a run's directory: it has no {file}")
+            raise FileNotFoundError(f"{workdir} is not the directory of a run: it has no {file}")
     values = read_json(workdir / _CONFIG_FILE)
     try:
         config = from_dict(values)
@@ -102,10 +102,10 @@ def read_run(workdir: str | Path) -> Run:
 
 
 def model_differences(here: Config, run: Config) -> dict[str, tuple[Any, Any]]:
-    """As ``config.io.differences``, of the fields that weights depend on.
+    """The differences, as from ``config.io.differences``, in the fields that saved weights depend on.
 
-    That is the model, apart from its type of computation, the stages that are frozen or recomputed in
-    training, and the file of the backbone that a new model begins with.
+    These are the fields of the model except its compute dtype, the stages frozen or recomputed in training,
+    and the file with the initial backbone weights.
     """
     return {
         name: values

@@ -14,14 +14,14 @@ from jax.sharding import Mesh, NamedSharding
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.findings import summary
 from mrcnn_jax.data.labels import AlignedSource
-from mrcnn_jax.data.open_source import open_source
+from mrcnn_jax.data.open_data_source import open_data_source
 from mrcnn_jax.data.pipeline import training_batches
-from mrcnn_jax.data.source import Source
+from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
-from mrcnn_jax.distributed.agreement import check_alike, check_seen, check_settings
+from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config, check_shared_workdir
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicate, replicated
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
-from mrcnn_jax.runs.checkpoint import Checkpoints, holds_only_first_weights
+from mrcnn_jax.runs.checkpoint import Checkpoints, is_untrained
 from mrcnn_jax.runs.description import is_run, read_run, write_run
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Monitor
@@ -51,9 +51,9 @@ def train(config: Config, workdir: Path) -> bool:
     """
     settings, data = config.train, config.data
 
-    with hosts.together():
+    with hosts.fail_together():
         # Data
-        source = open_source(config)
+        source = open_data_source(config)
         names = source.categories.names
         _say(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
         if source.findings:
@@ -72,15 +72,15 @@ def train(config: Config, workdir: Path) -> bool:
         )
         take_step = compile_step(blueprint, config, mesh)
         monitor = Monitor(workdir, blueprint, config, categories)
-        untrained = holds_only_first_weights(workdir)
-    check_settings(config)
-    check_alike("training images", source.ids, source.sizes, source.num_objects, source.learnable)
-    monitor.check_alike()
-    with hosts.together():
-        if hosts.is_first():
+        untrained = is_untrained(workdir)
+    check_same_config(config)
+    check_same_arrays("training images", source.ids, source.sizes, source.num_objects, source.learnable)
+    monitor.check_same_validation_set()
+    with hosts.fail_together():
+        if hosts.is_main_process():
             write_run(workdir, config, categories, untrained=untrained)
-    with hosts.together():
-        check_seen(workdir)
+    with hosts.fail_together():
+        check_shared_workdir(workdir)
 
     with Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints:
         # State: from the last checkpoint, or new
@@ -123,7 +123,7 @@ def train(config: Config, workdir: Path) -> bool:
                     _say(f"first step after {seconds:.0f} s")
 
                 last = step == settings.steps
-                stopping = hosts.asked_to_stop(step) and not last
+                stopping = hosts.should_stop(step) and not last
                 evaluate = settings.eval_every > 0 and (step % settings.eval_every == 0 or last)
                 save = step % settings.checkpoint_every == 0 or evaluate or last or stopping
                 if step % settings.log_every == 0 or save:
@@ -145,7 +145,7 @@ def train(config: Config, workdir: Path) -> bool:
     return True
 
 
-def _with_categories_of_run(source: Source, workdir: Path) -> tuple[Source, Categories]:
+def _with_categories_of_run(source: DataSource, workdir: Path) -> tuple[DataSource, Categories]:
     """The source with the labels of the run in ``workdir``, if there is one, and the run's categories."""
     if not is_run(workdir):
         return source, source.categories
@@ -171,9 +171,9 @@ def _first_state(
 ) -> TrainState:
     """The state before the first step: of new weights, or of those of the checkpoint ``latest``."""
     if latest is None:
-        with hosts.together():
+        with hosts.fail_together():
             weights = _initial_weights(blueprint, config)
-        check_alike("weights to begin from", *weights.values())
+        check_same_arrays("weights to begin from", *weights.values())
         weights = replicate(weights, mesh)
     else:
         weights = _first_weights(checkpoints, latest, blueprint, replicated(mesh), workdir)
@@ -255,7 +255,7 @@ def _on_devices(batches: Iterator[Batch], sharding: NamedSharding) -> Iterator[B
 
 
 def _say(line: str) -> None:
-    if hosts.is_first():
+    if hosts.is_main_process():
         print(line, flush=True)
 
 

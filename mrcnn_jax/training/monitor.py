@@ -14,8 +14,8 @@ from mrcnn_jax.data.check_images import check_images
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.findings import raise_errors
 from mrcnn_jax.distributed import hosts
-from mrcnn_jax.distributed.sharding import make_mesh, on_own_devices
-from mrcnn_jax.evaluation.coco_eval import check_alike, check_dataset, evaluate
+from mrcnn_jax.distributed.sharding import make_mesh, on_local_devices
+from mrcnn_jax.evaluation.coco_eval import check_dataset, check_same_dataset, evaluate
 from mrcnn_jax.images import read_image
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.inference.draw import draw
@@ -60,10 +60,10 @@ class Monitor:
                 remedy="an evaluation is of all images, so data.skip_bad leaves none out",
             )
 
-    def check_alike(self) -> None:
+    def check_same_validation_set(self) -> None:
         """Raises ValueError unless all processes have the same validation set."""
         if self._config.train.eval_every:
-            check_alike(self._dataset)
+            check_same_dataset(self._dataset)
 
     @contextmanager
     def writing(self, *, after_step: int) -> Iterator[None]:
@@ -72,7 +72,7 @@ class Monitor:
         What an interrupted run wrote of steps beyond ``after_step`` is dropped.
         """
         with SummaryWriter(
-            str(self._directory), purge_step=after_step + 1, write_to_disk=hosts.is_first()
+            str(self._directory), purge_step=after_step + 1, write_to_disk=hosts.is_main_process()
         ) as self._writer:
             yield
 
@@ -83,7 +83,7 @@ class Monitor:
 
     def evaluate(self, step: int, weights: Arrays) -> dict[str, float]:
         """AP on the validation set in percent, by kind ("bbox", "segm", "keypoints"); writes pictures too."""
-        predict_fn = self._with_weights(on_own_devices(weights, self._mesh))
+        predict_fn = self._with_weights(on_local_devices(weights, self._mesh))
         detector = Detector(predict_fn, self._config, self._categories, batch_size=self._batch_size)
         metrics = evaluate(detector, self._dataset, progress=True)
         del metrics["per_category"]
@@ -93,7 +93,7 @@ class Monitor:
                     self._writer.add_scalar(f"validation/{kind}_{name}", value, step)
 
         scores = {kind: values["AP"] for kind, values in metrics.items() if values["AP"] is not None}
-        if hosts.is_first():
+        if hosts.is_main_process():
             self._write_pictures(step, detector)
             line = ", ".join(f"{kind} AP {score:.1f}" for kind, score in scores.items())
             print(f"step {step}: {line}", flush=True)

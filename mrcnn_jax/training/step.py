@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, replicated
 from mrcnn_jax.models.variables import Arrays, Blueprint, arrays_of
-from mrcnn_jax.runtime.compilations import Compilations
-from mrcnn_jax.runtime.heap import give_memory_back
+from mrcnn_jax.runtime.compilations import CompilationTracker
+from mrcnn_jax.runtime.heap import trim_heap
 from mrcnn_jax.training.objective import compute_losses
 from mrcnn_jax.training.optimizer import make_optimizer, make_schedule
 from mrcnn_jax.types import Batch
@@ -89,14 +89,14 @@ class CompiledStep:
 
     jitted: jax.stages.Wrapped
     mesh: Mesh
-    compilations: Compilations
+    compilations: CompilationTracker
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        compiles = self.compilations.expect(batch.images, batch)
+        compiles = self.compilations.record(batch.images, batch)
         with jax.set_mesh(self.mesh):
             results = self.jitted(state, batch)
         if compiles:
-            give_memory_back()
+            trim_heap()
         return results
 
     def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
@@ -124,4 +124,4 @@ def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledSt
         out_shardings=(replicated(mesh), replicated(mesh)),
         donate_argnums=0,
     )
-    return CompiledStep(jitted, mesh, Compilations("the training step", config.data.canvases))
+    return CompiledStep(jitted, mesh, CompilationTracker("the training step", config.data.canvases))

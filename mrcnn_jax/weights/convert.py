@@ -13,7 +13,7 @@ from mrcnn_jax.config import Config
 from mrcnn_jax.data.categories import read_categories_file
 from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
-from mrcnn_jax.runs.checkpoint import Checkpoints, check_same, load_weights
+from mrcnn_jax.runs.checkpoint import Checkpoints, check_arrays_match, load_weights
 from mrcnn_jax.runs.description import model_differences, read_run, write_run
 from mrcnn_jax.types import Categories
 from mrcnn_jax.weights import detectron2, torchvision
@@ -114,7 +114,7 @@ def _read_run(
         raise ValueError(f"{path} is a run of another model:" + "".join(lines))
     step, weights = load_weights(path, step)
     blueprint = _blueprint(config, run.categories)
-    check_same(blueprint.shapes(), weights, source=f"{path}, step {step}")
+    check_arrays_match(blueprint.shapes(), weights, source=f"{path}, step {step}")
     return blueprint, weights, run.categories
 
 

@@ -10,7 +10,7 @@ from mrcnn_jax.config import Config, presets
 from mrcnn_jax.config.fields import SETTINGS
 from mrcnn_jax.config.io import differences
 from mrcnn_jax.models.variables import make_blueprint
-from mrcnn_jax.runs.checkpoint import check_same, load_weights
+from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
 from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.types import Categories
 from mrcnn_jax.weights.files import write_arrays
@@ -49,7 +49,7 @@ def export_torchvision(
     blueprint = make_blueprint(
         run.config.model, num_classes=len(run.categories), num_keypoints=len(run.categories.keypoint_names)
     )
-    check_same(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
+    check_arrays_match(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
     arrays = to_torchvision({name: np.asarray(array) for name, array in weights.items()}, blueprint)
     write_arrays(output, arrays)
     lines = [f"{output}: {len(arrays)} arrays of step {step} of {workdir}, to be loaded in Python as"]

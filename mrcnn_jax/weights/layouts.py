@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mrcnn_jax.models.variables import Blueprint
-from mrcnn_jax.runs.checkpoint import check_same
+from mrcnn_jax.runs.checkpoint import check_arrays_match
 
 Shape = tuple[int, ...]
 
@@ -101,7 +101,7 @@ def read_model(
     the names that it has there; ``source`` says where they are from.
     """
     wanted = {layout.name: _OfShape(layout.shape) for layout in layouts.values()}
-    check_same(wanted, arrays, source=source)
+    check_arrays_match(wanted, arrays, source=source)
     return {name: np.ascontiguousarray(layout.read(arrays[layout.name])) for name, layout in layouts.items()}
 
 

@@ -1,4 +1,4 @@
-"""A small COCO data set on disk, changed by each test as it needs."""
+"""A small COCO dataset on disk, which each test changes as needed."""
 
 import json
 
@@ -13,7 +13,7 @@ CATEGORIES = [
 
 
 def annotation(identifier, image, **changes):
-    """A dog over the left half of the top row of a 20x10 image (width x height)."""
+    """A dog in the upper left part of a 20x10 image (width x height)."""
     entry = {
         "id": identifier,
         "image_id": image,
@@ -28,7 +28,7 @@ def annotation(identifier, image, **changes):
 
 
 class CocoFolder:
-    """Writes the data set's files below ``root``."""
+    """A dataset whose files are written below ``root``."""
 
     def __init__(self, root):
         self.root = root
@@ -36,7 +36,7 @@ class CocoFolder:
         self.content = {"images": [], "annotations": [], "categories": CATEGORIES}
 
     def add_image(self, pixels=None, *, name=None, size=None, write=True, **save):
-        """Adds an image, by default of noise with 10 rows and 20 columns, and returns its id."""
+        """Adds an image, by default noise with 10 rows and 20 columns, and returns its id."""
         identifier = len(self.content["images"]) + 1
         if pixels is None:
             pixels = np.random.default_rng(identifier).integers(0, 256, (10, 20, 3)).astype(np.uint8)

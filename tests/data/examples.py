@@ -1,4 +1,4 @@
-"""What the tests of damaged data sets share: a small training config, and a look at all that it shows."""
+"""Shared by the tests of damaged datasets: a small training config, and checks of every training example."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ GRID = 8
 
 
 def config_of(folder, **changes):
-    """The training config of a folder, all of whose images are shown, empty ones too."""
+    """A training config for a folder that uses all of its images, even those without objects."""
     arguments = folder.write()
     data = DataConfig(
         root=str(arguments["root"]),
@@ -28,7 +28,7 @@ def config_of(folder, **changes):
 
 
 def check_examples(source, config):
-    """Checks one row of a batch for every image of the source; returns how many there are."""
+    """Checks one training example of every image in the source; returns the number of images."""
     _, kept, canvases = plan_batches(source, config.data, batch_size=1, seed=0)
     for index in kept:
         example = load_example(

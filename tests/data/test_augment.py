@@ -2,28 +2,28 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.config import DataConfig
-from mrcnn_jax.data.augment import draw_view, example_generator, jitter_colours
+from mrcnn_jax.data.augment import example_generator, jitter_colours, random_transform
 
 
 def draw(seed, example, original=(480, 640), canvas=(800, 1344), **changes):
     config = DataConfig(train_short_sides=(640, 800), **changes)
-    return draw_view(example_generator(seed, example), original, canvas, config)
+    return random_transform(example_generator(seed, example), original, canvas, config)
 
 
-def test_a_function_of_seed_and_example():
+def test_transform_is_a_function_of_seed_and_example():
     assert [draw(1, example) for example in range(20)] == [draw(1, example) for example in range(20)]
     assert [draw(1, example) for example in range(20)] != [draw(2, example) for example in range(20)]
 
 
-def test_sides_and_mirrors_are_even_and_independent():
+def test_short_sides_and_flips_are_uniform_and_independent():
     draws = [draw(0, example) for example in range(400)]
     for side in (640, 800):
         for flip in (False, True):
             assert 70 < sum(one.resized[0] == side and one.flip == flip for one in draws) < 130
-    assert not any(one.cut for one in draws)
+    assert not any(one.is_cropped for one in draws)
 
 
-def test_without_flip_the_sides_stay_the_same():
+def test_disabling_flips_leaves_the_short_sides_unchanged():
     for example in range(20):
         plain = draw(0, example, flip=False)
         assert not plain.flip and plain.resized == draw(0, example).resized
@@ -36,20 +36,20 @@ def jittered(example, **changes):
 
 def test_large_scale_jitter():
     draws = [jittered(example) for example in range(400)]
-    factors = np.array([view.resized[1] / 1024 for view in draws])  # 640 wide: the width decides
+    factors = np.array([transform.resized[1] / 1024 for transform in draws])  # 640 wide: the width decides
     assert 0.1 <= factors.min() < 0.13 and 1.97 < factors.max() <= 2
     assert abs(factors.mean() - 1.05) < 0.08
-    for view in draws:
-        assert view.size == (min(view.resized[0], 1024), min(view.resized[1], 1024))
-        assert 0 <= view.top <= view.resized[0] - view.size[0]
-        assert 0 <= view.left <= view.resized[1] - view.size[1]
-    cut = [view for view in draws if view.resized[1] > 1400]
-    lefts = np.array([view.left / (view.resized[1] - 1024) for view in cut])
+    for transform in draws:
+        assert transform.size == (min(transform.resized[0], 1024), min(transform.resized[1], 1024))
+        assert 0 <= transform.top <= transform.resized[0] - transform.size[0]
+        assert 0 <= transform.left <= transform.resized[1] - transform.size[1]
+    cropped = [transform for transform in draws if transform.resized[1] > 1400]
+    lefts = np.array([transform.left / (transform.resized[1] - 1024) for transform in cropped])
     assert lefts.min() < 0.1 and lefts.max() > 0.9
 
 
 def test_large_scale_jitter_by_hand():
-    """A factor of 1 fits the image to the canvas; Detectron2 rounds the sides, torchvision cuts them off."""
+    """A factor of 1 fits the image to the canvas; Detectron2 rounds the sides, torchvision floors them."""
     assert jittered(0, original=(333, 500), scale_jitter=(1.0, 1.0)).resized == (682, 1024)
     assert jittered(0, original=(335, 500), scale_jitter=(1.0, 1.0)).resized == (686, 1024)
     assert jittered(0, original=(335, 500), scale_jitter=(1.0, 1.0), resize="torchvision").resized == (
@@ -76,7 +76,7 @@ def test_colours_change_and_shapes_do_not():
     np.testing.assert_array_equal(again, found[7])
 
 
-def test_gray_has_no_hue_to_change():
+def test_gray_stays_gray():
     gray = np.full((4, 4, 3), 100, np.uint8)
     for example in range(20):
         found = jitter_colours(gray, example_generator(0, example))
@@ -87,5 +87,5 @@ def test_gray_has_no_hue_to_change():
 def test_images_of_any_shape_fit(changes):
     for original in ((1, 1), (1, 10000), (10000, 50), (7, 3)):
         for example in range(5):
-            view = draw(0, example, original=original, canvas=(800, 1344), **changes)
-            assert 1 <= view.size[0] <= 800 and 1 <= view.size[1] <= 1344
+            transform = draw(0, example, original=original, canvas=(800, 1344), **changes)
+            assert 1 <= transform.size[0] <= 800 and 1 <= transform.size[1] <= 1344

@@ -21,7 +21,7 @@ def test_images_are_decoded_once(folder, monkeypatch):
     assert sorted(decoded) == [1, 2]
     decoded.clear()
     assert [finding.image_id for finding in check_images(dataset)] == [1]
-    assert decoded == [1]  # the bad one alone: it may have been repaired
+    assert decoded == [1]  # only the bad one, which may have been repaired
     Image.new("RGB", (20, 10)).save(path)
     assert check_images(dataset) == [] and check_images(dataset) == []
     assert decoded == [1, 1]
@@ -30,22 +30,22 @@ def test_images_are_decoded_once(folder, monkeypatch):
     assert sorted(decoded) == [1, 1, 1, 2]
 
 
-def test_a_home_that_cannot_be_written_to(folder, monkeypatch, tmp_path):
+def test_works_without_a_writable_home(folder, monkeypatch, tmp_path):
     folder.add_image()
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
     assert check_images(read_coco(**folder.write())) == []
 
 
-def test_a_photograph_cut_anywhere_is_found(folder):
-    """Of a JPEG, of which Pillow decodes what there is, too."""
+def test_jpegs_truncated_anywhere_are_found(folder):
+    """Even though Pillow can decode the intact part of a JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)).save(
         buffer, "JPEG"
     )
     whole = buffer.getvalue()
-    for number, share in enumerate((0.01, 0.2, 0.5, 0.9, 0.999)):
+    for number, fraction in enumerate((0.01, 0.2, 0.5, 0.9, 0.999)):
         name = f"{number}.jpg"
         folder.add_image(name=name, size=(64, 64), write=False)
-        (folder.root / "images" / name).write_bytes(whole[: int(len(whole) * share)])
+        (folder.root / "images" / name).write_bytes(whole[: int(len(whole) * fraction)])
     assert len(check_images(read_coco(**folder.write()))) == 5

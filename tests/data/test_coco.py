@@ -38,7 +38,7 @@ def test_reads_images_objects_and_categories(folder):
     assert isinstance(cars.segmentation, Rle) and cars.segmentation.decode()[:, 15:].all()
 
 
-def test_polygons_without_an_inside_are_left_out(folder):
+def test_polygons_that_enclose_no_area_are_dropped(folder):
     image = folder.add_image()
     triangle = [2, 1, 10, 1, 2, 5]
     for polygons in ([[1, 1], triangle, [1, 1, 2, 2]], [[1, 1], [1, 1, 2, 2]], []):
@@ -110,12 +110,15 @@ def test_flip_pairs():
         ({"segmentation": [[1, 2, 3, 4, 5]]}, r" 1 +1  segmentation must be polygons"),
         ({"segmentation": [[1, 2, 3, 4, 5, "6"]]}, r" 1 +1  segmentation must be polygons"),
         ({"segmentation": {"size": [10, 20], "counts": [201]}}, r" 1 +1  segmentation: RLE counts"),
-        ({"segmentation": {"size": [20, 10], "counts": [200]}}, r"image's size \[10, 20\], got \[20, 10\]"),
+        (
+            {"segmentation": {"size": [20, 10], "counts": [200]}},
+            r"the size of the image, \[10, 20\], got \[20, 10\]",
+        ),
         ({"segmentation": {"counts": [200]}}, r"needs a size \[height, width\], got None"),
         ({"segmentation": {"size": [10, 20], "counts": 5}}, "an RLE needs counts"),
-        ({"keypoints": [1, 2, 2]}, r" 1 +1  keypoints must be \[x, y, visibility\] of each of the 3"),
+        ({"keypoints": [1, 2, 2]}, r" 1 +1  keypoints must be \[x, y, visibility\] for each of the 3"),
         ({"keypoints": [1, 2, 3] * 3}, r" 1 +1  keypoints must be of visibility 0, 1 or 2"),
-        ({"category_id": 3}, r" 1 +1  has keypoints, but its category 'car' names none"),
+        ({"category_id": 3}, r" 1 +1  has keypoints, but its category 'car' defines none"),
         ({"id": 2**70}, r"annotations\[0\]: id must be an integer"),
     ],
 )
@@ -148,8 +151,8 @@ def test_bad_images_are_named(folder, key, value, message):
     [
         ({"skeleton": [[0, 1]]}, r"category 7: skeleton must be pairs .*from 1 to 3, got \[0, 1\]"),
         ({"sigmas": [0.1]}, "category 7: sigmas must be 3 positive numbers"),
-        ({"keypoints": ["a", "a"]}, "category 7: keypoints must be a list of different names"),
-        ({"id": 3}, "category id 3 is there twice"),
+        ({"keypoints": ["a", "a"]}, "category 7: keypoints must be a list of distinct names"),
+        ({"id": 3}, "duplicate category id 3"),
         ({"name": ""}, "category 7: name must be a string"),
     ],
 )
@@ -164,9 +167,7 @@ def test_duplicate_ids(folder):
     image = folder.add_image()
     folder.add_object(image)
     folder.content["annotations"] *= 2
-    with pytest.raises(
-        ValueError, match=r"instances\.json +1 +1  annotations\[1\]: annotations has this id twice"
-    ):
+    with pytest.raises(ValueError, match=r"instances\.json +1 +1  annotations\[1\]: duplicate id$"):
         read_coco(**folder.write())
 
 
@@ -210,7 +211,7 @@ def test_missing_folders_and_files(folder):
 
 
 @pytest.mark.skipif(not COCO_MINI.is_dir(), reason="needs ../shared/data/coco_mini")
-def test_coco_itself():
+def test_reads_the_real_coco():
     dataset = read_coco(
         COCO_MINI,
         images="val2017",

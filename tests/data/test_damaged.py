@@ -1,4 +1,4 @@
-"""Data sets that are damaged or odd: what is found, what is left out, and what works as it is."""
+"""Damaged and unusual datasets: what is reported, what is dropped, and what just works."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 from mrcnn_jax import images
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.findings import as_table, errors
-from mrcnn_jax.data.open_source import open_source
+from mrcnn_jax.data.open_data_source import open_data_source
 from mrcnn_jax.data.records import RecordSource, prepare_records
 from tests.data.examples import GRID, check_examples, config_of
 
@@ -21,7 +21,8 @@ def file_of(folder, image):
     return folder.root / "images" / folder.content["images"][image - 1]["file_name"]
 
 
-# Each damages a data set of two images with an object each, ids 1 and 2, and says what is to be found.
+# Each function damages a dataset of two images, ids 1 and 2, with one object each. The lists below pair it
+# with the expected finding.
 
 
 def damage_missing(folder):
@@ -91,7 +92,7 @@ IMAGES = [
     (damage_image(file_name=None), "file_name must be a string, got None"),
     (damage_image(file_name="a\0/b.png"), "there is no such file"),
     (damage_image(file_name="a" * 300 + "/b.png"), "there is no such file"),
-    (damage_copy("images", file_name="2.png"), "images[2]: images has this id twice"),
+    (damage_copy("images", file_name="2.png"), "images[2]: duplicate id"),
 ]
 OBJECTS = [
     (damage_object(bbox=[8, 2, -3, 4]), "bbox must be [x, y, width, height]"),
@@ -101,12 +102,15 @@ OBJECTS = [
     (damage_object(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "segmentation must be polygons"),
     (damage_object(segmentation=[[1, 2, 3, 4, 5, NAN]]), "segmentation must be polygons"),
     (damage_object(segmentation="x"), "segmentation must be a list of polygons or an RLE"),
-    (damage_object(segmentation={"size": [9, 20], "counts": [180]}), "segmentation must be of the image's"),
+    (
+        damage_object(segmentation={"size": [9, 20], "counts": [180]}),
+        "segmentation must be the size of the image, ",
+    ),
     (damage_object(segmentation={"size": [10, 20], "counts": "#!"}), "segmentation: RLE counts are not"),
     (damage_object(segmentation={"size": [10, 20], "counts": [9]}), "segmentation: RLE counts must"),
     (damage_object(category_id=5), "category_id 5 is not among the categories [3, 7]"),
     (damage_object(category_id=[7]), "category_id must be an integer, got [7]"),
-    (damage_object(keypoints=[1, 2, 2]), "keypoints must be [x, y, visibility] of each of the 3"),
+    (damage_object(keypoints=[1, 2, 2]), "keypoints must be [x, y, visibility] for each of the 3"),
     (damage_object(keypoints=[1, 2, 3] * 3), "keypoints must be of visibility 0, 1 or 2"),
     (damage_object(iscrowd=2), "iscrowd must be 0 or 1, got 2"),
     (damage_object(iscrowd="no"), "iscrowd must be 0 or 1, got 'no'"),
@@ -116,7 +120,7 @@ WARNINGS = [
     (damage_object(bbox=[30, 2, 3, 4]), "bbox [30, 2, 3, 4] has no area inside the image (10 x 20)"),
     (damage_object(bbox=[-5, 2, 4, 4]), "bbox [-5, 2, 4, 4] has no area inside the image (10 x 20)"),
     (damage_object(bbox=[3, 2, 0, 4]), "bbox [3, 2, 0, 4] has no area inside the image (10 x 20)"),
-    (damage_object(segmentation=[[1, 2, 3, 4]]), "segmentation has no polygon of three points or more"),
+    (damage_object(segmentation=[[1, 2, 3, 4]]), "segmentation has no polygon with at least three points"),
 ]
 
 
@@ -128,9 +132,9 @@ def two(folder):
 
 
 def check_error(folder, finding):
-    """That opening for training fails with this one row."""
+    """Checks that opening the folder for training fails with exactly this finding."""
     with pytest.raises(ValueError, match=r"instances\.json: 1 error in") as error:
-        open_source(config_of(folder))
+        open_data_source(config_of(folder))
     rows = str(error.value).splitlines()[2:]
     assert rows == as_table([finding]).splitlines()[1:]
 
@@ -139,7 +143,7 @@ def check_error(folder, finding):
 def test_damaged_images(two, damage, rule):
     damage(two)
     config = config_of(two, skip_bad=True)
-    source = open_source(config)
+    source = open_data_source(config)
     assert source.ids.tolist() == [2] and check_examples(source, config) == 1
     (found,) = source.findings
     assert rule in found.rule and (found.image_id, found.annotation_id) == (1, None)
@@ -152,7 +156,7 @@ def test_damaged_images(two, damage, rule):
 def test_damaged_annotations(two, damage, rule):
     damage(two)
     config = config_of(two, skip_bad=True)
-    source = open_source(config)
+    source = open_data_source(config)
     assert source.num_objects.tolist() == [0, 1] and check_examples(source, config) == 2
     (found,) = source.findings
     assert rule in found.rule and (found.image_id, found.annotation_id) == (1, 1)
@@ -160,10 +164,10 @@ def test_damaged_annotations(two, damage, rule):
 
 
 @pytest.mark.parametrize(("damage", "rule"), WARNINGS)
-def test_what_coco_has_too_is_a_warning(two, damage, rule):
+def test_oddities_of_official_coco_are_warnings(two, damage, rule):
     damage(two)
     config = config_of(two)
-    source = open_source(config)
+    source = open_data_source(config)
     assert check_examples(source, config) == 2
     (found,) = source.findings
     assert rule in found.rule and found.warning and (found.image_id, found.annotation_id) == (1, 1)
@@ -173,13 +177,13 @@ def test_what_coco_has_too_is_a_warning(two, damage, rule):
 
 
 @pytest.mark.parametrize("name", ["1.png", "./1.png"])
-def test_two_images_of_one_file_are_a_warning(two, name):
+def test_two_images_sharing_a_file_are_a_warning(two, name):
     two.content["images"][1]["file_name"] = name
     config = config_of(two)
-    source = open_source(config)
+    source = open_data_source(config)
     assert source.num_objects.tolist() == [1, 1] and check_examples(source, config) == 2
     (found,) = source.findings
-    assert found.rule == f"file_name {name!r} is that of image 1, too; both are kept"
+    assert found.rule == f"file_name {name!r} is also used by image 1; both are kept"
     assert found.warning and (found.image_id, found.annotation_id) == (2, None)
 
 
@@ -188,8 +192,8 @@ def test_two_images_of_one_file_are_a_warning(two, name):
     [
         (damage_object(image_id=9), (9, 1), "image_id 9 is not among the images", [0, 1]),
         (damage_object(image_id="1"), (None, 1), "image_id must be an integer, got '1'", [0, 1]),
-        (damage_copy("images"), (1, None), "images[2]: images has this id twice", [1, 1]),
-        (damage_copy("annotations"), (1, 1), "annotations[2]: annotations has this id twice", [1, 1]),
+        (damage_copy("images"), (1, None), "images[2]: duplicate id", [1, 1]),
+        (damage_copy("annotations"), (1, 1), "annotations[2]: duplicate id", [1, 1]),
         (damage_append("images", 3), (None, None), "images[2] must be an object, got 3", [1, 1]),
         (damage_append("annotations", {}), (None, None), "annotations[2]: id must be an integer", [1, 1]),
         (damage_append("images", {"id": 2**70}), (None, None), "images[2]: id must be an integer", [1, 1]),
@@ -198,7 +202,7 @@ def test_two_images_of_one_file_are_a_warning(two, name):
 def test_damaged_ids(two, damage, place, rule, objects):
     damage(two)
     config = config_of(two, skip_bad=True)
-    source = open_source(config)
+    source = open_data_source(config)
     assert source.num_objects.tolist() == objects and check_examples(source, config) == 2
     (found,) = source.findings
     assert rule in found.rule and (found.image_id, found.annotation_id) == place
@@ -209,8 +213,8 @@ def save(picture, **options):
     return lambda path: picture.save(path, **options)
 
 
-EXIF_TURNED = Image.Exif()
-EXIF_TURNED[0x0112] = 6
+EXIF_ROTATED = Image.Exif()
+EXIF_ROTATED[0x0112] = 6
 
 
 @pytest.mark.parametrize(
@@ -224,7 +228,7 @@ EXIF_TURNED[0x0112] = 6
         ("palette.png", save(Image.new("P", (20, 10)), transparency=0)),
         ("16bit.png", save(Image.fromarray(np.full((10, 20), 40_000, np.uint16)))),
         ("cmyk.jpg", save(Image.new("CMYK", (20, 10), (0, 50, 90, 10)))),
-        ("turned.jpg", save(Image.new("RGB", (10, 20)), exif=EXIF_TURNED)),
+        ("turned.jpg", save(Image.new("RGB", (10, 20)), exif=EXIF_ROTATED)),
         ("progressive.jpg", save(Image.new("RGB", (20, 10), (9, 90, 200)), progressive=True)),
         ("png_called.jpg", save(Image.new("RGB", (20, 10)), format="PNG")),
         ("a b 'c\".png", save(Image.new("RGB", (20, 10)))),
@@ -233,13 +237,13 @@ EXIF_TURNED[0x0112] = 6
         ("..png", save(Image.new("RGB", (20, 10)), format="PNG")),
     ],
 )
-def test_images_that_work(folder, name, write):
+def test_unusual_images_work(folder, name, write):
     folder.add_object(folder.add_image(name=name, write=False))
     path = folder.root / "images" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path)
     config = config_of(folder)
-    source = open_source(config)
+    source = open_data_source(config)
     assert source.findings == () and source.num_objects.tolist() == [1]
     assert check_examples(source, config) == 1
 
@@ -259,24 +263,24 @@ def test_images_that_work(folder, name, write):
         {"bbox": [2.5, 1.5, 1e9, 1e9]},
     ],
 )
-def test_annotations_that_work(folder, changes):
+def test_unusual_annotations_work(folder, changes):
     folder.add_object(folder.add_image(), **changes)
     config = config_of(folder)
-    source = open_source(config)
+    source = open_data_source(config)
     assert source.findings == () and source.num_objects.tolist() == [1]
     assert check_examples(source, config) == 1
 
 
 def test_gaps_between_category_ids_work(two):
     two.content["categories"] = [{"id": 900, "name": "far"}, *two.content["categories"]]
-    source = open_source(config_of(two))
+    source = open_data_source(config_of(two))
     assert source.categories.ids == (3, 7, 900) and source.objects(0).labels.tolist() == [2]
 
 
-def test_no_annotations_at_all_work_if_asked_for(two):
+def test_no_annotations_at_all_work_with_keep_empty(two):
     two.content["annotations"] = []
     config = config_of(two)
-    source = open_source(config)
+    source = open_data_source(config)
     assert check_examples(source, config) == 2
     config.data.keep_empty = False
     with pytest.raises(ValueError, match="none of its 2 images has an object to train on"):
@@ -284,23 +288,23 @@ def test_no_annotations_at_all_work_if_asked_for(two):
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])
-def test_unusable_files_are_errors_in_any_case(two, skip_bad):
+def test_unusable_files_are_always_errors(two, skip_bad):
     config = config_of(two, skip_bad=skip_bad)
     path = two.root / "instances.json"
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"instances\.json: not valid JSON at line 1, column \d+"):
-        open_source(config)
+        open_data_source(config)
     two.content["categories"] = [*two.content["categories"], {"id": 3, "name": "again"}]
-    with pytest.raises(ValueError, match=r"instances\.json: category id 3 is there twice"):
-        open_source(config_of(two, skip_bad=skip_bad))
+    with pytest.raises(ValueError, match=r"instances\.json: duplicate category id 3"):
+        open_data_source(config_of(two, skip_bad=skip_bad))
 
 
-def test_a_link_to_elsewhere_is_the_users_own(two, tmp_path):
+def test_symlinks_out_of_the_image_folder_are_followed(two, tmp_path):
     elsewhere = tmp_path / "elsewhere.png"
     file_of(two, 1).rename(elsewhere)
     file_of(two, 1).symlink_to(elsewhere)
-    assert open_source(config_of(two)).findings == ()
+    assert open_data_source(config_of(two)).findings == ()
 
 
 def test_nothing_is_read_outside_the_image_folder(two, monkeypatch):
@@ -308,17 +312,17 @@ def test_nothing_is_read_outside_the_image_folder(two, monkeypatch):
     two.content["images"][0]["file_name"] = "../outside.png"
     read, read_file = [], images.read_file
     monkeypatch.setattr(images, "read_file", lambda path: read.append(Path(path).name) or read_file(path))
-    assert len(open_source(config_of(two, skip_bad=True)).findings) == 1
+    assert len(open_data_source(config_of(two, skip_bad=True)).findings) == 1
     assert read == ["2.png"]
 
 
 def damage_much(folder):
-    """Seven errors, a warning, and a good image, of id 5."""
+    """Causes seven errors and a warning; image 5 stays good."""
     for _ in range(3):
         folder.add_object(folder.add_image())
     damage_truncated(folder)
     folder.content["images"][1]["width"] = -1
-    folder.content["annotations"][1]["iscrowd"] = 3  # of the image that is left out
+    folder.content["annotations"][1]["iscrowd"] = 3  # on the image that is dropped
     folder.content["annotations"][2].update(bbox=[1, 2, NAN, 4], area="big", category_id=1)
     folder.content["annotations"][3]["bbox"] = [1, 1, 0, 0]
     file_of(folder, 3).unlink()
@@ -327,12 +331,12 @@ def damage_much(folder):
 PLACES = [(1, None), (2, None), (2, 2), (3, None), (3, 3), (3, 3), (3, 3)]
 
 
-def test_all_findings_are_in_one_error(two):
+def test_all_findings_are_reported_in_one_error(two):
     damage_much(two)
     with pytest.raises(ValueError, match=r"instances\.json: 7 errors .*; --config\.data\.skip_bad") as error:
-        open_source(config_of(two))
+        open_data_source(config_of(two))
     assert len(str(error.value).splitlines()) == 2 + 8
-    source = open_source(config_of(two, skip_bad=True))
+    source = open_data_source(config_of(two, skip_bad=True))
     assert source.ids.tolist() == [4, 5] and source.num_objects.tolist() == [0, 1]
     found = errors(source.findings)
     assert sorted(((x.image_id, x.annotation_id) for x in found), key=str) == sorted(PLACES, key=str)
@@ -340,7 +344,7 @@ def test_all_findings_are_in_one_error(two):
     assert "warning: bbox [1, 1, 0, 0]" in as_table(source.findings).splitlines()[-1]
 
 
-def test_records_without_what_is_damaged(two):
+def test_records_can_leave_out_damaged_entries(two):
     damage_much(two)
     dataset = read_coco(**two.write(), skip_bad=True)
     settings = {"mask_grid": GRID, "num_workers": 1}
@@ -358,10 +362,12 @@ def test_records_without_what_is_damaged(two):
     assert check_examples(source, config) == 2
 
 
-def test_records_of_nothing_are_refused(folder):
+def test_records_without_any_image_are_an_error(folder):
     folder.add_image(write=False)
     dataset = read_coco(**folder.write(), skip_bad=True)
-    with pytest.raises(ValueError, match=r"instances\.json: there is no image to make a record of") as error:
+    with pytest.raises(
+        ValueError, match=r"instances\.json: there is no image to make a record from"
+    ) as error:
         prepare_records(dataset, folder.root / "records", mask_grid=GRID, num_workers=1, skip_bad=True)
     assert str(error.value).endswith(f"; 1 error, left out of the data\n{as_table(dataset.findings)}")
 

@@ -1,4 +1,4 @@
-"""Data sets damaged at random: they are refused, naming what is wrong, or train as they should."""
+"""Randomly damaged datasets are either rejected with the reason or train correctly."""
 
 import copy
 import json
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mrcnn_jax.data.findings import as_table, errors
-from mrcnn_jax.data.open_source import open_source
+from mrcnn_jax.data.open_data_source import open_data_source
 from tests.data.conftest import CocoFolder
 from tests.data.examples import check_examples, config_of
 
@@ -35,7 +35,7 @@ VALUES = st.one_of(
 
 @st.composite
 def damages(draw):
-    """Changes of the JSON, and of the bytes of its file (number 0) and of the images' (1 to 3)."""
+    """Changes to the JSON content, and to the bytes of the JSON file (number 0) and image files (1 to 3)."""
     place = st.floats(0, 1, exclude_max=True)
     changes = st.tuples(st.sampled_from(["replace", "delete", "copy"]), place, VALUES)
     bytes_ = st.tuples(
@@ -46,7 +46,7 @@ def damages(draw):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A valid data set: its folder, with a PNG, a JPEG and a GIF."""
+    """The folder of a valid dataset with a PNG, a JPEG and a GIF."""
     folder = CocoFolder(tmp_path_factory.mktemp("whole"))
     folder.content["categories"] = copy.deepcopy(folder.content["categories"])
     for name in ("1.png", "2.jpg"):
@@ -57,12 +57,12 @@ def whole(tmp_path_factory):
     rle = {"size": [10, 20], "counts": [50, 100, 50]}
     folder.add_object(image, segmentation=rle)
     folder.add_object(image, segmentation=rle, iscrowd=1, keypoints=[0] * 9)
-    assert check_examples(open_source(config_of(folder)), config_of(folder)) == 3
+    assert check_examples(open_data_source(config_of(folder)), config_of(folder)) == 3
     return folder
 
 
 def places(value):
-    """Every list or dict below a value, with each of its keys."""
+    """All (container, key) pairs of the lists and dicts nested in a value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     found = []
     for key, item in items:
@@ -94,7 +94,7 @@ def apply(folder, changes, bytes_):
     return config
 
 
-# Pillow warns of images with oddities that it can read.
+# Pillow warns about odd images that it can still read.
 @pytest.mark.filterwarnings("ignore")
 @settings(
     max_examples=200,
@@ -113,13 +113,13 @@ def test_random_damage_is_found_or_harmless(whole, damage):
 
         source = None
         try:
-            source = open_source(config)
+            source = open_data_source(config)
             check_examples(source, config)
         except ValueError as error:
             assert str(folder.root / "instances.json") in str(error)
         config.data.skip_bad = False
         try:
-            check_examples(open_source(config), config)
+            check_examples(open_data_source(config), config)
         except ValueError as error:
             assert str(folder.root / "instances.json") in str(error)
             if source is not None and errors(source.findings):

@@ -14,7 +14,7 @@ from mrcnn_jax.data.findings import Finding, as_table, printable, raise_errors, 
         ("a\tb\x9b\ud800", r"a\tb\x9b\ud800"),
     ],
 )
-def test_what_cannot_be_printed_is_escaped(text, printed):
+def test_unprintable_characters_are_escaped(text, printed):
     assert printable(text) == printed
 
 
@@ -33,10 +33,10 @@ def test_table():
         "b.json                     7           -  warning: odd"
     )
     assert summary(findings).splitlines() == [
-        "3 errors, left out of the data; 1 warning, taken as the table says",
+        "3 errors, left out of the data; 1 warning, handled as the table says",
         *as_table(findings).splitlines(),
     ]
-    assert summary(findings[1:2]).startswith("1 warning, taken as the table says\n")
+    assert summary(findings[1:2]).startswith("1 warning, handled as the table says\n")
     assert summary(findings[:1]).startswith("1 error, left out of the data\n")
     raise_errors("b.json", findings[1:2])
     with pytest.raises(ValueError, match=re.escape("b.json: 1 error in annotations and images; skip it\n")):
@@ -47,14 +47,14 @@ def many(count):
     return [Finding("b.json", image, None, "there is no such file") for image in range(count)]
 
 
-def test_a_table_that_is_cut_names_the_file_with_all_of_it(monkeypatch, tmp_path):
+def test_a_truncated_table_names_the_file_with_the_full_one(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     lines = summary(many(4), rows=2).splitlines()
     (file,) = (tmp_path / ".cache" / "mrcnn_jax" / "findings").iterdir()
     assert lines[1:3] == as_table(many(2)).splitlines()[:2] and len(lines) == 5
-    assert lines[-1] == f"... and 2 more; all of them are in {file}"
+    assert lines[-1] == f"... and 2 more; all are listed in {file}"
     assert file.read_text() == as_table(many(4)) + "\n"
-    with pytest.raises(ValueError, match=r"\.\.\. and 10 more; all of them are in .*/findings/\w+\.txt$"):
+    with pytest.raises(ValueError, match=r"\.\.\. and 10 more; all are listed in .*/findings/\w+\.txt$"):
         raise_errors("b.json", many(60))
 
     (tmp_path / "file").touch()

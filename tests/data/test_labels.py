@@ -8,7 +8,7 @@ from mrcnn_jax.data.labels import AlignedSource, align_labels, check_categories
 from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.types import Categories
 
-# Those of ``folder`` (car and dog), and a label that is in no use before and between them.
+# The categories of ``folder`` (car and dog), with unused labels before and between them.
 RUN = Categories(
     ids=(1, 3, 5, 7),
     names=("N/A", "car", "N/A", "dog"),
@@ -29,35 +29,35 @@ def dataset(folder):
     return read_coco(**folder.write())
 
 
-def test_labels_are_the_runs(dataset):
+def test_labels_become_those_of_the_run(dataset):
     assert [item.label for item in dataset.images[0].annotations] == [2, 1]
     aligned = align_labels(dataset, RUN)
     dog, car = aligned.images[0].annotations
     assert (dog.label, car.label) == (4, 2)
     assert dog.keypoints.tolist() == [[3, 2, 2], [6, 1, 1], [5, 5, 0]]
     assert dog.box == (2, 1, 10, 5)
-    assert aligned.categories == dataclasses.replace(RUN, sigmas=())  # which the data set has not
+    assert aligned.categories == dataclasses.replace(RUN, sigmas=())  # the dataset has none
 
 
-def test_the_same_categories_stay(dataset):
+def test_identical_categories_change_nothing(dataset):
     aligned = align_labels(dataset, dataset.categories)
     assert aligned.categories == dataset.categories
     assert [item.label for item in aligned.images[0].annotations] == [2, 1]
 
 
-def test_keypoints_that_the_run_has_not_are_dropped(dataset):
+def test_keypoints_are_dropped_if_the_run_has_none(dataset):
     aligned = align_labels(dataset, Categories(ids=RUN.ids, names=RUN.names))
     assert aligned.categories.keypoint_names == ()
     assert all(item.keypoints is None for item in aligned.images[0].annotations)
 
 
-def test_keypoints_of_a_category_that_has_none_in_the_run_are_dropped(dataset):
+def test_keypoints_are_dropped_if_the_run_has_none_for_the_category(dataset):
     aligned = align_labels(dataset, dataclasses.replace(RUN, keypoint_labels=(2,)))
     assert aligned.categories == Categories(ids=RUN.ids, names=RUN.names)
     assert aligned.images[0].annotations[0].keypoints is None
 
 
-def test_a_data_set_without_keypoints(dataset):
+def test_a_dataset_without_keypoints(dataset):
     bare = dataclasses.replace(dataset, categories=Categories(ids=(3, 7), names=("car", "dog")))
     assert align_labels(bare, RUN).categories.keypoint_labels == ()
 
@@ -70,7 +70,7 @@ def test_a_data_set_without_keypoints(dataset):
         dataclasses.replace(RUN, keypoint_labels=(2,)),
     ],
 )
-def test_an_aligned_source_is_the_source_of_the_aligned_data(dataset, run):
+def test_aligning_a_source_equals_aligning_its_dataset(dataset, run):
     found = AlignedSource(FolderSource(dataset, mask_grid=4), run)
     wanted = FolderSource(align_labels(dataset, run), mask_grid=4)
     assert found.categories == wanted.categories and found.has_masks == wanted.has_masks
@@ -83,7 +83,7 @@ def test_an_aligned_source_is_the_source_of_the_aligned_data(dataset, run):
             np.testing.assert_array_equal(getattr(found.objects(index), field.name), expected)
 
 
-def test_all_differences_are_told(dataset):
+def test_all_differences_are_reported(dataset):
     other = dataclasses.replace(
         RUN, ids=(1, 3, 5, 8), names=("N/A", "cat", "bird", "dog"), keypoint_names=("nose", "a", "b")
     )

@@ -1,4 +1,4 @@
-"""What data take of Python's memory, as tracemalloc counts it: NumPy's arrays too, TensorFlow's not."""
+"""Memory use of the data pipeline by tracemalloc, which sees NumPy's arrays but not TensorFlow's."""
 
 import gc
 import tracemalloc
@@ -30,7 +30,7 @@ def traced():
     tracemalloc.stop()
 
 
-def test_reading_takes_little_more_than_the_files(small, traced):
+def test_reading_takes_little_more_memory_than_the_files(small, traced):
     dataset = read_coco(small, images=IMAGES, annotations=ANNOTATIONS, keypoints=KEYPOINTS)
     now, peak = tracemalloc.get_traced_memory()
     size = sum((small / name).stat().st_size for name in (ANNOTATIONS, KEYPOINTS))
@@ -38,7 +38,7 @@ def test_reading_takes_little_more_than_the_files(small, traced):
 
 
 @pytest.mark.parametrize("kind", ["records", "folder"])
-def test_nothing_grows_with_the_batches(small, tmp_path, traced, kind):
+def test_memory_does_not_grow_with_the_batches(small, tmp_path, traced, kind):
     dataset = read_coco(small, images=IMAGES, annotations=ANNOTATIONS, keypoints=KEYPOINTS)
     source = FolderSource(dataset, mask_grid=GRID)
     if kind == "records":
@@ -50,7 +50,7 @@ def test_nothing_grows_with_the_batches(small, tmp_path, traced, kind):
     batches = training_batches(source, data, batch_size=2, seed=0, masks=True, keypoints=True)
 
     def held(count):
-        """Bytes and objects that are held after so many batches more, and the bytes of one batch."""
+        """The bytes and objects allocated after ``count`` more batches, and the bytes of one batch."""
         for _ in range(count):
             batch = next(batches)
         gc.collect()
@@ -60,6 +60,6 @@ def test_nothing_grows_with_the_batches(small, tmp_path, traced, kind):
     held(150)  # more than one pass
     before, objects_before, size = held(1)
     after, objects_after, _ = held(400)
-    # The examples that are being made at the moment come and go, at most one for each of the machine's cores.
+    # Examples in the making come and go: at most one per core of the machine.
     assert after - before < 100 * size
     assert objects_after - objects_before < 200

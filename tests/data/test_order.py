@@ -11,7 +11,7 @@ def test_one_image_by_hand():
     assert (canvas, images.tolist(), numbers.tolist()) == (4, [0, 0, 0], [15, 16, 17])
 
 
-def test_a_batch_depends_on_seed_and_step_alone():
+def test_a_batch_depends_only_on_seed_and_step():
     forwards = BatchOrder(CANVAS_OF_IMAGE, batch_size=4, seed=3)
     batches = [forwards.batch(step) for step in range(50)]
     other = BatchOrder(CANVAS_OF_IMAGE, batch_size=4, seed=3)
@@ -24,7 +24,7 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert any((different.batch(step)[1] != batches[step][1]).any() for step in range(50))
 
 
-def test_batches_are_of_one_canvas_and_example_numbers_never_repeat():
+def test_batches_share_a_canvas_and_example_numbers_never_repeat():
     order = BatchOrder(CANVAS_OF_IMAGE, batch_size=4, seed=0)
     numbers = []
     for step in range(60):
@@ -34,7 +34,7 @@ def test_batches_are_of_one_canvas_and_example_numbers_never_repeat():
     assert numbers == list(range(240))
 
 
-def test_each_image_once_a_pass_and_equally_often_in_a_period():
+def test_each_image_occurs_once_per_pass_and_equally_often_per_period():
     order = BatchOrder(CANVAS_OF_IMAGE, batch_size=4, seed=1)
     streams = {0: [], 1: [], 2: []}
     for step in range(20):  # as many steps as images
@@ -42,19 +42,19 @@ def test_each_image_once_a_pass_and_equally_often_in_a_period():
         streams[canvas].extend(images.tolist())
     for canvas, stream in streams.items():
         members = np.flatnonzero(canvas == CANVAS_OF_IMAGE)
-        passes = np.array(stream).reshape(4, len(members))  # each image as often as a batch has images
+        passes = np.array(stream).reshape(4, len(members))  # each image occurs batch_size times
         np.testing.assert_array_equal(np.sort(passes, axis=1), np.tile(members, (4, 1)))
-        assert len({tuple(one) for one in passes.tolist()}) > 1  # shuffled anew
+        assert len({tuple(one) for one in passes.tolist()}) > 1  # reshuffled
 
 
 @pytest.mark.parametrize(
     ("counts", "batch_size"), [((12, 6, 2), 4), ((5, 3), 7), ((9,), 4), ((31, 17, 11, 7, 3), 8)]
 )
-def test_after_any_step_all_images_have_come_equally_often(counts, batch_size):
+def test_after_any_step_all_images_were_seen_equally_often(counts, batch_size):
     canvas_of_image = np.repeat(np.arange(len(counts)), counts)
     order = BatchOrder(canvas_of_image, batch_size=batch_size, seed=2)
     visits = np.zeros(sum(counts), int)
-    # What a canvas is ahead or behind at most, as a share of its images, and the one visit of a pass begun.
+    # How far a canvas may be ahead or behind, per image, plus one visit from an unfinished pass.
     tolerance = (len(counts) - 1) / 2 * batch_size / np.array(counts)[canvas_of_image] + 1
     for step in range(2 * sum(counts)):
         canvas, images, _ = order.batch(step)
@@ -70,11 +70,11 @@ def test_canvases_are_spread_evenly(counts):
     canvases = np.array([order.batch(step)[0] for step in range(2 * sum(counts))])
     for canvas, count in enumerate(counts):
         so_far = np.cumsum(canvases == canvas)
-        due = (np.arange(len(canvases)) + 1) * count / sum(counts)
-        assert abs(so_far - due).max() <= (len(counts) - 1) / 2 + 1e-9
+        expected = (np.arange(len(canvases)) + 1) * count / sum(counts)
+        assert abs(so_far - expected).max() <= (len(counts) - 1) / 2 + 1e-9
 
 
-def test_a_late_step_takes_no_more_work_than_the_first(monkeypatch):
+def test_a_late_step_costs_no_more_than_the_first(monkeypatch):
     shuffles = []
     seed_sequence = np.random.SeedSequence
 
@@ -87,7 +87,7 @@ def test_a_late_step_takes_no_more_work_than_the_first(monkeypatch):
         shuffles.clear()
         canvas, images, numbers = BatchOrder(CANVAS_OF_IMAGE, batch_size=4, seed=0).batch(step)
         assert (CANVAS_OF_IMAGE[images] == canvas).all() and numbers[0] == 4 * step
-        assert 1 <= len(shuffles) <= 2  # the pass that a batch is of, and the next that fills it up
+        assert 1 <= len(shuffles) <= 2  # the batch's pass, and the next one if it continues there
 
 
 def test_errors():

@@ -40,7 +40,7 @@ def assert_equal(batch, other):
 
 @pytest.fixture
 def mixed(folder):
-    """Five wide and three high images, each with one object."""
+    """Five wide and three tall images, each with one object."""
     for number in range(8):
         shape = (10, 20, 3) if number < 5 else (20, 10, 3)
         pixels = np.random.default_rng(number).integers(1, 256, shape).astype(np.uint8)
@@ -65,7 +65,7 @@ def test_by_hand_at_original_size(folder):
     assert batch.gt.keypoints[0, 0].tolist() == [[3, 2, 2], [6, 1, 1], [0, 0, 0]]
 
 
-def test_mirrored_pixels_and_objects(folder):
+def test_flips_pixels_and_objects_alike(folder):
     pixels = np.zeros((10, 20, 3), np.uint8)
     pixels[1:5, 2:10] = 255  # where the object's box is
     folder.add_object(folder.add_image(pixels))
@@ -89,7 +89,7 @@ def test_starting_at_a_step_equals_iterating_to_it(mixed):
         assert_equal(next(resumed), next(iterator))
 
 
-def test_the_first_batch_of_a_late_step_reads_no_more_images(mixed, monkeypatch):
+def test_starting_at_a_late_step_reads_no_more_images(mixed, monkeypatch):
     for step in (0, 100_000):
         source = FolderSource(read_coco(**mixed.write()), mask_grid=4)
         reads = []
@@ -101,11 +101,11 @@ def test_the_first_batch_of_a_late_step_reads_no_more_images(mixed, monkeypatch)
         monkeypatch.setattr(source, "read", read)
         options = {"batch_size": 2, "seed": 0, "masks": True, "keypoints": True}
         next(training_batches(source, config(), start_step=step, **options))
-        assert 2 <= len(reads) < 1000  # with those that are read ahead, of which each core has a few
+        assert 2 <= len(reads) < 1000  # including prefetched ones, a few per core
 
 
 @pytest.mark.parametrize("hosts", [2, 4])
-def test_the_hosts_of_a_step_load_the_rows_of_one_batch(mixed, hosts):
+def test_hosts_load_disjoint_rows_of_the_same_batch(mixed, hosts):
     whole = batches(mixed, batch_size=4)
     parts = [batches(mixed, batch_size=4, process_index=index, process_count=hosts) for index in range(hosts)]
     for _ in range(4):
@@ -117,7 +117,7 @@ def test_the_hosts_of_a_step_load_the_rows_of_one_batch(mixed, hosts):
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
-def test_over_all_hosts_every_image_comes_and_the_batches_have_one_canvas(mixed, hosts):
+def test_hosts_together_see_every_image_and_share_the_canvas(mixed, hosts):
     parts = [batches(mixed, batch_size=4, process_index=index, process_count=hosts) for index in range(hosts)]
     ids, shapes = {(32, 64, 3): [], (64, 32, 3): []}, []
     for _ in range(8):  # as many steps as images: four passes
@@ -125,7 +125,7 @@ def test_over_all_hosts_every_image_comes_and_the_batches_have_one_canvas(mixed,
         (shape,) = {batch.images.shape[1:] for batch in step}
         shapes.append(shape)
         ids[shape].extend(number for batch in step for number in batch.ids.tolist())
-    # Five wide images and three high ones: passes go on where a batch of four ends.
+    # Five wide images and three tall ones: passes continue across batches of four.
     for shape, members in (((32, 64, 3), range(1, 6)), ((64, 32, 3), range(6, 9))):
         assert shapes.count(shape) == len(members)
         passes = np.array(ids[shape]).reshape(4, len(members))
@@ -134,7 +134,7 @@ def test_over_all_hosts_every_image_comes_and_the_batches_have_one_canvas(mixed,
 
 @pytest.mark.parametrize("jitter", [(), (0.1, 0.1)])
 def test_pixels_of_both_rules(folder, jitter):
-    """torchvision's are floats, made smaller without antialiasing, unless their scale is jittered."""
+    """torchvision's rule gives floats without antialiasing, unless scale jitter is on."""
     lines = np.zeros((40, 40, 3), np.uint8)
     lines[:, 4::10] = lines[:, 5::10] = 255
     folder.add_object(folder.add_image(lines))
@@ -145,7 +145,7 @@ def test_pixels_of_both_rules(folder, jitter):
     if jitter:
         assert shown.dtype == np.uint8 and (shown > 30).all() and (shown < 70).all()
     else:
-        # Of every ten columns the two in the middle count.
+        # Only the two middle columns of every ten contribute.
         assert shown.dtype == np.float32 and (shown == 255).all()
 
 
@@ -160,7 +160,7 @@ def test_pixels_of_both_rules(folder, jitter):
         ((500, 500), (800, 1088)),
     ],
 )
-def test_an_image_belongs_to_the_smallest_canvas_at_its_largest_size(size, canvas):
+def test_canvas_is_the_smallest_that_holds_the_largest_training_size(size, canvas):
     assert training_canvas(size, DataConfig()) == canvas
     assert training_canvas(size, DataConfig(scale_jitter=(0.1, 2.0))) == (800, 1344)  # the first
 
@@ -170,7 +170,7 @@ def test_without_masks_and_keypoints(mixed):
     assert batch.gt.masks is None and batch.gt.keypoints is None
 
 
-def test_images_without_objects_are_left_out_unless_kept(folder):
+def test_images_without_objects_are_skipped_unless_kept(folder):
     folder.add_image()  # empty
     folder.add_object(folder.add_image(), iscrowd=1, segmentation={"size": [10, 20], "counts": [150, 50]})
     folder.add_object(folder.add_image())
@@ -187,7 +187,7 @@ def test_images_without_objects_are_left_out_unless_kept(folder):
     assert seen == {1: (0, 0), 2: (1, 1), 3: (1, 0)}
 
 
-def test_nothing_left_is_an_error(folder):
+def test_no_image_to_train_on_is_an_error(folder):
     folder.add_image()
     with pytest.raises(ValueError, match=r"instances\.json: none of its 1 images has an object to train on"):
         batches(folder)
@@ -242,13 +242,13 @@ def test_a_size_that_differs_from_the_annotation_is_an_error(folder):
         next(batches(folder))
 
 
-def test_what_the_data_set_lacks_is_an_error(folder):
+def test_missing_masks_or_keypoints_are_an_error(folder):
     folder.content["categories"] = [{"id": 7, "name": "dog"}]
     folder.add_object(folder.add_image(), segmentation=[], keypoints=[])
     with pytest.raises(ValueError, match=r"no category has keypoints; set model\.keypoint to False"):
         batches(folder, masks=False)
     rle = {"size": [10, 20], "counts": [150, 50]}
-    folder.add_object(1, iscrowd=1, segmentation=rle, keypoints=[])  # a crowd's mask is of no use
+    folder.add_object(1, iscrowd=1, segmentation=rle, keypoints=[])  # a crowd's mask does not count
     with pytest.raises(ValueError, match=r"no object has a segmentation; set model\.mask to False"):
         batches(folder, keypoints=False)
     with pytest.raises(
@@ -257,7 +257,7 @@ def test_what_the_data_set_lacks_is_an_error(folder):
         batches(folder, batch_size=3, process_count=2)
 
 
-def test_single_objects_may_lack_a_mask(folder):
+def test_some_objects_may_lack_a_mask(folder):
     image = folder.add_image()
     folder.add_object(image)
     folder.add_object(image, segmentation=[[1, 1, 2, 2]], bbox=[0, 0, 2, 2])
@@ -265,7 +265,7 @@ def test_single_objects_may_lack_a_mask(folder):
     assert masks[0].any() and not masks[1:].any()
 
 
-def test_a_program_of_its_own_is_quiet_and_ends_with_an_iterator_in_use(mixed):
+def test_a_fresh_process_is_quiet_and_exits_with_an_iterator_in_use(mixed):
     mixed.write()
     code = (
         "from mrcnn_jax.config import DataConfig\n"
@@ -278,7 +278,7 @@ def test_a_program_of_its_own_is_quiet_and_ends_with_an_iterator_in_use(mixed):
         "batches = training_batches(source, DataConfig(), **options)\n"
         "print(next(batches).images.shape)\n"
     )
-    # As a user's shell has it: what keeps TensorFlow quiet is not in the environment.
+    # As in a user's shell, without the variables that silence TensorFlow.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120, check=True

@@ -12,7 +12,7 @@ from mrcnn_jax.rle import Rle
 COCO_MINI = Path(__file__).parents[3] / "shared" / "data" / "coco_mini"
 
 
-def test_polygons_are_united_and_holes_are_even_odd():
+def test_polygons_are_merged_and_each_is_filled_even_odd():
     left = np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 4.0], [0.0, 4.0]])
     assert (
         rasterise((left, left + np.array([1.0, 0.0])), (0.0, 0.0, 4.0, 4.0), 4).tolist() == [[1, 1, 1, 0]] * 4
@@ -28,7 +28,7 @@ def test_a_bitmap_is_averaged_over_the_cells():
     rle = Rle(4, 6, np.array([5, 2, 2, 2, 2, 2, 9]))
     np.testing.assert_array_equal(rle.decode(), bitmap)
     assert rasterise(rle, (1.0, 1.0, 4.0, 3.0), 6).all()
-    # Cells of 1.5 x 1: rows 2 and 3 are inside, and of the columns 2/3, 3/3 and 1/3.
+    # Cells of 1.5 x 1 (width x height): rows 2 and 3 are fully covered, the columns by 2/3, 3/3 and 1/3.
     assert rasterise(rle, (0.5, 0.0, 5.0, 3.0), 3).tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 0]]
     # Exactly half of a cell counts, a third does not.
     assert rasterise(rle, (0.0, 1.0, 2.0, 3.0), 1).tolist() == [[1]]
@@ -50,7 +50,7 @@ def test_a_bitmap_and_its_polygon_agree():
 
 
 def paste(mask, box, height, width):
-    """A box-frame mask on the image's pixels, bilinear between the centres of its cells."""
+    """A box-frame mask pasted onto the image, interpolated bilinearly between cell centres."""
 
     def weights(first, last, pixels):
         cell = (np.arange(pixels) + 0.5 - first) / (last - first) * len(mask) - 0.5
@@ -60,7 +60,7 @@ def paste(mask, box, height, width):
 
 
 @pytest.mark.skipif(not COCO_MINI.is_dir(), reason="needs ../shared/data/coco_mini")
-def test_masks_of_coco_survive_the_box_frame():
+def test_coco_masks_survive_the_box_frame():
     dataset = read_coco(COCO_MINI, images="val2017", annotations="annotations/instances_val2017.json")
     overlaps = []
     for source in dataset.images[::4]:

@@ -21,7 +21,7 @@ GRID = 12
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """A data set of images of many kinds, and its records."""
+    """A dataset with images of many kinds, and its records."""
     from tests.data.conftest import CocoFolder
 
     root = tmp_path_factory.mktemp("odd")
@@ -29,9 +29,9 @@ def odd(tmp_path_factory):
     exif = Image.Exif()
     exif[0x0112] = 6
     folder.add_object(folder.add_image(name="plain.jpg"))
-    turned = Image.new("RGB", (20, 10), (9, 90, 200))
-    turned = folder.add_image(turned, name="turned.jpg", size=(20, 10), exif=exif)
-    folder.add_object(turned, bbox=[1, 2, 3, 9], segmentation=[[1, 2, 4, 2, 4, 11]])
+    rotated = Image.new("RGB", (20, 10), (9, 90, 200))
+    rotated = folder.add_image(rotated, name="turned.jpg", size=(20, 10), exif=exif)
+    folder.add_object(rotated, bbox=[1, 2, 3, 9], segmentation=[[1, 2, 4, 2, 4, 11]])
     gray = folder.add_image(Image.new("L", (20, 10), 9))
     folder.add_object(gray, segmentation=[], category_id=3, keypoints=[])
     several = folder.add_image(Image.new("CMYK", (20, 10), (0, 50, 90, 10)), name="a b é.jpg")
@@ -43,7 +43,7 @@ def odd(tmp_path_factory):
     return dataset, prepare_records(dataset, root / "records", mask_grid=GRID, num_workers=1)[0]
 
 
-def test_records_are_the_folder(odd):
+def test_records_equal_the_folder(odd):
     dataset, folder = odd
     records, files = RecordSource(folder, mask_grid=GRID), FolderSource(dataset, mask_grid=GRID)
     assert records.categories == files.categories and records.has_masks == files.has_masks
@@ -56,8 +56,8 @@ def test_records_are_the_folder(odd):
             value, expected = (getattr(objects, field.name) for objects in (found.objects, wanted.objects))
             assert value.dtype == expected.dtype
             np.testing.assert_array_equal(value, expected, err_msg=field.name)
-        for source, picture in ((records, found), (files, wanted)):
-            assert_same_objects(source.objects(index), picture.objects)
+        for source, image in ((records, found), (files, wanted)):
+            assert_same_objects(source.objects(index), image.objects)
 
 
 def assert_same_objects(found, wanted):
@@ -65,7 +65,7 @@ def assert_same_objects(found, wanted):
         np.testing.assert_array_equal(getattr(found, field.name), getattr(wanted, field.name), field.name)
 
 
-def test_batches_of_records_are_those_of_the_folder(odd):
+def test_batches_from_records_equal_those_from_the_folder(odd):
     dataset, folder = odd
     config = DataConfig(
         train_short_sides=(24, 32), long_side=64, canvases=((32, 64), (64, 32)), max_objects=3,
@@ -84,13 +84,13 @@ def test_batches_of_records_are_those_of_the_folder(odd):
             np.testing.assert_array_equal(getattr(one.gt, name), getattr(other.gt, name), err_msg=name)
 
 
-def test_shards_are_in_order_and_may_be_without_a_record(folder, monkeypatch):
+def test_shards_are_in_order_and_may_be_empty(folder, monkeypatch):
     for number in range(6):
         folder.add_object(folder.add_image(name=f"{number}.jpg"))
     for number in (2, 3):
         (folder.root / "images" / f"{number}.jpg").write_bytes(b"no image")
     dataset = read_coco(**folder.write())
-    monkeypatch.setattr(module, "_SHARD_BYTES", 1)  # a shard for every image
+    monkeypatch.setattr(module, "_SHARD_BYTES", 1)  # one shard per image
     path, kept = prepare_records(
         dataset, folder.root / "records", mask_grid=GRID, num_workers=2, skip_bad=True
     )
@@ -102,14 +102,14 @@ def test_shards_are_in_order_and_may_be_without_a_record(folder, monkeypatch):
         assert source.file(index) == image.path.read_bytes()
 
 
-def test_tfds_opens_them(odd):
+def test_tfds_opens_records(odd):
     dataset, folder = odd
     assert folder.parts[-3:] == ("coco_objects", "instances", "1.0.0")
     assert not (folder / "left_out.txt").exists()
     source = tfds.data_source("coco_objects/instances", data_dir=folder.parents[2], split="images")
     first = source[0]
     assert first["image"].shape == (10, 20, 3) and first["boxes"].tolist() == [[2, 1, 10, 5]]
-    # As docs/data.md says: it does not turn images.
+    # As docs/data.md says, TFDS ignores the EXIF orientation.
     assert source[1]["image"].shape == (10, 20, 3) and source[1]["size"].tolist() == [20, 10]
     files = tfds.data_source(
         "coco_objects/instances", data_dir=folder.parents[2], split="images",
@@ -137,24 +137,24 @@ def test_a_file_name_need_not_be_utf8(odd):
         ("żółw-1+2.json", "żółw-1+2"),
     ],
 )
-def test_records_have_a_name_that_tfds_takes(file, name):
+def test_record_names_are_accepted_by_tfds(file, name):
     assert records_name(file) == records_name("other.json", name) == name
     assert naming.parse_builder_name_kwargs(f"coco_objects/{name}")[1] == {"config": name}
 
 
 @pytest.mark.parametrize("name", ["my photos", "a/b", "a:1.0.0", "..", "x\n"])
-def test_a_name_that_tfds_cannot_have_is_refused(name):
-    with pytest.raises(ValueError, match=r"--name of the records must be of letters.*, got "):
+def test_names_that_tfds_rejects_are_an_error(name):
+    with pytest.raises(ValueError, match=r"--name of the records must consist of letters.*, got "):
         records_name("train.json", name)
 
 
-def test_records_are_not_written_over(odd):
+def test_existing_records_are_not_overwritten(odd):
     dataset, folder = odd
-    with pytest.raises(ValueError, match=r"instances/1\.0\.0: is there already; delete it"):
+    with pytest.raises(ValueError, match=r"instances/1\.0\.0: already exists; delete it"):
         prepare_records(dataset, folder.parents[2], mask_grid=GRID, num_workers=1)
 
 
-def test_an_image_that_cannot_be_read_leaves_no_records(folder):
+def test_an_unreadable_image_leaves_no_records(folder):
     folder.add_object(folder.add_image(name="good.png"))
     folder.add_object(folder.add_image(name="cut.png"))
     cut = folder.root / "images" / "cut.png"
@@ -171,9 +171,7 @@ def test_tfrecords_are_for_tfds_load(odd, tmp_path):
     loaded = tfds.load("coco_objects/instances", data_dir=tmp_path, split="images")
     boxes = next(iter(loaded.as_numpy_iterator()))["boxes"]
     assert len(loaded) == len(dataset.images) and boxes.tolist() == [[2, 1, 10, 5]]
-    with pytest.raises(
-        ValueError, match=r"no records that can be read in any order.* of the format tfrecord"
-    ):
+    with pytest.raises(ValueError, match=r"not random-access records.* the file format is tfrecord"):
         RecordSource(folder, mask_grid=GRID)
 
 
@@ -193,15 +191,15 @@ def test_damaged_records_are_named(odd, tmp_path, name, damage):
     copy = tmp_path / "coco_objects" / "instances" / "1.0.0"
     shutil.copytree(folder, copy)
     (copy / name).write_bytes(damage((folder / name).read_bytes()))
-    with pytest.raises(ValueError, match=r"1\.0\.0: no records that can be read in any order"):
+    with pytest.raises(ValueError, match=r"1\.0\.0: not random-access records"):
         RecordSource(copy, mask_grid=GRID)
 
 
-def test_what_are_no_records_is_said(odd, tmp_path):
+def test_folders_without_matching_records_are_an_error(odd, tmp_path):
     _, folder = odd
-    with pytest.raises(ValueError, match=r"nowhere: no records that can be read in any order"):
+    with pytest.raises(ValueError, match=r"nowhere: not random-access records"):
         RecordSource(tmp_path / "nowhere", mask_grid=GRID)
     with pytest.raises(
-        ValueError, match=r"its masks have 12 cells an axis; set data\.mask_grid, now 28, to 12"
+        ValueError, match=r"its masks have 12 cells per axis; set data\.mask_grid, now 28, to 12"
     ):
         RecordSource(folder, mask_grid=28)

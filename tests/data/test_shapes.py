@@ -39,13 +39,13 @@ def test_the_same_seed_gives_the_same_bytes(made, tmp_path):
     assert digests(tmp_path / "other")["train/000001.jpg"] != digests(made)["train/000001.jpg"]
 
 
-def test_a_picture_does_not_depend_on_how_many_there_are(made, tmp_path):
+def test_pictures_do_not_depend_on_their_number(made, tmp_path):
     make_shapes(tmp_path / "few", **SETTINGS | {"train": 2})
     assert digests(tmp_path / "few")["train/000002.jpg"] == digests(made)["train/000002.jpg"]
     assert digests(made)["train/000001.jpg"] != digests(made)["val/000001.jpg"]
 
 
-def test_is_a_coco_data_set(made, dataset):
+def test_is_a_coco_dataset(made, dataset):
     assert len(dataset.images) == 30
     assert dataset.categories.names == ("circle", "square", "triangle", "figure")
     assert dataset.categories.keypoint_labels == (4,)
@@ -69,12 +69,12 @@ def test_pycocotools_reads_the_same_masks(made, dataset, capsys):
             mask = Rle.from_json(
                 {"size": [96, 96], "counts": coco.annToRLE(entry)["counts"].decode()}
             ).decode()
-            # Where an edge passes close to a pixel's centre the two differ: a tenth of the smallest shapes.
+            # The two differ where an edge is close to a pixel centre: in a tenth of the smallest shapes.
             assert (mask & expected).sum() / (mask | expected).sum() > 0.85
             assert abs(int(expected.sum()) / entry["area"] - 1) < 0.15
 
 
-def test_boxes_hold_their_masks_and_keypoints_their_object(dataset):
+def test_boxes_contain_their_masks_and_masks_their_keypoints(dataset):
     for image in dataset.images:
         for item in image.annotations:
             mask = rasterise(item.segmentation, (0.0, 0.0, 96.0, 96.0), 96)
@@ -86,18 +86,18 @@ def test_boxes_hold_their_masks_and_keypoints_their_object(dataset):
                 assert mask[visible[:, 1].astype(int), visible[:, 0].astype(int)].mean() > 0.9
 
 
-def test_left_is_on_the_right_of_the_picture():
+def test_the_left_limbs_are_on_the_right_of_the_picture():
     rng = np.random.default_rng(0)
     for _ in range(100):
         points = shapes_scene._figure(rng, 1.0, [(0, 0, 0)]).keypoints
-        # Along the figure's own horizontal, at a right angle to its spine.
+        # Along the figure's own horizontal, perpendicular to its spine.
         spine = points[shapes_scene.KEYPOINTS.index("hip")] - points[shapes_scene.KEYPOINTS.index("neck")]
         across = points @ np.array([spine[1], -spine[0]])
         for left, right in ((2, 3), (4, 5), (7, 8)):
             assert across[left] > across[right]
 
 
-def test_hidden_and_outside_keypoints():
+def test_occluded_and_outside_keypoints():
     size = 20
     figure = shapes_scene.SceneObject(
         "figure", [], [], keypoints=np.array([[5.0, 5.0], [15.0, 5.0], [25.0, 5.0]])
@@ -111,10 +111,10 @@ def test_hidden_and_outside_keypoints():
     assert entry["segmentation"] == {"size": [20, 20], "counts": [0, 200, 200]}
 
 
-def test_made_once_and_nothing_overwritten(made, tmp_path):
+def test_nothing_is_overwritten(made, tmp_path):
     before = digests(made)
     assert not make_shapes(made, **SETTINGS)
-    with pytest.raises(ValueError, match=r"holds a data set of other settings.*'seed': 5.*'seed': 7"):
+    with pytest.raises(ValueError, match=r"holds a dataset with other settings.*'seed': 5.*'seed': 7"):
         make_shapes(made, **SETTINGS | {"seed": 7})
     assert digests(made) == before
     (tmp_path / "mine").mkdir()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.config import DataConfig
-from mrcnn_jax.data.augment import draw_view, expected_area
+from mrcnn_jax.data.augment import expected_area, random_transform
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.data.summary import format_summary, summarise
@@ -44,17 +44,17 @@ def test_counts_by_hand(source):
 def test_canvases_and_padding_by_hand(source):
     summary = summarise(source, CONFIG)
     assert summary.canvases == {(20, 40): 2 / 3, (40, 20): 1 / 3}
-    # At a short side of 10 an image covers 200 of 800 pixels, at 20 all of them.
+    # With a short side of 10 an image covers 200 of 800 pixels, with 20 all of them.
     assert summary.padding == pytest.approx(1 - (0.25 + 1) / 2)
 
     kept = summarise(source, dataclasses.replace(CONFIG, keep_empty=True))
     assert kept.trained == 5
     assert kept.canvases == {(20, 40): 4 / 5, (40, 20): 1 / 5}
-    # The square one covers 100 or 400.
+    # The square image covers 100 or 400 pixels.
     assert kept.padding == pytest.approx(1 - (4 * 500 + 250) / (5 * 800))
 
 
-def test_text(source):
+def test_formatted_summary(source):
     lines = format_summary(summarise(source, CONFIG)).splitlines()
     assert lines[0] == f"{source.name}: 5 images, 7 objects"
     assert [line.split() for line in lines[2:6]] == [
@@ -63,21 +63,21 @@ def test_text(source):
         ["car", "1", "1", "0", "0", "1", "0"],
         ["all", "4", "7", "2", "2", "1", "2"],
     ]
-    assert "images without objects: 1; with crowds only: 1; left out of training: 2" in lines
+    assert "images without objects: 1; with crowds only: 1; not used in training: 2" in lines
     assert "images with more than 2 objects: 1" in lines
     assert "canvas 20x40: 66.7% of the batches" in lines
     assert lines[-1].startswith("padding: 37.5% ")
 
 
 @pytest.mark.parametrize("jitter", [(), (0.1, 2.0)])
-def test_expected_area_is_the_mean_of_what_is_drawn(jitter):
+def test_expected_area_is_the_mean_over_random_transforms(jitter):
     config = dataclasses.replace(CONFIG, scale_jitter=jitter)
     rng = np.random.default_rng(0)
-    drawn = [np.prod(draw_view(rng, (13, 20), (20, 40), config).size) for _ in range(4000)]
-    assert expected_area((13, 20), (20, 40), config) == pytest.approx(np.mean(drawn), rel=0.03)
+    areas = [np.prod(random_transform(rng, (13, 20), (20, 40), config).size) for _ in range(4000)]
+    assert expected_area((13, 20), (20, 40), config) == pytest.approx(np.mean(areas), rel=0.03)
 
 
-def test_no_images_at_all(folder):
+def test_no_images(folder):
     summary = summarise(FolderSource(read_coco(**folder.write()), mask_grid=4), CONFIG)
     assert (summary.num_images, summary.canvases, summary.padding) == (0, {}, 0.0)
     assert format_summary(summary).startswith(f"{summary.name}: 0 images, 0 objects\n")

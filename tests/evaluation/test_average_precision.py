@@ -20,7 +20,7 @@ Box = tuple[float, float, float, float]
 def make_dataset(
     boxes: list[Box], *, crowd: bool = False, keypoints: np.ndarray | None = None
 ) -> CocoDataset:
-    """One image of 200 x 200 with these boxes (x1 y1 x2 y2) of category 5, filled by their masks."""
+    """A 200 x 200 image with these boxes (x1 y1 x2 y2) of category 5, filled by their masks."""
     annotations = tuple(
         CocoAnnotation(
             id=i,
@@ -47,7 +47,7 @@ def entry(box: Box, score: float, **more: Any) -> dict[str, Any]:
 
 
 def test_by_hand() -> None:
-    """The better of two detections hits one of two objects: precision 1 up to a recall of one half."""
+    """The higher-scoring detection hits one of two objects: precision 1 up to a recall of one half."""
     truth = ground_truth(make_dataset([(0, 0, 50, 50), (100, 100, 200, 200)]))
     found = [entry((0, 0, 50, 50), 0.9), entry((60, 0, 90, 30), 0.8)]
     precision = average_precision(truth, found, "bbox", category_ids=[5])
@@ -72,7 +72,7 @@ def test_overlap_decides_at_each_threshold() -> None:
 
 
 def test_keypoints_by_hand() -> None:
-    """OKS of a point that is off by d: exp(-d^2 / (2 area (2 sigma)^2)), the mean of the labelled points."""
+    """OKS is the mean of exp(-d^2 / (2 area (2 sigma)^2)) over the labelled points, d being their error."""
     points = np.array([[20, 20, 2], [80, 80, 1]], np.float32)
     truth = ground_truth(make_dataset([(0, 0, 100, 100)], keypoints=points))
     variance = 10_000 * (2 * 0.1) ** 2
@@ -118,7 +118,7 @@ def test_detections_in_a_crowd_are_not_wrong() -> None:
     assert average_precision(truth, found, "bbox", category_ids=[5]).summary["AP"] == 100.0
 
 
-def test_area_where_the_file_gives_none() -> None:
+def test_area_missing_from_the_file_is_computed() -> None:
     (annotation,) = ground_truth(make_dataset([(10, 10, 30, 50)])).dataset["annotations"]
     assert annotation["area"] == 20 * 40
 
@@ -160,8 +160,8 @@ def test_ground_truth_against_itself_is_perfect(coco_mini: CocoDataset, kind: Ki
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
-def test_equals_pycocotools_on_its_own_files(coco_mini: CocoDataset, shared: Path, kind: Kind) -> None:
-    """Noisy detections, through ``loadRes`` and ``summarize`` on the other side."""
+def test_equals_pycocotools_on_coco(coco_mini: CocoDataset, shared: Path, kind: Kind) -> None:
+    """Noisy detections, passed to pycocotools through ``loadRes`` and ``summarize``."""
     rng = np.random.default_rng(0)
     truth = ground_truth(coco_mini)
     found = []

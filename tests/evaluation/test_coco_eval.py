@@ -11,7 +11,7 @@ from mrcnn_jax.config import Config, DataConfig, ModelConfig
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
 from mrcnn_jax.data.labels import align_labels
 from mrcnn_jax.distributed import hosts
-from mrcnn_jax.evaluation.coco_eval import check_alike, check_dataset, evaluate
+from mrcnn_jax.evaluation.coco_eval import check_dataset, check_same_dataset, evaluate
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.results import Result
 from mrcnn_jax.types import Categories, Detections
@@ -29,7 +29,7 @@ CONFIG = Config(
 
 
 def annotation(number: int, label: int, box: tuple[float, float, float, float]) -> CocoAnnotation:
-    """An object that fills its box; a figure stands in it from top to bottom."""
+    """An object that fills its box; the keypoints of a figure are two corners of the box."""
     x1, y1, x2, y2 = box
     return CocoAnnotation(
         id=number,
@@ -52,7 +52,8 @@ def dataset(tmp_path: Path) -> CocoDataset:
     images = []
     for i, annotations in enumerate(objects):
         path = tmp_path / f"{i}.png"
-        Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(path)  # the fake model knows it by its value
+        # The fake model recognises an image by its pixel value.
+        Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(path)
         images.append(CocoImage(10 + i, path, path.name, height=32, width=32, annotations=annotations))
     return CocoDataset(name="made_up.json", categories=CATEGORIES, images=tuple(images))
 
@@ -95,7 +96,7 @@ def test_truth_as_detections(dataset: CocoDataset, capsys: pytest.CaptureFixture
         "AR100": 100.0,
     }
     assert metrics["bbox"] == small_only
-    # Corners of the pasted masks are round: AP50 is perfect, higher thresholds need not be.
+    # Pasted masks have rounded corners, so the highest thresholds may not be perfect.
     assert metrics["segm"].keys() == small_only.keys() and metrics["segm"]["AP75"] == 100.0
     assert set(metrics["keypoints"]) == {"AP", "AP50", "AP75", "APm", "APl", "AR20"}
     assert metrics["per_category"]["ball"].keys() == {"bbox", "segm"}
@@ -145,7 +146,7 @@ def test_other_categories_are_an_error(dataset: CocoDataset) -> None:
     ]
 
 
-def test_labels_of_the_run_that_are_in_no_use(dataset: CocoDataset) -> None:
+def test_unused_labels_of_the_run(dataset: CocoDataset) -> None:
     run = dataclasses.replace(
         CATEGORIES, ids=(1, 3, 5, 7), names=("N/A", "ball", "N/A", "figure"), keypoint_labels=(4,)
     )
@@ -161,7 +162,7 @@ def test_keypoints_without_sigmas_are_an_error(dataset: CocoDataset) -> None:
         evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), bare)
 
 
-def test_data_set_is_checked_without_a_detector(dataset: CocoDataset) -> None:
+def test_the_dataset_can_be_checked_without_a_detector(dataset: CocoDataset) -> None:
     check_dataset(CONFIG, CATEGORIES, dataset)
     bare = dataclasses.replace(dataset, categories=dataclasses.replace(CATEGORIES, sigmas=()))
     with pytest.raises(ValueError, match="keypoint AP needs"):
@@ -179,7 +180,7 @@ def test_ids_that_cannot_be_evaluated_are_an_error(dataset: CocoDataset) -> None
     with pytest.raises(ValueError) as error:
         check_dataset(CONFIG, CATEGORIES, dataclasses.replace(dataset, images=images))
     assert str(error.value) == (
-        "made_up.json: to be evaluated, ids must be from 0 to 2^53: image -1, image 9007199254740993"
+        "made_up.json: for evaluation, ids must be from 0 to 2^53: image -1, image 9007199254740993"
     )
 
 
@@ -191,17 +192,17 @@ def test_pycocotools_gives_the_same_metrics(dataset: CocoDataset) -> None:
 def test_results_are_written_while_the_next_batch_is_computed(
     dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scores of a batch arrive only once the next one has been asked for."""
-    asked = [threading.Event() for _ in dataset.images]  # a batch each
+    """The scores of a batch become available only once the next one has been requested."""
+    requested = [threading.Event() for _ in dataset.images]  # one batch per image
     batches = 0
-    written_after: list[int] = []  # batches asked for when an image's results are written
+    written_after: list[int] = []  # batches requested when an image's results are written
 
     class Late:
-        """A score that is there once the batch after its own, if there is one, has been asked for."""
+        """A score that becomes available once the batch after its own, if any, has been requested."""
 
         def __init__(self, value: np.ndarray) -> None:
             self.value = value
-            self.next = asked[min(batches, len(asked) - 1)]
+            self.next = requested[min(batches, len(requested) - 1)]
 
         def __array__(self, *_: Any, **__: Any) -> np.ndarray:
             assert self.next.wait(timeout=20)
@@ -211,7 +212,7 @@ def test_results_are_written_while_the_next_batch_is_computed(
 
     def predict_fn(images: np.ndarray, sizes: np.ndarray) -> Detections:
         nonlocal batches
-        asked[batches].set()
+        requested[batches].set()
         batches += 1
         found = oracle(images, sizes)
         return found.replace(scores=Late(found.scores))
@@ -227,10 +228,10 @@ def test_results_are_written_while_the_next_batch_is_computed(
     assert written_after[0] >= 2 and written_after[1] == 3
 
 
-def test_categories_of_one_name_stay_apart(dataset: CocoDataset) -> None:
+def test_categories_with_the_same_name_stay_separate(dataset: CocoDataset) -> None:
     categories = dataclasses.replace(CATEGORIES, names=("thing", "thing"))
-    alike = dataclasses.replace(dataset, categories=categories)
-    per_category = evaluate(Detector(Oracle(alike), CONFIG, categories), alike)["per_category"]
+    renamed = dataclasses.replace(dataset, categories=categories)
+    per_category = evaluate(Detector(Oracle(renamed), CONFIG, categories), renamed)["per_category"]
     assert {name: set(kinds) for name, kinds in per_category.items()} == {
         "thing (3)": {"bbox", "segm"},
         "thing (7)": {"bbox", "segm", "keypoints"},
@@ -252,14 +253,16 @@ def test_unreadable_image_is_an_error(dataset: CocoDataset) -> None:
 
 
 def test_processes_must_have_the_same_images(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    def say(data: CocoDataset) -> str:
-        said: list[str] = []
-        monkeypatch.setattr(hosts, "gather", lambda value: [said.append(value) or value])
-        check_alike(data)
-        return said[0]
+    def digest(data: CocoDataset) -> str:
+        sent: list[str] = []
+        monkeypatch.setattr(hosts, "all_gather", lambda value: [sent.append(value) or value])
+        check_same_dataset(data)
+        return sent[0]
 
     fewer = dataclasses.replace(dataset, images=dataset.images[:2])
-    others = [say(fewer), say(dataset)]
-    monkeypatch.setattr(hosts, "gather", lambda value: [value, *others])
-    with pytest.raises(ValueError, match="the images to evaluate on of process 1 are not those of process 0"):
-        check_alike(dataset)
+    others = [digest(fewer), digest(dataset)]
+    monkeypatch.setattr(hosts, "all_gather", lambda value: [value, *others])
+    with pytest.raises(
+        ValueError, match="the images to evaluate on of process 1 differ from those of process 0"
+    ):
+        check_same_dataset(dataset)

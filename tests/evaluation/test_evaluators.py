@@ -17,7 +17,7 @@ NO_MASK = Rle(HEIGHT, WIDTH, np.array([HEIGHT * WIDTH]))
 
 
 def random_dataset(rng: np.random.Generator) -> CocoDataset:
-    """Few or no objects an image, of all that an annotation file may hold, on the limits of areas too."""
+    """Images with few or no objects, covering all fields of annotations and areas on the size limits."""
     count, points = int(rng.integers(1, 5)), int(rng.integers(1, 6))
     categories = Categories(
         ids=tuple(rng.permutation(20)[:count].tolist()),
@@ -63,7 +63,7 @@ def random_dataset(rng: np.random.Generator) -> CocoDataset:
 
 
 def random_box(rng: np.random.Generator) -> list[float]:
-    """x1 y1 x2 y2; one in three on whole pixels, of one size."""
+    """x1 y1 x2 y2; one in three has integer corners and a fixed size."""
     if rng.random() < 1 / 3:
         x, y = rng.integers(0, (WIDTH - 32, HEIGHT - 32)).tolist()
         return [x, y, x + 32, y + 32]
@@ -73,7 +73,7 @@ def random_box(rng: np.random.Generator) -> list[float]:
 
 
 def random_segmentation(rng: np.random.Generator, box: list[float]) -> Any:
-    """None, runs, or one or two polygons."""
+    """None, an RLE, or one or two polygons."""
     kind = rng.integers(4)
     if kind == 0:
         return None
@@ -89,7 +89,7 @@ def random_mask(rng: np.random.Generator, box: list[float]) -> Rle:
 
 
 def random_entries(rng: np.random.Generator, dataset: CocoDataset) -> list[dict[str, Any]]:
-    """Detections near objects and elsewhere: equal scores, repeated ones, more of an image than count."""
+    """Detections near objects and elsewhere: tied scores, duplicates, more per image than count."""
     categories = dataset.categories
     entries: list[dict[str, Any]] = []
     for image in dataset.images:
@@ -122,7 +122,9 @@ def random_entries(rng: np.random.Generator, dataset: CocoDataset) -> list[dict[
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(20))
-def test_both_give_the_same_arrays(seed: int, kind: Kind, capfd: pytest.CaptureFixture[str]) -> None:
+def test_both_evaluators_give_the_same_arrays(
+    seed: int, kind: Kind, capfd: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(seed)
     dataset = random_dataset(rng)
     entries = random_entries(rng, dataset)
@@ -155,7 +157,7 @@ def one_image(number: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH), **change
 
 
 def both(dataset: CocoDataset, entries: list[dict[str, Any]], kind: Kind) -> np.ndarray:
-    """The precision [T R K A M], which has to be that of both."""
+    """The precision [T R K A M], after checking that both evaluators agree on it."""
     truth = ground_truth(dataset)
     ours, theirs = (
         evaluate_entries(truth, entries, kind, category_ids=[0], sigmas=(), evaluator=evaluator)
@@ -166,13 +168,13 @@ def both(dataset: CocoDataset, entries: list[dict[str, Any]], kind: Kind) -> np.
 
 
 @pytest.mark.parametrize("number", [0, 2**53])
-def test_least_and_largest_id(number: int) -> None:
+def test_smallest_and_largest_id(number: int) -> None:
     found = [{"image_id": number, "category_id": 0, "score": 0.5, "bbox": [10.0, 10.0, 50.0, 50.0]}]
     assert both(one_image(number), found, "bbox")[:, :, 0, 0, 0].min() > 0.999
 
 
 def test_mask_of_a_very_large_image() -> None:
-    """More pixels than 32 bits with a sign can count."""
+    """More pixels than a signed 32-bit integer can count."""
     size = 50_000, 50_000
     crop = np.ones((60, 50), bool)
     inner = Rle.from_crop(crop[:54], top=49_940, left=49_950, image_size=size)  # 0.9 of the object
@@ -185,14 +187,14 @@ def test_mask_of_a_very_large_image() -> None:
 def test_only_the_best_hundred_count(rank: int) -> None:
     entry = {"image_id": 0, "category_id": 0, "score": 0.5, "bbox": [10.0, 10.0, 50.0, 50.0]}
     entries = [entry | {"bbox": [100.0, 100.0, 20.0, 20.0]}] * 130
-    entries[rank] = entry  # of equal ones, those that come first
+    entries[rank] = entry  # ties go to the earlier entries
     assert both(one_image(), entries, "bbox")[0, 0, 0, 0, 0] == (0.01 if rank == 99 else 0)
 
 
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
-        ("bbox", {"image_id": 7}, r"images that the ground truth does not have: \[7\]"),
+        ("bbox", {"image_id": 7}, r"images that are not in the ground truth: \[7\]"),
         ("bbox", {"bbox": [1, 2, 3]}, "reshape"),
         ("bbox", {"score": float("nan")}, "NaN score"),
         ("segm", {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "oooo"}}, "invalid RLE"),

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from mrcnn_jax.distributed.sharding import make_mesh, replicated
-from mrcnn_jax.runs.checkpoint import Checkpoints, check_same, holds_only_first_weights, load_weights
+from mrcnn_jax.runs.checkpoint import Checkpoints, check_arrays_match, is_untrained, load_weights
 
 
 def make_weights(devices: int) -> dict[str, jax.Array]:
@@ -67,7 +67,7 @@ class TestCheckpoints:
         for array in jax.tree.leaves((restored_weights, restored_training)):
             assert array.sharding.is_equivalent_to(sharding, array.ndim)
 
-    def test_what_is_donated_after_the_save_does_not_change_it(self, tmp_path):
+    def test_donating_arrays_after_a_save_does_not_change_it(self, tmp_path):
         step = jax.jit(lambda weights: jax.tree.map(lambda x: x + 1, weights), donate_argnums=0)
         weights = step({f"w{i}": jnp.zeros((200, 1000)) for i in range(4)})
         with Checkpoints(tmp_path, keep=1) as checkpoints:
@@ -91,7 +91,7 @@ class TestCheckpoints:
         assert load_weights(tmp_path, "best")[0] == 1
         assert load_weights(tmp_path, 4)[0] == 4
 
-    def test_a_step_is_saved_once(self, saved):
+    def test_saving_a_step_twice_is_an_error(self, saved):
         weights = make_weights(devices=1)
         with (
             Checkpoints(saved, keep=2) as checkpoints,
@@ -99,7 +99,7 @@ class TestCheckpoints:
         ):
             checkpoints.save(2, weights, {"step": jnp.int32(2)})
 
-    def test_a_save_that_was_cut_short_does_not_count(self, saved):
+    def test_an_interrupted_save_does_not_count(self, saved):
         whole, cut = saved / "checkpoints" / "2", saved / "checkpoints" / "3.orbax-checkpoint-tmp"
         shutil.copytree(whole, cut)
         (cut / "weights" / "_METADATA").unlink()
@@ -111,7 +111,7 @@ class TestCheckpoints:
         assert not cut.exists()
         assert load_weights(saved)[0] == 3
 
-    def test_other_arrays_than_those_saved(self, saved):
+    def test_restoring_other_arrays_is_an_error(self, saved):
         weights = make_weights(devices=1)
         training = make_training(weights)
         with Checkpoints(saved, keep=2) as checkpoints:
@@ -122,9 +122,9 @@ class TestCheckpoints:
             with pytest.raises(ValueError, match=r"checkpoints/2, training: .*\n  1 unexpected: key$"):
                 checkpoints.restore(2, weights, {name: training[name] for name in ("optimizer", "step")})
 
-    def test_weights_alone(self, tmp_path):
+    def test_weights_without_training_state(self, tmp_path):
         weights = make_weights(devices=1)
-        assert not holds_only_first_weights(tmp_path)
+        assert not is_untrained(tmp_path)
         with Checkpoints(tmp_path, keep=3) as checkpoints:
             checkpoints.save(0, weights)
             restored, training = checkpoints.restore(0, weights)
@@ -134,14 +134,14 @@ class TestCheckpoints:
         step, loaded = load_weights(tmp_path)
         assert step == 0
         assert_bit_equal(loaded, weights)
-        assert holds_only_first_weights(tmp_path)
+        assert is_untrained(tmp_path)
         with Checkpoints(tmp_path, keep=3) as checkpoints:
             checkpoints.save(1, weights, {"step": jnp.int32(1)})
             checkpoints.wait()
             assert checkpoints.has_training(1)
-        assert not holds_only_first_weights(tmp_path)
+        assert not is_untrained(tmp_path)
 
-    def test_two_leaves_of_one_name(self, tmp_path):
+    def test_two_leaves_with_the_same_path_are_an_error(self, tmp_path):
         with (
             Checkpoints(tmp_path, keep=1) as checkpoints,
             pytest.raises(ValueError, match="same dotted path"),
@@ -190,7 +190,7 @@ class TestLoadWeights:
             load_weights(tmp_path)
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_step_that_is_not_there(self, saved):
+    def test_a_missing_step_is_an_error(self, saved):
         with pytest.raises(ValueError, match=r"no checkpoint of step 7, only of \[1, 2\]"):
             load_weights(saved, 7)
 
@@ -198,14 +198,14 @@ class TestLoadWeights:
         with pytest.raises(ValueError, match="no checkpoint was evaluated"):
             load_weights(saved, "best")
 
-    def test_damaged_metadata_name_the_checkpoint(self, saved):
+    def test_damaged_metadata_names_the_checkpoint(self, saved):
         cut_in_half(saved / "checkpoints" / "2" / "weights" / "_METADATA")
         with pytest.raises(ValueError, match=r"checkpoints/2: the checkpoint is damaged .* from step 1"):
             load_weights(saved)
         assert load_weights(saved, 1)[0] == 1
 
     def test_damaged_arrays_name_the_checkpoint(self, saved):
-        # In a process of its own, as orbax leaves threads behind that complain later.
+        # In a separate process, because orbax leaves threads behind that complain later.
         cut_in_half(saved / "checkpoints" / "2" / "weights" / "manifest.ocdbt")
         done = load_in_a_process_with_one_device(saved)
         assert f"{saved}/checkpoints/2: the checkpoint is damaged" in done.stdout
@@ -215,11 +215,13 @@ def cut_in_half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_check_same_reports_everything():
+def test_check_arrays_match_reports_everything():
     wanted = {"a": np.zeros(2), "b": np.zeros((2, 3)), "c": np.zeros(1)}
-    check_same(wanted, dict(reversed(wanted.items())), source="x.npz")
+    check_arrays_match(wanted, dict(reversed(wanted.items())), source="x.npz")
     with pytest.raises(ValueError) as error:
-        check_same(wanted, {"a": np.zeros(2), "b": np.zeros((3, 2)), "d": np.zeros(1)}, source="x.npz")
+        check_arrays_match(
+            wanted, {"a": np.zeros(2), "b": np.zeros((3, 2)), "d": np.zeros(1)}, source="x.npz"
+        )
     assert str(error.value).splitlines() == [
         "x.npz: the arrays do not fit the model",
         "  1 missing: c",
@@ -228,9 +230,9 @@ def test_check_same_reports_everything():
     ]
 
 
-def test_check_same_lists_every_array_in_a_line_of_its_own():
+def test_check_arrays_match_lists_one_array_per_line():
     with pytest.raises(ValueError) as error:
-        check_same({str(i): np.zeros(1) for i in range(12)}, {}, source="x.npz")
+        check_arrays_match({str(i): np.zeros(1) for i in range(12)}, {}, source="x.npz")
     _, first, *others = str(error.value).splitlines()
     assert first == "  12 missing: 0"
     assert others == [" " * len("  12 missing: ") + str(i) for i in range(1, 12)]

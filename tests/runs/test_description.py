@@ -31,7 +31,7 @@ def test_read_returns_what_was_written(tmp_path):
     ]
 
 
-def test_a_value_a_line(tmp_path):
+def test_one_value_per_line(tmp_path):
     write_run(tmp_path, Config(), CATEGORIES)
     assert (
         '    "train_short_sides": [640, 672, 704, 736, 768, 800],\n' in (tmp_path / "config.json").read_text()
@@ -39,7 +39,7 @@ def test_a_value_a_line(tmp_path):
     assert '  "names": ["circle", "figure"],\n' in (tmp_path / "categories.json").read_text()
 
 
-def test_a_run_may_be_continued_with_settings_that_change_no_step(tmp_path):
+def test_settings_that_affect_no_step_may_change_on_resume(tmp_path):
     write_run(tmp_path, Config(), CATEGORIES)
     config = Config()
     config.data.root = "elsewhere"
@@ -50,7 +50,7 @@ def test_a_run_may_be_continued_with_settings_that_change_no_step(tmp_path):
     assert read_run(tmp_path).config == config
 
 
-def test_a_run_with_other_settings_is_refused_and_kept(tmp_path):
+def test_other_settings_are_an_error_and_leave_the_run_unchanged(tmp_path):
     write_run(tmp_path, Config(), CATEGORIES)
     config = Config()
     config.train.batch_size = 8
@@ -68,7 +68,7 @@ def test_a_run_with_other_settings_is_refused_and_kept(tmp_path):
     assert read_run(tmp_path) == Run(Config(), CATEGORIES)
 
 
-def test_a_run_that_has_taken_no_step_may_change_all_but_its_model_and_categories(tmp_path):
+def test_an_untrained_run_may_change_all_but_its_model_and_categories(tmp_path):
     write_run(tmp_path, Config(), CATEGORIES)
     config = Config()
     config.train.batch_size = 8
@@ -105,15 +105,15 @@ def test_keypoints_need_no_sigmas(tmp_path):
     bare = dataclasses.replace(CATEGORIES, sigmas=())
     write_run(tmp_path, Config(), bare)
     assert read_run(tmp_path) == Run(Config(), bare)
-    # Once evaluation has asked for them, the run goes on with them.
+    # They can be added later, when evaluation needs them.
     write_run(tmp_path, Config(), CATEGORIES)
     assert read_run(tmp_path) == Run(Config(), CATEGORIES)
 
 
-def test_a_missing_directory_and_one_of_no_run(tmp_path):
+def test_a_directory_that_is_missing_or_not_a_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: there is no such directory"):
         read_run(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"is not a run's directory: it has no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"is not the directory of a run: it has no config\.json"):
         read_run(tmp_path)
     write_run(tmp_path, Config(), CATEGORIES)
     (tmp_path / "categories.json").unlink()
@@ -121,11 +121,11 @@ def test_a_missing_directory_and_one_of_no_run(tmp_path):
         read_run(tmp_path)
 
 
-def test_the_categories_of_something_else_are_not_replaced(tmp_path):
+def test_a_categories_file_without_a_run_is_not_overwritten(tmp_path):
     (tmp_path / "categories.json").write_text("mine")
     with pytest.raises(ValueError) as error:
         write_run(tmp_path, Config(), CATEGORIES)
-    assert str(error.value).startswith(f"{tmp_path}/categories.json must not be there without config.json")
+    assert str(error.value).startswith(f"{tmp_path}/categories.json exists without config.json")
     assert [path.name for path in tmp_path.iterdir()] == ["categories.json"]
     assert (tmp_path / "categories.json").read_text() == "mine"
 
@@ -140,8 +140,8 @@ def test_the_categories_of_something_else_are_not_replaced(tmp_path):
         ("config.json", '{"train": {"stepz": 1}}', "unknown field train.stepz; nearest: steps"),
         ("config.json", '{"train": {"steps": 0}}', "config.json: train.steps is 0; must be positive"),
         ("categories.json", "{", "categories.json: not valid JSON"),
-        ("categories.json", "[]", "categories.json: must be an object of the fields ids, names, "),
-        ("categories.json", '{"ids": [1], "names": ["a"]}', "must be an object of the fields"),
+        ("categories.json", "[]", "categories.json: must be an object with the fields ids, names, "),
+        ("categories.json", '{"ids": [1], "names": ["a"]}', "must be an object with the fields"),
         (
             "categories.json",
             CATEGORIES_JSON.replace("3", '"3"'),
@@ -163,15 +163,15 @@ def test_malformed_files_are_named(tmp_path, file, text, message):
     ("field", "value", "message"),
     [
         ("ids", (3, 3), "ids must not repeat"),
-        ("names", ("circle",), "names must be as many as ids (2)"),
+        ("names", ("circle",), "there must be as many names as ids (2)"),
         ("keypoint_labels", (0,), "keypoint_labels must be from 1 to 2"),
-        ("skeleton", ((0, 3),), "must be of the 3 keypoint_names"),
-        ("flip_pairs", ((-1, 2),), "must be of the 3 keypoint_names"),
-        ("sigmas", (0.1,), "sigmas must be none or as many as keypoint_names (3)"),
+        ("skeleton", ((0, 3),), "must be indices of the 3 keypoint_names"),
+        ("flip_pairs", ((-1, 2),), "must be indices of the 3 keypoint_names"),
+        ("sigmas", (0.1,), "there must be no sigmas or as many as keypoint_names (3)"),
         ("sigmas", (0.1, 0.1, 0.0), "sigmas must be positive"),
     ],
 )
-def test_categories_that_contradict_themselves(tmp_path, field, value, message):
+def test_inconsistent_categories_are_an_error(tmp_path, field, value, message):
     values = {**vars(CATEGORIES), field: value}
     with pytest.raises(ValueError) as error:
         write_run(tmp_path, Config(), Categories(**values))

@@ -3,26 +3,26 @@ import warnings
 import numpy as np
 import pytest
 
-from mrcnn_jax.runtime.compilations import Compilations
+from mrcnn_jax.runtime.compilations import CompilationTracker
 
 
 def _images(height=32, width=64, *, count=2, dtype=np.uint8):
     return np.zeros((count, height, width, 3), dtype)
 
 
-def _expect(compilations, images, **others):
-    return compilations.expect(images, {"images": images, **others})
+def _record(compilations, images, **others):
+    return compilations.record(images, {"images": images, **others})
 
 
 @pytest.fixture
 def compilations():
-    return Compilations("inference", ((32, 64), (64, 32)))
+    return CompilationTracker("inference", ((32, 64), (64, 32)))
 
 
-def test_once_for_each_canvas_is_expected(compilations):
+def test_one_compilation_per_canvas_is_expected(compilations):
     for new in (True, False):
-        assert _expect(compilations, _images(32, 64)) is new
-        assert _expect(compilations, _images(64, 32)) is new
+        assert _record(compilations, _images(32, 64)) is new
+        assert _record(compilations, _images(64, 32)) is new
 
 
 @pytest.mark.parametrize(
@@ -32,27 +32,27 @@ def test_once_for_each_canvas_is_expected(compilations):
         (_images(dtype=np.float32), "images: float32 [2, 32, 64, 3], before uint8 [2, 32, 64, 3]"),
     ],
 )
-def test_other_inputs_of_a_canvas_are_told_once(compilations, other, difference):
-    _expect(compilations, _images())
-    with pytest.warns(UserWarning) as told:
-        _expect(compilations, other)
-    assert [str(warning.message) for warning in told] == [
-        f"inference is compiled again, which takes its time: {difference}"
+def test_changed_inputs_are_reported_once(compilations, other, difference):
+    _record(compilations, _images())
+    with pytest.warns(UserWarning) as warned:
+        _record(compilations, other)
+    assert [str(warning.message) for warning in warned] == [
+        f"inference is compiled again, which takes time: {difference}"
     ]
-    _expect(compilations, other)
-    _expect(compilations, _images())
+    _record(compilations, other)
+    _record(compilations, _images())
 
 
-def test_an_input_that_comes_or_goes(compilations):
-    _expect(compilations, _images(), masks=np.zeros(3, bool))
+def test_an_absent_input_is_reported(compilations):
+    _record(compilations, _images(), masks=np.zeros(3, bool))
     with pytest.warns(UserWarning, match=r"time: masks: none, before bool \[3\]$"):
-        _expect(compilations, _images())
+        _record(compilations, _images())
 
 
-def test_a_canvas_that_is_not_planned_is_told_once(compilations):
-    rule = r"images are 32x96, which is none of data.canvases \(32x64, 64x32\)$"
+def test_an_unplanned_canvas_is_reported_once(compilations):
+    rule = r"images are 32x96, which is not in data.canvases \(32x64, 64x32\)$"
     with pytest.warns(UserWarning, match=rule):
-        _expect(compilations, _images(32, 96))
+        _record(compilations, _images(32, 96))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _expect(compilations, _images(32, 96))
+        _record(compilations, _images(32, 96))

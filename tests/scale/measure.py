@@ -53,11 +53,11 @@ def config_of(data: Path, *, records: bool, keypoints: bool) -> Config:
 
 def open_data(config: Config) -> dict[str, Any]:
     """Opens the data and plans the batches."""
-    from mrcnn_jax.data.open_source import open_source
+    from mrcnn_jax.data.open_data_source import open_data_source
     from mrcnn_jax.data.pipeline import plan_batches
 
     before, start = resident(), time.perf_counter()
-    source = open_source(config)
+    source = open_data_source(config)
     plan_batches(source, config.data, batch_size=16, seed=0)
     return {
         "seconds": time.perf_counter() - start,
@@ -70,10 +70,10 @@ def open_data(config: Config) -> dict[str, Any]:
 
 def make_batches(config: Config, count: int) -> dict[str, Any]:
     """Makes batches of two images and looks at the memory 20 times, or after each of fewer."""
-    from mrcnn_jax.data.open_source import open_source
+    from mrcnn_jax.data.open_data_source import open_data_source
     from mrcnn_jax.data.pipeline import training_batches
 
-    source = open_source(config)
+    source = open_data_source(config)
     before, start = resident(), time.perf_counter()
     batches = training_batches(
         source, config.data, batch_size=2, seed=0, masks=True, keypoints=config.model.keypoint

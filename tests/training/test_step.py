@@ -126,7 +126,7 @@ def test_one_compilation_for_each_canvas_and_a_warning_of_others(
     for batch in (tiny_batch, tiny_batch.replace(images=tiny_batch.images[:, :, :48])) * 2:
         state, _ = step(state, batch)
     assert compiled == [(8, 64, 64, 3), (8, 64, 48, 3)]
-    with pytest.warns(UserWarning, match="the training step is .* images are 32x64, which is none"):
+    with pytest.warns(UserWarning, match="the training step is .* images are 32x64, which is not in"):
         step(state, tiny_batch.replace(images=tiny_batch.images[:, :32]))
 
 

@@ -1,4 +1,4 @@
-"""The source of training images that a config names."""
+"""Opens the training data that a config names."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from mrcnn_jax.data.check_images import check_images
 from mrcnn_jax.data.coco import leave_out, read_coco
 from mrcnn_jax.data.findings import raise_errors
 from mrcnn_jax.data.records import RecordSource
-from mrcnn_jax.data.source import FolderSource, Source
+from mrcnn_jax.data.source import DataSource, FolderSource
 
 
-def open_source(config: Config) -> Source:
-    """Records, or a folder, of which all files are checked.
+def open_data_source(config: Config) -> DataSource:
+    """The training data of ``config.data``: records, or a COCO folder, all of whose files are checked.
 
-    Raises ValueError, naming file and rule, for missing or malformed data; for entries and images of a folder
-    that break a rule, with the table of all findings, unless ``config.data.skip_bad`` leaves them out.
+    Raises ValueError, naming file and rule, for missing or malformed data. For invalid entries and images of
+    a folder the message has a table of all findings, unless ``config.data.skip_bad`` drops them.
     """
     data = config.data
     if data.train_records:

@@ -6,7 +6,7 @@ import pytest
 from mrcnn_jax.data.coco import CocoAnnotation, CocoImage
 from mrcnn_jax.data.objects import clipped_box, read_objects
 from mrcnn_jax.data.rasterise import rasterise
-from mrcnn_jax.data.view import View, show_objects, show_pixels
+from mrcnn_jax.data.transform import ImageTransform, transform_objects, transform_pixels
 from mrcnn_jax.types import Categories
 
 CATEGORIES = Categories(
@@ -30,13 +30,15 @@ def image(*annotations, height=10, width=20):
     return CocoImage(1, Path("1.png"), "1.png", height, width, annotations)
 
 
-def arrays(source, *, size=(10, 20), flip=False, cut=None, max_objects=3, mask_grid=4, **changes):
-    """The rows of an image resized to ``size``, of which ``cut`` (top, left, height, width) is kept."""
+def arrays(source, *, size=(10, 20), flip=False, crop=None, max_objects=3, mask_grid=4, **changes):
+    """The ground truth of an image resized to ``size`` and cropped to ``crop`` (top, left, height, width)."""
     objects = read_objects(source, mask_grid=mask_grid or 0, num_keypoints=3)
-    top, left, *kept = cut or (0, 0, *size)
-    view = View((source.height, source.width), size, top=top, left=left, size=tuple(kept), flip=flip)
+    top, left, *kept = crop or (0, 0, *size)
+    transform = ImageTransform(
+        (source.height, source.width), size, top=top, left=left, size=tuple(kept), flip=flip
+    )
     settings = {"keypoints": True, "flip_pairs": CATEGORIES.flip_pairs} | changes
-    return show_objects(objects, view, max_objects=max_objects, mask_grid=mask_grid, **settings)
+    return transform_objects(objects, transform, max_objects=max_objects, mask_grid=mask_grid, **settings)
 
 
 def test_by_hand_at_original_size():
@@ -54,15 +56,15 @@ def test_by_hand_at_original_size():
     }  # fmt: skip
 
 
-def test_by_hand_resized_and_mirrored():
+def test_by_hand_resized_and_flipped():
     rows = arrays(image(item()), size=(5, 60), flip=True)  # y halved, x tripled, then x -> 60 - x
     assert rows["boxes"][0].tolist() == [30, 0.5, 54, 2.5]
     assert rows["masks"][0].tolist() == [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
-    # Left and right have changed places: the left one is not visible any more.
+    # Left and right are swapped, so now the left one is not visible.
     assert rows["keypoints"][0].tolist() == [[51, 1, 2], [0, 0, 0], [42, 0.5, 1]]
 
 
-def test_keypoints_are_moved_in_the_original_image():
+def test_keypoint_offset_applies_in_the_original_image():
     plain, moved = (
         arrays(image(item()), size=(20, 60), mask_grid=None, keypoint_offset=offset) for offset in (0.0, 0.5)
     )
@@ -72,15 +74,15 @@ def test_keypoints_are_moved_in_the_original_image():
     np.testing.assert_array_equal(moved["keypoints"][0, ~seen], 0)
 
 
-def test_mirrored_twice_is_the_same():
+def test_flipping_twice_changes_nothing():
     source = image(item(box=(3.0, 2.0, 17.0, 9.0)))
-    mirrored = arrays(source, flip=True)
-    box = mirrored["boxes"][0]
+    flipped = arrays(source, flip=True)
+    box = flipped["boxes"][0]
     again = image(
         item(
             box=tuple(box.tolist()),
             segmentation=tuple((polygon * (-1, 1)) + (20, 0) for polygon in TRIANGLE),
-            keypoints=mirrored["keypoints"][0],
+            keypoints=flipped["keypoints"][0],
         )
     )
     expected, rows = arrays(source), arrays(again, flip=True)
@@ -100,7 +102,7 @@ def test_boxes_are_clipped_and_empty_ones_dropped():
     assert clipped_box(source.annotations[1], source) is None
 
 
-def test_the_mask_lies_in_the_clipped_box():
+def test_the_mask_frame_is_the_clipped_box():
     square = (np.array([[-4.0, 0.0], [4.0, 0.0], [4.0, 8.0], [-4.0, 8.0]]),)
     rows = arrays(image(item(box=(-4.0, 0.0, 4.0, 8.0), segmentation=square)))
     assert rows["boxes"][0].tolist() == [0, 0, 4, 8]
@@ -123,7 +125,7 @@ def test_crowds_come_first_and_the_largest_objects_are_kept():
     assert arrays(source, max_objects=1)["boxes"].tolist() == [[0, 0, 3, 3]]
 
 
-def test_an_object_without_a_mask_has_an_all_zero_one():
+def test_an_object_without_a_mask_gets_an_all_zero_one():
     rows = arrays(image(item(segmentation=None)))
     assert rows["valid"].tolist() == [True, False, False] and not rows["masks"].any()
 
@@ -133,26 +135,26 @@ def test_no_objects():
     assert not rows["valid"].any() and not rows["boxes"].any()
 
 
-def test_only_what_is_wanted():
+def test_masks_and_keypoints_are_optional():
     rows = arrays(image(item()), mask_grid=None, keypoints=False)
     assert set(rows) == {"boxes", "labels", "crowd", "valid"}
 
 
-def test_a_cut_by_hand():
+def test_a_crop_by_hand():
     # Rows 2 to 7 and columns 4 to 11: the box from (2, 1) to (10, 5) begins above and left of them.
-    rows = arrays(image(item()), cut=(2, 4, 6, 8))
+    rows = arrays(image(item()), crop=(2, 4, 6, 8))
     assert rows["boxes"][0].tolist() == [0, 0, 6, 3]
     assert rows["mask_boxes"][0].tolist() == [-2, -1, 6, 3]
     assert rows["masks"][0].tolist() == arrays(image(item()))["masks"][0].tolist()
     assert not rows["keypoints"].any()  # (3, 2) is left of it, (6, 1) above
-    mirrored = arrays(image(item()), cut=(2, 4, 6, 8), flip=True)
-    assert mirrored["boxes"][0].tolist() == [2, 0, 8, 3]
-    assert mirrored["mask_boxes"][0].tolist() == [2, -1, 10, 3]
+    flipped = arrays(image(item()), crop=(2, 4, 6, 8), flip=True)
+    assert flipped["boxes"][0].tolist() == [2, 0, 8, 3]
+    assert flipped["mask_boxes"][0].tolist() == [2, -1, 10, 3]
 
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize(
-    ("cut", "shown"),
+    ("crop", "visible"),
     [
         ((2, 3, 6, 8), [True, False]),  # on its corner; above
         ((2, 4, 6, 8), [False, False]),  # left of it; above
@@ -161,19 +163,19 @@ def test_a_cut_by_hand():
         ((0, 0, 10, 20), [True, True]),  # all of the image
     ],
 )
-def test_keypoints_that_are_cut_off_are_not_visible(cut, shown, flip):
-    """Those at (3, 2) and (6, 1); the third is not labelled."""
-    top, left, _, width = cut
+def test_keypoints_outside_the_crop_are_not_visible(crop, visible, flip):
+    """The keypoints are at (3, 2) and (6, 1); the third is not labelled."""
+    top, left, _, width = crop
     wanted = np.array([[3 - left, 2 - top, 2], [6 - left, 1 - top, 1], [0, 0, 0]])
     if flip:
         wanted[:, 0] = width - wanted[:, 0]
-    wanted[~np.array([*shown, False])] = 0
+    wanted[~np.array([*visible, False])] = 0
     source = image(item(box=(0.0, 0.0, 20.0, 10.0), segmentation=None))
-    rows = arrays(source, cut=cut, flip=flip, flip_pairs=())
+    rows = arrays(source, crop=crop, flip=flip, flip_pairs=())
     assert rows["valid"][0] and rows["keypoints"][0].tolist() == wanted.tolist()
 
 
-def test_a_keypoint_beyond_the_image_is_not_visible():
+def test_a_keypoint_outside_the_image_is_not_visible():
     points = np.array([[20, 10, 2], [19.5, 9.5, 2], [-1, 5, 1]], np.float32)
     source = image(item(keypoints=points))
     assert arrays(source)["keypoints"][0, :, 2].tolist() == [2, 2, 0]
@@ -181,40 +183,40 @@ def test_a_keypoint_beyond_the_image_is_not_visible():
     assert moved.tolist() == [[0, 0, 0], [40, 20, 2], [0, 0, 0]]
 
 
-def test_what_is_cut_off_is_dropped():
+def test_objects_outside_the_crop_are_dropped():
     corner = image(item(), item(2, box=(12.0, 6.0, 20.0, 10.0), segmentation=None))
     assert (
-        arrays(corner, cut=(5, 0, 5, 11))["valid"].tolist() == [False] * 3
+        arrays(corner, crop=(5, 0, 5, 11))["valid"].tolist() == [False] * 3
     )  # below one and left of the other
-    assert arrays(corner, cut=(0, 10, 7, 10))["boxes"][0].tolist() == [2, 6, 10, 7]
-    # The box reaches into the cut, but the triangle, whose right angle is top left, does not.
-    assert not arrays(corner, cut=(4, 8, 2, 2))["valid"].any()
-    assert arrays(corner, cut=(4, 8, 2, 2), mask_grid=None)["valid"].tolist() == [True, False, False]
+    assert arrays(corner, crop=(0, 10, 7, 10))["boxes"][0].tolist() == [2, 6, 10, 7]
+    # The box reaches into the crop, but the triangle, whose right angle is top left, does not.
+    assert not arrays(corner, crop=(4, 8, 2, 2))["valid"].any()
+    assert arrays(corner, crop=(4, 8, 2, 2), mask_grid=None)["valid"].tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_masks_follow_the_pixels(flip):
-    """A drawn object and its mask, both shown: they are the same but for cells at the border."""
+    """A drawn object and its mask, transformed alike, are the same except for cells at the border."""
     polygon = np.array([[30.0, 20.0], [170.0, 60.0], [120.0, 190.0], [50.0, 150.0]])
     box = (30.0, 20.0, 170.0, 190.0)
     drawn = np.repeat(
         rasterise((polygon,), (0.0, 0.0, 200.0, 200.0), 200)[..., None] * np.uint8(255), 3, axis=2
     )
     source = image(item(box=box, segmentation=(polygon,), keypoints=None), height=200, width=200)
-    view = View((200, 200), (300, 260), top=70, left=20, size=(150, 120), flip=flip)
-    rows = show_objects(
+    transform = ImageTransform((200, 200), (300, 260), top=70, left=20, size=(150, 120), flip=flip)
+    rows = transform_objects(
         read_objects(source, mask_grid=112, num_keypoints=0),
-        view,
+        transform,
         max_objects=1,
         mask_grid=112,
         keypoints=False,
         flip_pairs=(),
     )
-    shown = show_pixels(drawn, view, canvas=(150, 120), rule="detectron2")[..., 0] >= 128
+    shown = transform_pixels(drawn, transform, canvas=(150, 120), rule="detectron2")[..., 0] >= 128
     x1, y1, x2, y2 = rows["mask_boxes"][0]
     row = np.floor((np.arange(150) + 0.5 - y1) / (y2 - y1) * 112).astype(int)
     column = np.floor((np.arange(120) + 0.5 - x1) / (x2 - x1) * 112).astype(int)
-    padded = np.pad(rows["masks"][0], 1)  # what is beyond the box is 0
+    padded = np.pad(rows["masks"][0], 1)  # 0 outside the box
     rendered = padded[np.ix_(np.clip(row + 1, 0, 113), np.clip(column + 1, 0, 113))].astype(bool)
     assert 0.2 < shown.mean() < 0.8
     assert (rendered != shown).mean() < 0.01
