@@ -34,7 +34,7 @@ def encode_keypoints(
     inside = (point >= low) & (point <= high) & (side > 0)
     visible = jnp.all(inside, axis=-1) & (keypoints[..., 2] > 0)
     # Where a point is on the edge of cells, rounding decides: in torch, size / side is size * (1 / side).
-    reciprocal = lax.optimization_barrier(1.0 / jnp.where(side > 0, side, 1.0))
+    reciprocal = 1.0 / jnp.where(side > 0, side, 1.0)
     scaled = (point - low) * (reciprocal * size)
     x, y = jnp.moveaxis(jnp.minimum(jnp.floor(scaled), size - 1), -1, 0)
     return jnp.where(visible, y * size + x, 0).astype(jnp.int32), visible

@@ -48,6 +48,13 @@ def test_large_scale_jitter():
     assert lefts.min() < 0.1 and lefts.max() > 0.9
 
 
+def test_every_place_of_a_cut_is_drawn():
+    settings = {"original": (10, 10), "canvas": (10, 10), "scale_jitter": (1.1, 1.1)}
+    views = [jittered(example, **settings) for example in range(40)]
+    assert {view.resized for view in views} == {(11, 11)}
+    assert {(view.top, view.left) for view in views} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
 def test_large_scale_jitter_by_hand():
     """A factor of 1 fits the image to the canvas; Detectron2 rounds the sides, torchvision floors them."""
     assert jittered(0, original=(333, 500), scale_jitter=(1.0, 1.0)).resized == (682, 1024)

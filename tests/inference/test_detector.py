@@ -33,6 +33,17 @@ def test_one_image(model: Any, config: Config, categories: Categories) -> None:
     assert model.batches == [(1, 32, 64, 3)]
 
 
+def test_the_model_is_told_sizes_without_padding(model: Any, config: Config, categories: Categories) -> None:
+    sizes = []
+
+    def predict_fn(images: np.ndarray, image_sizes: np.ndarray) -> Detections:
+        sizes.extend(image_sizes.tolist())
+        return model(images, image_sizes)
+
+    Detector(predict_fn, config, categories, batch_size=3)([picture(0), picture(0, height=12)])
+    assert sizes == [[32, 40], [32, 53], [32, 64]]  # the last one is of the blank image that fills the batch
+
+
 def test_list_of_arrays_and_files(tmp_path: Path, model: Any, config: Config, categories: Categories) -> None:
     Image.fromarray(picture(20)).save(tmp_path / "a.png")
     results = Detector(model, config, categories)(

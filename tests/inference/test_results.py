@@ -118,6 +118,7 @@ def test_above_a_score(categories: Categories) -> None:
     assert result.names == ["ball"] and result.file_name == "a.jpg"
     assert result.masks is not None and len(result.masks) == 1
     assert result.keypoints is not None and len(result.keypoints) == 1
+    assert result.above(float(result.scores[0])).names == ["ball"]  # the threshold itself is kept
 
 
 def test_label_without_category_is_an_error(categories: Categories) -> None:

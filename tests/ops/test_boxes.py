@@ -1,5 +1,6 @@
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -103,3 +104,15 @@ def test_equals_torchvision(function):
         "decoded": lambda: decode_boxes(deltas, anchors, weights),
     }[function]()
     np.testing.assert_allclose(result, REFERENCE[f"boxes/{function}"], rtol=1e-5, atol=1e-5)
+
+
+def test_iou_is_torchvisions_to_the_last_bit():
+    """Also where LLVM would fuse a product and a sum into one rounding, as it does at the scripts' level."""
+    iou = jax.jit(pairwise_iou, compiler_options={"xla_backend_optimization_level": 2})
+    np.testing.assert_array_equal(iou(REFERENCE["boxes/a"], REFERENCE["boxes/b"]), REFERENCE["boxes/iou"])
+
+
+def test_encoded_offsets_are_torchvisions_to_the_last_bit():
+    a, anchors = (jnp.asarray(REFERENCE[f"boxes/{name}"]) for name in ("a", "anchors"))
+    encoded = encode_boxes(a, anchors, (10.0, 10.0, 5.0, 5.0))
+    np.testing.assert_array_equal(encoded[:, :2], REFERENCE["boxes/encoded"][:, :2])

@@ -46,6 +46,13 @@ def test_encode_in_degenerate_region_is_not_visible():
     np.testing.assert_array_equal(cell, [[0]])
 
 
+def test_encode_rounds_as_torch_on_the_edge_of_cells():
+    # 10.5 is 3 cells of 49 / 14 pixels, and 23 is 7 of 46 / 14. In torch, x * (14 * (1 / side)) is just under
+    # 3, and 7; x * (14 / side) would be 3, and just under 7.
+    cell, _ = encode_keypoints(jnp.array([[[10.5, 23, 2]]]), jnp.array([[0.0, 0, 49, 46]]), size=14)
+    np.testing.assert_array_equal(cell, [[7 * 14 + 2]])
+
+
 def test_encode_equals_torchvision():
     keypoints, rois = (jnp.asarray(REFERENCE[f"keypoints/{k}"]) for k in ("keypoints", "rois"))
     cell, visible = encode_keypoints(keypoints, rois, size=56)

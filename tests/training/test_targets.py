@@ -92,6 +92,11 @@ def test_an_image_without_objects_gives_negatives_only():
 def test_a_crowd_does_not_join_the_proposals():
     targets = region_targets(KEY, _proposals([[1, 1, 9, 9]]), _gt([[0, 0, 40, 40]], crowd=[True]), TAKE_ALL)
     assert set(targets.assignment.tolist()) == {IGNORE}
+    # Nor does one that overlaps an object as a positive would.
+    gt = _gt([[0, 0, 10, 10], [0, 0, 10, 12]], crowd=[False, True])
+    targets = region_targets(KEY, _proposals([[60, 60, 70, 70]]), gt, TAKE_ALL)
+    assert targets.assignment.tolist() == [POSITIVE, NEGATIVE] + [IGNORE] * 14
+    np.testing.assert_array_equal(targets.boxes[0], gt.boxes[0])
 
 
 @pytest.mark.parametrize("garbage", [[0, 0, 0, 0], [0, 0, 10, 10], [np.nan] * 4])

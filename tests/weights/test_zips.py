@@ -1,4 +1,5 @@
 import io
+import tracemalloc
 import zipfile
 
 import pytest
@@ -33,11 +34,31 @@ def test_an_entry_that_unpacks_to_too_much():
         open_zip(data)
 
 
+@pytest.mark.parametrize("sizes", [(2**26,), (2**26 + 1,), (2**25, 2**25), (2**25, 2**25 + 1)])
+def test_the_limit_is_that_of_all_entries(sizes):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for number, _ in enumerate(sizes):
+            archive.writestr(str(number), bytes(100 + number))
+    data = stream.getvalue()
+    for number, size in enumerate(sizes):
+        data = with_stated_size(data, 100 + number, size)
+    if sum(sizes) > 2**26:
+        with pytest.raises(ValueError, match=f"would unpack to {sum(sizes)}, more than weights do"):
+            open_zip(data)
+    else:
+        assert len(open_zip(data).namelist()) == len(sizes)
+
+
 def test_an_entry_that_is_larger_than_it_says():
     size = 0x07654321  # of digits that stand nowhere else in the archive
     data = with_stated_size(zip_of(bytes(size)), size, 1000)
+    tracemalloc.start()
     with pytest.raises(zipfile.BadZipFile, match="CRC"):
         read_entry(open_zip(data), "a")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20  # bytes: what it does not say is not unpacked
 
 
 def test_an_entry_that_is_smaller_than_it_says():

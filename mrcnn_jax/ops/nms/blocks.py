@@ -133,8 +133,9 @@ def _overlap(rows_a: _Rows, rows_b: _Rows, threshold: np.float32) -> Bool[Array,
     bx1, by1, bx2, by2, area_b = rows_b.geometry[:, None, :]
     width = _larger(_smaller(ax2, bx2) - _larger(ax1, bx1), 0.0)
     height = _larger(_smaller(ay2, by2) - _larger(ay1, by1), 0.0)
-    # The outer maximum changes nothing but keeps the compiler from fusing product and subtraction into
-    # one rounding, which would decide pairs at the threshold otherwise than torchvision does.
+    # The outer maximum changes nothing but keeps compilers for GPUs from fusing product and subtraction into
+    # one rounding, which would decide pairs at the threshold otherwise than torchvision does. (For a CPU,
+    # LLVM fuses only a product that is used once.)
     intersection = _larger(width * height, 0.0)
     # Without any area it is 0 / 0, which is not above the threshold.
     above = intersection / (area_a + area_b - intersection) > threshold
