@@ -130,15 +130,17 @@ class TrainConfig:
     batch_size: int = 16  # images over all devices
     seed: int = 0
 
-    # Optimizer: SGD with momentum.
+    # Optimizer: SGD with momentum, or AdamW (arXiv 1711.05101).
+    optimizer: str = "sgd"  # "sgd" or "adamw"
     learning_rate: float = 0.02  # after warm-up
     schedule: str = "step"  # "step" or "cosine"
     decay_steps: tuple[int, ...] = (60_000, 80_000)  # of "step": where the rate is multiplied ...
     decay_factor: float = 0.1  # ... by this
     warmup_steps: int = 1000
     warmup_factor: float = 0.001  # the rate of step 0, as a share of learning_rate
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    momentum: float = 0.9  # of SGD; beta 1 of AdamW
+    adam_b2: float = 0.999  # of AdamW: decay of the mean of squared gradients, per step
+    weight_decay: float = 1e-4  # AdamW multiplies it by the learning rate
     weight_decay_norm: float = 0.0  # on scales and offsets of normalisation (D2)
     clip_norm: float = 0.0  # largest norm of the whole gradient; 0: no clipping
 

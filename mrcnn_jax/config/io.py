@@ -29,6 +29,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "model.anchor_stride": ("level", "image"),
     "model.roi_level_rule": ("detectron2", "torchvision"),
     "data.resize": ("detectron2", "torchvision"),
+    "train.optimizer": ("sgd", "adamw"),
     "train.schedule": ("step", "cosine"),
     "train.rpn_normalizer": ("fixed", "sampled"),
     "test.mask_paste": ("detectron2", "torchvision"),
@@ -55,7 +56,7 @@ _NOT_NEGATIVE = (
 )
 _SHARES = (  # from 0 to 1, both included
     _fields("train", "decay_factor warmup_factor momentum rpn_positive_iou rpn_negative_iou rpn_nms_iou")
-    | _fields("train", "rpn_positive_fraction roi_positive_fraction roi_positive_iou crowd_ioa")
+    | _fields("train", "adam_b2 rpn_positive_fraction roi_positive_fraction roi_positive_iou crowd_ioa")
     | _fields("test", "rpn_nms_iou score_threshold nms_iou mask_threshold")
 )
 _NOT_EMPTY = _fields("model", "anchor_sizes anchor_ratios") | _fields(
@@ -203,6 +204,10 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     decay_steps = values["train.decay_steps"]
     if any(later <= earlier for earlier, later in itertools.pairwise(decay_steps)):
         yield f"train.decay_steps is {decay_steps!r}; must ascend"
+    if values["train.optimizer"] == "adamw":  # both correct the bias of their mean by 1 - beta^step
+        for name in ("train.momentum", "train.adam_b2"):
+            if values[name] == 1:
+                yield f"{name} is 1.0; must be below 1 with train.optimizer 'adamw'"
 
 
 def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
