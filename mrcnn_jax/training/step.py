@@ -54,7 +54,7 @@ def make_state(blueprint: Blueprint, weights: Arrays, config: Config) -> TrainSt
 def train_step(
     state: TrainState, batch: Batch, *, blueprint: Blueprint, config: Config
 ) -> tuple[TrainState, Metrics]:
-    """The state after one step of SGD on ``batch``, and the losses, gradient norm and learning rate of it."""
+    """The state after one optimizer step on ``batch``, and its losses, gradient norm and learning rate."""
     key = jax.random.fold_in(state.key, state.step)
 
     def loss_of(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
@@ -69,7 +69,7 @@ def train_step(
     metrics = losses | {
         "loss": loss,
         "gradient_norm": optax.tree.norm(gradients),
-        "learning_rate": make_schedule(config.train)(state.step),
+        "lr": make_schedule(config.train)(state.step),
     }
     new_state = dataclasses.replace(
         state,
