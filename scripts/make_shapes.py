@@ -6,6 +6,7 @@
 The same settings give the same files. A folder that holds them already is left as it is.
 """
 
+import os
 import time
 
 from absl import flags
@@ -16,6 +17,7 @@ _OUTPUT = flags.DEFINE_string("output", "data/shapes", "folder to write")
 _TRAIN = flags.DEFINE_integer("train", 4000, "number of training images", lower_bound=1)
 _VAL = flags.DEFINE_integer("val", 200, "number of validation images", lower_bound=1)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 128, "side of the square images, in pixels", lower_bound=32)
+_WORKERS = flags.DEFINE_integer("workers", None, "processes; as many as cores if not given", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "the same seed gives the same files", lower_bound=0)
 
 
@@ -33,6 +35,7 @@ def main(_: list[str]) -> None:
             val=_VAL.value,
             image_size=_IMAGE_SIZE.value,
             seed=_SEED.value,
+            workers=_WORKERS.value or os.cpu_count() or 1,
             progress=lambda done: bar.update(),
         )
     if made:

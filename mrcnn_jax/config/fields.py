@@ -171,7 +171,8 @@ class TrainConfig:
     batch_size: int = training(16, positive)  # images over all devices
     seed: int = training(0, not_negative)
 
-    # Optimizer: SGD with momentum.
+    # Optimizer: SGD with momentum, or AdamW (arXiv 1711.05101).
+    optimizer: str = training("sgd", one_of("sgd", "adamw"))
     learning_rate: float = training(0.02, positive)  # after warm-up
     schedule: str = training("step", one_of("step", "cosine"))
     # Of "step": where the rate is multiplied ...
@@ -179,8 +180,9 @@ class TrainConfig:
     decay_factor: float = training(0.1, share)  # ... by this
     warmup_steps: int = training(1000, not_negative)
     warmup_factor: float = training(0.001, share)  # the rate of step 0, as a share of learning_rate
-    momentum: float = training(0.9, share)
-    weight_decay: float = training(1e-4, not_negative)
+    momentum: float = training(0.9, share)  # of SGD; beta 1 of AdamW
+    adam_b2: float = training(0.999, share)  # of AdamW: decay of the mean of squared gradients, per step
+    weight_decay: float = training(1e-4, not_negative)  # AdamW multiplies it by the learning rate
     weight_decay_norm: float = training(0.0, not_negative)  # on scales and offsets of normalisation (D2)
     clip_norm: float = training(0.0, not_negative)  # largest norm of the whole gradient; 0: no clipping
 

@@ -127,6 +127,10 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     decay_steps = values["train.decay_steps"]
     if any(later <= earlier for earlier, later in itertools.pairwise(decay_steps)):
         yield f"train.decay_steps is {decay_steps!r}; must ascend"
+    if values["train.optimizer"] == "adamw":  # both correct the bias of their mean by 1 - beta^step
+        for name in ("train.momentum", "train.adam_b2"):
+            if values[name] == 1:
+                yield f"{name} is 1.0; must be below 1 with train.optimizer 'adamw'"
 
 
 def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:

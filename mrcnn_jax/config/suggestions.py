@@ -62,6 +62,8 @@ _OTHER_NAMES = {
     "data.colour_jitter": "color_jitter photometric_distort photo_metric_distortion",
     "train.steps": "max_iter max_iters iters iterations num_iterations num_steps max_steps total_steps",
     "train.seed": "random_seed rng_seed",
+    "train.optimizer": "opt optim optimizer_type",
+    "train.adam_b2": "beta2 adam_beta2 betas",
     "train.learning_rate": "lr base_lr initial_lr init_lr max_lr peak_lr",
     "train.schedule": "scheduler policy lr_policy lr_scheduler lr_scheduler_name param_scheduler lr_config",
     "train.decay_steps": "solver_steps lr_steps lr_step lr_config_step lr_step_size step_size milestones",

@@ -1,10 +1,14 @@
 """A synthetic dataset of drawn shapes in COCO format; the same seed gives the same files."""
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ def make_shapes(
     val: int,
     image_size: int,
     seed: int,
+    workers: int = 1,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> bool:
     """Writes the dataset to ``output``; returns False if the same one is already there, else True.
@@ -43,6 +48,8 @@ def make_shapes(
         val: Number of validation images.
         image_size: Height and width, in pixels, at least 32.
         seed: Seed of all random numbers, at least 0.
+        workers: Processes that draw; the files do not depend on their number. More than 1 are spawned, so the
+            calling program must be importable.
         progress: Called after each image with the number of images done so far.
 
     Raises:
@@ -66,16 +73,17 @@ def make_shapes(
         unfinished.chmod(0o755)
         (unfinished / "annotations").mkdir()
         done = 0
-        for split, count in (("train", train), ("val", val)):
-            (unfinished / split).mkdir()
-            content = _empty_annotations()
-            for index in range(count):
-                stream = np.random.SeedSequence(seed, spawn_key=(split == "val", index))
-                _add_image(content, unfinished / split, index, image_size, stream)
-                done += 1
-                progress(done)
-            text = json.dumps(content, separators=(",", ":"))
-            (unfinished / "annotations" / f"instances_{split}.json").write_text(text)
+        with _mapping(workers) as in_order:
+            for split, count in (("train", train), ("val", val)):
+                (unfinished / split).mkdir()
+                content = _empty_annotations()
+                write = partial(_write_image, unfinished / split, size=image_size, seed=seed)
+                for index, annotations in enumerate(in_order(write, range(count))):
+                    _add_image(content, index, image_size, annotations)
+                    done += 1
+                    progress(done)
+                text = json.dumps(content, separators=(",", ":"))
+                (unfinished / "annotations" / f"instances_{split}.json").write_text(text)
         write_json(unfinished / MARKER, settings)
         os.rename(unfinished, output)
     finally:
@@ -116,23 +124,40 @@ def _empty_annotations() -> dict[str, list[dict[str, Any]]]:
     return {"images": [], "annotations": [], "categories": categories}
 
 
-def _add_image(
-    content: dict[str, list[dict[str, Any]]],
-    folder: Path,
-    index: int,
-    size: int,
-    stream: np.random.SeedSequence,
-) -> None:
-    """Draws and writes one picture, and adds its image and annotation entries to ``content``."""
+@contextmanager
+def _mapping(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """A lazy ``map`` whose results come in order, computed by ``workers`` processes; ended on leaving."""
+    if workers == 1:
+        yield map
+        return
+    # An interrupt reaches every process of the terminal: the one that collects the results ends the others.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    with multiprocessing.get_context("spawn").Pool(workers, signal.signal, ignore) as pool:
+        yield partial(pool.imap, chunksize=16)
+
+
+def _write_image(folder: Path, index: int, *, size: int, seed: int) -> list[dict[str, Any]]:
+    """Draws picture ``index`` of a split and writes it into the split's folder; returns its annotations."""
+    stream = np.random.SeedSequence(seed, spawn_key=(folder.name == "val", index))
     picture, scene = shapes_scene.draw_scene(np.random.Generator(np.random.Philox(stream)), size)
-    image_id = index + 1
-    name = f"{image_id:06d}.jpg"
     # No chroma subsampling: the smallest objects are a few pixels wide.
-    Image.fromarray(picture).save(folder / name, quality=95, subsampling=0)
-    content["images"].append({"id": image_id, "file_name": name, "height": size, "width": size})
-    for item in scene:
-        annotation = {"id": len(content["annotations"]) + 1, "image_id": image_id, **_annotation(item)}
-        content["annotations"].append(annotation)
+    Image.fromarray(picture).save(folder / _file_name(index), quality=95, subsampling=0)
+    return [_annotation(item) for item in scene]
+
+
+def _file_name(index: int) -> str:
+    return f"{index + 1:06d}.jpg"
+
+
+def _add_image(
+    content: dict[str, list[dict[str, Any]]], index: int, size: int, annotations: list[dict[str, Any]]
+) -> None:
+    """Adds the entries of picture ``index`` of a split and of its objects."""
+    image = {"id": index + 1, "file_name": _file_name(index), "height": size, "width": size}
+    content["images"].append(image)
+    for annotation in annotations:
+        ids = {"id": len(content["annotations"]) + 1, "image_id": image["id"]}
+        content["annotations"].append(ids | annotation)
 
 
 def _annotation(item: SceneObject) -> dict[str, Any]:

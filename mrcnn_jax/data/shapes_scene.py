@@ -60,7 +60,8 @@ def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[Sc
         _place(rng, scene, _object(rng, extent * size, size, taken), size)
     for item in scene:
         for polygon, colour in zip(item.polygons, item.colours, strict=True):
-            picture.paste(colour, mask=_coverage([polygon], size))
+            coverage, corner = _coverage([polygon], size)
+            picture.paste(colour, corner, mask=coverage)
     noise = rng.normal(0, rng.uniform(1, 6), (size, size, 1))
     return np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8), scene
 
@@ -75,7 +76,7 @@ def _place(rng: np.random.Generator, scene: list[SceneObject], item: SceneObject
         if np.prod(clipped / (high - low)) < _MIN_INSIDE:
             continue
         placed = item.moved(offset)
-        placed.mask = placed.visible = np.asarray(_coverage(placed.polygons, size)) >= 128
+        placed.mask = placed.visible = _mask(placed.polygons, size)
         remaining = [other.visible & ~placed.mask for other in scene]
         if _extent(placed.mask) >= _SMALLEST and all(
             visible.sum() >= _MIN_VISIBLE * other.mask.sum() and _extent(visible) >= _SMALLEST
@@ -87,14 +88,29 @@ def _place(rng: np.random.Generator, scene: list[SceneObject], item: SceneObject
             return
 
 
-def _coverage(polygons: list[np.ndarray], size: int) -> Image.Image:
-    """An image of the fraction of each pixel inside the union of the polygons, 0 to 255."""
+def _mask(polygons: list[np.ndarray], size: int) -> np.ndarray:
+    """The pixels at least half covered by the union of the polygons, bool ``[size size]``."""
+    coverage, (left, top) = _coverage(polygons, size)
+    mask = np.zeros((size, size), bool)
+    mask[top : top + coverage.height, left : left + coverage.width] = np.asarray(coverage) >= 128
+    return mask
+
+
+def _coverage(polygons: list[np.ndarray], size: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The fraction of each pixel inside the union of the polygons, 0 to 255, and the image's corner (x, y).
+
+    The image is the part of the picture around the polygons; outside it the fraction is 0.
+    """
     fine = Image.new("L", (size * _SUPERSAMPLING, size * _SUPERSAMPLING))
     draw = ImageDraw.Draw(fine)
     for polygon in polygons:
         # Pillow's integer coordinates are pixel centres.
         draw.polygon((polygon * _SUPERSAMPLING - 0.5).ravel().tolist(), fill=255)
-    return fine.reduce(_SUPERSAMPLING)
+    corners = np.concatenate(polygons)
+    left, top = np.clip(np.floor(corners.min(axis=0)).astype(int) - 1, 0, size - 1).tolist()
+    right, bottom = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, (left + 1, top + 1), size).tolist()
+    box = tuple(_SUPERSAMPLING * side for side in (left, top, right, bottom))
+    return fine.reduce(_SUPERSAMPLING, box), (left, top)
 
 
 def _extent(mask: np.ndarray) -> int:

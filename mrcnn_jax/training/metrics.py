@@ -7,6 +7,15 @@ import jax
 import numpy as np
 from jax import Array
 
+# The losses of each stage, classification before regression: "rpn 0.04+0.03" in the line of a step.
+STAGES = {
+    "rpn": ("rpn_objectness", "rpn_box"),
+    "box": ("box_class", "box"),
+    "mask": ("mask",),
+    "keypoint": ("keypoint",),
+}
+_SLOW_DATA = 0.1  # of the time spent waiting for data, from which the line says so
+
 
 class StepLog:
     """Gathers the metrics of every step on the device, and reads them only when a line is due."""
@@ -37,14 +46,17 @@ class StepLog:
         for step, metrics in zip(steps, values, strict=True):
             check_finite(step, metrics)
         means = {name: float(np.mean([metrics[name] for metrics in values])) for name in values[0]}
-        means["learning_rate"] = float(values[-1]["learning_rate"])
+        means["lr"] = float(values[-1]["lr"])
 
-        losses = {k: v for k, v in means.items() if k not in ("loss", "learning_rate", "gradient_norm")}
+        losses = {
+            stage: "+".join(f"{means[name]:.2f}" for name in names if name in means)
+            for stage, names in STAGES.items()
+        }
         parts = [
             f"step {steps[-1]:>{len(str(self._total_steps))}}/{self._total_steps}",
-            f"loss {means['loss']:.3f}",
-            "(" + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()) + ")",
-            f"rate {means['learning_rate']:.2g}",
+            f"loss {means['loss']:.2f}",
+            " ".join(f"{stage} {shown}" for stage, shown in losses.items() if shown),
+            f"lr {means['lr']:.2g}",
         ]
         timed, waited = self._timed, self._waited
         seconds = self.restart_clock()
@@ -52,11 +64,11 @@ class StepLog:
             rate = timed / seconds
             means["images_per_second"] = rate * self._batch_size
             means["waiting_for_data"] = waited / seconds
-            parts += [
-                f"{means['images_per_second']:.3g} images/s",
-                f"{means['waiting_for_data']:.0%} waiting for data",
-                f"{_clock((self._total_steps - steps[-1]) / rate)} left",
-            ]
+            images = means["images_per_second"]
+            parts.append(f"{images:.{0 if images >= 10 else 1}f} img/s")
+            if means["waiting_for_data"] >= _SLOW_DATA:
+                parts.append(f"{means['waiting_for_data']:.0%} waiting for data")
+            parts.append(f"eta {_clock((self._total_steps - steps[-1]) / rate)}")
         return "  ".join(parts), means
 
     def restart_clock(self, after: dict[str, Array] | None = None) -> float:
@@ -72,7 +84,7 @@ class StepLog:
 
 def check_finite(step: int, metrics: dict[str, np.ndarray]) -> None:
     """Raises FloatingPointError naming ``step`` and the losses that are NaN or infinite."""
-    losses = {name: float(value) for name, value in metrics.items() if name != "learning_rate"}
+    losses = {name: float(value) for name, value in metrics.items() if name != "lr"}
     bad = {name: value for name, value in losses.items() if not math.isfinite(value)}
     if bad:
         described = ", ".join(f"{name} is {value}" for name, value in bad.items())

@@ -1,4 +1,4 @@
-"""SGD with momentum, and its learning rate by step."""
+"""SGD with momentum or AdamW, and the learning rate by step."""
 
 from collections.abc import Iterable
 
@@ -32,19 +32,31 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig, names: Iterable[str]) -> optax.GradientTransformation:
-    """SGD as torch defines it: decay joins the gradient, then momentum, then the learning rate.
+    """The optimizer that ``config.optimizer`` names, as torch defines it, after clipping the whole gradient.
+
+    "sgd" adds weight decay to the gradient, then applies momentum and the learning rate. "adamw" (arXiv
+    1711.05101) keeps weight decay out of both moments: the learning rate scales it together with Adam's step.
 
     Args:
-        names: of the trained parameters; a normalisation layer is one that has a ``scale``.
+        names: of the trained parameters; a normalisation layer is one that has a ``scale``, and decays by
+            ``weight_decay_norm``.
+
+    Raises ValueError for any other optimizer.
     """
     names = set(names)
     is_norm = {name: f"{name.rpartition('.')[0]}.scale" in names for name in names}
     is_other = {name: not norm for name, norm in is_norm.items()}
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(
-        clip,
+    decay = (
         optax.add_decayed_weights(config.weight_decay, is_other),
         optax.add_decayed_weights(config.weight_decay_norm, is_norm),
-        optax.trace(config.momentum),
-        optax.scale_by_learning_rate(make_schedule(config)),
     )
+    learning_rate = optax.scale_by_learning_rate(make_schedule(config))
+    match config.optimizer:
+        case "sgd":
+            return optax.chain(clip, *decay, optax.trace(config.momentum), learning_rate)
+        case "adamw":
+            adam = optax.scale_by_adam(config.momentum, config.adam_b2)
+            return optax.chain(clip, adam, *decay, learning_rate)
+        case _:
+            raise ValueError(f"train.optimizer is {config.optimizer!r}; it must be 'sgd' or 'adamw'")

@@ -71,7 +71,7 @@ def train_step(
     metrics = losses | {
         "loss": loss,
         "gradient_norm": optax.tree.norm(gradients),
-        "learning_rate": make_schedule(config.train)(state.step),
+        "lr": make_schedule(config.train)(state.step),
     }
     new_state = dataclasses.replace(
         state,

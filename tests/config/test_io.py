@@ -125,6 +125,8 @@ def test_canvases_hold_every_size_that_is_asked_for(changes, lines):
         ("model.backbone_depth", 51, "must be one of 18, 34, 50, 101, 152"),
         ("model.backbone_recomputed_stages", 5, "must be one of 0, 1, 2, 3, 4"),
         ("model.backbone_norm", "layer", "must be one of 'frozen_batch', 'batch', 'group'"),
+        ("train.optimizer", "adam", "must be one of 'sgd', 'adamw'"),
+        ("train.adam_b2", -0.5, "must be between 0 and 1"),
         ("train.schedule", "linear", "must be one of 'step', 'cosine'"),
         ("model.pixel_std", (1.0, 0.0, 1.0), "must be positive"),
         ("train.batch_size", 0, "must be positive"),
@@ -158,6 +160,17 @@ def test_validate_names_the_field_the_value_and_the_rule(name, value, rule):
     assert line.startswith(name)
     assert repr(value) in line or name == "data.canvases"
     assert rule in line
+
+
+def test_adamw_needs_moments_that_forget():
+    config = Config()
+    config.train = dataclasses.replace(config.train, momentum=1.0, adam_b2=1.0)
+    validate(config)
+    config.train.optimizer = "adamw"
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    rule = "is 1.0; must be below 1 with train.optimizer 'adamw'"
+    assert str(error.value).splitlines() == [f"train.momentum {rule}", f"train.adam_b2 {rule}"]
 
 
 def test_validate_reports_all_problems_at_once():

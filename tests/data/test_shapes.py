@@ -39,7 +39,14 @@ def test_the_same_seed_gives_the_same_bytes(made, tmp_path):
     assert digests(tmp_path / "other")["train/000001.jpg"] != digests(made)["train/000001.jpg"]
 
 
-def test_pictures_do_not_depend_on_their_number(made, tmp_path):
+def test_the_number_of_processes_changes_no_byte(made, tmp_path):
+    seen = []
+    assert make_shapes(tmp_path / "again", **SETTINGS, workers=2, progress=seen.append)
+    assert digests(tmp_path / "again") == digests(made)
+    assert seen == list(range(1, 35))
+
+
+def test_a_picture_does_not_depend_on_how_many_there_are(made, tmp_path):
     make_shapes(tmp_path / "few", **SETTINGS | {"train": 2})
     assert digests(tmp_path / "few")["train/000002.jpg"] == digests(made)["train/000002.jpg"]
     assert digests(made)["train/000001.jpg"] != digests(made)["val/000001.jpg"]
@@ -128,13 +135,14 @@ def test_nothing_is_overwritten(made, tmp_path):
         make_shapes(tmp_path / "tiny", **SETTINGS | {"image_size": 8})
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_run_leaves_nothing(tmp_path, workers):
     def interrupt(done):
         if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_shapes(tmp_path / "shapes", **SETTINGS, progress=interrupt)
+        make_shapes(tmp_path / "shapes", **SETTINGS, workers=workers, progress=interrupt)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -168,7 +168,7 @@ def test_step_lines_say_losses_rate_and_time_left(config, tmp_path, monkeypatch,
         loop.train(config, tmp_path)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
     assert [line.split()[1] for line in lines] == ["2/4"]
-    for word in ("loss ", "rpn_objectness ", "mask ", "keypoint ", "images/s", "waiting for data", " left"):
+    for word in ("  loss ", "  rpn ", " box ", " mask ", " keypoint ", "  lr ", " img/s", "  eta "):
         assert word in lines[0]
 
 
@@ -181,7 +181,7 @@ def test_another_config_does_not_continue_a_run(config, workdir):
 def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(config, tmp_path, monkeypatch):
     def compile_broken(*_):
         def run(state, batch):
-            losses = {"mask": jnp.array(jnp.nan), "loss": jnp.array(jnp.nan), "learning_rate": jnp.array(0.1)}
+            losses = {"mask": jnp.array(jnp.nan), "loss": jnp.array(jnp.nan), "lr": jnp.array(0.1)}
             return state.replace(step=state.step + 1), losses
 
         return run
@@ -211,7 +211,7 @@ def test_tensorboard_has_losses_scores_and_pictures(workdir):
     assert {
         ("train/loss", 2),
         ("train/mask", 4),
-        ("train/learning_rate", 4),
+        ("train/lr", 4),
         ("validation/segm_AP", 4),
     } <= scalars
     pictures = [value for _, value in values if value.HasField("image")]

@@ -1,23 +1,45 @@
 import jax.numpy as jnp
 import pytest
 
-from mrcnn_jax.training.metrics import StepLog
+from mrcnn_jax.training.metrics import STAGES, StepLog
 
 
 def _metrics(**changes):
-    values = {"box": 1.0, "mask": 2.0, "loss": 3.0, "gradient_norm": 1.0, "learning_rate": 0.1} | changes
+    values = {"box": 1.0, "mask": 2.0, "loss": 3.0, "gradient_norm": 1.0, "lr": 0.1} | changes
     return {name: jnp.asarray(value) for name, value in values.items()}
 
 
 def test_a_line_and_the_means():
     log = StepLog(total_steps=1000, batch_size=4)
-    log.add(9, _metrics(box=1.0, loss=3.0, learning_rate=0.1), waited=0.0)
-    log.add(10, _metrics(box=3.0, loss=5.0, learning_rate=0.2), waited=0.0)
+    log.add(9, _metrics(box=1.0, loss=3.0, lr=0.1), waited=0.0)
+    log.add(10, _metrics(box=3.0, loss=5.0, lr=0.2), waited=0.0)
     line, means = log.flush()
-    assert line.startswith("step   10/1000  loss 4.000  (box 2.000, mask 2.000)  rate 0.2")
-    assert line.endswith("left")
+    assert line.startswith("step   10/1000  loss 4.00  box 2.00 mask 2.00  lr 0.2  ")
+    assert "  eta " in line
     assert means["box"] == 2.0
-    assert means["learning_rate"] == pytest.approx(0.2)
+    assert means["lr"] == pytest.approx(0.2)
+
+
+def test_a_line_of_all_losses_is_short(monkeypatch):
+    losses = {name: 0.123 for names in STAGES.values() for name in names} | {"keypoint": 3.456}
+    log = StepLog(total_steps=2800, batch_size=8)
+    log.add(460, _metrics(**losses, loss=4.071, lr=0.000262), waited=0.0)
+    monkeypatch.setattr(log, "restart_clock", lambda: 0.25)
+    line, _ = log.flush()
+    assert line == (
+        "step  460/2800  loss 4.07  rpn 0.12+0.12 box 0.12+0.12 mask 0.12 keypoint 3.46  lr 0.00026  "
+        "32 img/s  eta 9:45"
+    )
+
+
+@pytest.mark.parametrize(("waited", "said"), [(0.3, "  30% waiting for data"), (0.05, "")])
+def test_a_line_says_where_data_are_slow(waited, said, monkeypatch):
+    log = StepLog(total_steps=10, batch_size=4)
+    log.add(1, _metrics(), waited=waited)
+    monkeypatch.setattr(log, "restart_clock", lambda: 1.0)
+    line, means = log.flush()
+    assert line == f"step  1/10  loss 3.00  box 1.00 mask 2.00  lr 0.1  4.0 img/s{said}  eta 0:09"
+    assert means["waiting_for_data"] == waited
 
 
 def test_a_loss_that_is_not_finite_names_step_and_loss():
@@ -36,5 +58,5 @@ def test_a_line_right_after_the_clock_was_restarted_has_no_rate():
     log.add(1, _metrics(), waited=0.0)
     log.restart_clock()
     line, means = log.flush()
-    assert line == "step  1/10  loss 3.000  (box 1.000, mask 2.000)  rate 0.1"
+    assert line == "step  1/10  loss 3.00  box 1.00 mask 2.00  lr 0.1"
     assert "images_per_second" not in means

@@ -8,6 +8,7 @@ import pytest
 
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.training.metrics import STAGES
 from mrcnn_jax.training.step import compile_step, make_state, train_step
 
 
@@ -51,6 +52,7 @@ def test_first_losses_are_those_of_guessing(two_steps):
     assert metrics["box_class"] == pytest.approx(np.log(4), rel=0.2)
     assert metrics["keypoint"] == pytest.approx(np.log(56 * 56), rel=0.1)
     assert metrics["loss"] == pytest.approx(sum(metrics[name] for name in LOSSES), rel=1e-5)
+    assert {name for names in STAGES.values() for name in names} == set(LOSSES)  # so a line has them all
 
 
 def test_what_a_step_changes(two_steps, tiny_weights, tiny_blueprint):
