@@ -160,17 +160,17 @@ def resize(image: np.ndarray, shape: Size, *, rule: str = "detectron2") -> np.nd
 
 def _interpolate(image: np.ndarray, shape: Size) -> np.ndarray:
     """Every new pixel between the two rows and two columns around its place in the old image, float32."""
-    low, high, share = neighbours(image.shape[0], shape[0])
+    low, high, share = linear_taps(image.shape[0], shape[0])
     rows = image.astype(np.float32)
     rows = _between(rows[low], rows[high], share[:, None, None])
-    low, high, share = neighbours(image.shape[1], shape[1])
+    low, high, share = linear_taps(image.shape[1], shape[1])
     return _between(rows[:, low], rows[:, high], share[:, None])
 
 
-def neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of ``new`` pixels along an axis of ``old``: the pixels around it, and the share of the second.
+def linear_taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two source pixels of each of ``new`` pixels along an axis of ``old``, and the second's weight.
 
-    Bilinear without corners aligned and without antialiasing, as torch's ``interpolate``.
+    Linear interpolation with ``align_corners=False`` and no antialiasing, as in torch's ``interpolate``.
     """
     # Rounded to float32 twice as by torch: the scale, and the result of a fused multiplication and addition.
     place = ((np.arange(new) + 0.5) * np.float32(old / new).astype(np.float64) - 0.5).astype(np.float32)
