@@ -19,7 +19,7 @@ def compilations():
     return Compilations("inference", ((32, 64), (64, 32)))
 
 
-def test_once_for_each_canvas_is_expected(compilations):
+def test_one_compilation_per_canvas_is_expected(compilations):
     for new in (True, False):
         assert _expect(compilations, _images(32, 64)) is new
         assert _expect(compilations, _images(64, 32)) is new
@@ -32,7 +32,7 @@ def test_once_for_each_canvas_is_expected(compilations):
         (_images(dtype=np.float32), "images: float32 [2, 32, 64, 3], before uint8 [2, 32, 64, 3]"),
     ],
 )
-def test_other_inputs_of_a_canvas_are_told_once(compilations, other, difference):
+def test_other_inputs_for_a_canvas_are_reported_once(compilations, other, difference):
     _expect(compilations, _images())
     with pytest.warns(UserWarning) as told:
         _expect(compilations, other)
@@ -43,13 +43,13 @@ def test_other_inputs_of_a_canvas_are_told_once(compilations, other, difference)
     _expect(compilations, _images())
 
 
-def test_an_input_that_comes_or_goes(compilations):
+def test_an_input_that_is_added_or_removed(compilations):
     _expect(compilations, _images(), masks=np.zeros(3, bool))
     with pytest.warns(UserWarning, match=r"time: masks: none, before bool \[3\]$"):
         _expect(compilations, _images())
 
 
-def test_a_canvas_that_is_not_planned_is_told_once(compilations):
+def test_an_unexpected_canvas_is_reported_once(compilations):
     rule = r"images are 32x96, which is none of data.canvases \(32x64, 64x32\)$"
     with pytest.warns(UserWarning, match=rule):
         _expect(compilations, _images(32, 96))

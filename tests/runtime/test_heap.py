@@ -1,4 +1,4 @@
-"""In processes of their own, as what is set stays for the whole life of one."""
+"""Tests run in separate processes, because the settings last for the whole life of a process."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from mrcnn_jax.runtime import heap
 
 pytestmark = pytest.mark.skipif(heap._glibc("mallopt") is None, reason="glibc alone has mallopt")
 
-PAGES = 2**15  # of 4 KB: 128 MB, more than any arena but the first can hold
+PAGES = 2**15  # of 4 KB: 128 MB, more than any arena except the first can hold
 
 PROGRAM = f"""
 import ctypes, os, resource, sys
@@ -43,7 +43,7 @@ with ThreadPoolExecutor(1) as executor:
 
 
 def run(*arguments: str, **environment: str) -> tuple[int, int, int]:
-    """Page faults of taking memory again, pages kept, and pages that are left when it was given back."""
+    """Page faults when memory is allocated again, pages kept, and pages left after it was given back."""
     inherited = {name: os.environ[name] for name in os.environ if not name.startswith(("MALLOC_", "GLIBC_"))}
     command = [sys.executable, "-c", PROGRAM, *arguments]
     done = subprocess.run(command, env=inherited | environment, capture_output=True, text=True, check=True)
@@ -51,21 +51,21 @@ def run(*arguments: str, **environment: str) -> tuple[int, int, int]:
     return faults, kept, left
 
 
-def test_memory_is_kept_in_threads_too_until_it_is_given_back():
+def test_memory_is_kept_until_given_back_in_threads_too():
     faults, kept, left = run("keep")
     assert faults < PAGES // 100
     assert kept > 0.99 * PAGES
     assert left < PAGES // 10
 
 
-def test_otherwise_it_is_taken_anew():
+def test_without_the_setting_memory_is_allocated_again():
     faults, kept, _ = run()
     assert faults > PAGES // 1000  # with pages of 2 MB, 64
     assert kept < PAGES // 10
 
 
 @pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
-def test_what_the_user_has_set_stands(name):
+def test_the_users_settings_are_kept(name):
     value = "2" if name == "MALLOC_ARENA_MAX" else "glibc.malloc.arena_max=2"
     _, kept, _ = run("keep", **{name: value})
     assert kept < PAGES // 10
