@@ -19,7 +19,7 @@ from benchmarks.timing import Workload, compiled, count_flops
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, map_images, replicated
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
-from mrcnn_jax.inference.predict import predict, propose, select_detections
+from mrcnn_jax.inference.predict import predict, select_detections
 from mrcnn_jax.models import valid_regions
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.training.step import compile_step, make_state, train_step
@@ -139,7 +139,7 @@ def stages(model: Model) -> list[Workload]:
     rpn = jax.jit(_program(model, lambda m, f: m.rpn(f)))(weights, features)
 
     def find_proposals(m: Any, features: Any, rpn: Any) -> Any:
-        return propose(m, features, rpn, sizes, test)
+        return m.propose(rpn, m.anchors(features, sizes), sizes, test)
 
     proposals = jax.jit(_program(model, find_proposals))(weights, features, rpn)
     box_outputs = jax.jit(_program(model, lambda m, *a: m.box_outputs(*a)))(
@@ -147,7 +147,7 @@ def stages(model: Model) -> list[Workload]:
     )
 
     def select(_: Any, proposals: Any, logits: Any, deltas: Any) -> Any:
-        choose = partial(select_detections, config=test)
+        choose = partial(select_detections, config=test, box_weights=model.config.model.box_weights)
         return map_images(choose, proposals, logits, deltas, sizes)
 
     detections = jax.jit(_program(model, select))(weights, proposals, *box_outputs)
@@ -207,7 +207,7 @@ def choose_objects(model: Model, batch_size: int) -> np.ndarray:
 
     def find(m: Any, images: Any) -> Any:
         features = m.features(images, sizes)
-        return propose(m, features, m.rpn(features), sizes, model.config.test)
+        return m.propose(m.rpn(features), m.anchors(features, sizes), sizes, model.config.test)
 
     proposals = jax.jit(_program(model, find))(model.weights, images)
     height, width = model.image_size
@@ -318,7 +318,7 @@ def _score_threshold(model: Model) -> float:
 
     def scores(m: Any, images: Any) -> Any:
         features = m.features(images, sizes)
-        proposals = propose(m, features, m.rpn(features), sizes, model.config.test)
+        proposals = m.propose(m.rpn(features), m.anchors(features, sizes), sizes, model.config.test)
         logits, _ = m.box_outputs(features, proposals.boxes)
         best = jax.lax.top_k(jax.nn.softmax(logits)[..., 1:].reshape(-1), _CANDIDATES)[0]
         return jnp.min(best)

@@ -57,6 +57,7 @@ class ModelConfig:
         "level"  # between anchors: the level's 2^k pixels, or "image": padded size // cells (TV)
     )
     rpn_convs: int = 1  # 3x3 convolutions of the RPN's head (2 in TV's v2)
+    rpn_box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)  # of the deltas dx, dy, dw, dh
     rpn_smallest_side: float = (
         0.0  # pixels: proposals with a shorter side, or none at all, are dropped (TV 1e-3)
     )
@@ -69,6 +70,7 @@ class ModelConfig:
 
     # Box head: convolutions, fully connected layers. With features "c4" stage 5 takes the place of both.
     box_pool_size: int = 7
+    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)  # as rpn_box_weights
     box_convs: int = 0  # 4 in TV's v2
     box_norm: str = ""  # of the convolutions, as fpn_norm
     box_fcs: int = 2

@@ -35,7 +35,11 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "test.keypoint_score": ("logit", "probability"),
 }
 _POSITIVE = (
-    _fields("model", "pixel_std padding_multiple backbone_width backbone_groups backbone_group_width")
+    _fields(
+        "model",
+        "pixel_std padding_multiple backbone_width backbone_groups backbone_group_width",
+    )
+    | _fields("model", "rpn_box_weights box_weights")
     | _fields("model", "fpn_channels anchor_sizes anchor_ratios rpn_convs roi_canonical_size")
     | _fields("model", "box_pool_size box_channels mask_pool_size mask_channels")
     | _fields("model", "keypoint_pool_size keypoint_convs keypoint_channels")

@@ -9,12 +9,11 @@ from jaxtyping import Float, Int, UInt8
 
 from mrcnn_jax.config import Config, TestConfig
 from mrcnn_jax.distributed.sharding import map_images
-from mrcnn_jax.models.box_head import BOX_WEIGHTS
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
-from mrcnn_jax.ops.boxes import clip_boxes, decode_boxes, is_nonempty
+from mrcnn_jax.ops.boxes import BoxWeights, clip_boxes, decode_boxes, is_nonempty
 from mrcnn_jax.ops.keypoints import decode_keypoints
 from mrcnn_jax.ops.nms import nms
-from mrcnn_jax.types import Detections, Features, Proposals
+from mrcnn_jax.types import Detections, Proposals
 
 
 def predict(
@@ -34,9 +33,11 @@ def predict(
     """
     test = config.test
     features = model.features(images, image_sizes)
-    proposals = propose(model, features, model.rpn(features), image_sizes, test)
+    anchors = model.anchors(features, image_sizes)
+    proposals = model.propose(model.rpn(features), anchors, image_sizes, test)
     logits, deltas = model.box_outputs(features, proposals.boxes)
-    detections = map_images(partial(select_detections, config=test), proposals, logits, deltas, image_sizes)
+    select = partial(select_detections, config=test, box_weights=config.model.box_weights)
+    detections = map_images(select, proposals, logits, deltas, image_sizes)
     if model.mask_head is not None:
         mask_logits = model.mask_logits(features, detections.boxes, detections.labels, detections.valid)
         detections = detections.replace(masks=jax.nn.sigmoid(mask_logits))
@@ -48,24 +49,7 @@ def predict(
     return detections
 
 
-def propose(
-    model: MaskRCNN,
-    features: Features,
-    rpn_outputs: dict[str, tuple[Array, Array]],
-    image_sizes: Int[Array, "b 2"],
-    config: TestConfig,
-) -> Proposals:
-    """The proposals of every image, by the settings of inference."""
-    return model.propose(
-        rpn_outputs,
-        model.anchors(features, image_sizes),
-        image_sizes,
-        pre_nms=config.rpn_pre_nms,
-        post_nms=config.rpn_post_nms,
-        nms_iou=config.rpn_nms_iou,
-    )
-
-
+@jax.named_scope("select_detections")
 def select_detections(
     proposals: Proposals,
     logits: Float[Array, "p l"],
@@ -73,6 +57,7 @@ def select_detections(
     image_size: Int[Array, "2"],
     *,
     config: TestConfig,
+    box_weights: BoxWeights,
 ) -> Detections:
     """The detections of one image: (proposal, category) pairs above the score threshold, after NMS.
 
@@ -86,7 +71,7 @@ def select_detections(
     scores = jnp.where(proposals.valid[:, None] & (scores > config.score_threshold), scores, -1.0)
     top_scores, pair = jax.lax.top_k(scores.reshape(-1), min(config.candidates, num_proposals * num_classes))
     proposal, category = pair // num_classes, pair % num_classes
-    boxes = decode_boxes(deltas[proposal, category], proposals.boxes[proposal], BOX_WEIGHTS)
+    boxes = decode_boxes(deltas[proposal, category], proposals.boxes[proposal], box_weights)
     boxes = clip_boxes(boxes, image_size)
     large_enough = jnp.all(boxes[:, 2:] - boxes[:, :2] >= config.box_smallest_side, axis=-1)
     index, kept = nms(

@@ -10,8 +10,6 @@ from mrcnn_jax.models.convs import ConvStack
 from mrcnn_jax.models.fpn import xavier_uniform
 from mrcnn_jax.ops.relu import relu
 
-BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-
 
 class BoxHead(nnx.Module):
     """3x3 convolutions, fully connected layers, then class logits and box deltas per category.

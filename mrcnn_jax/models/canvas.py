@@ -1,43 +1,43 @@
-"""What lies beyond an image on its canvas, kept out of what is computed inside it.
+"""Masks that keep what lies beyond an image on its canvas (its padded size) from changing any result.
 
-The references pad an image by itself to a multiple of 32 pixels (or not at all), and every convolution sees
-zeros beyond that. A canvas may be larger, and convolutions carry values into its rest: biases, and what
-reaches over the edge. So each map is cut to zero there before a convolution or pooling that looks around, and
-norms count none of it. The canvas then makes no difference to the result.
+The reference implementations pad each image by itself to a multiple of 32 pixels (or not at all), and every
+convolution sees zeros beyond that. A canvas may be larger, and values would spread into the rest of it, from
+biases and from convolutions whose window crosses the image edge. So each map is masked out there before a
+convolution or pooling that looks at neighbouring cells, and norms count none of it.
 
-Shapes: B images, H x W cells of a map, C channels. ``inside`` is a mask ``[B H W 1]``, or None where
-everything is inside.
+Shapes: B images, H x W cells of a map, C channels.
 """
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-Inside = Bool[Array, "b _ _ 1"] | None
+# Which cells of a map belong to an image; None: all do.
+Mask = Bool[Array, "b _ _ 1"] | None
 
 
 def padded_sizes(image_sizes: Int[Array, "*b 2"], multiple: int) -> Int[Array, "*b 2"]:
-    """Height and width of images, rounded up to a multiple."""
+    """Heights and widths rounded up to a multiple of ``multiple`` pixels."""
     return -(-image_sizes // multiple) * multiple
 
 
 def cells(sizes: Int[Array, "*b 2"], stride: int) -> Int[Array, "*b 2"]:
-    """Rows and columns of a map of ``stride`` that images of these sizes have, each started one counted."""
+    """Rows and columns that images of these sizes have on a map of ``stride``, rounded up."""
     return -(-sizes // stride)
 
 
-def inside(shape: tuple[int, ...], sizes: Int[Array, "b 2"]) -> Bool[Array, "b h w 1"]:
+def image_mask(shape: tuple[int, ...], sizes: Int[Array, "b 2"]) -> Bool[Array, "b h w 1"]:
     """Which cells of a map of ``shape`` (height, width) lie within the first ``sizes`` rows and columns."""
     rows = jnp.arange(shape[0]) < sizes[:, :1]  # [H] < [B 1]
     columns = jnp.arange(shape[1]) < sizes[:, 1:]
     return (rows[:, :, None] & columns[:, None, :])[..., None]
 
 
-def subsample(inside: Inside, stride: int) -> Inside:
-    """The mask of a map with every ``stride``-th row and column."""
-    return inside if inside is None else inside[:, ::stride, ::stride]
+def subsample(mask: Mask, stride: int) -> Mask:
+    """The mask with every ``stride``-th row and column of it."""
+    return mask if mask is None else mask[:, ::stride, ::stride]
 
 
-def cut(x: Float[Array, "b h w c"], inside: Inside) -> Float[Array, "b h w c"]:
+def mask_out(x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h w c"]:
     """``x``, zero beyond the images."""
-    return x if inside is None else jnp.where(inside, x, 0)
+    return x if mask is None else jnp.where(mask, x, 0)

@@ -6,7 +6,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from mrcnn_jax.models.norm import Mask, make_norm
+from mrcnn_jax.models.canvas import Mask
+from mrcnn_jax.models.norm import make_norm
 from mrcnn_jax.ops.conv import add_bias, convolve
 from mrcnn_jax.ops.relu import relu
 
@@ -49,6 +50,8 @@ class Conv(nnx.Module):
 
 class ConvNorm(nnx.Module):
     """A convolution that keeps the size, with a bias or, if ``norm`` names one, with a norm after it."""
+
+    conv_norms = (("conv", "norm"),)
 
     def __init__(
         self,

@@ -1,8 +1,10 @@
-"""Batch norms made part of the convolutions before them, for inference.
+"""Batch norms folded into the convolutions before them, for inference.
 
-There a batch norm multiplies each channel by a constant and adds another, which the convolution before it can
-do: its kernel times the one, and the other as its bias. That leaves convolution, bias and ReLU, for which
-accelerators' libraries have one kernel. On the CPU it gains nothing: XLA fuses the norm with the ReLU.
+In inference a batch norm multiplies each channel by one constant and adds another. The convolution before it
+can do both: the factor goes into its kernel, the offset becomes its bias. What remains is convolution, bias
+and ReLU, for which accelerator libraries have a single kernel. A CPU gains nothing: XLA fuses norm and ReLU.
+
+A module lists its foldable pairs in ``conv_norms``: names of convolutions and of the norms that follow them.
 """
 
 from typing import Any, TypeVar
@@ -11,43 +13,39 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from mrcnn_jax.models.convs import Conv
-from mrcnn_jax.models.norm import FrozenBatchNorm, Mask, scale_and_shift
+from mrcnn_jax.models.canvas import Mask
+from mrcnn_jax.models.norm import FrozenBatchNorm, scale_and_shift
 
 Model = TypeVar("Model", bound=nnx.Module)
 
-# The name, or index in a list, of a convolution, and of the norm that follows it if there is one.
-_PAIRS: tuple[tuple[Any, Any], ...] = (
-    ("conv1", "bn1"),
-    ("conv2", "bn2"),
-    ("conv3", "bn3"),
-    ("conv", "norm"),
-    (0, 1),
-)
-
 
 class Folded(nnx.Module):
-    """In place of a norm that the convolution before it does."""
+    """Identity that replaces a batch norm folded into the preceding convolution."""
 
     def __call__(self, x: Float[Array, "b h w c"], *, mask: Mask = None) -> Float[Array, "b h w c"]:
         return x
 
 
 def fold_norms(model: Model) -> Model:
-    """``model``, changed to have no batch norm after a convolution; results differ in rounding alone.
+    """``model`` without its batch norms that follow a convolution; results differ in rounding alone.
 
-    Kernels are multiplied in float32, whatever type the model computes in. Group norm stays.
+    ``model`` itself is changed. Kernels are multiplied in float32, whatever type the model computes in. Group
+    norms stay.
     """
     for _, module in nnx.iter_modules(model):
-        children = dict(nnx.iter_children(module))
-        for conv_name, norm_name in _PAIRS:
-            conv, norm = children.get(conv_name), children.get(norm_name)
-            if isinstance(conv, Conv) and isinstance(norm, FrozenBatchNorm | nnx.BatchNorm):
+        for conv_path, norm_path in getattr(module, "conv_norms", ()):
+            conv, norm = _child(module, conv_path), _child(module, norm_path)
+            if conv is not None and isinstance(norm, FrozenBatchNorm | nnx.BatchNorm):
                 scale, shift = scale_and_shift(norm)
                 conv.kernel[...] *= scale
                 conv.bias = nnx.Param(shift)
-                if isinstance(module, nnx.List):
-                    module[norm_name] = Folded()
-                else:
-                    setattr(module, norm_name, Folded())
+                owner, _, name = norm_path.rpartition(".")
+                setattr(_child(module, owner), name, Folded())
     return model
+
+
+def _child(module: Any, path: str) -> Any:
+    """The module at a dotted path below ``module``, which is that of "" itself; None if there is none."""
+    for name in filter(None, path.split(".")):
+        module = getattr(module, name, None)
+    return module

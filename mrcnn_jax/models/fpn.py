@@ -1,5 +1,6 @@
 """The feature pyramid network (FPN, arXiv 1612.03144)."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from mrcnn_jax.models.canvas import Inside, cut
+from mrcnn_jax.models.canvas import Mask, mask_out
 from mrcnn_jax.models.convs import ConvNorm
 
 xavier_uniform = nnx.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -23,12 +24,18 @@ def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 class FPN(nnx.Module):
     """Lateral 1x1 convolutions, a top-down path, and a 3x3 convolution at each level.
 
-    ``p6`` is every second cell of ``p5`` (a max pool of kernel 1 and stride 2); only the RPN reads it.
+    Level ``p2`` has stride 4, and so on: a name's number is the logarithm of its stride. The last level is
+    every second cell of the one before (a max pool of kernel 1 and stride 2), and only the RPN reads it.
+
+    Args:
+        in_channels: channels of the backbone's maps, finest first.
+        in_strides: their strides in pixels, each twice the one before.
     """
 
     def __init__(
         self,
-        in_channels: dict[str, int],
+        in_channels: Mapping[str, int],
+        in_strides: Mapping[str, int],
         channels: int,
         *,
         norm: str = "",
@@ -38,27 +45,28 @@ class FPN(nnx.Module):
         conv = partial(ConvNorm, norm=norm, kernel_init=xavier_uniform, dtype=dtype, rngs=rngs)
         self.inner = nnx.List([conv(c, channels, 1) for c in in_channels.values()])
         self.layer = nnx.List([conv(channels, channels, 3) for _ in in_channels])
+        strides = [*in_strides.values(), 2 * max(in_strides.values())]
+        self.strides = {f"p{stride.bit_length() - 1}": stride for stride in strides}
+        self.pooled_levels = tuple(self.strides)[:-1]
 
     def __call__(
-        self, features: dict[str, Float[Array, "b _ _ _"]], inside: dict[str, Inside]
+        self, features: Mapping[str, Float[Array, "b _ _ _"]], masks: Mapping[str, Mask]
     ) -> dict[str, Float[Array, "b _ _ _"]]:
-        """Features ``p2`` to ``p6`` from ``c2`` to ``c5``, each half the size of the one before."""
-        masks = [inside[level] for level in features]
-        outputs = nnx.remat(FPN._outputs)(self, list(features.values()), masks)
-        pyramid = {f"p{level}": p for level, p in enumerate(outputs, start=2)}
-        return pyramid | {"p6": pyramid["p5"][:, ::2, ::2]}
+        """The pyramid, ``p2`` to ``p6`` from ``c2`` to ``c5``; ``masks`` are those of the backbone's maps."""
+        outputs = nnx.remat(FPN._outputs)(self, list(features.values()), list(masks.values()))
+        return dict(zip(self.strides, [*outputs, outputs[-1][:, ::2, ::2]], strict=True))
 
-    def _outputs(self, features: list[Array], masks: list[Inside]) -> list[Float[Array, "b _ _ _"]]:
-        """Features ``p2`` to ``p5``.
+    def _outputs(self, features: list[Array], masks: list[Mask]) -> list[Float[Array, "b _ _ _"]]:
+        """The levels that have a map of the backbone.
 
-        For the gradient what is merged is computed again, by 1x1 convolutions. Kept it would be as large as
-        the outputs.
+        The merged maps are recomputed for the gradient, by 1x1 convolutions: kept, they would take as much
+        memory as the outputs.
         """
         laterals = [inner(c, mask) for inner, c, mask in zip(self.inner, features, masks, strict=True)]
         merged = [laterals[-1]]
         for lateral in reversed(laterals[:-1]):
             merged.append(lateral + upsample_nearest(merged[-1]))
         return [
-            layer(cut(m, mask), mask)
+            layer(mask_out(m, mask), mask)
             for layer, m, mask in zip(self.layer, reversed(merged), masks, strict=True)
         ]

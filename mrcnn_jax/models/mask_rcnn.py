@@ -1,6 +1,6 @@
 """Mask R-CNN (arXiv 1703.06870): from pixels to features, proposals, boxes, masks and keypoints.
 
-``predict`` (inference) and ``compute_losses`` (training) both call these stages, in this order.
+``inference/predict.py`` and ``training/objective.py`` read like the paper; they call the stages built here.
 """
 
 from functools import partial
@@ -12,27 +12,20 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.config import ModelConfig, TestConfig, TrainConfig
 from mrcnn_jax.distributed.sharding import map_images
+from mrcnn_jax.models.backbone import make_backbone
 from mrcnn_jax.models.box_head import BoxHead
-from mrcnn_jax.models.canvas import cells, cut, inside, padded_sizes, subsample
+from mrcnn_jax.models.canvas import cells, image_mask, mask_out, padded_sizes, subsample
 from mrcnn_jax.models.fpn import FPN
 from mrcnn_jax.models.keypoint_head import KeypointHead
 from mrcnn_jax.models.mask_head import MaskHead
-from mrcnn_jax.models.resnet import ResNet, apply_stage, make_stage, stage_channels
-from mrcnn_jax.models.rpn import Anchors, RPNHead, propose
+from mrcnn_jax.models.resnet import apply_stage, make_stage, stage_channels
+from mrcnn_jax.models.rpn import Anchors, RPNHead, select_proposals
 from mrcnn_jax.models.valid_regions import apply_to_valid
 from mrcnn_jax.ops.anchors import make_anchors
 from mrcnn_jax.ops.roi_align import multilevel_roi_align, roi_align
 from mrcnn_jax.types import Features, Proposals
-
-# Pixels from cell to cell, by level.
-STRIDES = {
-    "fpn": {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64},
-    "c4": {"c4": 16},
-    "dc5": {"c5": 16},
-}
-POOLED_LEVELS = ("p2", "p3", "p4", "p5")
 
 
 class MaskRCNN(nnx.Module):
@@ -47,20 +40,20 @@ class MaskRCNN(nnx.Module):
         self, config: ModelConfig, *, num_classes: int, num_keypoints: int = 0, rngs: nnx.Rngs
     ) -> None:
         made: dict[str, Any] = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
-        pyramid = config.features == "fpn"
         self.config = config
-        self.strides = STRIDES[config.features]
-        self.backbone = ResNet(config, **made)
-        self.fpn = (
-            FPN(self.backbone.out_channels, config.fpn_channels, norm=config.fpn_norm, **made)
-            if pyramid
-            else None
-        )
-        channels = config.fpn_channels if pyramid else list(self.backbone.out_channels.values())[-1]
+        self.backbone = make_backbone(config, **made)
+        level, channels = list(self.backbone.channels.items())[-1]
+        strides = {level: self.backbone.strides[level]}
+        fpn = None
+        if config.features == "fpn":
+            channels = config.fpn_channels
+            fpn = FPN(self.backbone.channels, self.backbone.strides, channels, norm=config.fpn_norm, **made)
+            strides = fpn.strides
+        self.fpn, self.strides = fpn, strides
         num_anchors = self._sizes_per_level() * len(config.anchor_ratios)
         self.rpn = RPNHead(channels, num_anchors, num_convs=config.rpn_convs, **made)
 
-        # Of "c4", the first layers of all heads (paper figure 4 left); they halve the map of a region.
+        # With features "c4" ResNet's last stage begins every head (paper figure 4 left) and halves its input.
         self.res5 = make_stage(config, 4, **made) if config.features == "c4" else None
         channels = channels if self.res5 is None else stage_channels(config, 4)
         self.box_head = BoxHead(
@@ -101,15 +94,20 @@ class MaskRCNN(nnx.Module):
         return len(self.config.anchor_sizes) // len(self.strides)
 
     def features(self, images: Array, image_sizes: Int[Array, "b 2"]) -> Features:
-        """The maps that proposals and heads see, zero beyond the images, of RGB 0 to 255 on a canvas."""
+        """The maps that RPN and heads read, zero beyond the images, from RGB 0 to 255 on a canvas."""
         padded = padded_sizes(image_sizes, self.config.padding_multiple)
-        mask = inside(images.shape[1:3], padded)
-        maps = self.backbone(normalize(images, image_sizes, self.config), mask)
+        mask = image_mask(images.shape[1:3], padded)
+        with jax.named_scope("backbone"):
+            maps = self.backbone(normalize(images, image_sizes, self.config), mask)
         if self.fpn is not None:
-            masks = {level: subsample(mask, 2 ** int(level[1:])) for level in maps}
-            maps = self.fpn(maps, masks)
+            masks = {level: subsample(mask, stride) for level, stride in self.backbone.strides.items()}
+            with jax.named_scope("fpn"):
+                maps = self.fpn(maps, masks)
         return Features(
-            maps={level: cut(maps[level], subsample(mask, stride)) for level, stride in self.strides.items()},
+            maps={
+                level: mask_out(maps[level], subsample(mask, stride))
+                for level, stride in self.strides.items()
+            },
             sizes={level: cells(padded, stride) for level, stride in self.strides.items()},
         )
 
@@ -131,36 +129,36 @@ class MaskRCNN(nnx.Module):
             )
             boxes = jax.vmap(make)(pitch)
             per_cell = boxes.shape[1] // (grid[0] * grid[1])
-            of_image = jnp.repeat(inside(grid, count).reshape(len(boxes), -1), per_cell, axis=1)
-            anchors[level] = Anchors(boxes=boxes, inside=of_image)
+            in_image = jnp.repeat(image_mask(grid, count).reshape(len(boxes), -1), per_cell, axis=1)
+            anchors[level] = Anchors(boxes=boxes, in_image=in_image)
         return anchors
 
+    @jax.named_scope("proposals")
     def propose(
         self,
         rpn_outputs: dict[str, tuple[Array, Array]],
         anchors: dict[str, Anchors],
         image_sizes: Int[Array, "b 2"],
-        *,
-        pre_nms: int,
-        post_nms: int,
-        nms_iou: float,
+        config: TrainConfig | TestConfig,
     ) -> Proposals:
-        """The proposals of every image from what the RPN head says of its anchors."""
-        propose_one = partial(
-            propose,
-            pre_nms=pre_nms,
-            post_nms=post_nms,
-            nms_iou=nms_iou,
+        """The proposals of every image from the RPN's outputs, as many as training or inference takes."""
+        select = partial(
+            select_proposals,
+            pre_nms=config.rpn_pre_nms,
+            post_nms=config.rpn_post_nms,
+            nms_iou=config.rpn_nms_iou,
+            box_weights=self.config.rpn_box_weights,
             smallest_side=self.config.rpn_smallest_side,
         )
-        return map_images(propose_one, rpn_outputs, anchors, image_sizes)
+        return map_images(select, rpn_outputs, anchors, image_sizes)
 
     def box_outputs(
         self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"] | None = None
     ) -> tuple[Float[Array, "b r l"], Float[Array, "b r k 4"]]:
         """Class logits and box deltas of every region. Batch norm counts the ``valid`` regions only."""
         regions = _flatten(self._pool(features, boxes, self.config.box_pool_size))
-        logits, deltas = self.box_head(self._stage5(regions), None if valid is None else _flatten(valid))
+        with jax.named_scope("box_head"):
+            logits, deltas = self.box_head(self._stage5(regions), None if valid is None else _flatten(valid))
         return _unflatten(logits, boxes), _unflatten(deltas, boxes)
 
     def mask_logits(
@@ -170,31 +168,33 @@ class MaskRCNN(nnx.Module):
         labels: Int[Array, "b r"],
         valid: Bool[Array, "b r"],
     ) -> Float[Array, "b r m m"]:
-        """Mask logits of every ``valid`` region for its label; what others have means nothing.
+        """Mask logits of every region for its label; rows that are not ``valid`` are undefined.
 
         Raises ValueError if the model has no mask head.
         """
         if self.mask_head is None:
             raise ValueError("this model has no mask head: model.mask is False in its config")
         regions = self._pool(features, boxes, self.config.mask_pool_size)
-        return self._apply_to_valid(self.mask_head, valid, regions, labels)
+        with jax.named_scope("mask_head"):
+            return self._apply_to_valid(self.mask_head, valid, regions, labels)
 
     def keypoint_logits(
         self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"]
     ) -> Float[Array, "b r m m k"]:
-        """Logits over the cells of every ``valid`` region, by keypoint; what others have means nothing.
+        """Logits over the cells of every region, by keypoint; rows that are not ``valid`` are undefined.
 
         Raises ValueError if the model has no keypoint head.
         """
         if self.keypoint_head is None:
             raise ValueError("this model has no keypoint head: model.keypoint is False in its config")
         regions = self._pool(features, boxes, self.config.keypoint_pool_size)
-        return self._apply_to_valid(self.keypoint_head, valid, regions)
+        with jax.named_scope("keypoint_head"):
+            return self._apply_to_valid(self.keypoint_head, valid, regions)
 
     def _apply_to_valid(self, head: Any, valid: Array, regions: Array, *labels: Array) -> Array:
-        """What the mask or keypoint head makes of valid regions; it may want their labels, too."""
+        """The mask or keypoint head applied to the valid regions; the mask head also takes the labels."""
         if any(nnx.state(module, nnx.BatchStat) for module in (head, self.res5) if module is not None):
-            # Regions of all images together: batch norm makes each depend on the others.
+            # The regions of all images at once, because batch norm makes each depend on the others.
             rows = self._stage5(_flatten(regions))
             return _unflatten(head(rows, *map(_flatten, labels), _flatten(valid)), valid)
         return apply_to_valid(
@@ -202,9 +202,10 @@ class MaskRCNN(nnx.Module):
         )
 
     def _stage5(self, regions: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
-        """With features "c4", what stage 5 makes of regions; else the regions themselves."""
+        """The regions after stage 5 if the features are "c4", else the regions themselves."""
         return regions if self.res5 is None else apply_stage(self.res5, regions)
 
+    @jax.named_scope("roi_align")
     def _pool(self, features: Features, boxes: Array, size: int) -> Float[Array, "b r p p c"]:
         """RoIAlign (paper 3) of the boxes of all images."""
         config = self.config
@@ -214,32 +215,35 @@ class MaskRCNN(nnx.Module):
             "aligned": config.roi_aligned,
         }
 
-        def pool_pyramid(of_image: Features, boxes: Array) -> Array:
+        def pool_image(features: Features, boxes: Array) -> Array:
+            if self.fpn is None:
+                ((level, stride),) = self.strides.items()
+                return roi_align(
+                    features.maps[level],
+                    boxes,
+                    stride=float(stride),
+                    map_size=features.sizes[level],
+                    **settings,
+                )
             return multilevel_roi_align(
-                {level: of_image.maps[level] for level in POOLED_LEVELS},
+                {level: features.maps[level] for level in self.fpn.pooled_levels},
                 boxes,
                 canonical_size=config.roi_canonical_size,
                 level_rule=config.roi_level_rule,
-                map_sizes=of_image.sizes,
+                map_sizes=features.sizes,
                 **settings,
             )
 
-        def pool_map(of_image: Features, boxes: Array) -> Array:
-            (level, stride), *_ = self.strides.items()
-            return roi_align(
-                of_image.maps[level], boxes, stride=float(stride), map_size=of_image.sizes[level], **settings
-            )
-
-        return map_images(pool_map if self.fpn is None else pool_pyramid, features, boxes)
+        return map_images(pool_image, features, boxes)
 
 
 def normalize(images: Array, image_sizes: Int[Array, "b 2"], config: ModelConfig) -> Float[Array, "b h w 3"]:
-    """Images as the backbone wants them, zero beyond each image's size whatever the padding holds."""
+    """Images as the backbone expects them, zero beyond each image's size whatever the padding holds."""
     pixels = images.astype(jnp.float32)
     if config.pixel_order == "bgr":
         pixels = pixels[..., ::-1]
     pixels = (pixels - jnp.array(config.pixel_mean)) / jnp.array(config.pixel_std)
-    return jnp.where(inside(images.shape[1:3], image_sizes), pixels, 0.0)
+    return jnp.where(image_mask(images.shape[1:3], image_sizes), pixels, 0.0)
 
 
 def _flatten(x: Array) -> Array:

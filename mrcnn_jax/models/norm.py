@@ -1,4 +1,4 @@
-"""Normalisation layers. Each is called with the map and, by keyword, the ``mask`` of what counts in it."""
+"""Normalisation layers, called with a map and, by keyword, the ``mask`` of the cells that count."""
 
 import math
 
@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-Mask = Bool[Array, "b _ _ 1"] | None
+from mrcnn_jax.models.canvas import Mask
 
 
 class Frozen(nnx.Variable):
@@ -32,14 +32,14 @@ class FrozenBatchNorm(nnx.Module):
 
 
 def scale_and_shift(norm: FrozenBatchNorm | nnx.BatchNorm) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """What a batch norm, in inference, multiplies each channel by, and what it then adds."""
+    """The factor and the offset that a batch norm applies to each channel in inference."""
     assert norm.scale is not None and norm.bias is not None  # as make_norm makes it
     scale = norm.scale[...] / jnp.sqrt(norm.var[...] + norm.epsilon)
     return scale, norm.bias[...] - norm.mean[...] * scale
 
 
 class GroupNorm(nnx.GroupNorm):
-    """Flax's, with a mask that need not have channels."""
+    """Flax's group norm, with a mask that need not have channels."""
 
     def __call__(self, x: Float[Array, "b h w c"], *, mask: Mask = None) -> Float[Array, "b h w c"]:
         return super().__call__(x, mask=None if mask is None else jnp.broadcast_to(mask, x.shape))

@@ -1,6 +1,6 @@
 """ResNet (arXiv 1512.03385) and ResNeXt (arXiv 1611.05431), from pixels to C2 to C5.
 
-Attributes are named as in torchvision. ``inside`` is the mask of each image on its canvas: see ``canvas``.
+Attributes are named as in torchvision. ``mask`` says which cells are an image's: see ``canvas``.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +13,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from mrcnn_jax.config import ModelConfig
-from mrcnn_jax.models.canvas import Inside, cut, subsample
+from mrcnn_jax.models.canvas import Mask, mask_out, subsample
 from mrcnn_jax.models.convs import Conv, he_normal
 from mrcnn_jax.models.norm import Norm, make_norm
 from mrcnn_jax.ops.relu import relu
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-NormOf = Callable[[int], Norm]  # the norm of so many channels
+_STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+NormOf = Callable[[int], Norm]  # makes the norm for a number of channels
 
 
 def _conv(
@@ -52,6 +53,7 @@ class BasicBlock(nnx.Module):
     """Two 3x3 convolutions and a shortcut (ResNet-18 and 34)."""
 
     expansion = 1
+    conv_norms = (("conv1", "bn1"), ("conv2", "bn2"), ("downsample.0", "downsample.1"))
 
     def __init__(
         self, in_channels: int, channels: int, *, stride: int, norm: NormOf, dtype: DTypeLike, rngs: nnx.Rngs
@@ -64,10 +66,10 @@ class BasicBlock(nnx.Module):
         self.bn2 = norm(channels)
         self.downsample = _projection(in_channels, channels, stride, norm, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"], inside: Inside) -> Float[Array, "b h2 w2 d"]:
-        after = subsample(inside, self.stride)
+    def __call__(self, x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h2 w2 d"]:
+        after = subsample(mask, self.stride)
         shortcut = _shortcut(self.downsample, x, after)
-        x = relu(cut(self.bn1(self.conv1(cut(x, inside)), mask=after), after))
+        x = relu(mask_out(self.bn1(self.conv1(mask_out(x, mask)), mask=after), after))
         return relu(self.bn2(self.conv2(x), mask=after) + shortcut)
 
 
@@ -79,6 +81,7 @@ class Bottleneck(nnx.Module):
     """
 
     expansion = 4
+    conv_norms = (*BasicBlock.conv_norms, ("conv3", "bn3"))
 
     def __init__(
         self,
@@ -107,11 +110,11 @@ class Bottleneck(nnx.Module):
         self.bn3 = norm(out_channels)
         self.downsample = _projection(in_channels, out_channels, stride, norm, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"], inside: Inside) -> Float[Array, "b h2 w2 d"]:
-        between = subsample(inside, self.stride_1x1)
+    def __call__(self, x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h2 w2 d"]:
+        between = subsample(mask, self.stride_1x1)
         after = subsample(between, self.stride_3x3)
         shortcut = _shortcut(self.downsample, x, after)
-        x = relu(cut(self.bn1(self.conv1(x), mask=between), between))
+        x = relu(mask_out(self.bn1(self.conv1(x), mask=between), between))
         x = relu(self.bn2(self.conv2(x), mask=after))
         return relu(self.bn3(self.conv3(x), mask=after) + shortcut)
 
@@ -119,23 +122,21 @@ class Bottleneck(nnx.Module):
 def _projection(
     in_channels: int, out_channels: int, stride: int, norm: NormOf, *, dtype: DTypeLike, rngs: nnx.Rngs
 ) -> Sequence[nnx.Module]:
-    """What a block's input needs to be added to its output: nothing, or a 1x1 convolution and its norm."""
+    """The 1x1 convolution and norm of a shortcut whose block changes the shape, else nothing."""
     if stride == 1 and in_channels == out_channels:
         return nnx.List([])
     return nnx.List([_conv(in_channels, out_channels, 1, stride, dtype=dtype, rngs=rngs), norm(out_channels)])
 
 
-def _shortcut(
-    projection: Sequence[Any], x: Float[Array, "b h w c"], inside: Inside
-) -> Float[Array, "b h2 w2 d"]:
+def _shortcut(projection: Sequence[Any], x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h2 w2 d"]:
     if not projection:
         return x
     conv, norm = projection
-    return norm(conv(x), mask=inside)
+    return norm(conv(x), mask=mask)
 
 
 def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> Sequence[nnx.Module]:
-    """The blocks of ``layer1`` to ``layer4``, whose number is ``stage``."""
+    """The blocks of ``layer1``, ``layer2``, ``layer3`` or ``layer4``, by its number ``stage``."""
     block = Bottleneck if config.backbone_depth >= 50 else BasicBlock
     options: dict[str, Any] = {}
     dilated = config.features == "dc5" and stage == 4
@@ -162,23 +163,23 @@ def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.R
 
 
 def apply_stage(
-    stage: Sequence[Any], x: Float[Array, "b h w c"], inside: Inside = None
+    stage: Sequence[Any], x: Float[Array, "b h w c"], mask: Mask = None
 ) -> Float[Array, "b h2 w2 d"]:
-    """What the blocks of a stage make of ``x``, one after the other."""
+    """The output of a stage: its blocks applied to ``x`` one after the other."""
     for block in stage:
-        x = block(x, inside)
-        inside = subsample(inside, block.stride)
+        x = block(x, mask)
+        mask = subsample(mask, block.stride)
     return x
 
 
 def stage_channels(config: ModelConfig, stage: int) -> int:
-    """How many channels a stage's output has."""
+    """The number of channels of a stage's output."""
     expansion = Bottleneck.expansion if config.backbone_depth >= 50 else BasicBlock.expansion
     return config.backbone_width * 2 ** (stage - 1) * expansion
 
 
 def _norm_of_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> NormOf:
-    """The norms of frozen stages (the stem is stage 0) are "frozen_batch" in place of "batch"."""
+    """What makes a stage's norms: in a frozen stage (the stem is stage 0) "frozen_batch" replaces "batch"."""
     kind = config.backbone_norm
     if kind == "batch" and stage < config.backbone_frozen_stages:
         kind = "frozen_batch"
@@ -191,35 +192,41 @@ class ResNet(nnx.Module):
     With ``config.features`` "c4" it ends with ``layer3``; with "dc5" ``layer4`` is dilated at stride 16.
     """
 
+    conv_norms = (("conv1", "bn1"),)
+
     def __init__(self, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.conv1 = _conv(3, config.backbone_width, 7, 2, dtype=dtype, rngs=rngs)
         self.bn1 = _norm_of_stage(config, 0, dtype=dtype, rngs=rngs)(config.backbone_width)
+        self.frozen_stages = config.backbone_frozen_stages
         self.recomputed_stages = config.backbone_recomputed_stages
         self.num_stages = 3 if config.features == "c4" else 4
-        self.out_channels: dict[str, int] = {}
+        self.strides: dict[str, int] = {}
+        self.channels: dict[str, int] = {}
+        stride = 4
         for stage in range(1, self.num_stages + 1):
-            setattr(self, f"layer{stage}", make_stage(config, stage, dtype=dtype, rngs=rngs))
-            self.out_channels[f"c{stage + 1}"] = stage_channels(config, stage)
+            blocks: Any = make_stage(config, stage, dtype=dtype, rngs=rngs)
+            setattr(self, f"layer{stage}", blocks)
+            stride *= blocks[0].stride
+            self.strides[f"c{stage + 1}"] = stride
+            self.channels[f"c{stage + 1}"] = stage_channels(config, stage)
 
     def __call__(
-        self, images: Float[Array, "b h w 3"], inside: Inside = None
+        self, images: Float[Array, "b h w 3"], mask: Mask = None
     ) -> dict[str, Float[Array, "b _ _ _"]]:
-        """Features ``c2`` to ``c5`` of normalised images, which are zero beyond ``inside``."""
-        inside = subsample(inside, 2)
-        x = relu(cut(self.bn1(self.conv1(images), mask=inside), inside))
+        """Features ``c2`` to ``c5`` of normalised images, which are zero beyond the ``mask``."""
+        mask = subsample(mask, 2)
+        x = relu(mask_out(self.bn1(self.conv1(images), mask=mask), mask))
         x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        inside = subsample(inside, 2)
+        mask = subsample(mask, 2)
         features = {}
         for number in range(1, self.num_stages + 1):
             stage = getattr(self, f"layer{number}")
             apply = nnx.remat(apply_stage) if number <= self.recomputed_stages else apply_stage
-            x = apply(stage, x, inside)
-            inside = subsample(inside, stage[0].stride)
+            x = apply(stage, x, mask)
+            mask = subsample(mask, stage[0].stride)
             features[f"c{number + 1}"] = x
         return features
 
-
-def is_frozen(path: Sequence[str | int], frozen_stages: int) -> bool:
-    """Whether the parameter at ``path`` inside a ``ResNet`` belongs to its first ``frozen_stages`` stages."""
-    stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
-    return any(path[0] in names for names in stages[:frozen_stages])
+    def is_frozen(self, path: Sequence[str | int]) -> bool:
+        """Whether the parameter at ``path`` in this module belongs to one of its first, frozen stages."""
+        return any(path[0] in names for names in _STAGES[: self.frozen_stages])

@@ -13,14 +13,13 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
-from mrcnn_jax.models.canvas import cut, inside
+from mrcnn_jax.models.canvas import image_mask, mask_out
 from mrcnn_jax.models.convs import Conv
-from mrcnn_jax.ops.boxes import clip_boxes, decode_boxes, is_nonempty
+from mrcnn_jax.ops.boxes import BoxWeights, clip_boxes, decode_boxes, is_nonempty
 from mrcnn_jax.ops.nms import nms
 from mrcnn_jax.ops.relu import relu
 from mrcnn_jax.types import Features, Proposals
 
-BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 _normal = nnx.initializers.normal(0.01)
 
 
@@ -28,12 +27,12 @@ _normal = nnx.initializers.normal(0.01)
 class Anchors:
     """The anchors of a level.
 
-    An anchor belongs to a cell. Of a cell beyond the image, on a larger canvas, it is neither proposed nor
-    learnt from, so that the canvas does not matter.
+    An anchor belongs to a cell. If that cell lies beyond the image, on a larger canvas, the anchor is neither
+    proposed nor trained on, so that the canvas does not matter.
     """
 
     boxes: Array  # [B A 4] or, of one image, [A 4]
-    inside: Array  # [B A] or [A] bool: anchors of the image
+    in_image: Array  # [B A] or [A] bool: whether the anchor's cell belongs to the image
 
 
 class RPNHead(nnx.Module):
@@ -47,20 +46,21 @@ class RPNHead(nnx.Module):
         self.cls_logits = conv(channels, num_anchors, 1)
         self.bbox_pred = conv(channels, num_anchors * 4, 1)
 
+    @jax.named_scope("rpn")
     def __call__(self, features: Features) -> dict[str, tuple[Float[Array, "b _"], Float[Array, "b _ 4"]]]:
         """Objectness ``[B A]`` and deltas ``[B A 4]`` of every level, float32."""
         outputs = {}
         for level, x in features.maps.items():
-            mask = inside(x.shape[1:3], features.sizes[level])
+            mask = image_mask(x.shape[1:3], features.sizes[level])
             for conv in self.convs:
-                x = relu(cut(conv(x), mask))
+                x = relu(mask_out(conv(x), mask))
             objectness = self.cls_logits(x).astype(jnp.float32)
             deltas = self.bbox_pred(x).astype(jnp.float32)
             outputs[level] = objectness.reshape(len(x), -1), deltas.reshape(len(x), -1, 4)
         return outputs
 
 
-def propose(
+def select_proposals(
     outputs: dict[str, tuple[Float[Array, " _"], Float[Array, "_ 4"]]],
     anchors: dict[str, Anchors],
     image_size: Int[Array, "2"],
@@ -68,6 +68,7 @@ def propose(
     pre_nms: int,
     post_nms: int,
     nms_iou: float,
+    box_weights: BoxWeights,
     smallest_side: float = 0.0,
 ) -> Proposals:
     """The proposals of one image: the best anchors of each level, decoded, clipped and suppressed.
@@ -77,13 +78,14 @@ def propose(
         image_size: height and width before padding; boxes are clipped to it.
         pre_nms: how many go into suppression, per level.
         post_nms: how many come out, over all levels; boxes suppress others of their level only (as D2).
+        box_weights: of the deltas; see ``encode_boxes``.
         smallest_side: boxes with a shorter side, in pixels, are left out; those without area always are.
     """
     boxes, scores, levels = [], [], []
     for number, (level, (objectness, deltas)) in enumerate(outputs.items()):
-        objectness = jnp.where(anchors[level].inside, objectness, -jnp.inf)
+        objectness = jnp.where(anchors[level].in_image, objectness, -jnp.inf)
         top_scores, index = jax.lax.top_k(objectness, min(pre_nms, len(objectness)))
-        decoded = decode_boxes(deltas[index], anchors[level].boxes[index], BOX_WEIGHTS)
+        decoded = decode_boxes(deltas[index], anchors[level].boxes[index], box_weights)
         boxes.append(clip_boxes(decoded, image_size))
         scores.append(top_scores)
         levels.append(jnp.full(len(index), number, jnp.int32))

@@ -16,7 +16,7 @@ from jax import Array
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.folding import fold_norms
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
-from mrcnn_jax.models.resnet import is_frozen
+from mrcnn_jax.runtime.compilations import quick_compilation
 
 Arrays = dict[str, Array]
 Path = tuple[Any, ...]  # attribute names and list indices
@@ -31,6 +31,7 @@ class Blueprint:
     num_keypoints: int
     graphdef: nnx.GraphDef
     variables: dict[Path, nnx.Variable]  # shapes and types, no arrays
+    frozen_stages: frozenset[str]  # names of the backbone's arrays that training leaves as they are
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and type of every array, by name."""
@@ -44,10 +45,8 @@ class Blueprint:
         return arrays_of(model)
 
     def draw(self, key: Array) -> Arrays:
-        """What ``initialize`` gives, but for rounding, in one program: sooner for a model of full size."""
-        # It runs once, so a CPU is to compile it quickly rather than well.
-        options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
-        return jax.jit(self.initialize, compiler_options=options)(key)
+        """As ``initialize``, up to rounding, in a single program: faster for a model of full size."""
+        return jax.jit(self.initialize, compiler_options=quick_compilation())(key)
 
     def build(self, arrays: Mapping[str, Array]) -> MaskRCNN:
         """The model with these arrays, one for every name in ``shapes``; to train it, call ``.train()``."""
@@ -72,15 +71,12 @@ class Blueprint:
         for path, variable in self.variables.items():
             if isinstance(variable, nnx.BatchStat):
                 group = batch_stats
-            elif isinstance(variable, nnx.Param) and not self._in_frozen_stage(path):
+            elif isinstance(variable, nnx.Param) and name_of(path) not in self.frozen_stages:
                 group = params
             else:
                 group = frozen
             group[name_of(path)] = arrays[name_of(path)]
         return params, frozen, batch_stats
-
-    def _in_frozen_stage(self, path: Path) -> bool:
-        return path[0] == "backbone" and is_frozen(path[1:], self.config.backbone_frozen_stages)
 
 
 def make_blueprint(config: ModelConfig, *, num_classes: int, num_keypoints: int = 0) -> Blueprint:
@@ -89,7 +85,11 @@ def make_blueprint(config: ModelConfig, *, num_classes: int, num_keypoints: int 
         lambda: MaskRCNN(config, num_classes=num_classes, num_keypoints=num_keypoints, rngs=nnx.Rngs(0))
     )
     model.eval()
-    return Blueprint(config, num_classes, num_keypoints, *_structure(model))
+    graphdef, variables = _structure(model)
+    frozen = {
+        name_of(path) for path in variables if path[0] == "backbone" and model.backbone.is_frozen(path[1:])
+    }
+    return Blueprint(config, num_classes, num_keypoints, graphdef, variables, frozenset(frozen))
 
 
 def _structure(model: nnx.Module) -> tuple[nnx.GraphDef, dict[Path, nnx.Variable]]:

@@ -16,6 +16,9 @@ MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 MIN_SIDE = 1e-6
 
 
+BoxWeights = tuple[float, float, float, float]  # of the deltas dx, dy, dw and dh
+
+
 def area(boxes: Shaped[Array, "*n 4"]) -> Float[Array, "*n"]:
     """Areas in square pixels; 0 for boxes whose corners are in the wrong order."""
     boxes = boxes.astype(jnp.float32)
@@ -53,7 +56,7 @@ def pairwise_ioa(boxes: Shaped[Array, "n 4"], regions: Shaped[Array, "m 4"]) -> 
 
 
 def encode_boxes(
-    boxes: Shaped[Array, "*n 4"], anchors: Shaped[Array, "*n 4"], weights: tuple[float, float, float, float]
+    boxes: Shaped[Array, "*n 4"], anchors: Shaped[Array, "*n 4"], weights: BoxWeights
 ) -> Float[Array, "*n 4"]:
     """Deltas ``dx dy dw dh`` from each anchor to its box, multiplied by ``weights``.
 
@@ -72,7 +75,7 @@ def encode_boxes(
 
 
 def decode_boxes(
-    deltas: Shaped[Array, "*n 4"], anchors: Shaped[Array, "*n 4"], weights: tuple[float, float, float, float]
+    deltas: Shaped[Array, "*n 4"], anchors: Shaped[Array, "*n 4"], weights: BoxWeights
 ) -> Float[Array, "*n 4"]:
     """Boxes from ``anchors`` and weighted ``deltas``: the inverse of :func:`encode_boxes`.
 

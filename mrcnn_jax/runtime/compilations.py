@@ -11,6 +11,11 @@ from jax import Array
 Canvas = tuple[int, int]  # height, width
 
 
+def quick_compilation() -> dict[str, int]:
+    """Compiler options for a program that runs once: a CPU compiles it quickly rather than well."""
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+
+
 class Compilations:
     """Those of one jitted function, which compiles for every new combination of its inputs' shapes and types.
 

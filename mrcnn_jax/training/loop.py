@@ -27,7 +27,7 @@ from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Monitor
 from mrcnn_jax.training.step import TrainState, compile_step, make_state
 from mrcnn_jax.types import Batch, Categories
-from mrcnn_jax.weights.backbone import load_backbone
+from mrcnn_jax.weights.backbone import expected_input, load_backbone
 
 _FINDINGS = 10  # in the data, shown at the start
 _PREFETCH = 2  # batches on the devices ahead of the step
@@ -188,18 +188,13 @@ def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
     if path:
         backbone, absent = load_backbone(path, blueprint)
         weights |= backbone
-        model = config.model
-        stride = "1x1" if model.backbone_stride_in_1x1 else "3x3"
-        _say(
-            f"backbone from {path}, taken to expect {model.pixel_order} pixels, mean {model.pixel_mean}, "
-            f"std {model.pixel_std}, strides in the {stride} convolutions"
-        )
+        _say(f"backbone from {path}, taken to expect {expected_input(config.model)}")
         if absent:
             _say(f"not in that file, so trained from scratch: {', '.join(absent)}")
-    elif frozen := config.model.backbone_frozen_stages:
+    elif blueprint.frozen_stages:
         _say(
-            f"without model.backbone_weights the backbone is random, and its first {frozen} stage(s) stay so "
-            "(model.backbone_frozen_stages)"
+            "without model.backbone_weights the backbone is random, and its frozen stages stay so "
+            f"(model.backbone_frozen_stages is {config.model.backbone_frozen_stages})"
         )
     return weights
 

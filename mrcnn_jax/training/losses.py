@@ -9,8 +9,7 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from mrcnn_jax.models import box_head, rpn
-from mrcnn_jax.ops.boxes import encode_boxes
+from mrcnn_jax.ops.boxes import BoxWeights, encode_boxes
 from mrcnn_jax.ops.matching import Assignment
 
 
@@ -28,6 +27,7 @@ def rpn_loss(
     gt_boxes: Float[Array, "b a 4"],
     *,
     samples: int | None,
+    box_weights: BoxWeights,
     beta: float,
 ) -> dict[str, Float[Array, ""]]:
     """``rpn_objectness`` and ``rpn_box``, each a sum divided by ``samples`` times the images (as D2).
@@ -38,7 +38,7 @@ def rpn_loss(
     sampled = positive | (assignment == Assignment.NEGATIVE)
     normalizer = jnp.maximum(sampled.sum(), 1) if samples is None else samples * len(objectness)
     cross_entropy = optax.sigmoid_binary_cross_entropy(objectness, positive.astype(jnp.float32))
-    targets = encode_boxes(gt_boxes, anchors, rpn.BOX_WEIGHTS)
+    targets = encode_boxes(gt_boxes, anchors, box_weights)
     distance = smooth_l1(_masked(deltas - targets, positive), beta)
     return {
         "rpn_objectness": _masked(cross_entropy, sampled).sum() / normalizer,
@@ -54,6 +54,7 @@ def box_loss(
     labels: Int[Array, " n"],
     gt_boxes: Float[Array, "n 4"],
     *,
+    box_weights: BoxWeights,
     beta: float,
 ) -> dict[str, Float[Array, ""]]:
     """``box_class``, a mean over the sampled regions, and ``box``, a sum divided by their number."""
@@ -63,7 +64,7 @@ def box_loss(
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     category = jnp.maximum(labels - 1, 0)
     of_category = jnp.take_along_axis(deltas, category[:, None, None], axis=1)[:, 0]
-    targets = encode_boxes(gt_boxes, regions, box_head.BOX_WEIGHTS)
+    targets = encode_boxes(gt_boxes, regions, box_weights)
     distance = smooth_l1(_masked(of_category - targets, positive), beta)
     return {
         "box_class": _masked(cross_entropy, sampled).sum() / count,

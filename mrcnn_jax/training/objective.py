@@ -1,4 +1,4 @@
-"""The loss of a batch: the stages of the model, each followed by what it should have said."""
+"""The loss of a batch: each model stage followed by its loss."""
 
 import dataclasses
 
@@ -48,21 +48,15 @@ def compute_losses(
         of_anchors.assignment,
         of_anchors.boxes,
         samples=train.rpn_samples if train.rpn_normalizer == "fixed" else None,
+        box_weights=config.model.rpn_box_weights,
         beta=train.rpn_beta,
     )
 
-    proposals = model.propose(
-        rpn_outputs,
-        anchors,
-        batch.image_sizes,
-        pre_nms=train.rpn_pre_nms,
-        post_nms=train.rpn_post_nms,
-        nms_iou=train.rpn_nms_iou,
-    )
+    proposals = model.propose(rpn_outputs, anchors, batch.image_sizes, train)
     regions = map_images(
         lambda key, proposals, gt: region_targets(key, proposals, gt, train), region_keys, proposals, gt
     )
-    # For the gradients: those that the heads have of the maps are added up before the RPN has its own.
+    # Has the heads' feature gradients summed before the RPN's are computed, which saves memory.
     features = dataclasses.replace(features, maps=cpu_barrier(features.maps))
     logits, deltas = model.box_outputs(features, regions.boxes, regions.assignment != Assignment.IGNORE)
     losses |= box_loss(
@@ -72,6 +66,7 @@ def compute_losses(
         _rows(regions.assignment),
         _rows(regions.labels),
         _rows(_of_regions(gt.boxes, regions.gt_index)),
+        box_weights=config.model.box_weights,
         beta=train.box_beta,
     )
 

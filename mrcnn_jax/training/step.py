@@ -1,7 +1,7 @@
 """One training step, a pure function of state and batch."""
 
 import dataclasses
-from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ def make_state(blueprint: Blueprint, weights: Arrays, config: Config) -> TrainSt
 def train_step(
     state: TrainState, batch: Batch, *, blueprint: Blueprint, config: Config
 ) -> tuple[TrainState, Metrics]:
-    """The state after one step of SGD on ``batch``, and the losses, gradient norm and learning rate of it."""
+    """The state after one optimizer step on ``batch``, with its losses, gradient norm and learning rate."""
     key = jax.random.fold_in(state.key, state.step)
 
     def loss_of(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
@@ -64,8 +64,10 @@ def train_step(
         return sum(losses.values(), jnp.zeros(())), (losses, arrays_of(model, nnx.BatchStat))
 
     (loss, (losses, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    optimizer = make_optimizer(config.train, state.params)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    with jax.named_scope("optimizer"):
+        optimizer = make_optimizer(config.train, state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
     metrics = losses | {
         "loss": loss,
         "gradient_norm": optax.tree.norm(gradients),
@@ -74,17 +76,37 @@ def train_step(
     new_state = dataclasses.replace(
         state,
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
     return new_state, metrics
 
 
-def compile_step(
-    blueprint: Blueprint, config: Config, mesh: Mesh
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """``train_step`` jitted for ``mesh``: the state on every device and donated, the batch split.
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """``train_step`` for a mesh; ``jitted`` is what it calls, to be lowered and looked at."""
+
+    jitted: jax.stages.Wrapped
+    mesh: Mesh
+    compilations: Compilations
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        compiles = self.compilations.expect(batch.images, batch)
+        with jax.set_mesh(self.mesh):
+            results = self.jitted(state, batch)
+        if compiles:
+            give_memory_back()
+        return results
+
+    def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+        """The program for arguments of these shapes, which may be ``jax.ShapeDtypeStruct``."""
+        with jax.set_mesh(self.mesh):
+            return self.jitted.lower(state, batch)
+
+
+def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledStep:
+    """``train_step`` jitted for ``mesh``: the state on every device and donated, the batch split over them.
 
     It is compiled once for a canvas, and warns of other compilations (see ``compilations``).
 
@@ -96,21 +118,10 @@ def compile_step(
             f"train.batch_size ({config.train.batch_size}) must be divisible by "
             f"the number of devices ({mesh.size})"
         )
-    step = jax.jit(
-        lambda state, batch: train_step(state, batch, blueprint=blueprint, config=config),
+    jitted = jax.jit(
+        partial(train_step, blueprint=blueprint, config=config),
         in_shardings=(replicated(mesh), batch_sharding(mesh)),
         out_shardings=(replicated(mesh), replicated(mesh)),
         donate_argnums=0,
     )
-
-    compilations = Compilations("the training step", config.data.canvases)
-
-    def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        compiles = compilations.expect(batch.images, batch)
-        with jax.set_mesh(mesh):
-            results = step(state, batch)
-        if compiles:
-            give_memory_back()
-        return results
-
-    return run
+    return CompiledStep(jitted, mesh, Compilations("the training step", config.data.canvases))

@@ -41,7 +41,7 @@ def anchor_targets(
         iou, objects, low=config.rpn_negative_iou, high=config.rpn_positive_iou, keep_best=True
     )
     in_crowd = crowded(anchors.boxes, gt, iou, low=config.rpn_negative_iou, crowd_ioa=config.crowd_ioa)
-    unknown = (assignment == Assignment.NEGATIVE) & in_crowd | ~anchors.inside
+    unknown = (assignment == Assignment.NEGATIVE) & in_crowd | ~anchors.in_image
     assignment = jnp.where(unknown, Assignment.IGNORE, assignment)
     assignment = sample(
         key, assignment, count=config.rpn_samples, positive_fraction=config.rpn_positive_fraction

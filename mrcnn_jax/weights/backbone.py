@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrcnn_jax.models.resnet import is_frozen
+from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import Blueprint
 from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.files import read_arrays
@@ -39,7 +39,8 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
     stage_of = {layout.name: _in_resnet(name).split(".")[0] for name, layout in layouts.items()}
     present = {stage_of[name] for name in found if name in stage_of}
     absent = tuple(stage for stage in STAGES if stage not in present)
-    frozen = [stage for stage in absent if is_frozen((stage,), blueprint.config.backbone_frozen_stages)]
+    frozen_stages = {stage_of[layouts[name].name] for name in layouts if name in blueprint.frozen_stages}
+    frozen = [stage for stage in absent if stage in frozen_stages]
     if not present or frozen:
         missing = ", ".join(frozen or absent)
         raise ValueError(
@@ -50,6 +51,15 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
         found |= _statistics(wanted, epsilon=blueprint.config.backbone_norm_epsilon)
     arrays = read_model(found, wanted, source=str(path))
     return {name: jnp.asarray(array) for name, array in arrays.items()}, absent
+
+
+def expected_input(config: ModelConfig) -> str:
+    """What the model assumes that its backbone was trained with, in words: a weights file does not say it."""
+    stride = "1x1" if config.backbone_stride_in_1x1 else "3x3"
+    return (
+        f"{config.pixel_order} pixels, mean {config.pixel_mean}, std {config.pixel_std}, "
+        f"strides in the {stride} convolutions"
+    )
 
 
 def backbone_layouts(blueprint: Blueprint, found: Mapping[str, np.ndarray]) -> dict[str, Layout]:

@@ -30,7 +30,8 @@ _EPSILON = 1e-5  # the default of torchvision's batch norm
 _BEHAVIOUR = {
     "model.pixel_order", "model.pixel_mean", "model.pixel_std", "model.padding_multiple",
     "model.anchor_sizes", "model.anchor_ratios", "model.anchor_rounded", "model.anchor_stride",
-    "model.rpn_smallest_side", "model.roi_canonical_size", "model.roi_level_rule",
+    "model.rpn_smallest_side", "model.rpn_box_weights", "model.box_weights",
+    "model.roi_canonical_size", "model.roi_level_rule",
     "model.roi_sampling_ratio", "model.roi_aligned", "data.resize",
     "test.rpn_pre_nms", "test.rpn_post_nms", "test.rpn_nms_iou", "test.score_threshold", "test.nms_iou",
     "test.detections", "test.box_smallest_side", "test.mask_paste",

@@ -16,7 +16,8 @@ def _select(boxes, probabilities, valid=None, **changes):
     deltas = jnp.zeros((len(boxes), logits.shape[1] - 1, 4))
     config = TestConfig(**({"detections": 4} | changes))
     proposals = Proposals(boxes=boxes, scores=jnp.zeros(len(boxes)), valid=valid)
-    return select_detections(proposals, logits, deltas, jnp.array([100, 100]), config=config)
+    size, weights = jnp.array([100, 100]), (10.0, 10.0, 5.0, 5.0)
+    return select_detections(proposals, logits, deltas, size, config=config, box_weights=weights)
 
 
 A, NEAR_A, B = [0, 0, 20, 20], [2, 0, 22, 20], [50, 50, 90, 90]

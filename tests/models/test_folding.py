@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mrcnn_jax.models.canvas import inside
+from mrcnn_jax.models.canvas import image_mask
 from mrcnn_jax.models.convs import Conv, ConvNorm
 from mrcnn_jax.models.folding import Folded, fold_norms
 from mrcnn_jax.models.norm import FrozenBatchNorm, GroupNorm, make_norm
@@ -57,7 +57,7 @@ def test_a_block_gives_the_same(kind, bottleneck):
     block.eval()
     _draw_norms(block)
     x = jnp.asarray(rng.normal(size=(1, 8, 8, 8)), jnp.float32)
-    mask = inside((8, 8), jnp.array([[6, 8]]))
+    mask = image_mask((8, 8), jnp.array([[6, 8]]))
     expected = block(x, mask)
     found = fold_norms(block)(x, mask)
     assert {type(module) for _, module in nnx.iter_modules(block)} == {

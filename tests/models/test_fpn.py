@@ -14,7 +14,9 @@ def test_upsampling_repeats_cells():
 
 def _fpn_of_ones():
     """One channel; lateral weights 1, output kernels that pass the middle cell on."""
-    fpn = FPN({f"c{i}": 1 for i in range(2, 6)}, 1, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    levels = range(2, 6)
+    channels, strides = {f"c{i}": 1 for i in levels}, {f"c{i}": 2**i for i in levels}
+    fpn = FPN(channels, strides, 1, dtype=jnp.float32, rngs=nnx.Rngs(0))
     for inner, layer in zip(fpn.inner, fpn.layer, strict=True):
         inner.conv.kernel[...] = jnp.ones((1, 1, 1, 1))
         layer.conv.kernel[...] = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)

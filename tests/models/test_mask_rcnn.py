@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.config import ModelConfig, TestConfig
 from mrcnn_jax.models.mask_rcnn import MaskRCNN, normalize
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.types import Features
@@ -51,9 +51,9 @@ def test_levels_anchors_and_rpn_outputs_agree(tiny_blueprint, tiny_weights, tiny
     }
     anchors = model.anchors(features, jnp.asarray(tiny_batch.image_sizes[:1]))
     for level, (objectness, deltas) in model.rpn(features).items():
-        assert objectness.shape == anchors[level].inside.shape
+        assert objectness.shape == anchors[level].in_image.shape
         assert deltas.shape == anchors[level].boxes.shape
-        assert anchors[level].inside.all()
+        assert anchors[level].in_image.all()
     # the first cell of p3: a square of 16 pixels between a wide and a high one, all around the cell's corner
     np.testing.assert_allclose(anchors["p3"].boxes[0, 1], [-8, -8, 8, 8], atol=1e-4)
 
@@ -78,8 +78,8 @@ def test_anchors_as_far_apart_as_the_padded_image_is_divided_into_cells():
     anchors = model.anchors(Features(maps=maps, sizes=sizes), jnp.array([[800, 1333]]))
     boxes = anchors["p6"].boxes[0].reshape(21, 21, 3, 4)
     np.testing.assert_array_equal(boxes[2, 5, 1], [5 * 64 - 256, 2 * 61 - 256, 5 * 64 + 256, 2 * 61 + 256])
-    inside = anchors["p6"].inside[0].reshape(21, 21, 3)
-    assert inside[:13].all() and not inside[13:].any()
+    in_image = anchors["p6"].in_image[0].reshape(21, 21, 3)
+    assert in_image[:13].all() and not in_image[13:].any()
     assert boxes[6, 7, 1, 0] == 7 * 64 - 256
 
 
@@ -128,7 +128,8 @@ def test_the_canvas_makes_no_difference(changes, tiny_config):
         sizes = jnp.array([[70, 52]])
         features = model.features(image, sizes)
         rpn, anchors = model.rpn(features), model.anchors(features, sizes)
-        proposals = model.propose(rpn, anchors, sizes, pre_nms=50, post_nms=20, nms_iou=0.7)
+        limits = TestConfig(rpn_pre_nms=50, rpn_post_nms=20)
+        proposals = model.propose(rpn, anchors, sizes, limits)
         labels, valid = jnp.array([[1, 2, 1]]), jnp.ones((1, 3), bool)
         return (
             proposals,

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from mrcnn_jax.config import ModelConfig
-from mrcnn_jax.models.resnet import ResNet, is_frozen
+from mrcnn_jax.models.resnet import ResNet
 from mrcnn_jax.models.variables import name_of
 
 
@@ -69,7 +69,8 @@ def test_stride_in_1x1_reads_other_pixels():
     ],
 )
 def test_frozen_stages_begin_with_the_stem(path, frozen_stages, expected):
-    assert is_frozen(path, frozen_stages) is expected
+    backbone = nnx.eval_shape(lambda: _resnet(backbone_frozen_stages=frozen_stages))
+    assert backbone.is_frozen(path) is expected
 
 
 def test_batch_norm_of_a_frozen_stage_keeps_its_statistics():

@@ -1,18 +1,18 @@
 import jax.numpy as jnp
 import numpy as np
 
-from mrcnn_jax.models.rpn import Anchors, propose
+from mrcnn_jax.models.rpn import Anchors, select_proposals
 
 
-def _propose(scores, boxes, inside=True, **changes):
+def _propose(scores, boxes, in_image=True, **changes):
     """Proposals of anchors that are already right: all deltas are 0."""
     outputs = {level: (jnp.array(s, jnp.float32), jnp.zeros((len(s), 4))) for level, s in scores.items()}
     anchors = {
-        level: Anchors(jnp.array(b, jnp.float32), jnp.broadcast_to(jnp.array(inside), len(b)))
+        level: Anchors(jnp.array(b, jnp.float32), jnp.broadcast_to(jnp.array(in_image), len(b)))
         for level, b in boxes.items()
     }
-    settings = {"pre_nms": 10, "post_nms": 3, "nms_iou": 0.7} | changes
-    return propose(outputs, anchors, jnp.array([50, 100]), **settings)
+    settings = {"pre_nms": 10, "post_nms": 3, "nms_iou": 0.7, "box_weights": (1.0,) * 4} | changes
+    return select_proposals(outputs, anchors, jnp.array([50, 100]), **settings)
 
 
 def test_best_first_clipped_and_suppressed_within_a_level():
@@ -40,7 +40,7 @@ def test_boxes_that_clipping_empties_and_scores_that_are_not_finite_are_no_propo
 
 def test_anchors_beyond_the_image_propose_nothing():
     boxes = [[90, 10, 110, 30], [95, 10, 185, 30]]
-    proposals = _propose({"p2": [1.0, 9.0]}, {"p2": boxes}, inside=[True, False])
+    proposals = _propose({"p2": [1.0, 9.0]}, {"p2": boxes}, in_image=[True, False])
     assert proposals.valid.tolist() == [True, False, False]
     np.testing.assert_allclose(proposals.boxes[0], [90, 10, 100, 30])
 

@@ -129,7 +129,7 @@ def torchvision_boxes(boxes: np.ndarray) -> np.ndarray:
 
 def targets(found: Arrays, theirs: Arrays) -> Iterator[Row]:
     """What the anchors and regions of a batch are to learn. ``found`` has all anchors of all images."""
-    labels = found["anchor_labels"][found["inside"]].reshape(theirs["anchor_labels"].shape)
+    labels = found["anchor_labels"][found["in_image"]].reshape(theirs["anchor_labels"].shape)
     yield "anchors assigned otherwise", float((labels != theirs["anchor_labels"]).sum()), 0
     for image in range(len(labels)):
         wanted = theirs[f"roi_boxes/{image}"]

@@ -82,14 +82,7 @@ def make_stages(
         features = model.features(images, sizes)
         rpn = model.rpn(features)
         anchors = model.anchors(features, sizes)
-        proposed = model.propose(
-            rpn,
-            anchors,
-            sizes,
-            pre_nms=config.test.rpn_pre_nms,
-            post_nms=config.test.rpn_post_nms,
-            nms_iou=config.test.rpn_nms_iou,
-        )
+        proposed = model.propose(rpn, anchors, sizes, config.test)
         logits, deltas = model.box_outputs(features, proposals)
         found = {"pixels": pixels, "box_logits": logits, "box_deltas": deltas}
         found["size of pixels"] = padded_sizes(sizes, config.model.padding_multiple)
@@ -99,7 +92,7 @@ def make_stages(
             found[f"objectness/{level}"] = objectness
             found[f"deltas/{level}"] = delta
             found[f"anchors/{level}"] = anchors[level].boxes
-            found[f"inside/{level}"] = anchors[level].inside
+            found[f"in_image/{level}"] = anchors[level].in_image
         found["proposals/boxes"], found["proposals/valid"] = proposed.boxes, proposed.valid
         found["proposals/scores"] = proposed.scores
         all_of_them = jnp.ones(detected.shape[:2], bool)
@@ -121,21 +114,21 @@ def make_stages(
         labels = theirs["detected_labels"].astype(np.int32)
         given = (np.array(fitted.size), theirs["proposals/boxes"], theirs["detected_boxes"], labels)
         computed = compute(weights, fitted.image[None], *(jnp.asarray(value)[None] for value in given))
-        return _inside({name: np.asarray(value[0]) for name, value in computed.items()}, theirs)
+        return _in_image({name: np.asarray(value[0]) for name, value in computed.items()}, theirs)
 
     return stages
 
 
-def _inside(found: dict[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _in_image(found: dict[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """One image's stages without padding."""
     valid = found.pop("proposals/valid")
     for name in ("proposals/boxes", "proposals/scores"):
         found[name] = found[name][valid]
     # The canvas's own cells and anchors are nobody's; their maps end where the padded image does.
-    for name in [name for name in found if name.startswith("inside/")]:
-        level, inside = name.removeprefix("inside/"), found.pop(name)
+    for name in [name for name in found if name.startswith("in_image/")]:
+        level, in_image = name.removeprefix("in_image/"), found.pop(name)
         for kind in ("objectness", "deltas", "anchors"):
-            found[f"{kind}/{level}"] = found[f"{kind}/{level}"][inside]
+            found[f"{kind}/{level}"] = found[f"{kind}/{level}"][in_image]
     for name in ("pixels", *(n for n in found if n.startswith("features/"))):
         height, width = found.pop(f"size of {name}")
         found[name] = found[name][:height, :width]
@@ -195,19 +188,12 @@ def _targets(model: MaskRCNN, batch: Batch, key: jax.Array, config: Config) -> d
     rpn = model.rpn(features)
     anchors = model.anchors(features, batch.image_sizes)
     together = jax.tree.map(lambda *levels: jnp.concatenate(levels, axis=1), *anchors.values())
-    proposals = model.propose(
-        rpn,
-        anchors,
-        batch.image_sizes,
-        pre_nms=train.rpn_pre_nms,
-        post_nms=train.rpn_post_nms,
-        nms_iou=train.rpn_nms_iou,
-    )
+    proposals = model.propose(rpn, anchors, batch.image_sizes, train)
     keys = jax.random.split(key, len(batch.images))
     of_anchors = jax.vmap(partial(anchor_targets, config=train))(keys, together, batch.gt)
     regions = jax.vmap(partial(region_targets, config=train))(keys, proposals, batch.gt)
     return {
-        "inside": together.inside,
+        "in_image": together.in_image,
         "anchor_labels": of_anchors.assignment - Assignment.NEGATIVE,  # -1, 0, 1
         "roi_boxes": regions.boxes,
         "roi_labels": jnp.where(regions.assignment == Assignment.IGNORE, -1, regions.labels),

@@ -1,23 +1,51 @@
-import functools
-
 import jax
 import pytest
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.inference.predict import predict
-from mrcnn_jax.training.step import make_state, train_step
+from mrcnn_jax.training.step import compile_step, make_state
+
+STAGES = {"backbone", "fpn", "rpn", "proposals", "roi_align", "box_head", "mask_head", "keypoint_head"}
+
+
+@pytest.fixture(scope="module")
+def programs(tiny_config, tiny_blueprint, tiny_weights, tiny_batch):
+    """Inference and the training step of the tiny model, traced."""
+
+    def detect(weights, batch):
+        return predict(tiny_blueprint.build(weights), batch.images, batch.image_sizes, tiny_config)
+
+    step = compile_step(tiny_blueprint, tiny_config, make_mesh(jax.devices()[:1]))
+    state = jax.eval_shape(lambda: make_state(tiny_blueprint, tiny_weights, tiny_config))
+    with jax.set_mesh(step.mesh):
+        training = step.jitted.trace(state, tiny_batch)
+    return {"inference": jax.jit(detect).trace(tiny_weights, tiny_batch), "training": training}
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_the_model_lowers_for_every_accelerator(
-    tiny_config, tiny_blueprint, tiny_weights, tiny_batch, platform
-):
+@pytest.mark.parametrize("name", ["inference", "training"])
+def test_the_model_lowers_for_accelerators(programs, name, platform):
     """JAX can lower for an accelerator without having one."""
+    text = programs[name].lower(lowering_platforms=(platform,)).as_text()
+    assert "stablehlo.convolution" in text  # XLA's own convolution, absent on a CPU
 
-    def find(weights, batch):
-        return predict(tiny_blueprint.build(weights), batch.images, batch.image_sizes, tiny_config)
 
-    state = jax.eval_shape(lambda: make_state(tiny_blueprint, tiny_weights, tiny_config))
-    learn = functools.partial(train_step, blueprint=tiny_blueprint, config=tiny_config)
-    for program, arrays in ((find, tiny_weights), (learn, state)):
-        lowered = jax.jit(program).trace(arrays, tiny_batch).lower(lowering_platforms=(platform,))
-        assert "stablehlo.convolution" in lowered.as_text()  # XLA's own convolution, absent on a CPU
+def scopes(jaxpr):
+    """The names of all scopes around a program's operations."""
+    found = set()
+    for equation in jaxpr.eqns:
+        found |= {str(part) for part in str(equation.source_info.name_stack).split("/")}
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: isinstance(x, ClosedJaxpr | Jaxpr)):
+            if isinstance(value, ClosedJaxpr | Jaxpr):
+                found |= scopes(getattr(value, "jaxpr", value))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [("inference", STAGES | {"select_detections"}), ("training", STAGES | {"optimizer"})],
+)
+def test_every_stage_has_its_name_in_profiles(programs, name, stages):
+    found = {scope.split("(")[-1].rstrip(")") for scope in scopes(programs[name].jaxpr.jaxpr)}
+    assert stages <= found

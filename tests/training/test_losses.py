@@ -21,7 +21,14 @@ def _rpn(objectness, assignment, deltas=None, samples=4):
     gt_boxes = jnp.array([[[5, 0, 15, 10]] * len(assignment)], jnp.float32)
     deltas = jnp.zeros((1, len(assignment), 4)) if deltas is None else deltas
     return rpn_loss(
-        jnp.array([objectness]), deltas, anchors, jnp.array([assignment]), gt_boxes, samples=samples, beta=0.0
+        jnp.array([objectness]),
+        deltas,
+        anchors,
+        jnp.array([assignment]),
+        gt_boxes,
+        samples=samples,
+        box_weights=(1.0, 1.0, 1.0, 1.0),
+        beta=0.0,
     )
 
 
@@ -48,6 +55,7 @@ def _box(logits, deltas, assignment, labels):
         jnp.array(assignment),
         jnp.array(labels),
         gt_boxes,
+        box_weights=(10.0, 10.0, 5.0, 5.0),
         beta=0.0,
     )
 

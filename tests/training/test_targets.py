@@ -25,9 +25,9 @@ def _gt(boxes, labels=None, crowd=None, valid=None):
     )
 
 
-def _anchors(boxes, inside=None):
+def _anchors(boxes, in_image=None):
     boxes = jnp.array(boxes, jnp.float32)
-    return Anchors(boxes, jnp.ones(len(boxes), bool) if inside is None else jnp.array(inside))
+    return Anchors(boxes, jnp.ones(len(boxes), bool) if in_image is None else jnp.array(in_image))
 
 
 def _proposals(boxes, valid=None):
@@ -61,7 +61,7 @@ def test_a_box_that_overlaps_a_crowd_as_no_negative_may_is_none():
 
 
 def test_anchors_beyond_the_image_are_not_learnt_from():
-    anchors = _anchors([[80, 40, 90, 60], [92, 40, 102, 60]], inside=[True, False])
+    anchors = _anchors([[80, 40, 90, 60], [92, 40, 102, 60]], in_image=[True, False])
     none = _gt([[0, 0, 0, 0]], valid=[False])
     assert anchor_targets(KEY, anchors, none, TAKE_ALL).assignment.tolist() == [NEGATIVE, IGNORE]
 
