@@ -199,20 +199,20 @@ def _make_squares(cells: list[_Cells], output_size: int) -> tuple[_Cells, _Squar
     """The largest cell of every square of every map, in one ``[T C]`` table, with the squares' positions."""
     tables: list[_Cells] = []
     offset, row_length, max_log_side, rows = [], [], [], 0
-    for whole in cells:
+    for map_cells in cells:
         # Squares larger than the bins of a box that covers the map are not needed.
-        longest_side = -(-min(whole.value.shape[:2]) // output_size)
+        longest_side = -(-min(map_cells.value.shape[:2]) // output_size)
         doublings = min(longest_side.bit_length() - 1, MAX_DOUBLINGS)
-        level = [whole]
+        by_side = [map_cells]
         for k in range(doublings):
-            level.append(_double(level[-1], 1 << k))
-        level_rows = [square.value.shape[0] * square.value.shape[1] for square in level]
+            by_side.append(_double(by_side[-1], 1 << k))
+        side_rows = [square.value.shape[0] * square.value.shape[1] for square in by_side]
         unused = [0] * (MAX_DOUBLINGS - doublings)
-        offset.append([rows + sum(level_rows[:k]) for k in range(doublings + 1)] + unused)
-        row_length.append([square.value.shape[1] for square in level] + unused)
+        offset.append([rows + sum(side_rows[:k]) for k in range(doublings + 1)] + unused)
+        row_length.append([square.value.shape[1] for square in by_side] + unused)
         max_log_side.append(doublings)
-        rows += sum(level_rows)
-        tables += [jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]), square) for square in level]
+        rows += sum(side_rows)
+        tables += [jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]), square) for square in by_side]
     table = jax.tree.map(lambda *parts: jnp.concatenate(parts), *tables)
     return table, _Squares(*(np.asarray(a, np.int32) for a in (offset, row_length, max_log_side)))
 

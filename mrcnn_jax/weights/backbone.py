@@ -54,7 +54,7 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
 
 
 def expected_input(config: ModelConfig) -> str:
-    """What the model assumes that its backbone was trained with, in words: a weights file does not say it."""
+    """Describes the input that the backbone must have been trained on; weights files do not record it."""
     stride = "1x1" if config.backbone_stride_in_1x1 else "3x3"
     return (
         f"{config.pixel_order} pixels, mean {config.pixel_mean}, std {config.pixel_std}, "

@@ -1,4 +1,4 @@
-"""RoIAlign as matmuls: each region's row and column weights with the whole map.
+"""RoIAlign as matmuls: each region's row and column weights times the whole map.
 
 Many times the arithmetic of gathering cells, but dense, and the gradient has no scatter.
 

@@ -1,6 +1,6 @@
 """RoIAlign as the paper describes it, in ordinary JAX with ordinary autodiff (section 3, figure 3).
 
-Tests check that the results and gradients of the fast forms beside this file are equal to its own.
+Tests check that the fast forms beside this file give equal results and gradients.
 
 Shapes: H x W cells of a feature map, C channels, N boxes, P x P bins of a box, K x K points of a bin.
 """
