@@ -1,4 +1,4 @@
-"""Curves over logarithmic axes, drawn with Pillow: what a benchmark needs, and no more."""
+"""Draws a benchmark's curves over logarithmic axes, with Pillow."""
 
 import math
 from collections.abc import Sequence
@@ -8,25 +8,25 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 _WIDTH, _HEIGHT = 480, 340  # of a panel, in pixels
-_LEFT, _TOP, _RIGHT, _BOTTOM = 60, 60, 20, 36  # margins of its axes
+_LEFT, _TOP, _RIGHT, _BOTTOM = 60, 60, 20, 36  # margins around its axes
 _COLORS = ("#1e78d2", "#e0483e", "#2c9f5b", "#9a5bd0", "#d98b1f")
 _TEXT, _GRID = "#303030", "#d8d8d8"
 
 
 class Panel(NamedTuple):
-    """One picture: curves ``(x, y)`` by their names. All numbers are above 0."""
+    """One plot: curves of points ``(x, y)`` by name. All numbers are above 0."""
 
     title: str
     curves: dict[str, list[tuple[float, float]]]
 
 
 def draw_panels(panels: Sequence[Panel], path: Path) -> None:
-    """Writes the panels, two in a row, as one picture.
+    """Writes the panels to one picture, two per row.
 
     Raises ``ValueError`` if there are none.
     """
     if not panels:
-        raise ValueError(f"{path}: none of what was measured has a curve")
+        raise ValueError(f"{path}: there are no curves to draw")
     columns = min(len(panels), 2)
     picture = Image.new("RGB", (columns * _WIDTH, -(-len(panels) // columns) * _HEIGHT), "white")
     for number, panel in enumerate(panels):
@@ -36,7 +36,7 @@ def draw_panels(panels: Sequence[Panel], path: Path) -> None:
 
 
 def _draw_panel(panel: Panel) -> Image.Image:
-    scale = 2  # drawn larger and brought down, for smooth lines
+    scale = 2  # supersampling, for smooth lines
     image = Image.new("RGB", (scale * _WIDTH, scale * _HEIGHT), "white")
     pen = ImageDraw.Draw(image)
     font = ImageFont.load_default(13 * scale)
@@ -71,6 +71,6 @@ def _draw_panel(panel: Panel) -> Image.Image:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten in the range."""
+    """Powers of ten, times 1, 2 and 5, from ``low`` to ``high``."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [m * 10.0**e for e in exponents for m in (1, 2, 5) if low <= m * 10.0**e <= high]

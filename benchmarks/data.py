@@ -1,12 +1,12 @@
-"""Measures how fast training batches are made, and what binds.
+"""Measures how fast training batches are made, and how long each stage takes.
 
     python -m benchmarks.data --config=configs/coco.py --config.data.root=COCO --peer=PEER/bin/python \
         --json=data.json
 
-It prints images per second and bytes per batch, and the milliseconds that each stage takes for an image. With
---peer, an interpreter that has torch, torchvision and pycocotools, it does the same with a PyTorch DataLoader
-as torchvision's reference training has it, in turns with ours on the same cores, and prints the ratios.
-Either gets one process or thread per core, and neither a model.
+Prints images per second, bytes per batch, and milliseconds per image of each stage. With --peer, an
+interpreter that has torch, torchvision and pycocotools, it also measures a PyTorch DataLoader like that of
+torchvision's reference training, alternating with ours on the same cores, and prints the ratios. Both use one
+process or thread per core, and no model.
 """
 
 import json
@@ -24,8 +24,8 @@ from mrcnn_jax import command_line
 _config = command_line.define_config()
 _PEER = flags.DEFINE_string("peer", None, "Python of an environment with torch, torchvision and pycocotools")
 _JSON = flags.DEFINE_string("json", None, "file to write the numbers to")
-_IMAGES = flags.DEFINE_integer("images", 200, "images to time, of each side and in each turn", lower_bound=1)
-_TURNS = flags.DEFINE_integer("turns", 3, "of which the median counts", lower_bound=1)
+_IMAGES = flags.DEFINE_integer("images", 200, "images to time per turn", lower_bound=1)
+_TURNS = flags.DEFINE_integer("turns", 3, "number of turns; medians are reported", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 2, "images per batch", lower_bound=1)
 
 
@@ -45,12 +45,12 @@ def main(_: list[str]) -> None:
     print(f"{numbers['images_per_second']:.1f} images/s, {numbers['bytes_per_batch'] / 1e6:.1f} MB a batch")
     if theirs:
         print(
-            f"peer: {numbers['peer_images_per_second']:.1f} images/s, "
+            f"reference: {numbers['peer_images_per_second']:.1f} images/s, "
             f"{numbers['peer_bytes_per_batch'] / 1e6:.1f} MB a batch; "
             f"{numbers['images_per_second'] / numbers['peer_images_per_second']:.1f} times its images/s, "
             f"{numbers['bytes_per_batch'] / numbers['peer_bytes_per_batch']:.2f} of its bytes"
         )
-    print("milliseconds per image, one after the other on one core:")
+    print("milliseconds per image of each stage, on one core:")
     for name, value in numbers["stages"].items():
         print(f"  {name:<8} {value:6.2f}")
     if _JSON.value:
@@ -87,7 +87,7 @@ def _ours(config: Any) -> dict[str, float]:
 
 
 def _theirs(config: Any) -> dict[str, float]:
-    """The same of torchvision's, measured in the peer's interpreter."""
+    """Images per second and bytes per batch of torchvision's pipeline, in the interpreter of --peer."""
     data = config.data
     command = [
         str(_PEER.value),

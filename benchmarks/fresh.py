@@ -1,9 +1,9 @@
-"""Training steps in a process of their own: time until the first is done, and the memory of the second.
+"""Training steps in a fresh process: the time until the first one is done, and the memory of the second.
 
     python -m benchmarks.fresh CACHE < request.json
 
 CACHE is the directory of the compilation cache. The request, made by ``choose_objects`` or ``measure``, holds
-the config, the batch size or the objects, and when the process was started.
+the config, the batch size or the objects, and the time at which the process was started.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from mrcnn_jax.config import Config, to_dict
 
 
 def choose_objects(config: Config, batch_size: int, cache: Path) -> list[Any]:
-    """Objects to learn from, as ``models.choose_objects`` finds them."""
+    """Objects to train on, from ``models.choose_objects``."""
     return _ask(config, cache, batch_size=batch_size)
 
 
 def measure(config: Config, objects: list[Any], cache: Path) -> dict[str, float]:
-    """``seconds`` from the start of the process to the end of its first step; the most ``bytes`` in use."""
+    """``seconds`` from the start of the process to the end of its first step, and peak ``bytes`` in use."""
     return _ask(config, cache, objects=objects)
 
 
@@ -62,16 +62,16 @@ def main() -> None:
 
 
 def _peak_bytes(run: Any) -> int:
-    """The most memory in use while ``run`` runs: of the accelerator, or else of the whole process."""
+    """The peak memory in use during ``run``: the accelerator's, or else the whole process's."""
     import jax
 
     (device,) = jax.devices()[:1]
     if device.platform != "cpu":
         run()
         if not (stats := device.memory_stats()):
-            raise ValueError(f"train_memory: {device.platform} does not say how much memory is in use")
+            raise ValueError(f"train_memory: {device.platform} does not report how much memory is in use")
         return stats["peak_bytes_in_use"]
-    with contextlib.suppress(OSError):  # Linux alone can begin anew
+    with contextlib.suppress(OSError):  # only Linux can reset the peak
         Path("/proc/self/clear_refs").write_text("5")
         run()
         (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))

@@ -4,17 +4,17 @@
     XLA_FLAGS="--xla_force_host_platform_device_count=8 \
         --xla_cpu_collective_call_terminate_timeout_seconds=600" python -m benchmarks.growth --only=devices
 
-For each work: the numbers, the milliseconds, those of each thing, and e of "grows as number ** e" over the
-last three numbers. It is 1 where time is in proportion to the number. No work but NMS is to take more, and
-NMS at most the square: that is when all boxes are kept, and each is compared with each. Here eight lie near
-each of some objects, as among proposals, and all are kept that no other suppresses: nearly half.
+For each workload it prints the numbers, the milliseconds in all and per item, and the exponent e of "grows as
+number ** e" over the last three numbers; e = 1 means that time is proportional to the number. Only NMS may
+grow faster, at most quadratically: if all boxes are kept, each is compared with every other one. Here, as
+among proposals, eight boxes lie near each object, and nearly half of all boxes are kept.
 
-A training step with an image on each device takes the same time on any number of them, e = 0, where each
-computes by itself. Those that the second command makes of a CPU share its cores: there it is the time of each
-image that is to stay the same, e = 1.
+A training step with one image per device takes the same time on any number of devices, e = 0, if each
+computes independently. The second command splits a CPU into devices that share its cores: there the time per
+image should stay the same, e = 1.
 
---config says which model, and on which canvas: the first of --config.data.canvases. Images, objects and
-weights are made up.
+--config chooses the model and the canvas, the first of --config.data.canvases. Images, objects and weights
+are synthetic.
 """
 
 import os
@@ -28,10 +28,10 @@ from mrcnn_jax.runtime.setup import setup_jax
 
 
 class Growth(NamedTuple):
-    """What is done with how many things."""
+    """A workload, and the numbers of items to time it with."""
 
-    work: str
-    things: str
+    workload: str
+    items: str
     numbers: tuple[int, ...]
 
 
@@ -47,9 +47,9 @@ GROWTHS = {
 
 _ROOT = Path(__file__).resolve().parents[1]
 _config = command_line.define_config(default=_ROOT / "configs" / "torchvision" / "mask_rcnn_r50_fpn.py")
-_ONLY = flags.DEFINE_list("only", list(GROWTHS), "whose numbers grow")
-_POINTS = flags.DEFINE_integer("points", 7, "numbers of each, from the smallest on: fewer for a trial", 1)
-_TURNS = flags.DEFINE_integer("turns", 5, "of which the median counts", lower_bound=1)
+_ONLY = flags.DEFINE_list("only", list(GROWTHS), "measurements to make")
+_POINTS = flags.DEFINE_integer("points", 7, "numbers per measurement, smallest first: fewer for a trial", 1)
+_TURNS = flags.DEFINE_integer("turns", 5, "number of turns; medians are reported", lower_bound=1)
 _JSON = flags.DEFINE_string("json", None, "file to write the numbers to")
 _PNG = flags.DEFINE_string("png", None, "file to draw curves to")
 
@@ -59,7 +59,7 @@ Row = dict[str, Any]
 def main(_: list[str]) -> None:
     unknown = sorted(set(_ONLY.value) - set(GROWTHS))
     if unknown:
-        raise ValueError(f"--only={','.join(unknown)}: what grows is {', '.join(GROWTHS)}")
+        raise ValueError(f"--only={','.join(unknown)}: unknown; choose from {', '.join(GROWTHS)}")
     setup_jax()
     import jax
 
@@ -79,24 +79,24 @@ def main(_: list[str]) -> None:
 
 
 def measure(name: str) -> Row:
-    """The seconds of a work on each of its numbers. These take turns, so that all see the machine alike."""
-    from benchmarks.timing import Here, in_turns
-    from benchmarks.workloads.growth import WORKS, exponent
+    """A workload's seconds for each of its numbers, which alternate so that all see the same machine load."""
+    from benchmarks.timing import Local, median_seconds
+    from benchmarks.workloads.growth import WORKLOADS, exponent
 
     growth = GROWTHS[name]
-    works = WORKS[name](_config(), growth.numbers[: _POINTS.value])
-    seconds = in_turns([Here(work) for work in works.values()], _TURNS.value)
+    workloads = WORKLOADS[name](_config(), growth.numbers[: _POINTS.value])
+    seconds = median_seconds([Local(workload) for workload in workloads.values()], _TURNS.value)
     return {
-        "work": growth.work,
-        "things": growth.things,
-        "numbers": list(works),
+        "workload": growth.workload,
+        "items": growth.items,
+        "numbers": list(workloads),
         "seconds": seconds,
-        "exponent": exponent(list(works), seconds),
+        "exponent": exponent(list(workloads), seconds),
     }
 
 
 def print_row(row: Row) -> None:
-    print(f"\n{row['work']}\n{row['things']:>26} {'ms':>10} {'ms each':>10}")
+    print(f"\n{row['workload']}\n{row['items']:>26} {'ms':>10} {'ms each':>10}")
     for number, seconds in zip(row["numbers"], row["seconds"], strict=True):
         print(f"{number:>26} {1000 * seconds:10.4g} {1000 * seconds / number:10.4g}", flush=True)
     if row["exponent"] is not None:
@@ -104,15 +104,15 @@ def print_row(row: Row) -> None:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """A panel for each work, with the line of what is in proportion to the number."""
+    """Draws a panel per workload, with a line for time proportional to the number."""
     from benchmarks.curves import Panel, draw_panels
 
     panels = []
     for row in rows:
         points = [(n, 1000 * s) for n, s in zip(row["numbers"], row["seconds"], strict=True)]
         last, longest = points[-1]
-        curves = {"measured": points, "in proportion": [(n, longest * n / last) for n, _ in points]}
-        panels.append(Panel(f"{row['work']}: milliseconds by {row['things']}", curves))
+        curves = {"measured": points, "proportional": [(n, longest * n / last) for n, _ in points]}
+        panels.append(Panel(f"{row['workload']}: milliseconds by {row['items']}", curves))
     draw_panels(panels, path)
 
 

@@ -1,12 +1,12 @@
-"""Measures RoIAlign, in all its forms, against RoIPool: time, memory and misalignment.
+"""Compares RoIAlign, in all its forms, with RoIPool: time, memory and misalignment.
 
     python -m benchmarks.roi --json=roi.json --png=roi.png
     python -m benchmarks.roi --only=regions,side,channels,output
 
-It makes its own features and regions, and takes four minutes on two cores of a CPU. Every row is one program:
-"forward", or "both" with the gradient of the features. "MB" is the memory that it takes beside inputs and
-results. "copy" is its share of the bandwidth of a large copy, counting all maps and results once; small ones,
-in a cache, may exceed it.
+Features and regions are synthetic; it takes four minutes on two CPU cores. Each row is one program:
+"forward", or "both" with the gradient of the features. "MB" is the program's memory without inputs and
+results. "copy" is its fraction of a large copy's bandwidth, counting all maps and results once; small ones
+that fit in a cache may exceed 100 %.
 """
 
 import dataclasses
@@ -22,23 +22,23 @@ from mrcnn_jax import command_line
 from mrcnn_jax.runtime.setup import setup_jax
 
 STUDIES = ("forms", "pyramid", "regions", "side", "channels", "output", "misalignment")
-_ONLY = flags.DEFINE_list("only", list(STUDIES), "studies to make")
-_TURNS = flags.DEFINE_integer("turns", 5, "runs of each program, of which the median counts", lower_bound=1)
-_SCALE = flags.DEFINE_float("scale", 1.0, "of the sides of maps: less for a trial", lower_bound=0.01)
+_ONLY = flags.DEFINE_list("only", list(STUDIES), "studies to run")
+_TURNS = flags.DEFINE_integer("turns", 5, "runs of each program; medians are reported", lower_bound=1)
+_SCALE = flags.DEFINE_float("scale", 1.0, "scale of the maps' sides: less for a trial", lower_bound=0.01)
 _JSON = flags.DEFINE_string("json", None, "file to write the numbers to")
 _PNG = flags.DEFINE_string("png", None, "file to draw curves to")
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One program: what is pooled, from where, and how."""
+    """One program: its pooling op and its inputs."""
 
     pooling: str  # "align mean", "align max" or "pool"
     ratio: int = 2  # sampling points per bin and axis, 0 for adaptive
-    form: str | None = None  # of RoIAlign, None for the platform's
+    form: str | None = None  # of RoIAlign; None for the platform's
     gradient: bool = False
     regions: int = 256
-    sides: tuple[float, float] = (16.0, 512.0)  # pixels, their logarithms uniform
+    sides: tuple[float, float] = (16.0, 512.0)  # range in pixels, log-uniform
     channels: int = 256
     output: int = 7
     levels: tuple[int, ...] = (2,)  # of an image of 800 x 1344 pixels, with strides of 2 ** level
@@ -64,7 +64,7 @@ FORMS = (
 
 
 def cases(study: str) -> list[Case]:
-    """The programs of a study, forward alone and with the gradient."""
+    """The programs of a study, forward only and with the gradient."""
     if study == "forms":
         found = [dataclasses.replace(case, regions=128, levels=(3,)) for case in FORMS]
     elif study == "pyramid":
@@ -84,7 +84,7 @@ def cases(study: str) -> list[Case]:
 def main(_: list[str]) -> None:
     unknown = sorted(set(_ONLY.value) - set(STUDIES))
     if unknown:
-        raise ValueError(f"--only={','.join(unknown)}: the studies are {', '.join(STUDIES)}")
+        raise ValueError(f"--only={','.join(unknown)}: unknown; choose from {', '.join(STUDIES)}")
     for flag, value in (("json", _JSON.value), ("png", _PNG.value)):
         if value:
             command_line.check_output(flag, Path(value))
@@ -94,7 +94,7 @@ def main(_: list[str]) -> None:
     from benchmarks.peak import copy_peak
     from mrcnn_jax.json_files import write_json
 
-    jax.config.update("jax_enable_compilation_cache", False)  # its hits would be taken for compilation
+    jax.config.update("jax_enable_compilation_cache", False)  # a cache hit would be timed as compilation
     bandwidth = copy_peak()
     device = jax.devices()[0]
     print(f"{device.platform}, {device.device_kind}: a large copy moves {bandwidth / 1e9:.1f} GB/s")
@@ -120,7 +120,7 @@ def run_time(program: Callable[..., Any], operands: tuple[Any, ...]) -> float:
 
 
 def measure(study: str, bandwidth: float) -> list[dict[str, Any]]:
-    """The rows of a study, printed as well. Programs take turns, so that all see the machine alike."""
+    """The rows of a study, also printed. Programs alternate, so that all see the same machine load."""
     print(f"\n{study:<32} {'regions':>7} {'sides':>8} {'channels':>8} {'out':>4}", end="")
     print(f"  {'':<8}{'compile s':>9} {'ms':>9} {'MB':>7} {'copy':>6}", flush=True)
     programs = [build(case) for case in cases(study)]
@@ -144,7 +144,7 @@ def measure(study: str, bandwidth: float) -> list[dict[str, Any]]:
 
 
 def build(case: Case) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, float]]:
-    """The compiled program, warmed, its operands, and what compiling says of it."""
+    """The compiled and warmed-up program, its operands, and its compile time, memory and least bytes."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -199,12 +199,12 @@ def build(case: Case) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, fl
 
 
 def misalignment() -> list[dict[str, float]]:
-    """How far, in pixels, the middle of what a bin sees is from its own along x: the mean, and the largest.
+    """The distance along x, in pixels, from a bin's centre to the centre of what it pools: mean and maximum.
 
-    The features are the positions of their cells, a ramp. The exact integral of its bilinear interpolation
-    over a bin is the middle of the bin, and so is the mean of RoIAlign's points. For RoIPool the middle is
-    that of the first and the last of its cells, the largest of the ramp and of its negative. Cell k is at k
-    strides, as for both without half-pixel centres; "half_cell" is RoIAlign with them, where they are not.
+    The features are the cells' positions, a ramp. The exact integral of its bilinear interpolation over a bin
+    is the bin's centre, and so is the mean of RoIAlign's points. For RoIPool, the centre is the midpoint of
+    the bin's first and last cells, which are the maxima of the ramp and of its negative. Cell k lies at k
+    strides, as both ops assume without half-pixel centres; "half_cell" is RoIAlign that wrongly assumes them.
     """
     import jax
     import jax.numpy as jnp
@@ -219,7 +219,7 @@ def misalignment() -> list[dict[str, float]]:
     options: dict[str, Any] = {"stride": 1.0, "output_size": bins}
 
     @jax.jit
-    def middles(boxes: jax.Array) -> tuple[jax.Array, ...]:
+    def centres(boxes: jax.Array) -> tuple[jax.Array, ...]:
         ends = roi_pool(jnp.concatenate([-ramp, ramp], axis=-1), boxes, **options)
         points = (
             roi_align(ramp, boxes, sampling_ratio=2, aligned=aligned, **options)[..., 0]
@@ -233,7 +233,7 @@ def misalignment() -> list[dict[str, float]]:
         boxes = random_boxes(generator, 1000, sides=(32, 512), image_size=(1344, 1344)) / stride
         width = (boxes[:, 2] - boxes[:, 0])[:, None, None] / bins
         exact = boxes[:, :1, None] + (np.arange(bins) + 0.5) * width
-        pool, align, half_cell = (np.abs(m - exact) * stride for m in middles(jnp.asarray(boxes)))
+        pool, align, half_cell = (np.abs(m - exact) * stride for m in centres(jnp.asarray(boxes)))
         rows.append(
             {"stride": stride}
             | {
@@ -256,7 +256,7 @@ def print_misalignment(rows: list[dict[str, float]]) -> None:
 
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
-    """One panel for every study that has curves."""
+    """Draws a panel for every study that has curves."""
     from benchmarks.curves import Panel, draw_panels
 
     panels = []

@@ -3,20 +3,19 @@
     python -m benchmarks.speed --peer=PEER/bin/python --json=benchmark.json
     python -m benchmarks.speed --config=configs/detectron2/mask_rcnn_r50_fpn_3x.py --only=stages,inference_b1
 
-With --peer, an interpreter that has torch and torchvision, the same works are done there, in turns with this
-process and both warmed, and the table has the ratio of the medians: theirs to ours. COCO's metrics are
-compared with pycocotools in this process. A config that torchvision has no model of has no ratio.
+With --peer, an interpreter that has torch and torchvision, the same workloads run there, alternating with
+this process and both warmed up, and the table has the ratio of the median times, theirs to ours. COCO's
+metrics are compared with pycocotools in this process. There is no ratio if torchvision has no such model.
 
-"of peak" is what is reached of the additions and multiplications per second of a large product of matrices,
-where a convolution counts as many as its algorithm has; "of copy", for RoIAlign and RoIPool, of the bytes per
-second of a large copy, where all maps and results count once. Both are timed in the same run. --config says
-which model, and on which canvas: the first of --config.data.canvases. Images, objects and weights are made
-up; single operations are in float32, whatever the model computes in.
+"of peak" is the fraction of a large matmul's FLOP/s, where a convolution counts the operations of its actual
+algorithm; "of copy", for RoIAlign and RoIPool, is the fraction of a large copy's bandwidth, counting all maps
+and results once. Both peaks are measured in the same run. --config chooses the model and the canvas, the
+first of --config.data.canvases. Images, objects and weights are synthetic; single ops run in float32 whatever
+the model's dtype.
 
-Works, of which --only chooses: roi_align, roi_align_grad, roi_align_adaptive, roi_pool, nms_N (boxes),
-paste_rle, inference_bN (images at a time), stages (of inference), train_step, train_memory, first_step (from
-the start of a process, and once more with a compilation cache), evaluation_bbox, evaluation_segm and
-evaluation_keypoints.
+Workloads for --only: roi_align, roi_align_grad, roi_align_adaptive, roi_pool, nms_N (N boxes), paste_rle,
+inference_bN (N images per batch), stages (of inference), train_step, train_memory, first_step (from the start
+of a process, without and with a compilation cache), evaluation_bbox, evaluation_segm, evaluation_keypoints.
 """
 
 import functools
@@ -33,21 +32,21 @@ from mrcnn_jax import command_line
 from mrcnn_jax.runtime.setup import setup_jax
 
 _ROOT = Path(__file__).resolve().parents[1]
-_WORKS = [
+_WORKLOADS = [
     *("roi_align", "roi_align_grad", "roi_align_adaptive", "roi_pool", "nms_1024", "nms_2048", "nms_4096"),
     *("paste_rle", "inference_b1", "inference_b4", "stages", "train_step", "train_memory", "first_step"),
     *("evaluation_bbox", "evaluation_segm", "evaluation_keypoints"),
 ]
 
 _config = command_line.define_config(default=_ROOT / "configs" / "torchvision" / "mask_rcnn_r50_fpn.py")
-_ONLY = flags.DEFINE_list("only", _WORKS, "works to do")
+_ONLY = flags.DEFINE_list("only", _WORKLOADS, "workloads to run")
 _PEER = flags.DEFINE_string("peer", None, "Python of an environment with torch and torchvision")
 _JSON = flags.DEFINE_string("json", None, "file to write the numbers to")
-_TURNS = flags.DEFINE_integer("turns", 5, "of which the median counts", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("train_batch_size", 2, "images of a training step", lower_bound=1)
+_TURNS = flags.DEFINE_integer("turns", 5, "number of turns; medians are reported", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("train_batch_size", 2, "images per training step", lower_bound=1)
 _IMAGES = flags.DEFINE_integer("images", 500, "images whose detections are evaluated", lower_bound=1)
 
-# Works that want the machine for processes of their own: in this order, before this one takes an accelerator.
+# Workloads with processes of their own. They run first, in this order, before this one takes an accelerator.
 _OWN_PROCESSES = ("first_step", "train_memory")
 
 Row = dict[str, Any]
@@ -56,14 +55,14 @@ Row = dict[str, Any]
 def main(_: list[str]) -> None:
     if _JSON.value:
         command_line.check_output("json", Path(_JSON.value))
-    if _PEER.value:  # which needs memory of the same accelerator
+    if _PEER.value:  # it needs memory on the same accelerator
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     setup_jax()
     from mrcnn_jax.json_files import write_json
 
     for name in _ONLY.value:
-        if not re.fullmatch(r"nms_\d+|inference_b\d+", name) and name not in _WORKS:
-            raise ValueError(f"--only={name}: no such work; there are {', '.join(_WORKS)}")
+        if not re.fullmatch(r"nms_\d+|inference_b\d+", name) and name not in _WORKLOADS:
+            raise ValueError(f"--only={name}: unknown workload; choose from {', '.join(_WORKLOADS)}")
     rows: list[Row] = []
     own = [name for name in _OWN_PROCESSES if name in _ONLY.value]
     for name in own + [name for name in _ONLY.value if name not in own]:
@@ -84,56 +83,56 @@ def _measure(name: str) -> Iterator[Row]:
 
 
 def _run(name: str) -> Iterator[Row]:
-    """A work, or several, of the functions of this project, with the peer if there is one."""
+    """Rows of the workloads of ``name``, compared with torchvision if --peer is given."""
     import jax
     import jax.numpy as jnp
 
-    from benchmarks.peak import copy_peak, multiplications_peak
+    from benchmarks.peak import copy_peak, matmul_peak
     from benchmarks.peers.process import Peer
-    from benchmarks.timing import Here, in_turns
+    from benchmarks.timing import Local, median_seconds
     from benchmarks.workloads import models, ops
 
     config = _config()
-    _say_once(f"here: {jax.devices()[0].device_kind}, jax {jax.__version__}, model in {config.model.dtype}")
+    _print_once(f"ours: {jax.devices()[0].device_kind}, jax {jax.__version__}, model in {config.model.dtype}")
     kind, _, number = name.rpartition("_")
     if name == "stages":
-        works = models.stages(models.make_model(config))
+        workloads = models.stages(models.make_model(config))
     elif name == "train_step":
         model = models.make_model(config, choose_threshold=False)
-        works = [models.train(name, model, models.choose_objects(model, _BATCH_SIZE.value))]
+        workloads = [models.train(name, model, models.choose_objects(model, _BATCH_SIZE.value))]
     elif kind == "inference":
-        works = [models.infer(name, models.make_model(config), int(number[1:]))]
+        workloads = [models.infer(name, models.make_model(config), int(number[1:]))]
     elif kind == "nms":
-        works = [ops.suppress(name, boxes=int(number))]
+        workloads = [ops.suppress(name, boxes=int(number))]
     else:
-        works = [ops.WORKS[name](name)]
-    peak = functools.cache(lambda: multiplications_peak(jnp.dtype(config.model.dtype)))
+        workloads = [ops.WORKLOADS[name](name)]
+    peak = functools.cache(lambda: matmul_peak(jnp.dtype(config.model.dtype)))
     bandwidth = functools.cache(copy_peak)
-    for work in works:
-        if _PEER.value and work.settings:
-            with Peer(_PEER.value, work) as peer:
-                _say_once(f"there: {peer.system}")
-                ours, theirs = in_turns([Here(work), peer], _TURNS.value)
+    for workload in workloads:
+        if _PEER.value and workload.settings:
+            with Peer(_PEER.value, workload) as peer:
+                _print_once(f"reference: {peer.system}")
+                ours, theirs = median_seconds([Local(workload), peer], _TURNS.value)
         else:
-            (ours,), theirs = in_turns([Here(work)], _TURNS.value), None
-        row = _row(work.name, ours, theirs)
-        if work.operations and (operations := work.operations()):
-            row |= {"peak_per_s": peak(), "of_peak": operations / ours / peak()}
-        if work.moved_bytes:
-            row |= {"copy_bytes_per_s": bandwidth(), "of_copy": work.moved_bytes / ours / bandwidth()}
+            (ours,), theirs = median_seconds([Local(workload)], _TURNS.value), None
+        row = _row(workload.name, ours, theirs)
+        if workload.flops and (flops := workload.flops()):
+            row |= {"peak_per_s": peak(), "of_peak": flops / ours / peak()}
+        if workload.moved_bytes:
+            row |= {"copy_bytes_per_s": bandwidth(), "of_copy": workload.moved_bytes / ours / bandwidth()}
         yield row
 
 
 def _evaluate(name: str) -> Row:
-    from benchmarks.timing import Here, in_turns
+    from benchmarks.timing import Local, median_seconds
     from benchmarks.workloads import evaluation
 
-    works = evaluation.evaluate(name, _IMAGES.value)
-    return _row(name, *in_turns([Here(work) for work in works], _TURNS.value))
+    workloads = evaluation.evaluate(name, _IMAGES.value)
+    return _row(name, *median_seconds([Local(workload) for workload in workloads], _TURNS.value))
 
 
 def _fresh(name: str) -> Iterator[Row]:
-    """Training steps in processes of their own: the first one's seconds, or the second one's memory."""
+    """Rows of training steps in fresh processes: the first step's seconds, or the second step's memory."""
     import numpy as np
 
     from benchmarks import fresh
@@ -142,7 +141,7 @@ def _fresh(name: str) -> Iterator[Row]:
 
     config = _config()
     with tempfile.TemporaryDirectory() as cache:
-        objects = fresh.choose_objects(config, _BATCH_SIZE.value, Path(cache) / "of objects")
+        objects = fresh.choose_objects(config, _BATCH_SIZE.value, Path(cache) / "objects")
         first = fresh.measure(config, objects, Path(cache))
         if name == "first_step":
             yield _row("first_step", first["seconds"], None)
@@ -152,21 +151,21 @@ def _fresh(name: str) -> Iterator[Row]:
     theirs = None
     if _PEER.value:
         model = models.make_model(config, choose_threshold=False)
-        work = models.train(name, model, np.array(objects, np.float32))
-        with Peer(_PEER.value, work) as peer:
-            _say_once(f"there: {peer.system}")
+        workload = models.train(name, model, np.array(objects, np.float32))
+        with Peer(_PEER.value, workload) as peer:
+            _print_once(f"reference: {peer.system}")
             theirs = peer.peak_bytes()
     ratio = theirs / first["bytes"] if theirs else None
-    yield {"work": name, "ours_bytes": first["bytes"], "peer_bytes": theirs, "ratio": ratio}
+    yield {"workload": name, "ours_bytes": first["bytes"], "peer_bytes": theirs, "ratio": ratio}
 
 
 @functools.cache
-def _say_once(line: str) -> None:
+def _print_once(line: str) -> None:
     print(line, flush=True)
 
 
 def _row(name: str, ours: float, theirs: float | None) -> Row:
-    return {"work": name, "ours_s": ours, "peer_s": theirs, "ratio": theirs / ours if theirs else None}
+    return {"workload": name, "ours_s": ours, "peer_s": theirs, "ratio": theirs / ours if theirs else None}
 
 
 def _line(row: Row) -> str:
@@ -177,7 +176,7 @@ def _line(row: Row) -> str:
         values = [_seconds(row["ours_s"]), _seconds(row["peer_s"])]
     ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
     shares = [f"{row[key]:.1%} {key.replace('_', ' ')}" for key in ("of_peak", "of_copy") if key in row]
-    return f"{row['work']:<28} {values[0]:>10} {values[1]:>10} {ratio:>7}  {' '.join(shares)}".rstrip()
+    return f"{row['workload']:<28} {values[0]:>10} {values[1]:>10} {ratio:>7}  {' '.join(shares)}".rstrip()
 
 
 def _seconds(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""How works are timed: warmed, in turns with the peer, the median of the turns."""
+"""Times workloads: warmed up, alternating with a reference implementation, as the median of all turns."""
 
 import statistics
 import time
@@ -10,36 +10,38 @@ import jax
 import numpy as np
 from jaxlib import _jax
 
-_SHORTEST_TURN_S = 0.2  # works that take less are done several times in a turn
+_MIN_TURN_S = 0.2  # shorter workloads run several times per turn
 
 
 @dataclass(frozen=True)
-class Work:
-    """Something to do, once or again and again.
+class Workload:
+    """A function to time, and what a reference implementation needs to do the same.
 
-    ``settings`` and what ``arrays`` makes are what the peer does the same work with; a training step
-    consumes them, so they are to be made before it.
+    The reference implementation gets ``settings`` and the result of ``arrays``, which must be called before
+    a training step runs, because that consumes the weights.
     """
 
     name: str
-    run: Callable[[], Any]  # does it once and returns when it is done
+    run: Callable[[], Any]  # runs once and returns when it is done
     settings: dict[str, Any] = field(default_factory=dict)
     arrays: Callable[[], dict[str, np.ndarray]] = dict
-    operations: Callable[[], float | None] | None = None  # counts additions and multiplications
-    moved_bytes: int | None = None  # the least that it reads and writes: what it is given and gives, once
+    flops: Callable[[], float | None] | None = None
+    moved_bytes: int | None = None  # lower bound: inputs and results, once
 
 
 class Runner(Protocol):
-    """Who does a work: ``seconds(3)`` of doing it three times."""
+    """Runs a workload."""
 
-    def seconds(self, times: int) -> float: ...
+    def seconds(self, times: int) -> float:
+        """The seconds that ``times`` runs take."""
+        ...
 
 
-class Here:
-    """This process."""
+class Local:
+    """Runs a workload in this process."""
 
-    def __init__(self, work: Work) -> None:
-        self._run = work.run
+    def __init__(self, workload: Workload) -> None:
+        self._run = workload.run
 
     def seconds(self, times: int) -> float:
         start = time.perf_counter()
@@ -48,12 +50,12 @@ class Here:
         return time.perf_counter() - start
 
 
-def in_turns(runners: list[Runner], turns: int) -> list[float]:
-    """Seconds that each needs for the work once: the median of ``turns``, in each of which all have one."""
+def median_seconds(runners: list[Runner], turns: int) -> list[float]:
+    """The seconds that one run of each runner's workload takes: the median of ``turns`` alternating turns."""
     times = []
     for runner in runners:
-        runner.seconds(1)  # compiles, allocates
-        times.append(max(1, round(_SHORTEST_TURN_S / runner.seconds(1))))
+        runner.seconds(1)  # warm-up: compiles, allocates
+        times.append(max(1, round(_MIN_TURN_S / runner.seconds(1))))
     measured: list[list[float]] = [[] for _ in runners]
     for _turn in range(turns):
         for runner, count, seconds in zip(runners, times, measured, strict=True):
@@ -61,10 +63,10 @@ def in_turns(runners: list[Runner], turns: int) -> list[float]:
     return [statistics.median(seconds) for seconds in measured]
 
 
-def count_operations(function: Callable[..., Any], *arguments: Any) -> Callable[[], float | None]:
-    """A function that counts the additions and multiplications, before the compiler's changes.
+def count_flops(function: Callable[..., Any], *arguments: Any) -> Callable[[], float | None]:
+    """A function that counts the additions and multiplications before the compiler's optimizations.
 
-    None where ``JAX_PLATFORMS`` leaves out the CPU, whose client counts: an accelerator's cannot.
+    It returns None if ``JAX_PLATFORMS`` excludes the CPU: only the CPU's client can count.
     """
 
     def count() -> float | None:
@@ -79,7 +81,7 @@ def count_operations(function: Callable[..., Any], *arguments: Any) -> Callable[
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    """What does the jitted ``function`` once and waits for it."""
+    """A function that runs the compiled ``function`` once and waits for the result."""
     program = jax.jit(function).lower(*arguments).compile()
     on_device = jax.device_put(arguments)
     return lambda: jax.block_until_ready(program(*on_device))

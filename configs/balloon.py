@@ -1,15 +1,14 @@
-"""Fine-tuning on photos of one's own: R50-FPN on a folder in COCO format, from an ImageNet backbone.
+"""Fine-tunes R50-FPN on your own photos, a folder in COCO format, from an ImageNet backbone.
 
     scripts/train.py --config=configs/balloon.py --workdir=runs/balloon --config.data.root=PHOTOS \
         --config.model.backbone_weights=resnet50.npz
 
 PHOTOS holds ``annotations/instances_train.json``, ``annotations/instances_val.json``, ``train/`` and
 ``val/``; the number of categories comes from the annotations. The sizes suit a laptop: photos of 352 pixels,
-two at a time; anchors and pyramid levels are moved down to match, to half of the paper's sizes.
+two per batch; anchors and pyramid levels are scaled to match, to half the paper's sizes.
 
-As it stands, the backbone file is one in the tradition of MSRA and Caffe (strides on the first 1x1
-convolution, BGR pixels minus a mean). For a file of torchvision's own ResNet-50 it is
-``--config=configs/balloon.py:torchvision``.
+By default, the backbone file must follow MSRA's and Caffe's conventions (stride in the first 1x1 convolution,
+BGR pixels minus a mean). For torchvision's ResNet-50, use ``--config=configs/balloon.py:torchvision``.
 """
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig

@@ -1,4 +1,4 @@
-"""Boxes, masks and keypoints of drawn shapes: the whole of Mask R-CNN in ten minutes on two CPU cores.
+"""Boxes, masks and keypoints of drawn shapes: all of Mask R-CNN in ten minutes on two CPU cores.
 
     scripts/make_shapes.py --output=data/shapes
     scripts/train.py --config=configs/shapes.py --workdir=runs/shapes

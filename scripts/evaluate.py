@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures a trained run on its validation set: COCO's average precision of boxes, masks and keypoints.
+"""Evaluates a trained run on its validation set: COCO's average precision for boxes, masks and keypoints.
 
     scripts/evaluate.py --workdir=runs/shapes
     scripts/evaluate.py --workdir=runs/coco --config.data.root=/data/coco --config.data.val_images=val2017
 
-It prints the tables and writes evaluation.json (percent; null where there is nothing to measure) into the
-run's directory, or --output. Another data set of the same categories is given by --config.data.root,
+Prints the tables and writes evaluation.json (percent; null where there is nothing to measure) to the run's
+directory, or to --output. To evaluate on another data set with the same categories, set --config.data.root,
 val_images, val_annotations and val_keypoints.
 """
 
@@ -24,13 +24,13 @@ _OUTPUT = flags.DEFINE_string("output", None, "file to write; evaluation.json in
 _hosts = command_line.define_hosts(handle_sigterm=False)
 _STEP = command_line.define_step()
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "images at a time; the run's if not given", lower_bound=1
+    "batch_size", None, "images per batch; the run's if not given", lower_bound=1
 )
 _EVALUATOR: Any = flags.DEFINE_enum(
     "evaluator",
     "hotcoco",
     ["hotcoco", "pycocotools"],
-    "what computes the metrics: pycocotools gives the same ones many times slower, as a check",
+    "library that computes the metrics; pycocotools gives the same ones many times slower, as a check",
 )
 
 
@@ -78,7 +78,7 @@ def _evaluate() -> None:
 
 
 def _check_output(output: Path, *, inputs: list[Path]) -> None:
-    """Raises what would otherwise go wrong only after the evaluation."""
+    """Checks, before the evaluation, that ``output`` can be written and is none of ``inputs``."""
     if output.resolve() in [path.resolve() for path in inputs]:
         raise ValueError(f"{output} is an input and would be overwritten; choose another --output")
     command_line.check_output("output", output)

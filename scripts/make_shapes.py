@@ -3,7 +3,7 @@
 
     scripts/make_shapes.py --output=data/shapes
 
-The same settings give the same files. A folder that holds them already is left as it is.
+The same settings give the same files. A folder that already holds them is left unchanged.
 """
 
 import os
@@ -44,7 +44,7 @@ def main(_: list[str]) -> None:
             f"{_OUTPUT.value}: {_TRAIN.value} training and {_VAL.value} validation images in {seconds:.0f} s"
         )
     else:
-        print(f"{_OUTPUT.value}: the same data set is there already")
+        print(f"{_OUTPUT.value}: already holds the same data set")
 
 
 if __name__ == "__main__":

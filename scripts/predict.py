@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Finds objects in images: pictures with them drawn in, and a COCO results list.
+"""Finds objects in images; writes pictures with the objects drawn, and a COCO results list.
 
     scripts/predict.py --workdir=runs/shapes --output=out photo.jpg folder/
 
-It writes out/photo.png for photo.jpg, and out/detections.json, which pycocotools' loadRes takes. Only its own
-pictures of before are replaced: where another file has that name, the picture is photo-2.png.
+Writes out/photo.png for photo.jpg, and out/detections.json, which pycocotools' loadRes takes. Only pictures
+of earlier runs are replaced: if another file has the name, the picture is written to photo-2.png.
 
-An image that cannot be read, and a folder without images, is reported and the others are done; the exit code
-is then 1. If no image at all can be read, nothing is written.
+Images that cannot be read and folders without images are reported and skipped, and the exit code is 1. If no
+image can be read at all, nothing is written.
 """
 
 import sys
@@ -23,16 +23,16 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", 
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "directory for the pictures and detections.json; files that are there already are kept (photo-2.png is "
-    "written beside photo.png), or replaced if there is a detections.json among them",
+    "directory for the pictures and detections.json; detections.json and pictures of earlier runs are "
+    "replaced, other files are kept (photo-2.png is written beside photo.png)",
     required=True,
 )
 _STEP = command_line.define_step()
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "images at a time", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "images per batch", lower_bound=1)
 _SCORE_THRESHOLD = flags.DEFINE_float(
     "score_threshold",
     0.5,
-    "draw objects of at least this score; detections.json has all that the model keeps "
+    "draw objects with at least this score; detections.json has all that the model keeps "
     "(config.test.score_threshold)",
     lower_bound=0,
     upper_bound=1,
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _report(errors: list[ValueError]) -> int:
-    """The exit code."""
+    """Prints the errors; returns the exit code."""
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     return 1 if errors else 0

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Makes records of a COCO data set, which training reads in any order: images as they are, masks as bits.
+"""Converts a COCO data set to records with random access: images unchanged, masks as bits.
 
     scripts/prepare_coco.py --images=coco/train2017 --annotations=coco/annotations/instances_train2017.json \
         --keypoints=coco/annotations/person_keypoints_train2017.json --output=records
 
-It prints the folder of the records, for --config.data.train_records. TFDS opens them as
-coco_objects/instances_train2017 (docs/data.md says how); the second part is the annotation file's name, or
---name. Every entry is checked and every image read whole: what is damaged is listed, and an error, unless
---skip_bad leaves it out.
+Prints the folder of the records, for --config.data.train_records. TFDS opens them as
+coco_objects/instances_train2017 (see docs/data.md); the second part is the annotation file's name, or --name.
+Every entry is checked and every image read completely. Damaged ones are listed and make the script fail,
+unless --skip_bad leaves them out.
 """
 
 import os
@@ -17,23 +17,23 @@ from absl import flags
 
 from mrcnn_jax import command_line
 
-_IMAGES = flags.DEFINE_string("images", None, "folder of the images", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "folder of images", required=True)
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "instances_*.json", required=True)
 _KEYPOINTS = flags.DEFINE_string("keypoints", "", "person_keypoints_*.json, joined by annotation id")
-_OUTPUT = flags.DEFINE_string("output", None, "folder to write the records below", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "folder in which to write the records", required=True)
 _NAME = flags.DEFINE_string(
-    "name", "", "of the records in TFDS; the annotation file's if not given, without what TFDS does not take"
+    "name", "", "name of the records in TFDS; by default the annotation file's, less what TFDS does not allow"
 )
 _MASK_GRID = flags.DEFINE_integer(
-    "mask_grid", 112, "cells of a mask in the frame of its box, per axis; data.mask_grid of the training",
+    "mask_grid", 112, "cells per axis of a mask over its box; the data.mask_grid of training",
     lower_bound=1,
 )  # fmt: skip
-_WORKERS = flags.DEFINE_integer("workers", None, "processes; as many as cores if not given", lower_bound=1)
+_WORKERS = flags.DEFINE_integer("workers", None, "processes; one per core if not given", lower_bound=1)
 _FORMAT = flags.DEFINE_enum(
-    "format", "array_record", ["array_record", "tfrecord"], "tfrecord is for tfds.load alone"
+    "format", "array_record", ["array_record", "tfrecord"], "tfrecord is only for tfds.load"
 )
 _SKIP_BAD = flags.DEFINE_bool(
-    "skip_bad", False, "leave out damaged images and annotations, and list them, instead of failing"
+    "skip_bad", False, "list damaged images and annotations and leave them out, instead of failing"
 )
 
 
@@ -48,7 +48,7 @@ def main(_: list[str]) -> None:
         images=_IMAGES.value,
         annotations=_ANNOTATIONS.value,
         keypoints=_KEYPOINTS.value,
-        skip_bad=True,  # for now: what is damaged is reported with the images
+        skip_bad=True,  # damaged entries are reported below, together with damaged images
     )
     print(f"{len(dataset.images)} images of {printable(_ANNOTATIONS.value)}", flush=True)
     folder, dataset = prepare_records(

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Draws the batches that training is fed, after augmentation, and counts what the training set holds.
+"""Draws training batches after augmentation, and counts the training set's objects.
 
     scripts/show_data.py --config=configs/shapes.py --output=out
 
-It writes out/batches.png, in place of a former one: the canvases of --count images, of the batches from
---step on, with boxes, masks, keypoints, crowds (striped) and padding (a checkerboard). Of a folder it first
-lists what is damaged, as training does: as an error, or with --config.data.skip_bad as what is left out.
+Writes out/batches.png, replacing an existing one: --count padded images, from the batch of --step on, with
+boxes, masks, keypoints, crowds (striped) and padding (a checkerboard). If the data are a folder, damaged
+entries are listed first, as in training: as an error, or with --config.data.skip_bad as left out.
 """
 
 from itertools import islice
@@ -18,7 +18,7 @@ from mrcnn_jax import command_line
 _config = command_line.define_config()
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write batches.png into", required=True)
 _COUNT = flags.DEFINE_integer("count", 24, "images to draw", lower_bound=1)
-_STEP = flags.DEFINE_integer("step", 0, "of training: the first batch to draw", lower_bound=0)
+_STEP = flags.DEFINE_integer("step", 0, "training step of the first batch to draw", lower_bound=0)
 
 
 def main(_: list[str]) -> None:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Trains a config in a run directory, or goes on with the run that is there.
+"""Trains a config in a run directory, or resumes the run in it.
 
     scripts/train.py --config=configs/shapes.py --workdir=runs/shapes --config.train.steps=500
 
-Started once on each host, the processes train as one (see docs/multi_host.md): by this command on TPU pods
-and with SLURM or Open MPI, elsewhere with --coordinator, --num_processes and --process_id. SIGTERM, to any of
-them, has all save after the present step and end; the exit code is then 143.
+Started once on each host, the processes train one model together (see docs/multi_host.md). On TPU pods and
+with SLURM or Open MPI this command is enough; elsewhere add --coordinator, --num_processes and --process_id.
+SIGTERM to any of them makes all save after the current step and exit with code 143.
 """
 
 import signal

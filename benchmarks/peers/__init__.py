@@ -1,1 +1,1 @@
-"""Reference implementations that run in an interpreter of their own."""
+"""Reference implementations, which run in a separate interpreter."""

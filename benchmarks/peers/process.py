@@ -1,4 +1,4 @@
-"""Another interpreter, with torchvision, that does the same works."""
+"""Runs workloads with torchvision in another interpreter."""
 
 import contextlib
 import importlib.util
@@ -11,28 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import Work
+from benchmarks.timing import Workload
 
 _PROGRAM = Path(__file__).with_name("torchvision_workloads.py")
 
 
 class Peer:
-    """A process that has prepared one work, and does it when asked to.
+    """A process that prepares one workload and runs it on request.
 
-    ``system`` says what it is, and on which device. If it has no pycocotools it takes those of this process.
-    Raises ``ValueError`` if the interpreter cannot do the work, with its last words on the terminal.
+    ``system`` names its version and device. Without pycocotools of its own, it uses this process's. Raises
+    ``ValueError`` if the interpreter cannot run the workload; its error messages go to the terminal.
     """
 
-    def __init__(self, python: str, work: Work) -> None:
+    def __init__(self, python: str, workload: Workload) -> None:
         self._python = python
         self._directory = tempfile.TemporaryDirectory()
         arrays = Path(self._directory.name) / "arrays.npz"
-        np.savez(arrays, allow_pickle=False, **work.arrays())
+        np.savez(arrays, allow_pickle=False, **workload.arrays())
         pycocotools = importlib.util.find_spec("pycocotools")
         packages = str(Path(pycocotools.origin).parents[1]) if pycocotools and pycocotools.origin else ""
         request = {
-            "work": work.name,
-            "settings": work.settings,
+            "workload": workload.name,
+            "settings": workload.settings,
             "arrays": str(arrays),
             "packages": packages,
         }
@@ -47,11 +47,11 @@ class Peer:
         self.system = f"torchvision {answer['version']} on {answer['device']}"
 
     def seconds(self, times: int) -> float:
-        """Of doing the work so often."""
+        """The seconds that ``times`` runs of the workload take."""
         return self._ask({"times": times})["seconds"]
 
     def peak_bytes(self) -> int:
-        """The most memory that doing the work once more takes, beside what is there before."""
+        """The peak memory in use during one more run of the workload, in bytes."""
         return self._ask({"peak": True})["bytes"]
 
     def __enter__(self) -> "Peer":
@@ -69,13 +69,13 @@ class Peer:
             return json.loads(self._process.stdout.readline())
         except (BrokenPipeError, json.JSONDecodeError) as error:
             with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()  # which ends one that answered something else
+                self._process.stdin.close()  # ends a process that gave another answer
             code = self._process.wait()
             self._close()
             raise ValueError(f"--peer={self._python}: no answer; ended with exit code {code}") from error
 
     def _close(self) -> None:
         self._process.kill()
-        with self._process:  # which closes its pipes, and waits
+        with self._process:  # closes its pipes, and waits
             pass
         self._directory.cleanup()

@@ -1,9 +1,9 @@
-"""What benchmarks/data.py compares with: a PyTorch DataLoader of COCO images, by itself.
+"""The reference for benchmarks/data.py: a PyTorch DataLoader of COCO images, without a model.
 
-Each worker does for an image what torchvision's reference training does between file and model: decode
-(Pillow), draw every mask at full size (pycocotools), mirror half of the time, convert to float, and, as the
-model's transform does, normalise and resize image and masks. Batches are padded to one size. What it found
-is printed as one line of JSON.
+For each image, a worker does what torchvision's reference training does between file and model: decode
+(Pillow), rasterise every mask at full size (pycocotools), flip half of the time, convert to float, and, like
+the model's transform, normalise and resize image and masks. Batches are padded to one size. The results are
+printed as one line of JSON.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 
 class CocoImages(torch.utils.data.Dataset):
-    """Images that have objects, resized as for training."""
+    """COCO images that have objects, transformed as for training."""
 
     def __init__(self, images: Path, annotations: Path, short_side: int, long_side: int) -> None:
         self.images, self.coco = images, COCO(str(annotations))

@@ -1,7 +1,8 @@
-"""The peer of ``python -m benchmarks.speed``: does in torchvision, when asked, what that times here.
+"""The reference for ``python -m benchmarks.speed``: runs the same workloads with torchvision.
 
-Asked in lines of JSON on standard input, it answers in lines of JSON: first a work and its settings, then
-again and again to do it so many times, or once with its peak of memory. On a GPU if torch finds one.
+Requests and answers are lines of JSON on standard input and output. The first request is a workload with its
+settings; each later one asks to run it so many times, or once for its peak memory. Uses a GPU if torch finds
+one.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ _FIRST_VERSIONS: dict[str, Callable[..., FasterRCNN]] = {
 
 
 def pool_pyramid(settings: dict[str, Any], arrays: Arrays) -> Run:
-    """RoIAlign of one image's boxes, with its gradient if there is a cotangent for it."""
+    """RoIAlign of one image's boxes, with its gradient if ``arrays`` has a cotangent."""
     levels = [name for name in arrays if name.startswith("p")]
     maps = {name: tensor(arrays[name][None]) for name in levels}
     boxes = [tensor(arrays["boxes"])]
@@ -73,7 +74,7 @@ def paste_and_encode(settings: dict[str, Any], arrays: Arrays) -> Run:
 
 
 def encode(masks: Tensor) -> list[Any]:
-    """Run-length codes of probabilities ``[N 1 H W]``, as torchvision's reference evaluation makes them."""
+    """Run-length codes of probabilities ``[N 1 H W]``, as in torchvision's reference evaluation."""
     from pycocotools import mask
 
     bitmaps = (masks > 0.5).cpu().numpy().astype(np.uint8)
@@ -117,7 +118,7 @@ def train(settings: dict[str, Any], arrays: Arrays) -> Run:
 
 
 def build(settings: dict[str, Any], arrays: Arrays) -> FasterRCNN:
-    """The model with the weights that were sent; a first version's norms, stem and layer1 are frozen."""
+    """The model with the weights in ``arrays``; a first version's norms, stem and layer1 are frozen."""
     arguments = settings["arguments"]
     if "keypoint" in settings["model"]:
         arguments["num_keypoints"] = settings["keypoints"]
@@ -150,7 +151,7 @@ def tensor(array: np.ndarray) -> Tensor:
 
 
 def to_image(pixels: np.ndarray) -> Tensor:
-    """uint8 [H W 3] as torchvision's models take images."""
+    """uint8 pixels [H W 3] in the format of torchvision's models."""
     return tensor(pixels).permute(2, 0, 1).float().div(255)
 
 
@@ -159,7 +160,7 @@ def seconds(run: Run, times: int) -> float:
     start = time.perf_counter()
     for _ in range(times):
         run()
-        wait()  # each time, as it is here
+        wait()  # after every run, like the JAX side
     return time.perf_counter() - start
 
 
@@ -169,13 +170,13 @@ def wait() -> None:
 
 
 def peak_bytes(run: Run) -> int:
-    """The most memory in use while the work is done: of the GPU, or else of the whole process."""
+    """The peak memory in use during ``run``: the GPU's, or else the whole process's."""
     run()
     if DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         run()
         return torch.cuda.max_memory_allocated()
-    with contextlib.suppress(OSError):  # Linux alone can begin anew
+    with contextlib.suppress(OSError):  # only Linux can reset the peak
         Path("/proc/self/clear_refs").write_text("5")
         run()
         (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
@@ -183,7 +184,7 @@ def peak_bytes(run: Run) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-WORKS = {
+WORKLOADS = {
     "roi_align": pool_pyramid,
     "roi_align_grad": pool_pyramid,
     "roi_align_adaptive": pool_pyramid,
@@ -198,9 +199,11 @@ WORKS = {
 def main() -> None:
     request = json.loads(sys.stdin.readline())
     arrays = dict(np.load(request["arrays"]))
-    prepare = next(WORKS[name] for name in sorted(WORKS, reverse=True) if request["work"].startswith(name))
+    prepare = next(
+        WORKLOADS[name] for name in sorted(WORKLOADS, reverse=True) if request["workload"].startswith(name)
+    )
     if importlib.util.find_spec("pycocotools") is None:
-        sys.path.append(request["packages"])  # last, so that all else is this environment's own
+        sys.path.append(request["packages"])  # last, so that this environment's own packages take precedence
     run = prepare(request["settings"], arrays)
     print(
         json.dumps({"device": DEVICE.type, "version": importlib.metadata.version("torchvision")}), flush=True

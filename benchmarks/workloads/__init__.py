@@ -1,1 +1,1 @@
-"""The timed workloads, each a function that prepares its inputs and returns what is to be run."""
+"""The timed workloads: functions that prepare inputs and return a ``Workload``."""

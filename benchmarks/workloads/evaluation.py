@@ -1,8 +1,8 @@
-"""Works of COCO's metrics, here and by pycocotools, on the same made-up objects and detections.
+"""Workloads for COCO's metrics, ours and pycocotools', on the same synthetic objects and detections.
 
-Images of 480 x 640 pixels with about 7 objects of 3 among 80 categories, as in COCO (keypoints: persons), and
-100 detections each, near an object or a wrong one. A work begins with a results list in memory and ends with
-the summary. The ground truth is made beforehand for both, as it is made once in a training run.
+Images have 480 x 640 pixels and, as in COCO, about 7 objects of 3 among 80 categories (keypoints: persons).
+Each has 100 detections, near an object or wrong. A workload goes from a results list in memory to the
+summary. The ground truth is prepared beforehand for both, as it is prepared once in a training run.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.timing import Work
+from benchmarks.timing import Workload
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
 from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.evaluators import Kind
@@ -26,56 +26,56 @@ _HEIGHT, _WIDTH = 480, 640
 _CATEGORIES = 80
 _KEYPOINTS = 17
 _SIGMAS = tuple(np.linspace(0.025, 0.107, _KEYPOINTS).tolist())
-_CORNERS = 24  # of the outline of an object
-_DETECTIONS = 100  # of an image
-_PLACES: dict[Kind, tuple[int, ...]] = {  # of our numbers in pycocotools' stats
+_CORNERS = 24  # of an object's outline
+_DETECTIONS = 100  # per image
+_STATS: dict[Kind, tuple[int, ...]] = {  # indices of our metrics in pycocotools' stats
     "bbox": (0, 1, 2, 3, 4, 5, 8),
     "segm": (0, 1, 2, 3, 4, 5, 8),
     "keypoints": (0, 1, 2, 3, 4, 5),
 }
 
 
-def evaluate(name: str, images: int) -> tuple[Work, Work]:
-    """The work ``evaluation_<kind>`` here and in pycocotools.
+def evaluate(name: str, images: int) -> tuple[Workload, Workload]:
+    """The workload ``evaluation_<kind>``, ours and pycocotools'.
 
     Raises ``ValueError`` unless their summaries are equal.
     """
-    (kind,) = (kind for kind in _PLACES if name == f"evaluation_{kind}")
+    (kind,) = (kind for kind in _STATS if name == f"evaluation_{kind}")
     generator = np.random.default_rng(0)
     dataset = make_dataset(generator, kind, images)
     results = make_results(generator, dataset, kind)
     truth = ground_truth(dataset)
-    same_truth = COCO()
-    same_truth.dataset = truth.dataset
+    their_truth = COCO()
+    their_truth.dataset = truth.dataset
     with contextlib.redirect_stdout(io.StringIO()):
-        same_truth.createIndex()
+        their_truth.createIndex()
 
-    def here() -> list[float | None]:
+    def ours() -> list[float | None]:
         measured = average_precision(
             truth, results, kind, category_ids=dataset.categories.ids, sigmas=_SIGMAS
         )
         return list(measured.summary.values())
 
-    def there() -> list[float | None]:
-        """As in pycocotools' own demonstration."""
+    def theirs() -> list[float | None]:
+        """As in pycocotools' own demo."""
         with contextlib.redirect_stdout(io.StringIO()):
-            loaded = same_truth.loadRes([dict(entry) for entry in results])  # adds to its entries
-            evaluation = COCOeval(same_truth, loaded, kind)
+            loaded = their_truth.loadRes([dict(entry) for entry in results])  # it modifies the entries
+            evaluation = COCOeval(their_truth, loaded, kind)
             if kind == "keypoints":
                 evaluation.params.kpt_oks_sigmas = np.array(_SIGMAS)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        stats = [float(evaluation.stats[place]) for place in _PLACES[kind]]
+        stats = [float(evaluation.stats[index]) for index in _STATS[kind]]
         return [None if stat == -1 else round(100 * stat, 3) for stat in stats]
 
-    if here() != there():
-        raise ValueError(f"{kind}: {here()} here, {there()} by pycocotools")
-    return Work(name, here), Work(name, there)
+    if ours() != theirs():
+        raise ValueError(f"{kind}: our metrics {ours()} differ from pycocotools' {theirs()}")
+    return Workload(name, ours), Workload(name, theirs)
 
 
 def make_dataset(rng: np.random.Generator, kind: Kind, count: int) -> CocoDataset:
-    """Objects of COCO's number and range of sizes."""
+    """Images with objects in numbers and sizes as in COCO."""
     persons = kind == "keypoints"
     num_categories = 1 if persons else _CATEGORIES
     categories = Categories(
@@ -111,11 +111,11 @@ def make_dataset(rng: np.random.Generator, kind: Kind, count: int) -> CocoDatase
             )
         path = Path(f"{number:012}.jpg")
         images.append(CocoImage(number, path, path.name, _HEIGHT, _WIDTH, tuple(annotations)))
-    return CocoDataset("made up", categories, tuple(images))
+    return CocoDataset("synthetic", categories, tuple(images))
 
 
 def random_box(rng: np.random.Generator) -> np.ndarray:
-    """x1 y1 x2 y2 of COCO's sizes: 41 % of the objects are small and 24 % large."""
+    """A box x1 y1 x2 y2 with sizes as in COCO: 41 % of the objects are small and 24 % large."""
     side, ratio = np.exp(rng.normal((np.log(50), 0), (1.18, 0.4)))
     size = np.clip((side * ratio, side / ratio), 4, (_WIDTH, _HEIGHT))
     corner = rng.uniform(0, 1, 2) * ((_WIDTH, _HEIGHT) - size)
@@ -123,14 +123,14 @@ def random_box(rng: np.random.Generator) -> np.ndarray:
 
 
 def ellipse(box: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """The outline [C 2] of what fills most of the box; the radii are shares of its halves."""
+    """An outline [C 2] that fills most of the box; the radii are fractions of its half sides."""
     angles = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None]
     return (box[:2] + box[2:]) / 2 + circle * (box[2:] - box[:2]) / 2
 
 
 def make_results(rng: np.random.Generator, dataset: CocoDataset, kind: Kind) -> list[dict[str, Any]]:
-    """Detections as a results list in COCO's format: noisy objects, a third of them in a wrong category."""
+    """A results list in COCO's format: noisy copies of objects, a third of them with a random category."""
     results = []
     for image in dataset.images:
         for _ in range(_DETECTIONS):
@@ -163,7 +163,7 @@ def make_results(rng: np.random.Generator, dataset: CocoDataset, kind: Kind) -> 
 
 
 def mask(low: np.ndarray, high: np.ndarray) -> Any:
-    """The ellipse in a box, as compressed RLE."""
+    """The ellipse inscribed in a box, as compressed RLE."""
     left, top = low.astype(int)
     columns, rows = np.ceil(high).astype(int) - (left, top)
     x, y = np.linspace(-1, 1, columns), np.linspace(-1, 1, rows)[:, None]

@@ -1,7 +1,7 @@
-"""Works of the whole model: inference from pixels to results, its stages, and the training step.
+"""Workloads of the whole model: inference from pixels to results, its stages, and the training step.
 
-Weights are random, and of 80 categories and 17 keypoints. The score threshold is such that 1000 pairs of a
-region and a category reach it, and detections are as many as an image may have.
+Weights are random, for 80 categories and 17 keypoints. The score threshold is chosen so that 1000 pairs of a
+region and a category reach it, so that an image has the maximum number of detections.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from benchmarks.timing import Work, compiled, count_operations
+from benchmarks.timing import Workload, compiled, count_flops
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, map_images, replicated
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
@@ -29,16 +29,16 @@ from mrcnn_jax.weights.torchvision import to_torchvision
 
 _CATEGORIES = 80
 _KEYPOINTS = 17
-_OBJECTS = 8  # of a training image, about as many as in COCO
-_SMALLEST_OBJECT = 1 / 20  # of the image's shorter side
+_OBJECTS = 8  # per training image, about as many as in COCO
+_SMALLEST_OBJECT = 1 / 20  # fraction of the image's shorter side
 _CANDIDATES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model with its weights, and the size of the images that it is given."""
+    """A model with its weights, and the size of its input images."""
 
-    config: Config  # all images on one canvas, whose longer side they fill
+    config: Config  # with a single canvas, whose longer side images fill
     blueprint: Blueprint
     weights: Arrays
     image_size: tuple[int, int]  # height, width
@@ -48,12 +48,12 @@ class Model:
         return self.config.data.canvases[0]
 
     def folded(self) -> "Model":
-        """The same for inference, its batch norms folded into convolutions."""
+        """The model for inference, with its batch norms folded into convolutions."""
         weights = jax.jit(self.blueprint.fold)(self.weights)
         return dataclasses.replace(self, blueprint=self.blueprint.folded(), weights=weights)
 
     def settings(self) -> dict[str, Any]:
-        """What the peer builds the same model from; nothing if torchvision has no such model."""
+        """The settings from which torchvision builds the same model; empty if it has no such model."""
         name = builder_name(self.config)
         if name is None:
             return {}
@@ -71,14 +71,14 @@ class Model:
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Its weights in torchvision's names, if that has such a model."""
+        """The weights with torchvision's names; empty if it has no such model."""
         if builder_name(self.config) is None:
             return {}
         weights = {name: np.asarray(array) for name, array in self.weights.items()}
         return {f"weights/{name}": value for name, value in to_torchvision(weights, self.blueprint).items()}
 
     def images(self, count: int) -> np.ndarray:
-        """uint8 [count H W 3], without padding: blocks of colours, lest all features be alike."""
+        """uint8 [count H W 3], without padding: coloured blocks, so that features vary."""
         generator = np.random.default_rng(0)
         height, width = self.image_size
         blocks = generator.integers(0, 256, (count, -(-height // 16), -(-width // 16), 3), np.uint8)
@@ -86,7 +86,7 @@ class Model:
 
 
 def make_model(config: Config, *, choose_threshold: bool = True) -> Model:
-    """The model of ``config`` on the first of its canvases."""
+    """The model of ``config``, for the first of its canvases."""
     height, width = config.data.canvases[0]
     image_size = min(height, config.data.long_side), min(width, config.data.long_side)
     data = dataclasses.replace(
@@ -106,8 +106,8 @@ def make_model(config: Config, *, choose_threshold: bool = True) -> Model:
     return dataclasses.replace(model, config=dataclasses.replace(config, test=test))
 
 
-def infer(name: str, model: Model, batch_size: int) -> Work:
-    """Arrays of pixels to entries of a COCO results list, with run-length codes."""
+def infer(name: str, model: Model, batch_size: int) -> Workload:
+    """Inference, from arrays of pixels to entries of a COCO results list with run-length codes."""
     categories = Categories(
         ids=tuple(range(1, _CATEGORIES + 1)),
         names=tuple(f"category {number}" for number in range(1, _CATEGORIES + 1)),
@@ -126,14 +126,12 @@ def infer(name: str, model: Model, batch_size: int) -> Work:
     folded = model.folded()
     pixels, sizes = on_canvas(model, batch_size)
     program = _program(folded, lambda m, images: predict(m, images, sizes, model.config))
-    operations = _count_operations(program, folded.weights, pixels)
-    return Work(
-        name, run, model.settings(), lambda: model.arrays() | {"images": np.stack(images)}, operations
-    )
+    flops = _count_flops(program, folded.weights, pixels)
+    return Workload(name, run, model.settings(), lambda: model.arrays() | {"images": np.stack(images)}, flops)
 
 
-def stages(model: Model) -> list[Work]:
-    """The stages of inference, each by itself, for one image."""
+def stages(model: Model) -> list[Workload]:
+    """The stages of inference, each timed separately, for one image."""
     model = model.folded()
     test, weights = model.config.test, model.weights
     images, sizes = on_canvas(model, 1)
@@ -144,38 +142,40 @@ def stages(model: Model) -> list[Work]:
         return m.propose(rpn, m.anchors(features, sizes), sizes, test)
 
     proposals = jax.jit(_program(model, find_proposals))(weights, features, rpn)
-    of_boxes = jax.jit(_program(model, lambda m, *a: m.box_outputs(*a)))(weights, features, proposals.boxes)
+    box_outputs = jax.jit(_program(model, lambda m, *a: m.box_outputs(*a)))(
+        weights, features, proposals.boxes
+    )
 
     def select(_: Any, proposals: Any, logits: Any, deltas: Any) -> Any:
         choose = partial(select_detections, config=test, box_weights=model.config.model.box_weights)
         return map_images(choose, proposals, logits, deltas, sizes)
 
-    detections = jax.jit(_program(model, select))(weights, proposals, *of_boxes)
+    detections = jax.jit(_program(model, select))(weights, proposals, *box_outputs)
     timed: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
         ("backbone and pyramid", lambda m, x: m.features(x, sizes), (images,)),
         ("rpn head", lambda m, f: m.rpn(f), (features,)),
         ("proposals", find_proposals, (features, rpn)),
         ("box head", lambda m, *a: m.box_outputs(*a), (features, proposals.boxes)),
-        ("detections", select, (proposals, *of_boxes)),
+        ("detections", select, (proposals, *box_outputs)),
     ]
     boxes, labels, valid = detections.boxes, detections.labels, detections.valid
     if model.config.model.mask:
         timed.append(("mask head", lambda m, *a: m.mask_logits(*a), (features, boxes, labels, valid)))
     if model.config.model.keypoint:
         timed.append(("keypoint head", lambda m, *a: m.keypoint_logits(*a), (features, boxes, valid)))
-    works = []
+    workloads = []
     for name, function, arguments in timed:
         program = _program(model, function)
-        operations = _count_operations(program, weights, *arguments)
-        works.append(Work(f"stage: {name}", compiled(program, weights, *arguments), operations=operations))
-    return works
+        flops = _count_flops(program, weights, *arguments)
+        workloads.append(Workload(f"stage: {name}", compiled(program, weights, *arguments), flops=flops))
+    return workloads
 
 
-def train(name: str, model: Model, objects: np.ndarray, *, devices: int = 1) -> Work:
-    """A step of SGD, its rate so small that it does not change what the next one has to do.
+def train(name: str, model: Model, objects: np.ndarray, *, devices: int = 1) -> Workload:
+    """A step of SGD, with a learning rate so small that all steps do the same amount of computation.
 
-    ``objects`` are the boxes of each image, as ``choose_objects`` makes them. The first step takes over the
-    memory of the model's weights.
+    ``objects`` are the boxes of each image, from ``choose_objects``. The first step donates the memory of the
+    model's weights.
     """
     batch_size = len(objects)
     train = dataclasses.replace(model.config.train, batch_size=batch_size, learning_rate=1e-9)
@@ -185,7 +185,7 @@ def train(name: str, model: Model, objects: np.ndarray, *, devices: int = 1) -> 
     state = jax.device_put(make_state(model.blueprint, model.weights, config), replicated(mesh))
     batch = jax.device_put(make_batch(model, objects), batch_sharding(mesh))
     program = partial(train_step, blueprint=model.blueprint, config=config)
-    operations = _count_operations(program, jax.eval_shape(lambda: state), batch)
+    flops = _count_flops(program, jax.eval_shape(lambda: state), batch)
 
     def run() -> None:
         nonlocal state
@@ -195,13 +195,13 @@ def train(name: str, model: Model, objects: np.ndarray, *, devices: int = 1) -> 
     def arrays() -> dict[str, np.ndarray]:
         return model.arrays() | peer_batch(model, batch)
 
-    return Work(name, run, model.settings(), arrays, operations)
+    return Workload(name, run, model.settings(), arrays, flops)
 
 
 def choose_objects(model: Model, batch_size: int) -> np.ndarray:
-    """Boxes ``[batch_size _ 4]`` of objects in the images, which are some of the model's own proposals.
+    """Boxes ``[batch_size _ 4]`` of objects, chosen from the model's own proposals.
 
-    So a model with random weights has about as many positive regions as one that has learnt to propose.
+    This gives a model with random weights about as many positive regions as a trained one.
     """
     images, sizes = on_canvas(model, batch_size)
 
@@ -218,15 +218,15 @@ def choose_objects(model: Model, batch_size: int) -> np.ndarray:
         large = boxes[np.min(boxes[:, 2:] - boxes[:, :2], axis=1) >= smallest]
         if not len(large):
             raise ValueError(
-                f"no region proposed has sides of {smallest:.0f} pixels: data.canvases or test.rpn_post_nms "
-                "is too small to choose objects from"
+                f"no proposal has sides of at least {smallest:.0f} pixels: data.canvases or "
+                "test.rpn_post_nms is too small to choose objects"
             )
         objects.append(large[np.linspace(0, len(large) - 1, count).astype(int)])
     return np.stack(objects)
 
 
 def make_batch(model: Model, objects: np.ndarray) -> Batch:
-    """Images with objects that fill the ellipses inside their boxes."""
+    """A batch whose objects are the ellipses inscribed in their boxes."""
     generator = np.random.default_rng(1)
     rows, grid = model.config.data.max_objects, model.config.data.mask_grid
     batch_size, count = objects.shape[:2]
@@ -263,7 +263,7 @@ def make_batch(model: Model, objects: np.ndarray) -> Batch:
 
 
 def peer_batch(model: Model, batch: Batch) -> dict[str, np.ndarray]:
-    """The batch as the peer takes it: without padding, and with masks as bitmaps of the image."""
+    """The batch for the reference implementation: without padding, with masks as bitmaps of the image."""
     gt = batch.gt
     height, width = model.image_size
     count = int(np.sum(gt.valid[0]))
@@ -276,23 +276,23 @@ def peer_batch(model: Model, batch: Batch) -> dict[str, np.ndarray]:
     if gt.masks is not None:
         y, x = np.ogrid[:height, :width]
         corner, side = boxes[:, :, None, None, :2], boxes[:, :, None, None, 2:]
-        middle, half = (corner + side) / 2, (side - corner) / 2
-        distance = ((x + 0.5 - middle[..., 0]) / half[..., 0]) ** 2
-        distance = distance + ((y + 0.5 - middle[..., 1]) / half[..., 1]) ** 2
+        centre, half = (corner + side) / 2, (side - corner) / 2
+        distance = ((x + 0.5 - centre[..., 0]) / half[..., 0]) ** 2
+        distance = distance + ((y + 0.5 - centre[..., 1]) / half[..., 1]) ** 2
         arrays["masks"] = (distance <= 1).astype(np.uint8)
     if gt.keypoints is not None:
         arrays["keypoints"] = np.asarray(gt.keypoints[:, :count])
     return arrays
 
 
-def _count_operations(function: Callable[..., Any], *arguments: Any) -> Callable[[], float | None]:
-    """As ``count_operations``, which counts one turn of a loop: with all regions in one block."""
+def _count_flops(function: Callable[..., Any], *arguments: Any) -> Callable[[], float | None]:
+    """Like ``count_flops``, with all regions in one block, because it counts a loop's body only once."""
 
     def count() -> float | None:
         block = valid_regions.BLOCK
         valid_regions.BLOCK = sys.maxsize
         try:
-            return count_operations(lambda *a: function(*a), *arguments)()  # not as it was traced before
+            return count_flops(lambda *a: function(*a), *arguments)()  # a new function, to trace it again
         finally:
             valid_regions.BLOCK = block
 
@@ -300,12 +300,12 @@ def _count_operations(function: Callable[..., Any], *arguments: Any) -> Callable
 
 
 def _program(model: Model, function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` of the model and more, as one of the weights and more."""
+    """``function(model, *arguments)`` as a function of the model's weights and the arguments."""
     return lambda weights, *arguments: function(model.blueprint.build(weights), *arguments)
 
 
 def on_canvas(model: Model, count: int) -> tuple[Array, Array]:
-    """Images on their canvas, and their sizes."""
+    """Padded images, and their sizes."""
     images = np.zeros((count, *model.canvas, 3), np.uint8)
     height, width = model.image_size
     images[:, :height, :width] = model.images(count)
@@ -313,7 +313,7 @@ def on_canvas(model: Model, count: int) -> tuple[Array, Array]:
 
 
 def _score_threshold(model: Model) -> float:
-    """The score that all but one of the best ``_CANDIDATES`` pairs of a region and a category exceed."""
+    """The score of the ``_CANDIDATES``-th best pair of a region and a category."""
     images, sizes = on_canvas(model, 1)
 
     def scores(m: Any, images: Any) -> Any:

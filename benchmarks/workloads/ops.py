@@ -1,6 +1,6 @@
-"""Works of single operations: RoIAlign, RoIPool, NMS, and masks to run-length codes.
+"""Workloads of single ops: RoIAlign, RoIPool, NMS, and mask pasting with run-length encoding.
 
-On an image of 800 x 1333 pixels, padded to 800 x 1344, with maps of 256 channels.
+They use an image of 800 x 1333 pixels, padded to 800 x 1344, and maps with 256 channels.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import Work, compiled
+from benchmarks.timing import Workload, compiled
 from mrcnn_jax.inference.paste import paste_mask
 from mrcnn_jax.ops.nms import nms
 from mrcnn_jax.ops.roi_align import multilevel_roi_align
@@ -31,7 +31,7 @@ def random_boxes(
     sides: tuple[float, float] = (16, 700),
     image_size: tuple[float, float] = (HEIGHT, WIDTH),
 ) -> np.ndarray:
-    """Boxes inside an image, ``[count 4]`` float32, the logarithms of their sides uniform."""
+    """Boxes inside an image, ``[count 4]`` float32, with log-uniform sides."""
     height, width = image_size
     size = np.exp(generator.uniform(np.log(sides[0]), np.log(sides[1]), (count, 2)))
     size = np.minimum(size, (width, height))
@@ -39,8 +39,8 @@ def random_boxes(
     return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
 
 
-def pool_pyramid(name: str, *, rois: int, sampling_ratio: int, gradient: bool) -> Work:
-    """RoIAlign over four levels, with torchvision's settings, or its value and gradient."""
+def pool_pyramid(name: str, *, rois: int, sampling_ratio: int, gradient: bool) -> Workload:
+    """RoIAlign over four levels with torchvision's settings, or its value and gradient."""
     generator = np.random.default_rng(0)
     maps = {
         level: generator.standard_normal((*size, _CHANNELS), np.float32) for level, size in _LEVELS.items()
@@ -55,11 +55,13 @@ def pool_pyramid(name: str, *, rois: int, sampling_ratio: int, gradient: bool) -
         level_rule="torchvision",
     )
     settings = {"sampling_ratio": sampling_ratio, "bins": _BINS, "image_size": (HEIGHT, WIDTH)}
-    # Maps and results once, and once more for the gradient.
+    # Maps and results once; twice with the gradient.
     moved = sum(values.nbytes for values in maps.values()) + 4 * rois * _BINS**2 * _CHANNELS
     if not gradient:
         run = compiled(align, maps)
-        return Work(name, run, settings, lambda: {"boxes": boxes} | _channels_first(maps), moved_bytes=moved)
+        return Workload(
+            name, run, settings, lambda: {"boxes": boxes} | _channels_first(maps), moved_bytes=moved
+        )
     cotangent = generator.standard_normal((rois, _BINS, _BINS, _CHANNELS), np.float32)
 
     def value_and_gradient(maps: dict[str, Any], cotangent: Any) -> Any:
@@ -68,19 +70,19 @@ def pool_pyramid(name: str, *, rois: int, sampling_ratio: int, gradient: bool) -
 
     run = compiled(value_and_gradient, maps, cotangent)
     arrays = maps | {"cotangent": cotangent}
-    return Work(
+    return Workload(
         name, run, settings, lambda: {"boxes": boxes} | _channels_first(arrays), moved_bytes=2 * moved
     )
 
 
-def pool_map(name: str) -> Work:
-    """RoIPool of 1000 regions of the finest map."""
+def pool_map(name: str) -> Workload:
+    """RoIPool of 1000 regions on the finest map."""
     generator = np.random.default_rng(0)
     values = generator.standard_normal((*_LEVELS["p2"], _CHANNELS), np.float32)
     boxes = random_boxes(generator, 1000)
     run = compiled(partial(roi_pool, boxes=jnp.asarray(boxes), stride=4, output_size=_BINS), values)
     moved = values.nbytes + 4 * len(boxes) * _BINS**2 * _CHANNELS
-    return Work(
+    return Workload(
         name,
         run,
         {"bins": _BINS},
@@ -89,8 +91,8 @@ def pool_map(name: str) -> Work:
     )
 
 
-def suppress(name: str, *, boxes: int) -> Work:
-    """NMS at an IoU of 0.7 as among proposals: several boxes near each of some objects."""
+def suppress(name: str, *, boxes: int) -> Workload:
+    """NMS at an IoU of 0.7 of boxes like proposals: eight near each object."""
     generator = np.random.default_rng(0)
     objects = random_boxes(generator, -(-boxes // 8))
     near = np.repeat(objects, 8, axis=0)[:boxes]
@@ -100,11 +102,11 @@ def suppress(name: str, *, boxes: int) -> Work:
     scores = generator.random(boxes, np.float32)
     suppress_all = partial(nms, iou_threshold=0.7, max_outputs=boxes)
     run = compiled(suppress_all, near, scores, np.ones(boxes, bool))
-    return Work(name, run, {"iou": 0.7}, lambda: {"boxes": near, "scores": scores})
+    return Workload(name, run, {"iou": 0.7}, lambda: {"boxes": near, "scores": scores})
 
 
-def paste_and_encode(name: str, *, count: int) -> Work:
-    """Masks of 28 x 28 cells pasted into the image, and its run-length codes. After 100 they repeat."""
+def paste_and_encode(name: str, *, count: int) -> Workload:
+    """Pasting masks of 28 x 28 cells into the image, and run-length encoding; masks repeat after 100."""
     generator = np.random.default_rng(0)
     boxes = random_boxes(generator, 100)
     cells = (np.arange(28) + 0.5) / 14 - 1
@@ -121,10 +123,10 @@ def paste_and_encode(name: str, *, count: int) -> Work:
         return codes
 
     settings = {"image_size": (HEIGHT, WIDTH)}
-    return Work(name, run, settings, lambda: {"boxes": boxes, "masks": masks})
+    return Workload(name, run, settings, lambda: {"boxes": boxes, "masks": masks})
 
 
-WORKS: dict[str, Callable[[str], Work]] = {
+WORKLOADS: dict[str, Callable[[str], Workload]] = {
     "roi_align": partial(pool_pyramid, rois=1000, sampling_ratio=2, gradient=False),
     "roi_align_grad": partial(pool_pyramid, rois=512, sampling_ratio=2, gradient=True),
     "roi_align_adaptive": partial(pool_pyramid, rois=1000, sampling_ratio=0, gradient=False),

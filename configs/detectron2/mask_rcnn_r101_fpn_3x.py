@@ -4,8 +4,8 @@
         --input=model_final.pkl --workdir=runs/converted
     scripts/predict.py --workdir=runs/converted --output=out photo.jpg
 
-model_final.pkl is that of COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x in Detectron2's
-model zoo, which reports box AP 42.9 and mask AP 38.6. Nobody has trained this here at full size.
+model_final.pkl is Detectron2's COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x;
+its model zoo reports box AP 42.9 and mask AP 38.6. This config has not been trained at full size.
 """
 
 from mrcnn_jax.config import Config, presets

@@ -1,11 +1,11 @@
-"""Detectron2's Mask R-CNN R50-DC5, 3x schedule: one map, that of stage 5 dilated to stride 16.
+"""Detectron2's Mask R-CNN R50-DC5, 3x schedule: one map, of stage 5 dilated to stride 16.
 
     scripts/convert_weights.py --source=detectron2 --config=configs/detectron2/mask_rcnn_r50_dc5_3x.py \
         --input=model_final.pkl --workdir=runs/converted
     scripts/predict.py --workdir=runs/converted --output=out photo.jpg
 
-model_final.pkl is that of COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_3x in Detectron2's
-model zoo, which reports box AP 40.0 and mask AP 35.9. Nobody has trained this here at full size.
+model_final.pkl is Detectron2's COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_3x;
+its model zoo reports box AP 40.0 and mask AP 35.9. This config has not been trained at full size.
 """
 
 from mrcnn_jax.config import Config, presets

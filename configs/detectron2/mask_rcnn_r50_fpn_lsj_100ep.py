@@ -6,12 +6,12 @@
         --config=configs/detectron2/mask_rcnn_r50_fpn_lsj_100ep.py \
         --input=model_final.pkl --workdir=runs/converted
 
-model_final.pkl is that of new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ in Detectron2's model zoo, which reports
-box AP 44.6 and mask AP 40.3. Nobody has trained this here at full size.
+model_final.pkl is Detectron2's new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ;
+its model zoo reports box AP 44.6 and mask AP 40.3. This config has not been trained at full size.
 
-What Detectron2 does otherwise: it computes in float16 (here ``--config.model.dtype=bfloat16`` comes nearest);
-it fills images up to 1024 x 1024 pixels with gray, as part of the image; a large image is cut along its
-diagonal only, and boxes are drawn anew around what that leaves of a mask, where here boxes are cut.
+Detectron2's training differs: it computes in float16 (``--config.model.dtype=bfloat16`` comes closest here);
+it pads images to 1024 x 1024 pixels with gray that counts as part of the image; and it crops large images
+along the diagonal only and recomputes boxes from the cropped masks, whereas here boxes are clipped.
 """
 
 from mrcnn_jax.config import Config, presets

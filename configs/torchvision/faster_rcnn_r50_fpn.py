@@ -1,13 +1,13 @@
-"""torchvision's fasterrcnn_resnet50_fpn: boxes alone.
+"""torchvision's fasterrcnn_resnet50_fpn: boxes only.
 
     scripts/convert_weights.py --source=torchvision --config=configs/torchvision/faster_rcnn_r50_fpn.py \
         --input=fasterrcnn_resnet50_fpn_coco.pth --workdir=runs/converted
     scripts/predict.py --workdir=runs/converted --output=out photo.jpg
 
-torchvision reports box AP 37.0. Its COCO weights (COCO_V1) are used without an epsilon in batch norm.
-Nobody has trained this here at full size.
+torchvision reports box AP 37.0. Its COCO weights (COCO_V1) need a batch norm epsilon of 0.
+This config has not been trained at full size.
 
-The other augmentations of torchvision's reference training are
+torchvision's other reference augmentations are available as
 ``--config=configs/torchvision/faster_rcnn_r50_fpn.py:multiscale`` and ``:lsj`` (large-scale jitter).
 """
 

@@ -1,13 +1,12 @@
-"""torchvision's keypointrcnn_resnet50_fpn, its COCO weights included (COCO_V1): persons and 17 keypoints.
+"""torchvision's keypointrcnn_resnet50_fpn, for its COCO weights (COCO_V1): persons and 17 keypoints.
 
     scripts/convert_weights.py --source=torchvision --config=configs/torchvision/keypoint_rcnn_r50_fpn.py \
         --input=keypointrcnn_resnet50_fpn_coco.pth --workdir=runs/converted
     scripts/predict.py --workdir=runs/converted --output=out photo.jpg
 
-torchvision reports box AP 54.6 and keypoint AP 65.0 for those. They are used without an epsilon in batch
-norm. For weights of one's own, trained from an ImageNet backbone, add
---config.model.backbone_norm_epsilon=1e-5.
-Nobody has trained this here at full size.
+torchvision reports box AP 54.6 and keypoint AP 65.0 for these weights. They need a batch norm epsilon of 0;
+for your own weights, trained from an ImageNet backbone, add --config.model.backbone_norm_epsilon=1e-5.
+This config has not been trained at full size.
 """
 
 from mrcnn_jax.config import Config, presets

@@ -1,14 +1,14 @@
-"""torchvision's maskrcnn_resnet50_fpn, its COCO weights included (COCO_V1).
+"""torchvision's maskrcnn_resnet50_fpn, for its COCO weights (COCO_V1).
 
     scripts/convert_weights.py --source=torchvision --config=configs/torchvision/mask_rcnn_r50_fpn.py \
         --input=maskrcnn_resnet50_fpn_coco.pth --workdir=runs/converted
     scripts/predict.py --workdir=runs/converted --output=out photo.jpg
 
-torchvision reports box AP 37.9 and mask AP 34.6 for those. They are used without an epsilon in batch norm.
-For weights of one's own, trained from an ImageNet backbone, add --config.model.backbone_norm_epsilon=1e-5.
-Nobody has trained this here at full size.
+torchvision reports box AP 37.9 and mask AP 34.6 for these weights. They need a batch norm epsilon of 0; for
+your own weights, trained from an ImageNet backbone, add --config.model.backbone_norm_epsilon=1e-5.
+This config has not been trained at full size.
 
-The other augmentations of torchvision's reference training are
+torchvision's other reference augmentations are available as
 ``--config=configs/torchvision/mask_rcnn_r50_fpn.py:multiscale`` and ``:lsj`` (large-scale jitter).
 """
 

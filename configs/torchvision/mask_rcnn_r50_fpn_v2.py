@@ -5,9 +5,9 @@
     scripts/predict.py --workdir=runs/converted --output=out photo.jpg
 
 torchvision reports box AP 47.4 and mask AP 41.8, after 400 epochs with large-scale jitter; the schedule
-below is that of the first version. Nobody has trained this here at full size.
+below is the first version's. This config has not been trained at full size.
 
-The other augmentations of torchvision's reference training are
+torchvision's other reference augmentations are available as
 ``--config=configs/torchvision/mask_rcnn_r50_fpn_v2.py:multiscale`` and ``:lsj`` (large-scale jitter).
 """
 

@@ -1,1 +1,1 @@
-"""From images to detections, and from detections to results and pictures."""
+"""Inference: images to detections, and detections to results and pictures."""

@@ -1,4 +1,4 @@
-"""From image files or arrays to results, in batches.
+"""Runs a trained model on image files and arrays, in batches.
 
 Shapes: B images of a batch, H x W pixels of a canvas.
 """
@@ -33,20 +33,20 @@ from mrcnn_jax.types import Categories, Detections
 # An image file, Pillow's image, or uint8 pixels: RGB [H W 3] or gray [H W].
 Source = str | os.PathLike[str] | Image.Image | np.ndarray
 
-# From images [B H W 3] (uint8 or float32) and their sizes [B 2] int32 (without padding) to detections; it
-# does not wait for them.
+# Takes images [B H W 3] (uint8 or float32) and their sizes without padding, [B 2] int32. Returns detections
+# without waiting for the device.
 PredictFn = Callable[[np.ndarray, np.ndarray], Detections]
 
 _BATCHES_IN_FLIGHT = 2  # one on the device, one ready for it
-_BATCHES_OF_PATIENCE = 4  # for how many batches' images one waits for others of its canvas
+_MAX_LAG_BATCHES = 4  # an image further behind the newest one no longer waits for its batch to fill
 
-# Pillow reads an image's file when its pixels are first used, which two threads must not do at once.
-_DECODING = threading.Lock()
+# Pillow reads a file when its pixels are first accessed, which two threads must not do at once.
+_DECODE_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """An image on its canvas, and what its result needs to know."""
+    """A resized and padded image, with what its result is built from."""
 
     fitted: Fitted
     image_size: tuple[int, int]
@@ -57,11 +57,11 @@ class Detector:
     """Finds objects in images: ``detector("photo.jpg")``.
 
     Args:
-        predict_fn: compiled once for each canvas of ``config.data``, as all batches are of ``batch_size``.
-        config: the run's; ``data`` says how images are resized and padded, ``test`` what is kept.
-        categories: what the labels mean.
-        batch_size: images that go through the model at once.
-        step: of the checkpoint that the weights are from, if they are from one.
+        predict_fn: compiled once per canvas of ``config.data``, since every batch has ``batch_size`` images.
+        config: the run's config; ``data`` sets how images are resized and padded, ``test`` what is kept.
+        categories: the categories that labels refer to.
+        batch_size: images per batch.
+        step: the step of the checkpoint that the weights come from, if any.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class Detector:
     def __call__(self, source: Source) -> Result: ...
 
     def __call__(self, source: Source | list[Any] | tuple[Any, ...]) -> Result | list[Result]:
-        """The result for one image; for a list or tuple of images the list of their results.
+        """The result of one image, or the list of results of a list or tuple of images.
 
-        An image is a path, a ``PIL.Image.Image`` (converted as files are: see ``images.to_rgb``), or a uint8
+        An image is a path, a ``PIL.Image.Image`` (converted like a file, see ``images.to_rgb``), or a uint8
         array [H W 3] (RGB) or [H W] (gray). Raises ``ValueError``, naming the image and the rule, for
         anything else and for a file that is missing or cannot be read.
         """
@@ -100,10 +100,10 @@ class Detector:
         return result
 
     def stream(self, sources: Iterable[Source]) -> Iterator[Result]:
-        """The results of ``sources``, in order, as they are done; raises as ``detector(source)`` does.
+        """Yields the results of ``sources`` in order, as they are ready; raises like ``detector(source)``.
 
-        Reads ahead, computes and pastes at the same time, and holds a few batches, however many ``sources``
-        there are.
+        Reading, computing and pasting overlap. Only a few batches are held in memory, however many
+        ``sources`` there are.
         """
         for outcome in self.attempt(sources):
             if isinstance(outcome, ValueError):
@@ -111,10 +111,10 @@ class Detector:
             yield outcome
 
     def attempt(self, sources: Iterable[Source]) -> Iterator[Result | ValueError]:
-        """As ``stream``, but an image that cannot be read gives, in its place, the error that says why."""
+        """Like ``stream``, but yields the error in place of the result if an image cannot be read."""
         readers, finishers = ThreadPoolExecutor(), ThreadPoolExecutor()
         outcomes: dict[int, Future[Result] | ValueError] = {}
-        waiting: dict[tuple[int, ...], list[tuple[int, _Prepared]]] = {}  # by canvas, the first in front
+        waiting: dict[tuple[int, ...], list[tuple[int, _Prepared]]] = {}  # by canvas, oldest first
         in_flight: deque[Future[Detections]] = deque()
         done = 0  # images yielded
 
@@ -149,15 +149,13 @@ class Detector:
                     waiting.setdefault(canvas, []).append((index, prepared))
                     if len(waiting[canvas]) == self.batch_size:
                         dispatch(canvas)
-                while done <= index and (
-                    is_ready() or index - done >= _BATCHES_OF_PATIENCE * self.batch_size
-                ):
+                while done <= index and (is_ready() or index - done >= _MAX_LAG_BATCHES * self.batch_size):
                     yield take()
                     done += 1
             while outcomes or waiting:
                 yield take()
                 done += 1
-        finally:  # also when whoever iterates stops early
+        finally:  # also when the caller stops iterating early
             for threads in (readers, finishers):
                 threads.shutdown(wait=False, cancel_futures=True)
 
@@ -190,7 +188,7 @@ class Detector:
         return _Prepared(fitted, image.shape[:2], file_name)
 
     def _predict(self, batch: list[Fitted]) -> Detections:
-        """Detections of ``batch``, filled to the batch size with blank images."""
+        """Detections of ``batch``, which is padded to the batch size with blank images."""
         height, width, _ = batch[0].image.shape
         images = np.zeros((self.batch_size, height, width, 3), batch[0].image.dtype)
         sizes = np.full((self.batch_size, 2), (height, width), np.int32)
@@ -219,17 +217,16 @@ def load(
     batch_size: int = 1,
     config: Config | None = None,
 ) -> Detector:
-    """The detector of a trained run's directory.
+    """A detector with the weights and settings of a trained run.
 
     Args:
-        workdir: as ``scripts/train.py`` wrote it.
-        step: the checkpoint: its step, or "best"; None is the newest.
-        batch_size: images that go through the model at once, split over as many of this process's devices as
-            divide it.
-        config: in place of the run's, for example with another score threshold.
+        workdir: the run's directory, as ``scripts/train.py`` wrote it.
+        step: the step of the checkpoint, or "best"; None selects the newest.
+        batch_size: images per batch, split over as many of this process's devices as divide it evenly.
+        config: replaces the run's config, for example to change the score threshold.
 
     Raises ``ValueError`` or ``FileNotFoundError``, naming the file and the rule, for a directory that is not
-    a run's, a checkpoint that is missing or damaged, and weights that do not fit the model of the config.
+    a run, a missing or damaged checkpoint, and weights that do not fit the config's model.
     """
     run = read_run(workdir)
     config = run.config if config is None else config
@@ -248,10 +245,10 @@ def load(
 def make_predict_fn(
     blueprint: Blueprint, config: Config, mesh: Mesh
 ) -> Callable[[Mapping[str, Array]], PredictFn]:
-    """From weights to the function from images and their sizes to detections, batches split over ``mesh``.
+    """A function that takes weights and returns a ``PredictFn``, whose batches are split over ``mesh``.
 
-    It folds the weights' batch norms. The program is compiled once for a canvas whatever the weights, so
-    training compiles it once for all its evaluations; it warns of other compilations (see ``compilations``).
+    It folds the batch norms. The program is compiled once per canvas whatever the weights, so training
+    compiles it once for all its evaluations; any other compilation gives a warning (see ``compilations``).
     """
     folded = blueprint.folded()
     fold = jax.jit(blueprint.fold, out_shardings=replicated(mesh))
@@ -276,20 +273,20 @@ def make_predict_fn(
 
 def _decode(image: Image.Image, index: int) -> np.ndarray:
     try:
-        with _DECODING:
+        with _DECODE_LOCK:
             return to_rgb(image)
-    except Exception as error:  # nearly anything, of a damaged file
+    except Exception as error:  # a damaged file can raise nearly anything
         raise ValueError(f"image {index}, {image!r}: cannot be read: {error}") from error
 
 
 def _check_pixels(source: Any, index: int) -> np.ndarray:
-    """RGB of an array that is an image, and ValueError for anything else."""
+    """The RGB pixels of ``source``; raises ValueError unless it is an array that holds an image."""
     is_array = isinstance(source, np.ndarray)
     is_image = is_array and (source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3))
     if not is_image or source.dtype != np.uint8 or source.size == 0:
         given = f"{source.dtype} {list(source.shape)}" if is_array else f"of type {type(source).__name__}"
         raise ValueError(
             f"image {index} is {given}; an image is a path, a PIL.Image.Image, or a uint8 NumPy array (0 to "
-            "255) [H W 3] (RGB) or [H W] (gray); several images are given as a list"
+            "255) [H W 3] (RGB) or [H W] (gray); pass several images as a list"
         )
     return source if source.ndim == 3 else np.repeat(source[:, :, None], 3, axis=2)

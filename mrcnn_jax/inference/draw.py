@@ -1,7 +1,7 @@
-"""Pictures of results: masks, boxes, keypoints and names over the image.
+"""Draws results: masks, boxes, keypoints and names over the image.
 
-Objects keep one colour through the picture, by their place in the result. Small images are enlarged first,
-because a name is not legible on one of 128 pixels.
+Each object has one colour, chosen by its index in the result. Small images are enlarged first, because text
+is illegible on an image of 128 pixels.
 """
 
 import math
@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from mrcnn_jax.inference.label_layout import place_labels
 from mrcnn_jax.inference.results import Result
 
-SMALLEST_LONG_SIDE = 640  # pixels: smaller images are enlarged by a whole factor to at least this
+SMALLEST_LONG_SIDE = 640  # pixels; smaller images are enlarged by an integer factor to at least this
 
-# Vivid and far apart, neighbours in the list most of all; legible under black or white text.
+# Vivid and easy to tell apart, adjacent entries most of all; legible under black or white text.
 COLORS = (
     (255, 64, 80),
     (30, 144, 255),
@@ -35,20 +35,20 @@ COLORS = (
     (150, 160, 175),
 )
 _FILL = 0.4  # opacity of a mask
-_EDGE = 0.9  # and of its edge
-_LABEL = 0.85  # and of the plate under a name
+_EDGE = 0.9  # opacity of a mask's edge
+_LABEL = 0.85  # opacity of a label's background
 
 
 @dataclass(frozen=True)
 class _Pen:
-    """Sizes that follow the picture, in pixels."""
+    """Font size and line width in pixels, scaled with the picture."""
 
-    font: float  # height of a letter's line
-    line: int  # width of box edges and mask edges
+    font: float
+    line: int  # of box edges and mask edges
 
     @staticmethod
     def of(width: int, height: int) -> "_Pen":
-        # 12 px of text on 640x480, 63 px on a photo of 12 megapixels.
+        # 12 px text on 640x480, 63 px on a 12-megapixel photo.
         font = max(12.0, math.sqrt(width * height) / 58 + 3)
         return _Pen(font=font, line=max(1, round(font / 8)))
 
@@ -56,17 +56,17 @@ class _Pen:
 def draw(
     image: UInt8[np.ndarray, "height width 3"], result: Result, *, texts: Sequence[str] | None = None
 ) -> UInt8[np.ndarray, "rows columns 3"]:
-    """A picture of ``result`` over its RGB ``image``; ``result.above(threshold)`` leaves weak objects out.
+    """The RGB ``image`` with ``result`` drawn on it; ``result.above(threshold)`` leaves weak objects out.
 
-    ``texts``, one for each object, are written at the boxes in place of names and scores.
+    ``texts``, one per object, replace the names and scores.
 
-    An image whose long side is under 640 pixels is enlarged by a whole factor to at least that; any other
-    keeps its size. Raises ``ValueError`` if the image is not the one of the result, judged by its size.
+    An image whose long side is under 640 pixels is enlarged by an integer factor to at least that; any other
+    keeps its size. Raises ``ValueError`` unless the image is uint8 and has the size of the result's image.
     """
     if image.shape != (*result.image_size, 3) or image.dtype != np.uint8:
         raise ValueError(
             f"the image is {image.dtype} {list(image.shape)}; "
-            f"this result's is uint8 {[*result.image_size, 3]}"
+            f"this result is of a uint8 image {[*result.image_size, 3]}"
         )
     factor = max(1, math.ceil(SMALLEST_LONG_SIDE / max(result.image_size)))
     height, width = (side * factor for side in result.image_size)
@@ -94,18 +94,16 @@ def _color(index: int) -> tuple[int, int, int]:
 
 
 def _draw_masks(canvas: Image.Image, result: Result, order: list[int], factor: int, pen: _Pen) -> None:
-    margin = (
-        math.ceil(pen.line / factor) + 1
-    )  # of background: the edge of a mask that fills its crop is found too
+    margin = math.ceil(pen.line / factor) + 1  # of background, so that a mask that fills its crop has an edge
     for i in order:
         crop = (result.crops or ())[i]
         if not crop.mask.any():
             continue
         mask = Image.fromarray(np.pad(crop.mask, margin).astype(np.uint8) * 255)
-        if factor > 1:  # round the stairs of the small image
+        if factor > 1:  # smooth the stair-stepped outline
             mask = mask.resize((mask.width * factor, mask.height * factor), Image.Resampling.BICUBIC)
         inside = np.asarray(mask) >= 128
-        # A mean of 255 around a pixel says that the edge is further than the pen's width.
+        # A blurred value of 255 means that the edge is further away than the pen's width.
         inner = (
             np.asarray(Image.fromarray(inside.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(pen.line)))
             == 255
@@ -126,7 +124,7 @@ def _draw_boxes(canvas: Image.Image, result: Result, order: list[int], factor: i
 def _draw_skeleton(
     canvas: Image.Image, points: np.ndarray, result: Result, color: tuple[int, int, int], pen: _Pen
 ) -> None:
-    """Bones with a dark rim and white joints, drawn enlarged and shrunk again for smooth slanted lines."""
+    """Draws bones with a dark outline and white joints, supersampled so that slanted lines are smooth."""
     seen = np.isfinite(points).all(axis=1)
     if not seen.any():
         return
@@ -136,9 +134,7 @@ def _draw_skeleton(
     if not (high > low).all():
         return
     width, height = (high - low).astype(int).tolist()
-    scale = min(
-        max(int(math.sqrt(4e6 / (width * height))), 1), 4
-    )  # a layer of 4 megapixels at most, if it can be
+    scale = min(max(int(math.sqrt(4e6 / (width * height))), 1), 4)  # keeps most layers under 4 megapixels
     layer = Image.new("RGBA", (width * scale, height * scale))
     pencil = ImageDraw.Draw(layer)
     x, y = ((points - low) * scale).T
@@ -163,7 +159,7 @@ def _draw_labels(canvas: Image.Image, boxes: np.ndarray, texts: Sequence[str], p
     line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else pen.font
     sizes = [(math.ceil(font.getlength(text)) + 2 * margin, math.ceil(line_height) + 2) for text in texts]
     corners = place_labels(boxes, sizes, canvas.size)
-    for i in reversed(range(len(texts))):  # the best on top
+    for i in reversed(range(len(texts))):  # the best object on top
         color = _color(i)
         plate = Image.new("RGBA", sizes[i], (*color, round(255 * _LABEL)))
         bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140

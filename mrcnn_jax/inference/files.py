@@ -1,4 +1,4 @@
-"""Which images to predict on, and where the pictures and numbers go."""
+"""Input images and output paths of ``scripts/predict.py``."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,15 +8,15 @@ from PIL import Image
 from mrcnn_jax.json_files import read_json
 
 DETECTIONS = "detections.json"
-PICTURE_MARK = {"Software": "mrcnn_jax predict"}  # a text in the PNG file
+PICTURE_MARK = {"Software": "mrcnn_jax predict"}  # text chunk that identifies our own PNG files
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def find_images(arguments: Sequence[str | Path]) -> tuple[list[Path], list[ValueError]]:
-    """The images to read, and an error for each of ``arguments`` that gives none.
+    """The images that ``arguments`` name, and an error for each argument without any.
 
-    An argument that is a file is an image, whatever its name. A folder stands for the images directly in it,
-    sorted by name: those with a suffix of ``IMAGE_SUFFIXES`` that are not hidden.
+    A file counts as an image, whatever its name. A folder stands for the images directly inside it, sorted by
+    name: files that are not hidden and have a suffix of ``IMAGE_SUFFIXES``.
     """
     images: list[Path] = []
     errors = []
@@ -32,7 +32,7 @@ def find_images(arguments: Sequence[str | Path]) -> tuple[list[Path], list[Value
 
 def _images_at(path: Path) -> list[Path]:
     if not path.exists():
-        raise ValueError(f"{path}: there is no such file or folder")
+        raise ValueError(f"{path}: no such file or folder")
     if not path.is_dir():
         return [path]
     inside = sorted(
@@ -41,20 +41,18 @@ def _images_at(path: Path) -> list[Path]:
         if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
     )
     if not inside:
-        raise ValueError(
-            f"{path}: there is no image in this folder; images end in {', '.join(IMAGE_SUFFIXES)}"
-        )
+        raise ValueError(f"{path}: no images in this folder; images end in {', '.join(IMAGE_SUFFIXES)}")
     return inside
 
 
 def picture_paths(images: Iterable[Path], output: Path) -> list[Path]:
-    """``output/photo.png`` for each ``photo.jpg``, no two the same and none of them one of ``images``.
+    """A distinct path for each picture, ``output/photo.png`` for ``photo.jpg``, never one of ``images``.
 
-    Where that name is taken it is ``photo-2.png``, ``photo-3.png`` and so on. It is taken by a picture before
-    it, by an input, and by any file that exists and is not itself such a picture, known by ``PICTURE_MARK``.
+    If the name is taken, ``photo-2.png``, ``photo-3.png`` and so on are tried. A name is taken by an earlier
+    picture, by an input, and by any existing file that does not carry ``PICTURE_MARK``.
     """
     images = list(images)
-    # In lower case: on some file systems Photo.png and photo.png are the same file.
+    # Lower case, because on some file systems Photo.png and photo.png are the same file.
     taken = {str(image.resolve()).lower() for image in images}
     paths = []
     for image in images:
@@ -68,26 +66,26 @@ def picture_paths(images: Iterable[Path], output: Path) -> list[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    """Whether a former call of predict wrote this file."""
+    """Whether an earlier run of predict.py wrote this file."""
     try:
         with Image.open(path) as image:
             return image.info.items() >= PICTURE_MARK.items()
-    except (OSError, ValueError, SyntaxError):  # no image, or a damaged one: not ours to replace
+    except (OSError, ValueError, SyntaxError):  # not an image, or a damaged one: not ours to replace
         return False
 
 
 def read_image_ids(annotations: Path, images: Sequence[Path]) -> list[int]:
-    """The id of each image in a COCO file, by ``file_name``.
+    """The COCO id of each image, looked up by ``file_name``.
 
-    A ``file_name`` fits an image whose path ends with it; if several do, the longest is taken. Raises
-    ``ValueError`` naming the file and what is wrong: not a COCO file, or images that are not in it.
+    A ``file_name`` matches an image whose path ends with it; the longest match wins. Raises ``ValueError``,
+    naming the file, if it is not a COCO file, an id is not an integer, or images are missing from it.
     """
     content = read_json(annotations)
     try:
         ids = {entry["file_name"]: entry["id"] for entry in content["images"]}
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{annotations}: not a COCO file, whose 'images' have 'file_name' and 'id': {error!r}"
+            f"{annotations}: not a COCO file: its 'images' must have 'file_name' and 'id': {error!r}"
         ) from error
     found: list[int] = []
     missing = []

@@ -1,4 +1,4 @@
-"""Where names go in a picture: at their boxes, inside the picture, apart from one another."""
+"""Places labels at their boxes, inside the picture, with as little overlap as possible."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from jaxtyping import Float
 def place_labels(
     boxes: Float[np.ndarray, "n 4"], sizes: Sequence[tuple[int, int]], canvas_size: tuple[int, int]
 ) -> list[tuple[int, int]]:
-    """The left and top pixel of each box's label of ``sizes`` (width, height); earlier labels choose first.
+    """The top left corner (x, y) of each box's label; earlier labels choose first.
 
-    ``boxes`` are ``x1 y1 x2 y2`` in pixels of a canvas of ``canvas_size`` (width, height). A label stays
-    inside the canvas (one larger than it begins at its left or top edge), and of the places around its box
-    takes the one that covers least of the labels before it: on top of the box, inside its top, inside its
-    bottom, below it, aligned left before right.
+    ``boxes`` are ``x1 y1 x2 y2`` in pixels of a canvas of ``canvas_size`` (width, height); the labels have
+    ``sizes`` (width, height). A label stays inside the canvas; one too large for it starts at the left or top
+    edge. Of the positions around its box, a label takes the one that covers least of the earlier labels, in
+    this order of preference: above the box, inside its top, inside its bottom, below it; left before right.
     """
     taken = np.zeros((0, 4))
     corners = []
@@ -37,7 +37,7 @@ def _clip(place: tuple[float, float], size: tuple[int, int], canvas_size: tuple[
 
 
 def _covered(x1: int, y1: int, x2: int, y2: int, taken: np.ndarray) -> float:
-    """Pixels of a label that lie on others."""
+    """The area, in pixels, of a label's overlaps with the labels placed before it."""
     widths = np.minimum(x2, taken[:, 2]) - np.maximum(x1, taken[:, 0])
     heights = np.minimum(y2, taken[:, 3]) - np.maximum(y1, taken[:, 1])
     return float((np.maximum(widths, 0) * np.maximum(heights, 0)).sum())

@@ -1,9 +1,8 @@
-"""Masks from the frame of their box to the pixels of the image (paper section 3.1, "Inference").
+"""Pastes predicted masks from their boxes into the image (Mask R-CNN, section 3.1, "Inference").
 
 Shapes: M x M cells of a predicted mask, h x w pixels of a crop.
 
-NumPy on the host: what an object costs in time and memory follows the size of its box, never that of the
-image.
+NumPy on the host: an object's time and memory scale with the size of its box, not of the image.
 """
 
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from mrcnn_jax.images import interpolation_indices
 
 @dataclass(frozen=True, eq=False)
 class PastedMask:
-    """The part of an image's mask that may be true; every pixel outside the crop is false."""
+    """A crop of a mask of the whole image; every pixel outside the crop is false."""
 
     top: int  # the image row of the crop's first row
-    left: int  # the image column of its first column
+    left: int  # the image column of the crop's first column
     mask: Bool[np.ndarray, "h w"]
 
     def write(self, bitmap: Bool[np.ndarray, "height width"]) -> None:
-        """Sets the crop's pixels in a mask of the whole image."""
+        """Copies the crop into a mask of the whole image."""
         rows, columns = self.mask.shape
         bitmap[self.top : self.top + rows, self.left : self.left + columns] = self.mask
 
@@ -36,22 +35,21 @@ def paste_mask(
     *,
     rule: str = "detectron2",
 ) -> PastedMask:
-    """The pixels of the image whose probability reaches ``threshold``.
+    """The mask of one object in the image, thresholded at ``threshold``, as a crop.
 
-    ``mask`` [M M] holds probabilities in the frame of ``box`` (``x1 y1 x2 y2`` in pixels of the image of
-    ``image_size`` = (height, width)). Raises ``ValueError`` for a threshold that is not above 0 and for
-    another rule than these two:
+    ``mask`` [M M] holds probabilities over ``box`` (``x1 y1 x2 y2`` in pixels of an image of ``image_size`` =
+    (height, width)). Raises ``ValueError`` unless the threshold is above 0 and ``rule`` is one of these:
 
-    - "detectron2": a pixel's probability is the bilinear interpolation between the centres of the cells at
-      the centre of the pixel, and the map is zero beyond its cells (``grid_sample(align_corners=False)``). So
-      it fades to zero half a cell outside the box, and the crop is the box grown by half a cell and clipped
-      to the image. It must be ``threshold`` or more. The crop of a box without area is empty.
-    - "torchvision": map and box grow by a cell of zeros on every side, the corners of the box become whole
-      pixels, towards 0, and the map is resized to the pixels from one corner to the other, both included.
-      It must be more than ``threshold``.
+    - "detectron2": a pixel's probability is interpolated bilinearly between the cell centres at the pixel's
+      centre, with zeros beyond the outermost cells (``grid_sample(align_corners=False)``). It fades to zero
+      half a cell outside the box, so the crop is the box grown by half a cell and clipped to the image. The
+      probability must be at least ``threshold``. A box without area gives an empty crop.
+    - "torchvision": mask and box are padded by one cell of zeros on every side, the corners of the box are
+      truncated to whole pixels, and the mask is resized to the pixels from corner to corner, both included.
+      The probability must be more than ``threshold``.
     """
     if not threshold > 0:
-        raise ValueError(f"mask threshold ({threshold}) must be above 0: the map is zero outside the box")
+        raise ValueError(f"mask threshold ({threshold}) must be above 0: the mask is 0 outside the box")
     match rule:
         case "detectron2":
             return _paste_at_centres(np.asarray(mask, np.float32), box, image_size, threshold)
@@ -73,7 +71,7 @@ def _paste_at_centres(
 
 
 def _bilinear_weights(low: float, high: float, cells: int, size: int) -> tuple[int, np.ndarray]:
-    """The first pixel of one axis inside the map, and each pixel's weights of the cells, [pixels cells]."""
+    """The crop's first pixel along an axis, and the weights of all cells at each pixel, [pixels cells]."""
     extent = high - low
     if not extent > 0:
         return 0, np.zeros((0, cells), np.float32)
@@ -103,16 +101,16 @@ def _paste_in_whole_pixels(
 
 
 def _rows_inside(values: np.ndarray, first: int, last: int, size: int) -> tuple[int, np.ndarray]:
-    """``values`` resized along its first axis to pixels ``first`` to ``last``: those of 0 to ``size - 1``.
+    """The first row inside an image of ``size`` rows, and the rows inside it.
 
-    Also says which is the first of them.
+    The rows are ``values`` resized along the first axis to rows ``first`` to ``last`` of the image.
     """
-    low, high, share = interpolation_indices(len(values), last - first + 1)
+    low, high, high_weight = interpolation_indices(len(values), last - first + 1)
     start, stop = min(max(first, 0), size), max(min(last + 1, size), 0)
     kept = slice(start - first, max(stop, start) - first)
-    share = share[kept, None]
-    first_pixels, second_pixels = values.take(low[kept], axis=0), values.take(high[kept], axis=0)
-    first_pixels *= 1 - share
-    second_pixels *= share
-    first_pixels += second_pixels
-    return start, first_pixels
+    high_weight = high_weight[kept, None]
+    low_rows, high_rows = values.take(low[kept], axis=0), values.take(high[kept], axis=0)
+    low_rows *= 1 - high_weight
+    high_rows *= high_weight
+    low_rows += high_rows
+    return start, low_rows

@@ -1,4 +1,4 @@
-"""Pictures and COCO entries of many images, written as they are done."""
+"""Predicts on many images, writing their pictures as they are ready and collecting COCO results."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from mrcnn_jax.inference.files import PICTURE_MARK
 from mrcnn_jax.inference.results import Result
 
 _THREADS = 4
-_WAITING = 8  # pictures that wait to be written, at most: each may hold the masks of a large photo
+_MAX_PENDING = 8  # pictures waiting to be written; each may hold the masks of a large photo
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was found and what went wrong."""
+    """The results of all images, and the errors."""
 
-    entries: list[dict[str, Any]]  # COCO results of all images
-    drawn: int  # objects in the pictures
-    errors: list[ValueError]  # of the images that could not be read
+    entries: list[dict[str, Any]]  # COCO results list
+    drawn: int  # number of objects drawn
+    errors: list[ValueError]  # one per image that could not be read
 
 
 def write_pictures(
@@ -40,9 +40,9 @@ def write_pictures(
 ) -> Written:
     """Predicts on ``images`` and writes each one's picture to its path in ``pictures``, with a progress bar.
 
-    Objects under ``score_threshold`` are left out of the picture, not of the entries. An image that cannot be
-    read adds to ``errors``. The folder of a picture is made with it; raises ``OSError`` if one cannot be
-    written.
+    Objects scoring under ``score_threshold`` are left out of the pictures but kept in the entries. An image
+    that cannot be read adds to ``errors``. Missing folders are created; raises ``OSError`` if a picture
+    cannot be written.
     """
     entries: list[dict[str, Any]] = []
     errors: list[ValueError] = []
@@ -60,7 +60,7 @@ def write_pictures(
             shown = outcome.above(score_threshold)
             drawn += len(shown)
             writing.append(writers.submit(_write_picture, image, shown, picture))
-            if len(writing) > _WAITING:
+            if len(writing) > _MAX_PENDING:
                 writing.popleft().result()
         for writing_one in writing:
             writing_one.result()
@@ -68,7 +68,7 @@ def write_pictures(
 
 
 def _write_picture(image: Path, result: Result, picture: Path) -> None:
-    # Read again: holding the pixels of all images in work would cost more memory than this does time.
+    # Reads the file again: keeping the pixels of all pending images would cost too much memory.
     drawn = Image.fromarray(draw(read_image(image), result))
     picture.parent.mkdir(parents=True, exist_ok=True)
     mark = PngInfo()

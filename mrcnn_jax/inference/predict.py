@@ -1,4 +1,4 @@
-"""The model's answer for a batch of images, arrays in and arrays out."""
+"""Inference on a batch of images, from arrays to arrays."""
 
 from functools import partial
 
@@ -22,14 +22,14 @@ def predict(
     image_sizes: Int[Array, "b 2"],
     config: Config,
 ) -> Detections:
-    """Detections in the pixels of ``images``: the stages of the paper's figure 1, in order.
+    """Detections in pixels of ``images``: the stages of the paper's figure 1, in order.
 
-    Masks and keypoints are computed on the detected boxes only (paper 3.1), as probabilities in the frame
-    of the box (mask of the detected category) and as pixel positions.
+    Masks and keypoints are computed for the detected boxes only (paper 3.1). A mask holds probabilities over
+    its box, for the detected category; keypoints are pixel positions.
 
     Args:
         images: RGB, 0 to 255, padded to a canvas at the right and the bottom.
-        image_sizes: height and width of each image without its padding.
+        image_sizes: height and width of each image without padding.
     """
     test = config.test
     features = model.features(images, image_sizes)
@@ -59,12 +59,12 @@ def select_detections(
     config: TestConfig,
     box_weights: BoxWeights,
 ) -> Detections:
-    """The detections of one image: every (proposal, category) pair above the score, suppressed by category.
+    """The detections of one image: (proposal, category) pairs above the score threshold, after NMS.
 
-    A pair beyond the best ``config.candidates`` is not looked at. Suppression goes from the best score down
-    and ends when ``config.detections`` are kept, so the bound matters only if more candidates than it
-    are suppressed before that. A box that clipping has emptied takes its place among the detections unless it
-    is under ``config.box_smallest_side``, but is not valid (Detectron2 drops it when it has counted).
+    NMS is applied per category. Only the best ``config.candidates`` pairs enter it. It works down from the
+    best score and stops once ``config.detections`` are kept, so the limit matters only if NMS would run out
+    of candidates before that. A box emptied by clipping takes up a detection unless its side is under
+    ``config.box_smallest_side``, but is not valid (Detectron2 drops it after counting it).
     """
     num_proposals, num_classes = deltas.shape[:2]
     scores = jax.nn.softmax(logits)[:, 1:]

@@ -1,4 +1,4 @@
-"""What was found on one image, in the original image's pixels.
+"""The objects found in one image, in pixels of the original image.
 
 Shapes: N objects, K keypoints, H x W pixels of the original image, D rows of detections, M x M cells of a
 mask.
@@ -18,17 +18,17 @@ from mrcnn_jax.types import Categories, Detections
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The objects of one image, best first; ``len(result)`` counts them."""
+    """The objects of one image, best first; ``len(result)`` is their number."""
 
     boxes: Float[np.ndarray, "n 4"]  # x1 y1 x2 y2 in pixels, inside the image
     scores: Float[np.ndarray, " n"]  # 0 to 1
     labels: Int[np.ndarray, " n"]  # 1 to len(categories)
     image_size: tuple[int, int]  # height, width
     categories: Categories
-    crops: tuple[PastedMask, ...] | None = None  # one mask per object; None from a model without masks
+    crops: tuple[PastedMask, ...] | None = None  # one mask per object; None if the model has no masks
     keypoints: Float[np.ndarray, "n k 3"] | None = None  # x, y in pixels and a score (a logit); see to_result
-    file_name: str = ""  # "" of an image that did not come from a file
-    keypoint_offset: float = 0.0  # pixels that keypoints have more here than in COCO's files
+    file_name: str = ""  # "" if the image did not come from a file
+    keypoint_offset: float = 0.0  # pixels to subtract to get the coordinates of COCO's files
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -40,10 +40,10 @@ class Result:
 
     @cached_property
     def masks(self) -> Bool[np.ndarray, "n h w"] | None:
-        """Each object's mask over the whole image, made when first asked for; None without masks.
+        """Each object's mask over the whole image, computed on first access; None without masks.
 
-        It takes N x H x W bytes: 1.2 GB for 100 objects of a photo of 12 megapixels. ``crops`` (each the size
-        of its object) and ``segmentations`` hold the same masks in a thousandth of that.
+        They take N x H x W bytes: 1.2 GB for 100 objects in a 12-megapixel photo. ``crops`` (each the size of
+        its object) and ``segmentations`` hold the same masks in a thousandth of that.
         """
         if self.crops is None:
             return None
@@ -78,10 +78,10 @@ class Result:
         )
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """The objects as entries of a COCO results list, in plain numbers that JSON takes.
+        """The objects as JSON-serialisable entries of a COCO results list.
 
-        ``bbox`` is x, y, width, height, to a thousandth of a pixel. ``segmentation`` is there if the model
-        has masks, ``keypoints`` (x, y, 1 for each) if the object's category has keypoints.
+        ``bbox`` is x, y, width, height, rounded to 0.001 pixels. ``segmentation`` is present if the model has
+        masks, ``keypoints`` (x, y, 1 for each) if the object's category has keypoints.
         """
         entries = []
         for i, label in enumerate(self.labels.tolist()):
@@ -118,12 +118,12 @@ def to_result(
 ) -> Result:
     """The valid detections of one image, scaled from the resized image back to the original.
 
-    ``detections`` are one image's, without the batch axis, as NumPy arrays: ``boxes [D 4]``, ``masks [D M
-    M]`` and so on. ``size`` is the height and width of the resized image before padding, ``image_size`` of
-    the original. Boxes are clipped to the image, and objects whose box is then empty are dropped
-    (Detectron2's ``detector_postprocess``). ``mask_paste`` is the rule of ``paste_mask``. Keypoints may lie
-    outside the image; those of objects whose category has none are zeros. Raises ``ValueError`` for a label
-    that is not one of ``categories``.
+    ``detections`` are those of one image, without the batch axis, as NumPy arrays: ``boxes [D 4]``,
+    ``masks [D M M]`` and so on. ``size`` is the height and width of the resized image before padding,
+    ``image_size`` that of the original. Boxes are clipped to the image, and objects whose box becomes empty
+    are dropped (Detectron2's ``detector_postprocess``). ``mask_paste`` is the ``rule`` of ``paste_mask``.
+    Keypoints may lie outside the image; they are zeros if the object's category has none. Raises
+    ``ValueError`` for a label that is not one of ``categories``.
     """
     height, width = image_size
     scale = np.array([width / size[1], height / size[0]], np.float32)  # x, y

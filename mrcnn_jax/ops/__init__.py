@@ -1,1 +1,1 @@
-"""Pure functions on arrays: boxes, anchors, matching, suppression, region features, masks and keypoints."""
+"""Pure functions on arrays: boxes, anchors, matching, NMS, region features, masks and keypoints."""

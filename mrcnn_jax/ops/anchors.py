@@ -14,20 +14,20 @@ def make_anchors(
     ratios: tuple[float, ...],
     rounded: bool = False,
 ) -> Float[Array, "a 4"]:
-    """Anchors of a map with ``grid`` (rows, columns) of cells, in pixels.
+    """Anchors of a feature map with a ``grid`` of (rows, columns) cells, in pixels.
 
-    Around the corner of each cell, ``(x, y)`` times ``stride`` (pixels from row to row and from column to
-    column), there is one of area ``size**2`` for each of ``sizes`` and each of ``ratios`` (height / width).
-    Rows are in the order y, x, size, ratio: that of a head's output ``[H W A]`` reshaped to ``[H*W*A]``. As
-    D2 with offset 0. With ``rounded`` the corners of the anchors at the origin are rounded to whole pixels,
-    halves to even, as torchvision does. They reach over the edges of the image.
+    Each cell's corner, ``(x, y)`` times ``stride`` (pixels from row to row and from column to column), is the
+    centre of one anchor of area ``size**2`` for each of ``sizes`` and each of ``ratios`` (height / width).
+    Anchors are ordered by y, x, size, ratio, like a head's output ``[H W A]`` reshaped to ``[H*W*A]``. As in
+    Detectron2 with offset 0. With ``rounded``, the corners of the anchors at the origin are rounded to whole
+    pixels, halves to even, as in torchvision. Anchors may extend beyond the image.
     """
     half_sides = _half_sides(sizes, ratios)
     if rounded:
         half_sides = np.round(half_sides)
     shape = (*grid, len(half_sides))
-    # Iota and a table of a few numbers: XLA then computes the anchors, where concrete arrays of 268k rows
-    # would be folded into the program.
+    # Iotas and a small table, so that XLA computes the anchors; concrete arrays of 268k rows would become
+    # constants of the program.
     y = (lax.broadcasted_iota(jnp.int32, shape, 0) * stride[0]).astype(jnp.float32)
     x = (lax.broadcasted_iota(jnp.int32, shape, 1) * stride[1]).astype(jnp.float32)
     half_height, half_width = jnp.asarray(half_sides.T)

@@ -1,4 +1,4 @@
-"""Which level of a feature pyramid a region is pooled from (FPN, section 4.2)."""
+"""Assigns regions to the levels of a feature pyramid (FPN, section 4.2)."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from mrcnn_jax.ops.boxes import area
 
 
 def level_numbers(names: Iterable[str]) -> list[int]:
-    """2, 3, ... of the names ``"p2"``, ``"p3"``, ... in any order, sorted.
+    """The sorted level numbers 2, 3, ... of ``names`` ``"p2"``, ``"p3"``, ... in any order.
 
     Raises ``ValueError`` for names of another form, or with gaps.
     """
@@ -33,8 +33,8 @@ def assign_levels(
 
     The floor of ``4 + log2(sqrt(area) / canonical_size + 1e-8)`` (rule "detectron2") or of
     ``4 + log2(sqrt(area) / canonical_size) + 1e-6`` ("torchvision"), clamped to ``min_level`` to
-    ``max_level``. They differ for boxes a millionth below a power of two. Raises ``ValueError`` for another
-    rule.
+    ``max_level``. The rules differ for boxes a millionth below a power of two. Raises ``ValueError`` for any
+    other rule.
     """
     ratio = jnp.sqrt(area(boxes)) / canonical_size
     match rule:

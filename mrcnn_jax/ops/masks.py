@@ -1,4 +1,4 @@
-"""Mask targets: ground-truth masks, kept in the frame of their boxes, as regions of interest see them.
+"""Mask targets: crops ground-truth masks, which are stored in the frame of their boxes, to regions.
 
 Shapes: N pairs of a mask and a region, S x S cells of a box-frame mask.
 """
@@ -15,12 +15,11 @@ def crop_box_masks(
     *,
     size: int,
 ) -> Float[Array, "n size size"]:
-    """Values, 0 to 1, of each mask at the centres of the ``size x size`` cells of its region.
+    """Each mask sampled at the centres of its region's ``size x size`` cells, 0 to 1.
 
-    ``masks`` (0 or 1) are grids over ``mask_boxes``, row 0 at the top. Between the centres of their cells
-    they are interpolated bilinearly, up to the border of the box they keep the outermost value, and beyond it
-    they are 0. A mask box without area is empty. Threshold the result at one half for the binary target of
-    Mask R-CNN 3.1.
+    ``masks`` (0 or 1) are grids over ``mask_boxes``, row 0 at the top. They are interpolated bilinearly
+    between cell centres, keep the outermost value from there to the edge of the box, and are 0 outside it. A
+    mask box without area is empty. Threshold the result at one half for the binary target of Mask R-CNN 3.1.
     """
     masks = masks.astype(jnp.float32)
     mask_boxes, rois = mask_boxes.astype(jnp.float32), rois.astype(jnp.float32)
@@ -28,7 +27,7 @@ def crop_box_masks(
         _interpolation(mask_boxes[:, axis::2], rois[:, axis::2], cells=masks.shape[-1], size=size)
         for axis in (1, 0)
     )
-    # In float32 throughout: accelerators would round to fewer bits, and cells near one half would flip.
+    # Full float32: at an accelerator's lower default precision, cells near one half would flip.
     half = jnp.einsum("nyi,nij->nyj", rows, masks, precision="highest")
     return jnp.einsum("nyj,nxj->nyx", half, columns, precision="highest")
 
@@ -36,7 +35,7 @@ def crop_box_masks(
 def _interpolation(
     frame: Float[Array, "n 2"], roi: Float[Array, "n 2"], *, cells: int, size: int
 ) -> Float[Array, "n size cells"]:
-    """Weights that take values at the centres of ``cells`` of a frame to those of ``size`` cells of a roi."""
+    """Linear weights from the centres of a frame's ``cells`` to the centres of a roi's ``size`` cells."""
     low, high = frame[:, :1], frame[:, 1:]
     centre = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
     position = roi[:, :1] + centre * (roi[:, 1:] - roi[:, :1])  # [N 1] + [size] * [N 1]

@@ -1,4 +1,4 @@
-"""Which ground truth each anchor or region answers for, and which of them a loss looks at.
+"""Matches anchors or regions to ground truth, and samples those that enter a loss.
 
 Shapes: N anchors or regions, G ground-truth objects.
 """
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Int32, Key, UInt32
 
 
 class Assignment(enum.IntEnum):
-    """What an anchor or region is to the loss. Rising in what a sampler prefers."""
+    """The role of an anchor or region in a loss, in rising order of priority for ``take_sampled``."""
 
     IGNORE = 0
     NEGATIVE = 1
@@ -22,26 +22,28 @@ class Assignment(enum.IntEnum):
 def match(
     iou: Float[Array, "n g"], valid: Bool[Array, " g"], *, low: float, high: float, keep_best: bool
 ) -> tuple[Int32[Array, " n"], Int32[Array, " n"]]:
-    """The ground truth of highest IoU per anchor ``[N]``, and each anchor's :class:`Assignment` ``[N]``.
+    """Each anchor's ground truth of highest IoU ``[N]``, and its :class:`Assignment` ``[N]``.
 
-    IoU of ``high`` or more is POSITIVE, below ``low`` NEGATIVE, between IGNORE (Faster 3.1.2). With
-    ``keep_best`` the anchors that overlap a ground truth most, ties included, are POSITIVE whatever their
-    IoU; such an anchor still belongs to the ground truth that it overlaps most itself, as in D2 and
-    torchvision. Unlike there, a ground truth that overlaps no anchor keeps none (there it would keep all).
+    An IoU of at least ``high`` is POSITIVE, below ``low`` NEGATIVE, in between IGNORE (Faster R-CNN 3.1.2).
+    With ``keep_best``, the anchors that overlap a ground truth most, ties included, are POSITIVE whatever
+    their IoU; such an anchor is still matched to the ground truth that it overlaps most itself, as in
+    Detectron2 and torchvision. Unlike there, a ground truth that overlaps no anchor keeps none (there it
+    would keep all).
 
-    Columns that are not ``valid`` match nothing. Without valid ground truth all is NEGATIVE, with index 0.
+    Columns that are not ``valid`` match nothing. Without valid ground truth, all anchors are NEGATIVE with
+    index 0.
     """
     iou = jnp.where(valid, iou, -1.0)
     gt_index = jnp.argmax(iou, axis=1).astype(jnp.int32)
-    best_of_anchor = jnp.max(iou, axis=1)
-    positive = best_of_anchor >= high
+    anchor_iou = jnp.max(iou, axis=1)
+    positive = anchor_iou >= high
     if keep_best:
-        best_of_gt = jnp.max(iou, axis=0)
-        positive |= jnp.any((iou == best_of_gt) & (best_of_gt > 0), axis=1)  # [N G] == [G]
+        gt_iou = jnp.max(iou, axis=0)
+        positive |= jnp.any((iou == gt_iou) & (gt_iou > 0), axis=1)  # [N G] == [G]
     assignment = jnp.where(
         positive,
         Assignment.POSITIVE,
-        jnp.where(best_of_anchor < low, Assignment.NEGATIVE, Assignment.IGNORE),
+        jnp.where(anchor_iou < low, Assignment.NEGATIVE, Assignment.IGNORE),
     )
     return gt_index, assignment.astype(jnp.int32)
 
@@ -53,14 +55,14 @@ def sample(
     count: int,
     positive_fraction: float,
 ) -> Int32[Array, " n"]:
-    """``assignment`` with all but ``count`` randomly drawn rows set to IGNORE.
+    """``assignment`` with all but ``count`` randomly sampled rows set to IGNORE.
 
-    At most ``int(count * positive_fraction)`` of them are POSITIVE, the rest NEGATIVE; where positives lack,
-    negatives take their place, and where negatives lack too, fewer than ``count`` remain (Faster 3.1.3, as D2
-    and torchvision).
+    At most ``int(count * positive_fraction)`` of them are POSITIVE, the rest NEGATIVE. Negatives replace
+    missing positives; if there are too few negatives as well, fewer than ``count`` remain (Faster R-CNN
+    3.1.3, as in Detectron2 and torchvision).
     """
     length = assignment.shape[0]
-    # One draw serves both: the two groups have no row in common.
+    # One draw serves both groups, because no row belongs to both.
     priority = jax.random.uniform(key, (length,))
     positive = _draw(priority, assignment == Assignment.POSITIVE, int(count * positive_fraction))
     spare = count - jnp.sum(positive < length)
@@ -76,9 +78,9 @@ def take_sampled(
 ) -> tuple[Int32[Array, " count"], Int32[Array, " count"]]:
     """Indices and assignments of ``count`` rows: POSITIVE first, then NEGATIVE, then IGNORE as padding.
 
-    Rows of the same kind keep their order. Every index is in range, that of padding too.
+    Rows of the same kind keep their order. Every index is in range, including those of padding.
     """
-    # In float32, because XLA has a fast top-k on the CPU for it alone; integers would be sorted.
+    # In float32, the only type for which XLA has a fast top-k on the CPU; integers would be sorted.
     rank, index = lax.top_k(assignment.astype(jnp.float32), min(count, assignment.shape[0]))
     padding = (0, count - index.shape[0])
     kind = jnp.pad(rank.astype(jnp.int32), padding, constant_values=Assignment.IGNORE)
@@ -86,7 +88,7 @@ def take_sampled(
 
 
 def _draw(priority: Float[Array, " n"], eligible: Bool[Array, " n"], count: int) -> Int32[Array, " k"]:
-    """Indices of the ``count`` eligible rows of highest priority; ``n`` where there are too few."""
+    """Indices of the ``count`` eligible rows of highest priority, padded with ``n`` if there are fewer."""
     length = priority.shape[0]
     best, index = lax.top_k(jnp.where(eligible, priority, -1.0), min(count, length))
     return jnp.where(best >= 0, index, length)

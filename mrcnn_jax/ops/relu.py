@@ -1,7 +1,7 @@
-"""The rectifier, whose result is all that its gradient needs.
+"""A ReLU whose gradient needs only its result.
 
-On a CPU it is also where values are written to memory. XLA would fuse it into all that reads it, and keep in
-its stead, for the gradient, what it was made of: of a residual network the outputs of all branches.
+On a CPU the result is written to memory. Without the barrier XLA fuses the ReLU into its consumers and saves
+its inputs for the backward pass, i.e. every residual branch.
 """
 
 import jax
@@ -14,7 +14,7 @@ from mrcnn_jax.runtime.barriers import cpu_barrier
 
 @jax.custom_jvp
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """``x`` where it is positive, else 0, where the gradient is 0 too."""
+    """``x`` where it is positive, else 0; the gradient is 0 there, too."""
     return cpu_barrier(jnp.maximum(x, 0))
 
 

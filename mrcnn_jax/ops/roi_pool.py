@@ -1,10 +1,10 @@
-"""RoIPool: the largest feature of each bin of each region of interest (Fast R-CNN, section 2.1).
+"""RoIPool: the maximum of each bin of a region of interest (Fast R-CNN, section 2.1).
 
 Shapes: H x W cells of a feature map, C channels, N regions, P x P bins of a region, T rows of a table.
 
-A bin is a rectangle of whole cells, often some hundreds of them. Its maximum is that of a few squares that
-cover it and may overlap, so the maxima of all squares of 1, 2 and 4 cells are computed first, over the map
-as a whole, and put in one ``[T C]`` table. One step then looks up one square for every bin.
+A bin is a rectangle of whole cells, often hundreds of them. Its maximum is the maximum over a few squares
+that cover it and may overlap. So the maxima of all squares with sides of 1, 2 and 4 cells are computed first,
+for the whole map, and stored in one ``[T C]`` table. Each step then looks up one square for every bin.
 """
 
 import functools
@@ -22,7 +22,7 @@ from mrcnn_jax.runtime.batching import batch_max
 from mrcnn_jax.runtime.blocks import in_blocks
 from mrcnn_jax.runtime.platforms import by_platform
 
-MAX_DOUBLINGS = 2  # squares of up to 4 cells: those of 8 take as long to make as they save
+MAX_DOUBLINGS = 2  # sides of up to 4 cells; computing those of 8 takes as long as it saves
 
 
 def roi_pool(
@@ -33,17 +33,17 @@ def roi_pool(
     output_size: int,
     map_size: Int[Array, "2"] | None = None,
 ) -> Float[Array, "n p p c"]:
-    """The maximum over each of ``output_size x output_size`` bins of each box, exactly as torchvision's.
+    """The maximum of each of ``output_size x output_size`` bins of each box, exactly as in torchvision.
 
     ``boxes`` are in pixels, ``stride`` is the pixels per cell of ``features``. Corners are rounded to whole
-    cells, halves away from 0, and the last cell belongs to the box, which so has at least one; bins reach
-    from the floor of their beginning to the ceiling of their end, and may overlap by a cell. A bin without a
-    cell in the map is 0. ``map_size`` is how many rows and columns the map has, if not all of ``features``:
-    those of an image on a larger canvas.
+    cells, halves away from 0, and the last cell belongs to the box, so a box has at least one. Bins extend
+    from the floor of their start to the ceiling of their end, and may overlap by a cell. A bin without a
+    cell in the map is 0. ``map_size`` is the number of rows and columns of ``features`` that belong to the
+    image, if not all: the rest is padding.
 
-    The gradient of a bin goes to its largest cell, the first in reading order of equal ones; there is none to
-    ``boxes`` and no forward-mode derivative. Features must not be NaN. A box more than four times as long as
-    the longest side of ``features`` gets the bins of one that long.
+    A bin's gradient goes to its largest cell, the first in row-major order among equals. ``boxes`` get no
+    gradient, and there is no forward-mode derivative. Features must not be NaN. A box longer than four times
+    the longest side of ``features`` gets the bins of a box of that length.
     """
     level = jnp.zeros(boxes.shape[0], jnp.int32)
     sizes = None if map_size is None else [map_size]
@@ -61,8 +61,8 @@ def multilevel_roi_pool(
 ) -> Float[Array, "n p p c"]:
     """:func:`roi_pool` of each box on the pyramid level that :func:`assign_levels` gives it.
 
-    ``features`` are keyed ``"p2"``, ``"p3"``, ... without gaps, as are the ``map_sizes`` of ``roi_pool``;
-    level k has a stride of ``2**k`` pixels. Raises ``ValueError`` for keys of another form, or with gaps.
+    ``features`` and ``map_sizes`` (see ``roi_pool``) are keyed ``"p2"``, ``"p3"``, ... without gaps; level k
+    has a stride of ``2**k`` pixels. Raises ``ValueError`` for keys of another form, or with gaps.
     """
     levels = level_numbers(features)
     level = assign_levels(
@@ -74,26 +74,26 @@ def multilevel_roi_pool(
 
 
 class _Bins(NamedTuple):
-    """Where the bins lie on their region's level; an end is the first cell behind."""
+    """Positions of the bins on their region's level."""
 
     level: Array  # [N] int32
     start: Array  # [N 2 P] int32: first row, and first column
-    end: Array  # [N 2 P] int32
+    end: Array  # [N 2 P] int32: row and column after the last
 
 
 class _Cells(NamedTuple):
-    """The largest of some cells, and its place among those of all maps, row by row. Or its value alone."""
+    """Cell values, and their indices among the cells of all maps in row-major order, if needed."""
 
     value: Array
-    place: Array | None
+    flat_index: Array | None
 
 
 class _Squares(NamedTuple):
-    """Where the squares are in the table, for a level and the logarithm of their side: ``[levels, 4]``."""
+    """Positions of the squares in the table, by level and log2 of the side: ``[levels, doublings + 1]``."""
 
     offset: np.ndarray  # table row of the first square
     row_length: np.ndarray  # table rows from one row of squares to the next
-    largest: np.ndarray  # [levels]: the logarithm of the largest side
+    max_log_side: np.ndarray  # [levels]
 
 
 def _pool_maps(
@@ -109,7 +109,7 @@ def _pool_maps(
     size = (shapes if map_sizes is None else jnp.stack(map_sizes).astype(jnp.int32))[level]
     scale = jnp.asarray(1 / np.asarray(strides), jnp.float32)[level]
     cells = boxes.astype(jnp.float32)[:, [1, 0, 3, 2]] * scale[:, None]
-    # Clipped to keep what padding rows hold within integers: no map is as large.
+    # Clipped so that the contents of padding rows fit in integers; no map is this large.
     corners = lax.round(jnp.clip(cells, -1e8, 1e8), lax.RoundingMethod.AWAY_FROM_ZERO).astype(jnp.int32)
     longest = 4 * max(max(m.shape[:2]) for m in maps)
     length = jnp.clip(corners[:, 2:] - corners[:, :2] + 1, 1, longest)
@@ -121,10 +121,10 @@ def _pool_maps(
 
 
 def _bin_edges(longest: int, output_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Beginnings and ends of the bins of a box of 0 to ``longest`` cells: ``[longest + 1, P]`` each.
+    """Starts and ends of the bins of boxes of 0 to ``longest`` cells: ``[longest + 1, P]`` each.
 
-    Computed here, in float32 as torchvision does, as XLA's quotients are rounded otherwise: it may multiply
-    by a reciprocal, and then 7 bins of 21 cells do not always begin at multiples of 3.
+    Computed in NumPy, in float32 as in torchvision, because XLA rounds quotients differently: it may multiply
+    by a reciprocal, and then 7 bins of 21 cells do not always start at multiples of 3.
     """
     length = np.arange(longest + 1, dtype=np.float32)[:, None]
     bins = np.arange(output_size + 1, dtype=np.float32)
@@ -145,21 +145,21 @@ def _pool_forward(
     cells, first = [], 0
     for values in maps:
         height, width, _ = values.shape
-        place = first + jnp.arange(height * width, dtype=jnp.int32).reshape(height, width, 1)
-        cells.append(_Cells(values, jnp.broadcast_to(place, values.shape)))
+        flat_index = first + jnp.arange(height * width, dtype=jnp.int32).reshape(height, width, 1)
+        cells.append(_Cells(values, jnp.broadcast_to(flat_index, values.shape)))
         first += height * width
     largest = _largest_cells(cells, bins, output_size)
-    return largest.value, largest.place
+    return largest.value, largest.flat_index
 
 
 def _pool_backward(
-    output_size: int, shapes: tuple[tuple[int, int], ...], place: Array, gradient: Array
+    output_size: int, shapes: tuple[tuple[int, int], ...], flat_index: Array, gradient: Array
 ) -> tuple[list[Array], None]:
     """The gradients of the maps, summed in float32; the bins have none."""
     ends = np.cumsum([height * width for height, width in shapes])
     channels = gradient.shape[-1]
     total = jnp.zeros((ends[-1], channels), jnp.float32)
-    total = total.at[place, jnp.arange(channels)].add(gradient.astype(jnp.float32), mode="drop")
+    total = total.at[flat_index, jnp.arange(channels)].add(gradient.astype(jnp.float32), mode="drop")
     parts = jnp.split(total.astype(gradient.dtype), ends[:-1])
     return [part.reshape(*shape, channels) for part, shape in zip(parts, shapes, strict=True)], None
 
@@ -168,10 +168,10 @@ _pool.defvjp(_pool_forward, _pool_backward)
 
 
 def _largest_cells(cells: list[_Cells], bins: _Bins, output_size: int) -> _Cells:
-    """The largest cell of each bin, ``[N P P C]``; of an empty one value 0, in the place behind all cells."""
+    """The largest cell of each bin, ``[N P P C]``; an empty bin has value 0 and the index after all cells."""
     table, squares = _make_squares(cells, output_size)
     channels = cells[0].value.shape[-1]
-    none = sum(c.value.shape[0] * c.value.shape[1] for c in cells)
+    num_cells = sum(c.value.shape[0] * c.value.shape[1] for c in cells)
 
     def pool_block(bins: _Bins) -> _Cells:
         steps, locate = _cover(bins, squares)
@@ -183,11 +183,11 @@ def _largest_cells(cells: list[_Cells], bins: _Bins, output_size: int) -> _Cells
 
         start = _Cells(
             jnp.full((*steps.shape, channels), -jnp.inf, table.value.dtype),
-            None if table.place is None else jnp.full((*steps.shape, channels), none, jnp.int32),
+            None if table.flat_index is None else jnp.full((*steps.shape, channels), num_cells, jnp.int32),
         )
         best = lax.fori_loop(0, batch_max(steps), add_square, start)
-        nothing = start._replace(value=jnp.zeros_like(start.value))
-        return jax.tree.map(lambda a, b: jnp.where(steps[..., None] > 0, a, b), best, nothing)
+        empty = start._replace(value=jnp.zeros_like(start.value))
+        return jax.tree.map(lambda a, b: jnp.where(steps[..., None] > 0, a, b), best, empty)
 
     def pool_in_blocks(bins: _Bins) -> _Cells:
         return in_blocks(pool_block, jnp.max(_cover(bins, squares)[0], axis=(1, 2)), bins)
@@ -196,29 +196,29 @@ def _largest_cells(cells: list[_Cells], bins: _Bins, output_size: int) -> _Cells
 
 
 def _make_squares(cells: list[_Cells], output_size: int) -> tuple[_Cells, _Squares]:
-    """The largest cell of every square of 1, 2, 4, ... cells of every map, in one ``[T C]`` table."""
+    """The largest cell of every square of every map, in one ``[T C]`` table, with the squares' positions."""
     tables: list[_Cells] = []
-    offset, row_length, largest, rows = [], [], [], 0
-    for whole in cells:
-        # A square needs to be no larger than the bins of a box as large as the map.
-        longest_side = -(-min(whole.value.shape[:2]) // output_size)
+    offset, row_length, max_log_side, rows = [], [], [], 0
+    for map_cells in cells:
+        # Squares larger than the bins of a box that covers the map are not needed.
+        longest_side = -(-min(map_cells.value.shape[:2]) // output_size)
         doublings = min(longest_side.bit_length() - 1, MAX_DOUBLINGS)
-        level = [whole]
+        by_side = [map_cells]
         for k in range(doublings):
-            level.append(_double(level[-1], 1 << k))
-        level_rows = [square.value.shape[0] * square.value.shape[1] for square in level]
+            by_side.append(_double(by_side[-1], 1 << k))
+        side_rows = [square.value.shape[0] * square.value.shape[1] for square in by_side]
         unused = [0] * (MAX_DOUBLINGS - doublings)
-        offset.append([rows + sum(level_rows[:k]) for k in range(doublings + 1)] + unused)
-        row_length.append([square.value.shape[1] for square in level] + unused)
-        largest.append(doublings)
-        rows += sum(level_rows)
-        tables += [jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]), square) for square in level]
+        offset.append([rows + sum(side_rows[:k]) for k in range(doublings + 1)] + unused)
+        row_length.append([square.value.shape[1] for square in by_side] + unused)
+        max_log_side.append(doublings)
+        rows += sum(side_rows)
+        tables += [jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]), square) for square in by_side]
     table = jax.tree.map(lambda *parts: jnp.concatenate(parts), *tables)
-    return table, _Squares(*(np.asarray(a, np.int32) for a in (offset, row_length, largest)))
+    return table, _Squares(*(np.asarray(a, np.int32) for a in (offset, row_length, max_log_side)))
 
 
 def _double(squares: _Cells, side: int) -> _Cells:
-    """The largest cells of squares of ``2 * side`` cells, from those of ``side``."""
+    """The largest cells of squares with sides of ``2 * side`` cells, from those with sides of ``side``."""
     wide = _larger(*(jax.tree.map(lambda a, part=p: a[:, part], squares) for p in _halves(side)))
     return _larger(*(jax.tree.map(lambda a, part=p: a[part], wide) for p in _halves(side)))
 
@@ -228,24 +228,24 @@ def _halves(side: int) -> tuple[slice, slice]:
 
 
 def _larger(a: _Cells, b: _Cells) -> _Cells:
-    """The larger cells, of equal ones the first."""
-    if a.place is None or b.place is None:
+    """The elementwise larger of two cells; ties go to the lower index."""
+    if a.flat_index is None or b.flat_index is None:
         return _Cells(jnp.maximum(a.value, b.value), None)
-    second = (b.value > a.value) | ((b.value == a.value) & (b.place < a.place))
-    return _Cells(jnp.where(second, b.value, a.value), jnp.where(second, b.place, a.place))
+    is_b = (b.value > a.value) | ((b.value == a.value) & (b.flat_index < a.flat_index))
+    return _Cells(jnp.where(is_b, b.value, a.value), jnp.where(is_b, b.flat_index, a.flat_index))
 
 
 def _cover(bins: _Bins, squares: _Squares) -> tuple[Array, Callable[[Array], Array]]:
-    """How many squares cover each bin, ``[N P P]``, and a function from their number to their table row.
+    """The number of squares that cover each bin, ``[N P P]``, and a function from a step to table rows.
 
-    The squares are the largest that fit in the bin, in rows from its top left corner, the last ones of each
-    row and column moved back into it. Numbers past the last give the last again.
+    The squares are the largest that fit in the bin, laid out in rows from its top left corner; the last of
+    each row and column are moved back into the bin. Steps past the last square repeat it.
     """
     top, left = bins.start[:, 0, :, None], bins.start[:, 1, None, :]
     bottom, right = bins.end[:, 0, :, None], bins.end[:, 1, None, :]
     shorter = jnp.minimum(bottom - top, right - left)
     level = bins.level[:, None, None]
-    log_side = jnp.minimum(31 - lax.clz(jnp.maximum(shorter, 1)), jnp.asarray(squares.largest)[level])
+    log_side = jnp.minimum(31 - lax.clz(jnp.maximum(shorter, 1)), jnp.asarray(squares.max_log_side)[level])
     side = 1 << log_side
     columns = jnp.maximum((right - left + side - 1) // side, 1)
     steps = jnp.where(shorter > 0, (bottom - top + side - 1) // side * columns, 0)
@@ -256,7 +256,7 @@ def _cover(bins: _Bins, squares: _Squares) -> tuple[Array, Callable[[Array], Arr
         row, column = jnp.divmod(jnp.clip(step, 0, jnp.maximum(steps - 1, 0)), columns)
         y = jnp.minimum(top + row * side, bottom - side)
         x = jnp.minimum(left + column * side, right - side)
-        # An empty bin lies anywhere, and is looked up with the others.
+        # An empty bin may lie anywhere, and is looked up with the others.
         return jnp.where(steps > 0, offset + y * row_length + x, 0)
 
     return steps, locate

@@ -17,7 +17,7 @@ def cpu_barrier(values: Any) -> Any:
 
 
 def outlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` jitted, and on a CPU never inlined into the program that calls it.
+    """``function`` jitted and, on a CPU, kept as a separate XLA computation inside a larger program.
 
     XLA compares each operation of a computation with every other one to find what can run concurrently. With
     12,000 operations that takes several seconds, even when the program comes from the compilation cache.
@@ -26,7 +26,7 @@ def outlined(function: Callable[..., Any]) -> Callable[..., Any]:
     @jax.jit
     @functools.wraps(function)
     def called(*operands: Any) -> Any:
-        with set_xla_metadata(inlineable=None):  # what it calls itself
+        with set_xla_metadata(inlineable=None):  # the functions that it calls may be inlined into it
             return function(*operands)
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""Batching rules: what ``vmap`` does to loops, where its own rule would be slow."""
+"""Batching rules for loops under ``vmap``, where JAX's own would be slow."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +11,11 @@ from jaxtyping import Int32
 
 
 def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``; under ``vmap``, one element of the batch after the other.
+    """``function``, which ``vmap`` applies to one element of the batch at a time.
 
-    Unlike that of ``sequential_vmap``, the memory for results is not taken before the operands are there. XLA
-    would take it once for all calls with results of one shape, keep it until the last, and copy it.
+    Unlike with ``sequential_vmap``, the memory for results is not allocated before the operands are ready.
+    Otherwise XLA would allocate it once for all calls with results of the same shape, keep it until the last
+    of them, and copy it.
     """
     called = custom_vmap(function)
 
@@ -39,10 +40,10 @@ def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @custom_vmap
 def batch_max(values: Int32[Array, "..."]) -> Int32[Array, ""]:
-    """The maximum, and at least 0; under ``vmap`` that of the whole batch.
+    """The maximum (at least 0); under ``vmap``, of the whole batch.
 
-    As a loop's bound it is shared by the images of a batch. A bound per image would make ``vmap`` select
-    between the old and the new state of the loop, all of it, at every step.
+    As a loop's bound, it is shared by the images of a batch. With a bound per image, ``vmap`` would select
+    between the loop's whole old and new state at every step.
     """
     return jnp.max(values, initial=0)
 

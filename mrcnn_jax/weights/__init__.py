@@ -1,1 +1,1 @@
-"""Weights of other systems."""
+"""Weights of other systems: torchvision's and Detectron2's."""

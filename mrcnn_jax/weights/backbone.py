@@ -1,4 +1,4 @@
-"""An ImageNet ResNet or ResNeXt into the backbone, from torchvision's, Detectron2's or Caffe2's names."""
+"""Loads an ImageNet ResNet or ResNeXt with torchvision's, Detectron2's or Caffe2's names."""
 
 import re
 from collections.abc import Mapping
@@ -16,22 +16,23 @@ from mrcnn_jax.weights.layouts import Layout, conv, plain, read_model, shapes_of
 
 STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
-# Of the classifier, of counting batches, and the stem's bias in Caffe2's files, which its norm makes vain.
+# The classifier, batch counters, and the stem's bias in Caffe2's files, which the batch norm cancels.
 _UNUSED = re.compile(r"(fc|pred|linear)(\d|_|\.|$).*|.*num_batches_tracked|conv1_b")
 
 
 def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Array], tuple[str, ...]]:
-    """The backbone's arrays in a weights file, and the stages (``STAGES``) that the file has not.
+    """The backbone's arrays in a weights file, and the stages (``STAGES``) that are missing from it.
 
-    The file (see ``files.read_arrays``) is the state dict of a ResNet as torchvision names it
-    (``layer1.0.conv1.weight``), Detectron2 (``res2.0.conv1.weight``) or Caffe2 (``res2_0_branch2a_w``: so do
-    Detectron2's MSRA and FAIR files, whose norms have no statistics left: mean 0, variance 1). A stage that
-    is missing altogether is left to its random initialisation. Stage 5 of a C4 model is among them.
+    The file (see ``files.read_arrays``) is a ResNet's state dict with the names of torchvision
+    (``layer1.0.conv1.weight``), Detectron2 (``res2.0.conv1.weight``) or Caffe2 (``res2_0_branch2a_w``).
+    Detectron2's MSRA and FAIR files have Caffe2's names; their norms have no statistics, i.e. mean 0 and
+    variance 1. A stage that is missing entirely keeps its random initialisation. Stage 5 of a C4 model counts
+    as a stage.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no weights file, it has nothing of a backbone or lacks a stage that is not trained,
-            or its names or shapes do not fit the model; every mismatch is listed, in the file's names.
+        ValueError: the file is not a weights file, it contains no backbone or lacks a frozen stage, or its
+            names or shapes do not fit the model; every mismatch is listed, with the file's names.
     """
     found = {name: array for name, array in read_arrays(path).items() if not _UNUSED.fullmatch(name)}
     layouts = backbone_layouts(blueprint, found)
@@ -41,8 +42,10 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
     frozen_stages = {stage_of[layouts[name].name] for name in layouts if name in blueprint.frozen_stages}
     frozen = [stage for stage in absent if stage in frozen_stages]
     if not present or frozen:
-        lacks = ", ".join(frozen or absent)
-        raise ValueError(f"{path}: has no {lacks}, which would stay random; see model.backbone_frozen_stages")
+        missing = ", ".join(frozen or absent)
+        raise ValueError(
+            f"{path}: has no weights of {missing}, which would stay random; see model.backbone_frozen_stages"
+        )
     wanted = {name: layout for name, layout in layouts.items() if stage_of[layout.name] not in absent}
     if _is_caffe2(found):
         found |= _statistics(wanted, epsilon=blueprint.config.backbone_norm_epsilon)
@@ -51,7 +54,7 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
 
 
 def expected_input(config: ModelConfig) -> str:
-    """What the model assumes that its backbone was trained with, in words: a weights file does not say it."""
+    """Describes the input that the backbone must have been trained on; weights files do not record it."""
     stride = "1x1" if config.backbone_stride_in_1x1 else "3x3"
     return (
         f"{config.pixel_order} pixels, mean {config.pixel_mean}, std {config.pixel_std}, "
@@ -60,7 +63,7 @@ def expected_input(config: ModelConfig) -> str:
 
 
 def backbone_layouts(blueprint: Blueprint, found: Mapping[str, np.ndarray]) -> dict[str, Layout]:
-    """Where each of our arrays of a ResNet is in a file with the names that are ``found``."""
+    """The layout of each of our ResNet's arrays in a file whose arrays are ``found``."""
     return {
         name: _layout(_in_resnet(name), shape, found)
         for name, shape in shapes_of(blueprint).items()
@@ -69,19 +72,19 @@ def backbone_layouts(blueprint: Blueprint, found: Mapping[str, np.ndarray]) -> d
 
 
 def _in_resnet(name: str) -> str:
-    """The name within a ResNet of an array of the model."""
+    """The name, within a ResNet, of one of the model's arrays."""
     part, _, rest = name.partition(".")
     return f"layer4.{rest}" if part == "res5" else rest
 
 
 def _layout(name: str, shape: tuple[int, ...], found: Mapping[str, np.ndarray]) -> Layout:
     if _is_caffe2(found):
-        there = _caffe2_name(name)
+        their_name = _caffe2_name(name)
     elif any(key.startswith(("stem.", "res2.")) for key in found):
-        there = detectron2.backbone_name(name)
+        their_name = detectron2.backbone_name(name)
     else:
-        there = torchvision.backbone_name(name)
-    return conv(there, shape) if len(shape) == 4 else plain(there, shape)
+        their_name = torchvision.backbone_name(name)
+    return conv(their_name, shape) if len(shape) == 4 else plain(their_name, shape)
 
 
 def _is_caffe2(found: Mapping[str, np.ndarray]) -> bool:
@@ -89,7 +92,7 @@ def _is_caffe2(found: Mapping[str, np.ndarray]) -> bool:
 
 
 def _caffe2_name(name: str) -> str:
-    """Of "layer1.0.bn2.scale", "res2_0_branch2b_bn_s"."""
+    """Caffe2's name of an array of our ``ResNet``: "layer1.0.bn2.scale" is "res2_0_branch2b_bn_s"."""
     module, leaf = name.rsplit(".", 1)
     leaf = {"kernel": "w", "scale": "s", "bias": "b", "mean": "mean", "var": "var"}[leaf]
     if module in ("conv1", "bn1"):
@@ -102,7 +105,7 @@ def _caffe2_name(name: str) -> str:
 
 
 def _statistics(wanted: Mapping[str, Layout], *, epsilon: float) -> dict[str, np.ndarray]:
-    """Mean and variance of norms that had theirs merged into scale and bias, so that they change nothing."""
+    """Means and variances that have no effect, for norms whose statistics are merged into scale and bias."""
     values = {"_mean": 0.0, "_var": 1.0 - epsilon}
     return {
         layout.name: np.full(layout.shape, value, np.float32)

@@ -1,4 +1,4 @@
-"""Weights made elsewhere, or by another run, as a new run's directory: what it begins from."""
+"""Starts a new run from the weights of torchvision, Detectron2 or another run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from mrcnn_jax.weights.layouts import Layout
 
 @dataclass(frozen=True)
 class _System:
-    """A system whose files of weights are understood."""
+    """A system whose weights files can be read."""
 
     read: Callable[..., dict[str, np.ndarray]]
     layouts: Callable[[Blueprint], Mapping[str, Layout]]
-    categories: Categories  # COCO's, as its models without keypoints have them
-    mark: str  # what names of the proposal network begin with here, and in no other system
+    categories: Categories  # COCO's categories, in the order of its models without keypoints
+    mark: str  # prefix of the RPN's names, which no other system has
 
 
 _SYSTEMS = {
@@ -40,11 +40,11 @@ SOURCES = (*_SYSTEMS, "run")
 
 @dataclass(frozen=True)
 class Imported:
-    """What ``import_weights`` made."""
+    """The result of ``import_weights``."""
 
     categories: Categories
-    new_layers: tuple[str, ...]  # drawn at random for new categories; all else is as it was
-    size: int  # numbers in all arrays
+    new_layers: tuple[str, ...]  # re-initialised for new categories; the others are unchanged
+    size: int  # total number of weights
 
 
 def import_weights(
@@ -57,52 +57,54 @@ def import_weights(
     categories: str | Path | None = None,
     new_categories: str | Path | None = None,
 ) -> Imported:
-    """Makes ``workdir`` a run's directory with the weights of ``path`` as its checkpoint of step 0.
+    """Creates a run in ``workdir`` whose checkpoint of step 0 holds the weights of ``path``.
 
     Args:
-        source: What ``path`` is: a file of weights (see ``files.read_arrays``) of "torchvision" or
+        source: The kind of ``path``: a weights file (see ``files.read_arrays``) of "torchvision" or
             "detectron2", or the directory of another "run".
         path: The file or directory.
-        config: Settings of the new run; its model must be that of the weights.
+        config: Settings of the new run; its model must match the weights.
         workdir: A directory that is new or empty.
-        step: Of another run, which checkpoint; as ``load_weights`` takes it.
-        categories: File in COCO's format whose categories a file of weights was trained on. Without it they
-            are COCO's.
-        new_categories: Such a file with other categories to train on: the last layers of the heads are drawn
-            at random for them, from ``config.train.seed``, and everything else is kept. The last layer of the
-            keypoint head is kept if the number of keypoints stays the same.
+        step: The checkpoint of another run to read; see ``load_weights``.
+        categories: COCO-format file with the categories that a weights file was trained on; COCO's if None.
+        new_categories: COCO-format file with other categories to train on. The last layers of the heads are
+            re-initialised for them, with ``config.train.seed``; all other layers are kept. The last layer of
+            the keypoint head is kept if the number of keypoints stays the same.
 
     Raises ValueError or OSError, and writes nothing, if a file cannot be read, if weights, config and
-    categories do not fit each other (everything that does not is listed), or if ``workdir`` holds anything.
+    categories do not match (every mismatch is listed), or if ``workdir`` is not empty.
     """
     workdir = Path(workdir)
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
-        raise ValueError(f"{workdir} is there already; weights are put into a directory that is new or empty")
+        raise ValueError(f"{workdir} already exists; the directory of the new run must be new or empty")
     if categories and (new_categories or source == "run"):
         raise ValueError(
-            "--categories says what a file was trained on: not with --new_categories nor --source=run"
+            "--categories names what a weights file was trained on; it cannot be combined with "
+            "--new_categories or --source=run"
         )
     if step is not None and source != "run":
-        raise ValueError("--step is that of another run: it goes with --source=run only")
+        raise ValueError("--step selects a checkpoint of another run; it needs --source=run")
 
-    given = new_categories or categories
-    named = read_categories_file(Path(given)) if given else None  # before the weights, which take longer
+    given_file = new_categories or categories
+    given = read_categories_file(Path(given_file)) if given_file else None  # first: weights take longer
     if source == "run":
-        blueprint, weights, meaning = _read_run(path, step, config)
+        blueprint, weights, run_categories = _read_run(path, step, config)
     else:
         blueprint, weights = _read_file(_SYSTEMS[source], Path(path), config)
-        meaning = named or _categories_of_coco(_SYSTEMS[source], config)
+        run_categories = given or _coco_categories(_SYSTEMS[source], config)
         if not new_categories:
-            _check_categories(meaning, blueprint, path=Path(path), source_of_categories=str(given or "COCO"))
+            _check_categories(
+                run_categories, blueprint, path=Path(path), categories_source=str(given_file or "COCO")
+            )
 
     new_layers: tuple[str, ...] = ()
-    if new_categories and named:
-        weights, new_layers = _with_new_categories(weights, blueprint, named, config, str(given))
-        meaning = named
+    if new_categories and given:
+        weights, new_layers = _with_new_categories(weights, blueprint, given, config, str(given_file))
+        run_categories = given
     with Checkpoints(workdir, keep=1) as checkpoints:
         checkpoints.save(0, weights)
-    write_run(workdir, config, meaning)  # last: with it, the directory is a run's
-    return Imported(meaning, new_layers, sum(x.size for x in weights.values()))
+    write_run(workdir, config, run_categories)  # last, because it makes the directory a valid run
+    return Imported(run_categories, new_layers, sum(x.size for x in weights.values()))
 
 
 def _read_run(
@@ -110,8 +112,11 @@ def _read_run(
 ) -> tuple[Blueprint, Arrays, Categories]:
     run = read_run(path)
     if changes := model_differences(config, run.config):
-        lines = (f"\n  {name}: {here!r} here, {there!r} there" for name, (here, there) in changes.items())
-        raise ValueError(f"{path} is a run of another model:" + "".join(lines))
+        lines = (
+            f"\n  {name}: {ours!r} in the config, {theirs!r} in the run"
+            for name, (ours, theirs) in changes.items()
+        )
+        raise ValueError(f"{path} is a run of a different model:" + "".join(lines))
     step, weights = load_weights(path, step)
     blueprint = _blueprint(config, run.categories)
     check_arrays_match(blueprint.shapes(), weights, source=f"{path}, step {step}")
@@ -119,16 +124,16 @@ def _read_run(
 
 
 def _read_file(system: _System, path: Path, config: Config) -> tuple[Blueprint, Arrays]:
-    """The model of as many classes and keypoints as the file has, and its arrays by our names."""
+    """The model with as many classes and keypoints as the file has, and its arrays by our names."""
     found = read_arrays(path)
-    places = system.layouts(make_blueprint(config.model, num_classes=1, num_keypoints=1))
+    layouts = system.layouts(make_blueprint(config.model, num_classes=1, num_keypoints=1))
 
     def rows(name: str) -> int:
-        array = found.get(places[name].name) if name in places else None
+        array = found.get(layouts[name].name) if name in layouts else None
         return len(array) if array is not None and array.ndim else 0
 
-    # Where the file does not tell, it lacks an array, and is found not to fit COCO's numbers.
-    coco = _categories_of_coco(system, config)
+    # If the array that tells a number is missing, COCO's number is assumed and the mismatch reported below.
+    coco = _coco_categories(system, config)
     blueprint = make_blueprint(
         config.model,
         num_classes=max(rows("box_head.cls_score.bias") - 1, 0) or len(coco),
@@ -142,48 +147,46 @@ def _read_file(system: _System, path: Path, config: Config) -> tuple[Blueprint, 
 
 
 def _hint(system: _System, found: Mapping[str, np.ndarray]) -> str:
-    """What is likely wrong with a file of none of the system's detectors."""
+    """The likely cause, if the file is not one of the system's detectors."""
     if any(name.startswith(system.mark) for name in found):
         return ""
     for source, other in _SYSTEMS.items():
         if any(name.startswith(other.mark) for name in found):
-            return f"\nthe names are those of --source={source}"
-    return "\nit is no detector; a backbone is given to training as --config.model.backbone_weights=FILE"
+            return f"\nthe names match --source={source}"
+    return "\nthis is not a detector; to train from a backbone, use --config.model.backbone_weights=FILE"
 
 
-def _categories_of_coco(system: _System, config: Config) -> Categories:
+def _coco_categories(system: _System, config: Config) -> Categories:
     return COCO_PERSON if config.model.keypoint else system.categories
 
 
 def _check_categories(
-    categories: Categories, blueprint: Blueprint, *, path: Path, source_of_categories: str
+    categories: Categories, blueprint: Blueprint, *, path: Path, categories_source: str
 ) -> None:
-    """Raises ValueError unless categories and keypoints are as many as the file's."""
+    """Raises ValueError unless the numbers of categories and keypoints equal the file's."""
     numbers = [("classes", "categories", blueprint.num_classes, len(categories))]
     if blueprint.config.keypoint:
         numbers.append(("keypoints", "keypoints", blueprint.num_keypoints, len(categories.keypoint_names)))
     problems = [
-        f"{path} has {there} {theirs}, {source_of_categories} {here} {ours}"
-        for theirs, ours, there, here in numbers
-        if there != here
+        f"{path} has {theirs} {their_kind}, but {categories_source} has {ours} {our_kind}"
+        for their_kind, our_kind, theirs, ours in numbers
+        if theirs != ours
     ]
     if problems:
         raise ValueError(
             "\n".join(problems)
-            + "\nname the categories that it was trained on with --categories=FILE, or others to train it on "
-            "with --new_categories=FILE (any COCO-format JSON with 'categories')"
+            + "\ngive the categories that it was trained on with --categories=FILE, or new ones to train it "
+            "on with --new_categories=FILE (any COCO-format JSON with 'categories')"
         )
 
 
 def _with_new_categories(
     weights: Arrays, blueprint: Blueprint, categories: Categories, config: Config, categories_file: str
 ) -> tuple[Arrays, tuple[str, ...]]:
-    """The weights with last layers for other categories, and these layers' names."""
+    """The weights with the last layers re-initialised for other categories, and these layers' names."""
     model = config.model
     if model.keypoint and not categories.keypoint_names:
-        raise ValueError(
-            f"{categories_file}: no category has keypoints, but the model finds some (model.keypoint is True)"
-        )
+        raise ValueError(f"{categories_file}: no category has keypoints, but model.keypoint is True")
     layers = ["box_head.cls_score", "box_head.bbox_pred"]
     if model.mask:
         layers.append("mask_head.mask_fcn_logits")

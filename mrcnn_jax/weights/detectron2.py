@@ -1,4 +1,4 @@
-"""Detectron2's detectors: the names and layouts of its model zoo's files."""
+"""Detectron2's detectors: names and layouts in the files of its model zoo."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from mrcnn_jax.weights.layouts import (
     conv,
     deconv,
     linear,
-    linear_of_map,
+    linear_after_flatten,
     plain,
     read_model,
     shapes_of,
@@ -26,7 +26,7 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-# What some files hold besides: constants, which are in our config, and counts that batch norm has no use for.
+# Other contents of some files: constants, which are in our config, and batch counters, which are not needed.
 _NO_WEIGHTS = re.compile(
     r"pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d+|.*\.num_batches_tracked"
 )
@@ -35,22 +35,22 @@ _NO_WEIGHTS = re.compile(
 def from_detectron2(
     arrays: Mapping[str, np.ndarray], blueprint: Blueprint, *, source: str
 ) -> dict[str, np.ndarray]:
-    """The arrays of the blueprint's model, by our names, from the "model" of a file of Detectron2's.
+    """The arrays of the blueprint's model, by our names, from the "model" of a Detectron2 file.
 
-    Raises ValueError with every mismatch, in Detectron2's names, and for a model that Detectron2 has not;
-    ``source`` says where the arrays are from.
+    Raises ValueError that lists every mismatch, with Detectron2's names, or if Detectron2 has no such model;
+    ``source`` is named in the message.
     """
     found = {name: array for name, array in arrays.items() if not _NO_WEIGHTS.fullmatch(name)}
     return read_model(found, layouts(blueprint), source=source)
 
 
 def layouts(blueprint: Blueprint) -> dict[str, Layout]:
-    """Where each of our arrays is in a file of Detectron2's."""
+    """The layout of each of our arrays in a Detectron2 file."""
     return {name: _layout(name, shape, blueprint) for name, shape in shapes_of(blueprint).items()}
 
 
 def backbone_name(name: str) -> str:
-    """Detectron2's name of an array of our ``ResNet``: "res2.0.conv2.norm.bias" of "layer1.0.bn2.bias"."""
+    """Detectron2's name of an array of our ``ResNet``: "layer1.0.bn2.bias" is "res2.0.conv2.norm.bias"."""
     module, leaf = name.rsplit(".", 1)
     module = re.sub(r"^(conv1|bn1)$", r"stem.\1", module)
     module = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", module)
@@ -72,11 +72,11 @@ def _layout(name: str, shape: Shape, blueprint: Blueprint) -> Layout:
             return _conv_or_vector("roi_heads." + backbone_name(f"layer4.{rest}"), shape)
         case "fpn":
             kind, number, unit = module.split(".")
-            there = f"backbone.fpn_{'lateral' if kind == 'inner' else 'output'}{int(number) + 2}"
-            return _conv_or_vector(there + (".norm." if unit == "norm" else ".") + leaf, shape)
+            conv_name = f"backbone.fpn_{'lateral' if kind == 'inner' else 'output'}{int(number) + 2}"
+            return _conv_or_vector(conv_name + (".norm." if unit == "norm" else ".") + leaf, shape)
         case "rpn":
             convs = ["conv"] if config.rpn_convs == 1 else [f"conv.conv{i}" for i in range(config.rpn_convs)]
-            names = {f"convs.{i}": there for i, there in enumerate(convs)}
+            names = {f"convs.{i}": conv_name for i, conv_name in enumerate(convs)}
             names |= {"cls_logits": "objectness_logits", "bbox_pred": "anchor_deltas"}
             return _conv_or_vector(f"proposal_generator.rpn_head.{names[module]}.{leaf}", shape)
         case "box_head":
@@ -92,28 +92,28 @@ def _box_layout(module: str, leaf: str, shape: Shape, blueprint: Blueprint) -> L
         unit = ".norm" if match[2] == "norm" else ""
         return _conv_or_vector(f"roi_heads.box_head.conv{int(match[1]) + 1}{unit}.{leaf}", shape)
     if match := re.fullmatch(r"fcs\.(\d+)", module):
-        there = f"roi_heads.box_head.fc{int(match[1]) + 1}.{leaf}"
+        their_name = f"roi_heads.box_head.fc{int(match[1]) + 1}.{leaf}"
         if leaf == "bias":
-            return plain(there, shape)
+            return plain(their_name, shape)
         if match[1] == "0":
-            return linear_of_map(there, shape, channels=shape[0] // config.box_pool_size**2)
-        return linear(there, shape)
-    there = f"roi_heads.box_predictor.{module}.{leaf}"
-    layout = plain(there, shape) if leaf == "bias" else linear(there, shape)
+            return linear_after_flatten(their_name, shape, channels=shape[0] // config.box_pool_size**2)
+        return linear(their_name, shape)
+    their_name = f"roi_heads.box_predictor.{module}.{leaf}"
+    layout = plain(their_name, shape) if leaf == "bias" else linear(their_name, shape)
     return background_last(layout) if module == "cls_score" else layout
 
 
 def _map_layout(head: str, module: str, leaf: str, shape: Shape) -> Layout:
-    """Of the mask and the keypoint head."""
+    """The layout of an array of the mask or keypoint head."""
     if match := re.fullmatch(r"convs\.layers\.(\d+)\.(conv|norm)", module):
         kind = "mask_fcn" if head == "mask_head" else "conv_fcn"
         unit = ".norm" if match[2] == "norm" else ""
         return _conv_or_vector(f"roi_heads.{head}.{kind}{int(match[1]) + 1}{unit}.{leaf}", shape)
     names = {"conv5_mask": "deconv", "mask_fcn_logits": "predictor", "kps_score_lowres": "score_lowres"}
-    there = f"roi_heads.{head}.{names[module]}.{leaf}"
+    their_name = f"roi_heads.{head}.{names[module]}.{leaf}"
     if leaf == "weight" and module != "mask_fcn_logits":
-        return deconv(there, shape)
-    return _conv_or_vector(there, shape)
+        return deconv(their_name, shape)
+    return _conv_or_vector(their_name, shape)
 
 
 def _conv_or_vector(name: str, shape: Shape) -> Layout:

@@ -1,4 +1,4 @@
-"""A run's weights as a file that torchvision loads."""
+"""Exports a run's weights to a file that torchvision can load."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ from mrcnn_jax.types import Categories
 from mrcnn_jax.weights.files import write_arrays
 from mrcnn_jax.weights.torchvision import to_torchvision
 
-# What torchvision's functions build, by what differs from ``presets.torchvision`` in the model.
+# torchvision's model builders, with the model fields that differ from ``presets.torchvision``.
 _V2 = {"fpn_norm": "batch", "box_norm": "batch", "rpn_convs": 2, "box_convs": 4, "box_fcs": 1}
 _BUILDERS: dict[str, dict[str, Any]] = {
     "maskrcnn_resnet50_fpn": {},
@@ -25,21 +25,21 @@ _BUILDERS: dict[str, dict[str, Any]] = {
     "fasterrcnn_resnet50_fpn_v2": {**_V2, "mask": False},
     "keypointrcnn_resnet50_fpn": {"mask": False, "keypoint": True},
 }
-_EPSILON = 1e-5  # of torchvision's batch norm
+_EPSILON = 1e-5  # the default of torchvision's batch norm
 
 
 def export_torchvision(
     workdir: str | Path, output: str | Path, *, step: int | Literal["best"] | None = None
 ) -> str:
-    """Writes a run's weights for torchvision's ``load_state_dict(strict=True)``; says how to load them.
+    """Writes a run's weights for torchvision's ``load_state_dict(strict=True)``; returns how to load them.
 
     Args:
         workdir: The run's directory.
         output: ``.safetensors`` or ``.npz``.
-        step: Which checkpoint; as ``load_weights`` takes it.
+        step: The checkpoint to export; see ``load_weights``.
 
-    Raises ValueError or OSError, and writes nothing, if ``workdir`` is no run's, if torchvision has no such
-    model, or if ``output`` is there already.
+    Raises ValueError or OSError, and writes nothing, if ``workdir`` is not a run, if torchvision has no such
+    model, or if ``output`` already exists.
     """
     output = Path(output)
     if not output.parent.is_dir():
@@ -52,17 +52,20 @@ def export_torchvision(
     check_arrays_match(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
     arrays = to_torchvision({name: np.asarray(array) for name, array in weights.items()}, blueprint)
     write_arrays(output, arrays)
-    lines = [f"{output}: {len(arrays)} arrays of step {step} of {workdir}, to be loaded in Python as"]
+    lines = [f"{output}: {len(arrays)} arrays of step {step} of {workdir}; load them in Python with"]
     lines += loading_lines(output, run.config, run.categories)
     if changes := _differences(run.config, "behaviour", {}):
-        lines.append("torchvision will not detect quite the same, as the run has other settings:")
-        lines += [f"  {name}: {here!r} here, {there!r} there" for name, (here, there) in changes.items()]
+        lines.append("torchvision's detections will differ somewhat, because the run has other settings:")
+        lines += [
+            f"  {name}: {ours!r} in the run, {theirs!r} in torchvision"
+            for name, (ours, theirs) in changes.items()
+        ]
     return "\n".join(lines)
 
 
 def loading_lines(output: Path, config: Config, categories: Categories) -> list[str]:
-    """Python that makes torchvision's model of the file ``output``, a line an item."""
-    arguments = {"num_classes": len(categories) + 1}  # and the background
+    """Lines of Python that build torchvision's model and load the file ``output`` into it."""
+    arguments = {"num_classes": len(categories) + 1}  # including the background
     if config.model.keypoint:
         arguments["num_keypoints"] = len(categories.keypoint_names)
     sizes = {"min_size": config.data.test_short_side, "max_size": config.data.long_side}
@@ -70,16 +73,16 @@ def loading_lines(output: Path, config: Config, categories: Categories) -> list[
         arguments |= sizes
     given = ", ".join(f"{name}={value}" for name, value in arguments.items())
     if name := builder_name(config):
-        made = f"torchvision.models.detection.{name}(weights=None, weights_backbone=None, {given})"
+        built = f"torchvision.models.detection.{name}(weights=None, weights_backbone=None, {given})"
     else:
-        made = f"...  # a detector of these layers, which no function of torchvision's builds; {given}"
+        built = f"...  # a detector with these layers, for which torchvision has no function; {given}"
     if output.suffix == ".npz":
         imports = "import numpy, torch, torchvision"
         loaded = f"{{name: torch.from_numpy(x) for name, x in numpy.load({str(output)!r}).items()}}"
     else:
         imports = "import safetensors.torch, torchvision"
         loaded = f"safetensors.torch.load_file({str(output)!r})"
-    lines = [imports, f"model = {made}", f"model.load_state_dict({loaded})"]
+    lines = [imports, f"model = {built}", f"model.load_state_dict({loaded})"]
     if config.model.backbone_norm_epsilon != _EPSILON:
         lines += ["for module in model.backbone.body.modules():", "    if hasattr(module, 'eps'):"]
         lines += [f"        module.eps = {config.model.backbone_norm_epsilon}"]
@@ -87,7 +90,7 @@ def loading_lines(output: Path, config: Config, categories: Categories) -> list[
 
 
 def builder_name(config: Config) -> str | None:
-    """The function of torchvision's that builds a model of the same arrays."""
+    """The name of torchvision's function that builds a model with the same arrays, if there is one."""
     for name, changes in _BUILDERS.items():
         if not _differences(config, "architecture", changes):
             return name

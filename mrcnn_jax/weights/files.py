@@ -1,4 +1,4 @@
-"""Files of weights as arrays by name, read without trust and written as a whole."""
+"""Weights files as arrays by name: read without trusting them, and written atomically."""
 
 import io
 import os
@@ -19,56 +19,56 @@ Named = Iterator[tuple[str, np.ndarray]]
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a weights file by their names there, contiguous; floats as float32, integers as they are.
+    """The contiguous arrays of a weights file by name; floats become float32, integers keep their dtype.
 
-    The suffix tells the format:
+    The suffix determines the format:
 
     - ``.safetensors``; ``.npz``;
-    - ``.pth``, ``.pt``: a file of torch.save, in either of its formats. The state dict may be the whole, or
-      what stands under "model" or "state_dict" in a training checkpoint;
-    - ``.pkl``: a pickled dict of NumPy arrays, as Detectron2 has them (under "model") or Caffe2 (under
-      "blobs", or the whole; the optimizer's momentum is left out).
+    - ``.pth``, ``.pt``: a torch.save file, in either of its formats. It holds a state dict, or a training
+      checkpoint with the state dict under "model" or "state_dict";
+    - ``.pkl``: a pickled dict of NumPy arrays, as Detectron2 has it (under "model") or Caffe2 (under "blobs"
+      or at the top level; the optimizer's momentum is left out).
 
-    Values that are no arrays are passed over. No file can run code, and what it takes in memory is bounded by
-    its size (``memory_limit``).
+    Values that are not arrays are ignored. No file can run code, and the memory used is bounded by the file's
+    size (``memory_limit``).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the suffix is another, or the file is damaged, of another kind, without arrays, or refers
-            to classes or functions that arrays do not need. The message names the file and the reason.
+        ValueError: the suffix is unknown, or the file is damaged, of another kind, without arrays, or refers
+            to classes or functions that are not needed for arrays. The message names the file and the reason.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if path.suffix.lower() not in _READERS:
-        raise ValueError(f"{path}: a file of weights ends in one of {', '.join(_READERS)}")
+        raise ValueError(f"{path}: a weights file ends in one of {', '.join(_READERS)}")
     try:
         size = path.stat().st_size
         if not size:
             raise ValueError("the file is empty")
         arrays = _plain_arrays(_READERS[path.suffix.lower()](path), limit=memory_limit(size))
         if not arrays:
-            raise ValueError("it has no arrays")
+            raise ValueError("it contains no arrays")
         return arrays
     except ValueError as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
-    # Damaged files make zipfile, zlib, safetensors and NumPy raise nearly anything.
+    # With damaged files, zipfile, zlib, safetensors and NumPy can raise nearly anything.
     except Exception as error:
         raise ValueError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a ``.safetensors`` or ``.npz`` file, of the types that ``read_arrays`` gives, whole or not.
+    """Writes a ``.safetensors`` or ``.npz`` file atomically, with the dtypes that ``read_arrays`` returns.
 
     Raises:
-        FileExistsError: there is a file already; it stays.
-        ValueError: the suffix is another, or an array is not of plain numbers.
+        FileExistsError: the file already exists; it is left unchanged.
+        ValueError: the suffix is neither of these, or an array is not of integers or floats.
     """
     path = Path(path)
     if path.suffix not in _WRITERS:
-        raise ValueError(f"{path}: weights are written to a file that ends in one of {', '.join(_WRITERS)}")
+        raise ValueError(f"{path}: the file to write must end in one of {', '.join(_WRITERS)}")
     if path.exists():
-        raise FileExistsError(f"{path}: is there already, and is not written over")
+        raise FileExistsError(f"{path}: already exists and is not overwritten")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         _WRITERS[path.suffix](unfinished, {name: _plain(name, np.asarray(arrays[name])) for name in arrays})
@@ -78,12 +78,12 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _plain_arrays(found: Named, *, limit: int) -> dict[str, np.ndarray]:
-    """The arrays, copied one by one; ValueError once they take more than ``limit`` bytes."""
+    """The arrays, copied one by one; raises ValueError as soon as they exceed ``limit`` bytes."""
     arrays, size = {}, 0
     for name, array in found:
-        size += array.size * max(array.dtype.itemsize, 4)  # one storage may have many tensors
+        size += array.size * max(array.dtype.itemsize, 4)  # many tensors may share one storage
         if size > limit:
-            raise ValueError(f"its arrays would take more than {limit} bytes, many times its size")
+            raise ValueError(f"its arrays would take more than {limit} bytes, many times the file's size")
         arrays[name] = _plain(name, array)
     return arrays
 
@@ -93,9 +93,9 @@ def _plain(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind in "biu":
         return np.array(array, array.dtype.newbyteorder("="), order="C")
     if array.dtype.kind != "f" and array.dtype != jnp.bfloat16:
-        raise ValueError(f"{name!r} is an array of dtype {array.dtype}, must be of integers or floats")
+        raise ValueError(f"{name!r} has dtype {array.dtype}; it must be an integer or float type")
     try:
-        with np.errstate(over="raise", invalid="ignore"):  # invalid: some of the NaNs
+        with np.errstate(over="raise", invalid="ignore"):  # invalid: raised by some NaNs
             return np.array(array, np.float32, order="C")
     except FloatingPointError as error:
         raise ValueError(f"{name!r} has values beyond the range of float32") from error
@@ -109,20 +109,20 @@ def _read_npz(path: Path) -> Named:
     archive = open_zip(path.read_bytes())
     for name in archive.namelist():
         if not name.endswith(".npy"):
-            raise ValueError(f"it is no .npz archive: {name[:100]!r} is no .npy file")
+            raise ValueError(f"it is not an .npz archive: {name[:100]!r} is not an .npy file")
         yield name.removesuffix(".npy"), _read_npy(read_entry(archive, name))
 
 
 def _read_npy(data: bytes) -> np.ndarray:
-    """As ``np.load`` reads it, but with nothing allocated for a shape that the data do not fill."""
+    """The array as ``np.load`` reads it, but a shape that the data do not fill allocates nothing."""
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     if version not in _NPY_HEADERS:
-        raise ValueError(f"an .npy file of version {version}")
+        raise ValueError(f"it has an .npy file of unknown version {version}")
     shape, fortran, dtype = _NPY_HEADERS[version](stream)
     start = stream.tell()
     if dtype.hasobject or element_count(shape) * dtype.itemsize != len(data) - start:
-        raise ValueError(f"an .npy file of {len(data) - start} bytes for an array of {shape} {dtype}")
+        raise ValueError(f"it has an .npy file with {len(data) - start} bytes for an array {shape} {dtype}")
     return np.ndarray(shape, dtype, buffer=data, offset=start, order="F" if fortran else "C")
 
 
@@ -138,7 +138,7 @@ def _read_pickle(path: Path) -> Named:
 
 def _state_dict(content: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise ValueError(f"it holds a {type(content).__name__}, must hold a dict of arrays")
+        raise ValueError(f"it holds a {type(content).__name__}; it must hold a dict of arrays")
     return next((content[key] for key in keys if isinstance(content.get(key), dict)), content)
 
 
@@ -151,7 +151,7 @@ def _write_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with zipfile.ZipFile(path, "w") as archive:  # np.savez has names that no array may have
+    with zipfile.ZipFile(path, "w") as archive:  # np.savez reserves some names, such as "file"
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)

@@ -1,6 +1,6 @@
-"""How an array of ours is laid out in another system, and whole models carried over.
+"""Layouts of our arrays in other systems, and conversion of whole models.
 
-A layout undoes itself exactly: arrays are transposed, reordered and cut, never computed with.
+Layouts are exactly invertible: arrays are transposed, reordered and sliced, never computed with.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """One array of ours in another system, where it has another name and another order of axes."""
+    """How another system stores one of our arrays: its name, and the order of its axes."""
 
-    name: str  # there
-    shape: Shape  # there
-    read: Callable[[np.ndarray], np.ndarray]  # from there to ours
-    write: Callable[[np.ndarray], np.ndarray]  # from ours to there
+    name: str  # the other system's
+    shape: Shape  # the other system's
+    read: Callable[[np.ndarray], np.ndarray]  # from their array to ours
+    write: Callable[[np.ndarray], np.ndarray]  # from our array to theirs
 
 
 def plain(name: str, shape: Shape) -> Layout:
@@ -30,42 +30,42 @@ def plain(name: str, shape: Shape) -> Layout:
 
 
 def transposed(name: str, shape: Shape, axes: tuple[int, ...]) -> Layout:
-    """An array whose axes there are our ``axes``."""
-    there = tuple(shape[axis] for axis in axes)
-    back = tuple(int(axis) for axis in np.argsort(axes))
-    return Layout(name, there, read=lambda x: x.transpose(back), write=lambda x: x.transpose(axes))
+    """An array whose axes are our ``axes`` in the other system's order."""
+    their_shape = tuple(shape[axis] for axis in axes)
+    inverse = tuple(int(axis) for axis in np.argsort(axes))
+    return Layout(name, their_shape, read=lambda x: x.transpose(inverse), write=lambda x: x.transpose(axes))
 
 
 def conv(name: str, shape: Shape) -> Layout:
-    """A convolution's kernel, rows columns in out, in torch's order: out in rows columns."""
+    """A convolution kernel: HWIO here, OIHW in torch."""
     return transposed(name, shape, (3, 2, 0, 1))
 
 
 def deconv(name: str, shape: Shape) -> Layout:
-    """A deconvolution's kernel, rows columns in out, in torch's order: in out rows columns."""
+    """A transposed convolution's kernel: HWIO here, IOHW in torch."""
     return transposed(name, shape, (2, 3, 0, 1))
 
 
 def linear(name: str, shape: Shape) -> Layout:
-    """A fully connected layer's kernel, in out, in torch's order: out in."""
+    """A linear layer's kernel: (in, out) here, (out, in) in torch."""
     return transposed(name, shape, (1, 0))
 
 
-def linear_of_map(name: str, shape: Shape, *, channels: int) -> Layout:
-    """That of a layer that sees a map, which is flattened channels last here and channels first there."""
+def linear_after_flatten(name: str, shape: Shape, *, channels: int) -> Layout:
+    """Kernel of the first linear layer after a flattened map: HWC order here, CHW in torch."""
     inputs, outputs = shape
     side = round((inputs / channels) ** 0.5)
-    ours, there = (side, side, channels, outputs), (outputs, channels, side, side)
+    ours, theirs = (side, side, channels, outputs), (outputs, channels, side, side)
     return Layout(
         name,
         (outputs, inputs),
-        read=lambda x: x.reshape(there).transpose(2, 3, 1, 0).reshape(shape),
+        read=lambda x: x.reshape(theirs).transpose(2, 3, 1, 0).reshape(shape),
         write=lambda x: x.reshape(ours).transpose(3, 2, 0, 1).reshape(outputs, inputs),
     )
 
 
 def with_background(layout: Layout, rows: int) -> Layout:
-    """With ``rows`` more at the front of the first axis there: the background's, which nothing reads.
+    """``layout`` with ``rows`` unused rows of the background in front of the other system's first axis.
 
     They are dropped on reading and zero on writing.
     """
@@ -78,7 +78,7 @@ def with_background(layout: Layout, rows: int) -> Layout:
 
 
 def background_last(layout: Layout) -> Layout:
-    """With the first row, the background's, as the last one there."""
+    """``layout`` with the background's row first here and last in the other system."""
     return Layout(
         layout.name,
         layout.shape,
@@ -87,7 +87,7 @@ def background_last(layout: Layout) -> Layout:
     )
 
 
-class _OfShape:
+class _Shaped:
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
 
@@ -97,10 +97,10 @@ def read_model(
 ) -> dict[str, np.ndarray]:
     """Our arrays, by our names, from another system's.
 
-    Raises ValueError with everything in ``arrays`` that is missing, unexpected or of another shape, under
-    the names that it has there; ``source`` says where they are from.
+    Raises ValueError that lists every missing or unexpected array and every wrong shape, with the other
+    system's names; ``source`` is named in the message.
     """
-    wanted = {layout.name: _OfShape(layout.shape) for layout in layouts.values()}
+    wanted = {layout.name: _Shaped(layout.shape) for layout in layouts.values()}
     check_arrays_match(wanted, arrays, source=source)
     return {name: np.ascontiguousarray(layout.read(arrays[layout.name])) for name, layout in layouts.items()}
 
@@ -114,5 +114,5 @@ def write_model(arrays: Mapping[str, np.ndarray], layouts: Mapping[str, Layout])
 
 
 def shapes_of(blueprint: Blueprint) -> dict[str, Shape]:
-    """The shape of every array of ours."""
+    """The shape of each of our arrays."""
     return {name: tuple(shape.shape) for name, shape in blueprint.shapes().items()}

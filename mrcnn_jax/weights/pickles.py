@@ -1,9 +1,9 @@
-"""Pickles read as data: nothing that they name is imported, and nothing is called.
+"""Reads pickles as data: nothing they name is imported, and nothing they name is called.
 
-A pickle is a program for a stack machine, some of whose instructions import and call what they like. The
-machine here answers these with functions of this project, its *builders*, for the few names that arrays are
-pickled under; any other name is an error. What it makes are plain values, and stand-ins for the rest.
-(Python's own, kept to a list of names, still lets a file set attributes of what is on the list.)
+A pickle is a program for a stack machine, and some of its instructions import and call arbitrary names. The
+machine here maps the few names that pickled arrays need to functions of this project, its *builders*; any
+other name is an error. It produces plain values, and placeholders for everything else. (Python's own
+unpickler, restricted to a list of names, would still let a file set attributes of the objects on that list.)
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 
 Builder = Callable[[tuple], Any]
 
-# The instructions that put their own argument on the stack.
+# Instructions that push their own argument onto the stack.
 _LITERALS = frozenset(
     (
         *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -30,7 +30,7 @@ _DTYPES = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2",
 
 @dataclass(frozen=True)
 class Name:
-    """A class or function that a pickle refers to, known by its dotted name alone."""
+    """The dotted name of a class or function that a pickle refers to."""
 
     dotted: str
 
@@ -40,29 +40,29 @@ class Stored(ABC):
 
     @abstractmethod
     def array(self) -> np.ndarray:
-        """Its values, in any layout and byte order. Raises ValueError if the file has not as many."""
+        """Its values, in any layout and byte order. Raises ValueError if their number is wrong."""
 
 
 def read_pickle(
     stream: BinaryIO, builders: Mapping[str, Builder], resolve: Callable[[Any], Any] | None = None
 ) -> Any:
-    """The value of the pickle that the stream stands at; the stream is then behind it.
+    """The value of the pickle at the stream's position; leaves the stream after it.
 
-    The strings of Python 2 are read as latin-1. Dicts keep the entries under strings only: no weight has
-    another key, and hashing keys that a file makes up could take forever. The attributes of dicts are passed
-    over.
+    Python 2 strings are read as latin-1. Dicts keep only entries with string keys: weights have no other
+    keys, and hashing keys from an untrusted file could take forever. Attributes of dicts are ignored.
 
     Args:
-        builders: by dotted name, what a call with these arguments makes; ValueError for wrong ones.
-        resolve: what a persistent id stands for. Without it there must be none.
+        builders: by dotted name, a function from a call's arguments to its result; raises ValueError for
+            wrong arguments.
+        resolve: maps a persistent id to its value. If None, persistent ids are an error.
 
     Raises:
-        ValueError: the pickle is damaged, it names something that is not in ``builders``, or it does what no
-            pickle of arrays has to do.
+        ValueError: the pickle is damaged, names something that is not in ``builders``, or has an instruction
+            that is not needed for arrays.
     """
     try:
         return _run(stream, builders, resolve)
-    except (IndexError, KeyError) as error:  # of an empty stack, or of a memo that was never made
+    except (IndexError, KeyError) as error:  # an empty stack, or a memo entry that does not exist
         raise ValueError("the pickle is damaged") from error
 
 
@@ -83,7 +83,7 @@ def _run(stream: BinaryIO, builders: Mapping[str, Builder], resolve: Callable[[A
 
     def push_name(dotted: str) -> None:
         if dotted not in builders:
-            _refuse(dotted)
+            _reject(dotted)
         stack.append(Name(dotted))
 
     for opcode, arg, position in pickletools.genops(stream):
@@ -116,72 +116,72 @@ def _run(stream: BinaryIO, builders: Mapping[str, Builder], resolve: Callable[[A
                 stack.append(pop_to_mark())
             case "APPEND":
                 (value,) = pop(1)
-                _of_type(stack[-1], list).append(value)
+                _expect(stack[-1], list).append(value)
             case "APPENDS":
                 values = pop_to_mark()
-                _of_type(stack[-1], list).extend(values)
+                _expect(stack[-1], list).extend(values)
             case "EMPTY_DICT":
                 stack.append({})
             case "DICT":
                 stack.append(_add({}, pop_to_mark()))
             case "SETITEM":
                 pair = pop(2)
-                _add(_of_type(stack[-1], dict), pair)
+                _add(_expect(stack[-1], dict), pair)
             case "SETITEMS":
                 pairs = pop_to_mark()
-                _add(_of_type(stack[-1], dict), pairs)
+                _add(_expect(stack[-1], dict), pairs)
             case "GLOBAL":
                 push_name(arg.replace(" ", "."))
             case "STACK_GLOBAL":
                 module, name = pop(2)
-                push_name(f"{_of_type(module, str)}.{_of_type(name, str)}")
+                push_name(f"{_expect(module, str)}.{_expect(name, str)}")
             case "INST":
-                _refuse(arg.replace(" ", "."))
+                _reject(arg.replace(" ", "."))
             case "REDUCE" | "NEWOBJ":
                 function, arguments = pop(2)
-                stack.append(builders[_of_type(function, Name).dotted](_of_type(arguments, tuple)))
+                stack.append(builders[_expect(function, Name).dotted](_expect(arguments, tuple)))
             case "BUILD":
                 (state,) = pop(1)
                 if not isinstance(stack[-1], dict):
-                    _of_type(stack[-1], _Stateful).build(state)
+                    _expect(stack[-1], _Stateful).build(state)
             case "BINPERSID" if resolve is not None:
                 stack.append(resolve(stack.pop()))
             case "STOP":
                 return stack.pop()
             case name:
                 raise ValueError(
-                    f"the pickle has the instruction {name} at byte {position}, which no array needs"
+                    f"the pickle has the instruction {name} at byte {position}, which arrays do not need"
                 )
 
 
-def _of_type(value: Any, kind: type) -> Any:
+def _expect(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"the pickle is damaged: a {type(value).__name__} where a {kind.__name__} must be")
+        raise ValueError(f"the pickle is damaged: expected {kind.__name__}, found {type(value).__name__}")
     return value
 
 
 def _add(target: dict[str, Any], flat: list[Any]) -> dict[str, Any]:
-    """``target`` with more entries, of a list where key and value take turns."""
+    """``target``, updated with a list of alternating keys and values."""
     for key, value in zip(flat[::2], flat[1::2], strict=True):
         if isinstance(key, str):
             target[key] = value
     return target
 
 
-def _refuse(dotted: str) -> NoReturn:
-    # The name is the file's: quoted and cut, so that it cannot write on the user's terminal.
+def _reject(dotted: str) -> NoReturn:
+    # The name comes from the file: quoted and truncated, so that it cannot control the user's terminal.
     raise ValueError(
-        f"it refers to {dotted[:100]!r}, which could run code and which weights alone do not need. Whoever "
-        "trusts the file can save just the weights: torch.save(model.state_dict(), ...)"
+        f"it refers to {dotted[:100]!r}, which could run code and which weights do not need. If you trust "
+        "the file, load it in torch and save only the weights: torch.save(model.state_dict(), ...)"
     )
 
 
 class _Stateful(ABC):
-    """What a pickle may complete after it has made it."""
+    """An object whose state a pickle may set after creating it."""
 
     @abstractmethod
     def build(self, state: Any) -> None:
-        """Takes on the state that the pickle has for it."""
+        """Sets the pickled state."""
 
 
 class _Ignored(_Stateful):
@@ -202,35 +202,35 @@ class _DType(_Stateful):
 
 
 class _Array(Stored, _Stateful):
-    """An array as it is pickled; text is bytes in latin-1.
+    """An array as pickled; text stands for latin-1 bytes.
 
-    Its values are made when asked for, as a file may have them once and refer to them a million times.
+    The values are created on demand, because a file may store them once and refer to them a million times.
     """
 
     def __init__(self, *content: Any) -> None:
-        self._content = content  # shape, dtype, whether in Fortran's order, values
+        self._content = content  # shape, dtype, whether in Fortran order, values
 
     def build(self, state: Any) -> None:
         match state:
-            case (int(), *content):  # the version of this form comes first
+            case (int(), *content):  # the format version comes first
                 self._content = tuple(content)
             case _:
-                raise ValueError("the pickle has an array of an unknown form")
+                raise ValueError("the pickle has an array in an unknown format")
 
     def array(self) -> np.ndarray:
         match self._content:
             case (tuple(shape), _DType(dtype=dtype), int(fortran), bytes() | bytearray() | str() as data):
                 if element_count(shape) * dtype.itemsize != len(data):
-                    raise ValueError(f"the pickle has an array of {shape} {dtype} of {len(data)} bytes")
+                    raise ValueError(f"the pickle has an array {shape} {dtype} with {len(data)} bytes")
                 raw = data.encode("latin-1") if isinstance(data, str) else data
                 return np.ndarray(shape, dtype, buffer=raw, order="F" if fortran else "C")
         raise ValueError("the pickle has an array that is not of plain numbers")
 
 
 def element_count(shape: tuple) -> int:
-    """The number of elements of an array of this shape; ValueError for what is no shape."""
+    """The number of elements of an array of this shape; raises ValueError for an invalid shape."""
     if len(shape) > 32 or not all(type(side) is int and 0 <= side < 2**63 for side in shape):
-        raise ValueError("a shape must be of 32 whole numbers from 0 at most")
+        raise ValueError("a shape must have at most 32 dimensions, all non-negative integers")
     return math.prod(shape)
 
 
@@ -239,7 +239,7 @@ def _make_dtype(arguments: tuple) -> _DType:
         case (str(code), *_) if code in _DTYPES:
             return _DType(code)
         case (str(code), *_):
-            raise ValueError(f"the pickle has an array of dtype {code[:20]!r}, which is not plain numbers")
+            raise ValueError(f"the pickle has an array of dtype {code[:20]!r}, which is not a plain number")
     raise ValueError("the pickle has a dtype without a code")
 
 
@@ -247,7 +247,7 @@ def _make_array(arguments: tuple) -> _Array:
     match arguments:
         case (Name("numpy.ndarray"), (0,), b"b" | "b"):  # a placeholder; its state follows
             return _Array()
-    raise ValueError("the pickle reconstructs something else than an ndarray")
+    raise ValueError("the pickle reconstructs something other than an ndarray")
 
 
 def _make_scalar(arguments: tuple) -> _Array:
@@ -257,25 +257,25 @@ def _make_scalar(arguments: tuple) -> _Array:
     raise ValueError("the pickle has a NumPy scalar without a value")
 
 
-def _make_array_of_buffer(arguments: tuple) -> _Array:
+def _make_array_from_buffer(arguments: tuple) -> _Array:
     match arguments:
         case (data, dtype, shape, "C" | "F" as order):
             return _Array(shape, dtype, order == "F", data)
-    raise ValueError("the pickle has an array of an unknown order")
+    raise ValueError("the pickle has an array in an unknown order")
 
 
 def _encode(arguments: tuple) -> str:
-    """How Python 3 writes bytes for Python 2 to read; they stay text, as those of Python 2 do."""
+    """The text by which Python 3 pickles bytes for Python 2; it stays text, like Python 2's own strings."""
     match arguments:
         case (str(text), "latin1"):
             return text
-    raise ValueError("the pickle encodes text in another way than latin1")
+    raise ValueError("the pickle encodes text in a codec other than latin1")
 
 
-def _make_no_bytes(arguments: tuple) -> str:
-    """How it writes that there are none."""
+def _make_empty_bytes(arguments: tuple) -> str:
+    """The empty text by which Python 3 pickles empty bytes for Python 2."""
     if arguments:
-        raise ValueError("the pickle makes bytes of something")
+        raise ValueError("the pickle makes bytes from arguments")
     return ""
 
 
@@ -283,31 +283,31 @@ def _make_dict(arguments: tuple) -> dict[str, Any]:
     match arguments:
         case ():
             return {}
-        case (list(pairs),):  # of Python 2
-            made = _add({}, [item for key, value in pairs for item in (key, value)])
-            pairs.clear()  # lest a small file has one long list made into a million dicts
-            return made
-    raise ValueError("the pickle has an OrderedDict that is not of pairs")
+        case (list(pairs),):  # Python 2
+            result = _add({}, [item for key, value in pairs for item in (key, value)])
+            pairs.clear()  # so that a small file cannot turn one long list into a million dicts
+            return result
+    raise ValueError("the pickle has an OrderedDict that is not made of pairs")
 
 
 def ignore(arguments: tuple) -> _Ignored:
-    """Builder of what may stand beside the weights and is not looked at."""
+    """A placeholder for an object that may accompany the weights and is not needed."""
     return _Ignored()
 
 
-def only_named(arguments: tuple) -> NoReturn:
-    """Builder of a type that arrays refer to and that nothing calls."""
+def never_called(arguments: tuple) -> NoReturn:
+    """Raises ValueError: builder of a type that arrays refer to but never call."""
     raise ValueError("the pickle calls a type that arrays only refer to")
 
 
 NUMPY_BUILDERS: Mapping[str, Builder] = {
-    "numpy.ndarray": only_named,
+    "numpy.ndarray": never_called,
     "numpy.dtype": _make_dtype,
     "_codecs.encode": _encode,
-    "__builtin__.bytes": _make_no_bytes,
+    "__builtin__.bytes": _make_empty_bytes,
     "collections.OrderedDict": _make_dict,
-    # NumPy 1 and NumPy 2; _frombuffer is of protocol 5.
+    # NumPy 1 and NumPy 2; _frombuffer is used by protocol 5.
     **{f"numpy.{core}.multiarray._reconstruct": _make_array for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray.scalar": _make_scalar for core in ("core", "_core")},
-    **{f"numpy.{core}.numeric._frombuffer": _make_array_of_buffer for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _make_array_from_buffer for core in ("core", "_core")},
 }

@@ -1,7 +1,7 @@
-"""What torch.save wrote, read without torch: in its zip format and in the format before torch 1.6.
+"""Reads torch.save files without torch: the zip format, and the format before torch 1.6.
 
-Both hold a pickle in which tensors are views (offset, shape, strides) of storages, and the bytes of the
-storages: as entries of the archive, or one after another behind the pickle.
+Both hold a pickle, in which tensors are views (offset, shape, strides) of storages, and the storages' bytes:
+as entries of the archive, or one after another behind the pickle.
 """
 
 import functools
@@ -19,7 +19,7 @@ from mrcnn_jax.weights.pickles import (
     Stored,
     element_count,
     ignore,
-    only_named,
+    never_called,
     read_pickle,
 )
 from mrcnn_jax.weights.zips import open_zip, read_entry
@@ -42,10 +42,10 @@ _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of the 
 
 
 def read_torch(data: bytes) -> Any:
-    """The object in a ``.pth`` file's bytes, its tensors as ``Stored``, whose values are read when asked for.
+    """The object in a ``.pth`` file's bytes, with tensors as ``Stored``, whose values are read on demand.
 
-    Raises ValueError for a file of another kind or one that could run code, and nearly anything for a damaged
-    one.
+    Raises ValueError for a file of another kind or one that could run code; a damaged file can raise nearly
+    anything.
     """
     return _read_zipped(data) if data.startswith(b"PK") else _read_legacy(data)
 
@@ -55,15 +55,15 @@ class _Storage:
     dtype: np.dtype
     key: str
     count: int  # elements
-    read: Callable[[str], Buffer]  # the bytes of the storage of a key
+    read: Callable[[str], Buffer]  # from a key to the storage's bytes
 
 
 @dataclass(frozen=True)
 class _Tensor(Stored):
     storage: _Storage
-    offset: int  # elements, as are the strides
+    offset: int  # in elements
     shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements
 
     def array(self) -> np.ndarray:
         dtype, count = self.storage.dtype, self.storage.count
@@ -73,8 +73,8 @@ class _Tensor(Stored):
         size = element_count(self.shape)
         if not size:
             return np.empty(self.shape, dtype)
-        # NumPy's own check of strides overflows. A tensor of more elements than there are would be a
-        # broadcast, with which a few bytes fill the memory.
+        # NumPy's own check of strides overflows. A tensor with more elements than its storage would be a
+        # broadcast, by which a few bytes could fill the memory.
         steps = zip(self.shape, self.strides, strict=True)
         if size > count or self.offset + sum((side - 1) * stride for side, stride in steps) >= count:
             raise ValueError(
@@ -95,7 +95,7 @@ def _read_zipped(data: bytes) -> Any:
     if f"{root}byteorder" in names and read_entry(archive, f"{root}byteorder") != b"little":
         raise ValueError("it was written on a big-endian machine, which is not supported")
 
-    @functools.cache  # as a storage may have many tensors
+    @functools.cache  # many tensors may share one storage
     def read(key: str) -> bytes:
         return read_entry(archive, f"{root}data/{key}")
 
@@ -108,9 +108,9 @@ def _read_legacy(data: bytes) -> Any:
     try:
         start = [read_pickle(stream, {}), read_pickle(stream, {})]
     except ValueError as error:
-        raise ValueError(f"it does not begin as a file of torch.save does: {error}") from error
+        raise ValueError(f"it does not start like a torch.save file: {error}") from error
     if start != [_MAGIC, _VERSION]:
-        raise ValueError("it does not begin as a file of torch.save does")
+        raise ValueError("it does not start like a torch.save file")
     machine = read_pickle(stream, {})
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise ValueError("it was written on a big-endian machine, which is not supported")
@@ -128,7 +128,7 @@ def _read_legacy(data: bytes) -> Any:
         storage, count = storages[key], int.from_bytes(stream.read(8), "little")
         end = begin + count * storage.dtype.itemsize
         if count != storage.count or end > len(data):
-            raise ValueError("it is cut short, or damaged, in the values of its tensors")
+            raise ValueError("its tensor values are truncated or damaged")
         blocks[key] = memoryview(data)[begin:end]
         stream.seek(end)
     return content
@@ -136,7 +136,7 @@ def _read_legacy(data: bytes) -> Any:
 
 def _find_storage(persistent_id: Any, *, read: Callable[[str], Buffer]) -> _Storage:
     match persistent_id:
-        # The rest, in the older format alone, is what it is a view of: None, since torch 0.4.
+        # The rest, only in the older format, is the storage that it is a view of: None since torch 0.4.
         case ("storage", Name(kind), str(key), str(), int(count), *rest) if kind in _DTYPES and not any(rest):
             return _Storage(_DTYPES[kind], key, count, read)
     raise ValueError("it refers to a storage in an unknown way")
@@ -145,26 +145,26 @@ def _find_storage(persistent_id: Any, *, read: Callable[[str], Buffer]) -> _Stor
 def _make_tensor(arguments: tuple) -> _Tensor:
     match arguments:
         case (_Storage() as storage, int(offset), tuple(shape), tuple(strides), bool(), dict()):
-            # Strides are checked as shapes are: whole numbers from 0.
+            # Strides are checked like shapes: non-negative integers.
             element_count((offset, *shape)), element_count(strides)
             if len(shape) == len(strides):
                 return _Tensor(storage, offset, shape, strides)
-    raise ValueError("it has a tensor of an unknown form")
+    raise ValueError("it has a tensor in an unknown format")
 
 
 def _make_parameter(arguments: tuple) -> _Tensor:
     match arguments:
         case (_Tensor() as tensor, bool(), dict()):
             return tensor
-    raise ValueError("it has a parameter of an unknown form")
+    raise ValueError("it has a parameter in an unknown format")
 
 
 _BUILDERS = {
     **NUMPY_BUILDERS,
-    **dict.fromkeys(_DTYPES, only_named),
+    **dict.fromkeys(_DTYPES, never_called),
     "torch._utils._rebuild_tensor_v2": _make_tensor,
     "torch._utils._rebuild_parameter": _make_parameter,
-    # Beside the weights in a training checkpoint: the milestones of a schedule, the command's flags.
+    # Other contents of a training checkpoint: the milestones of a schedule, the command's flags.
     "collections.Counter": ignore,
     "argparse.Namespace": ignore,
 }

@@ -1,4 +1,4 @@
-"""torchvision's detectors: names and layouts of their state dicts (``models/detection`` of 0.28)."""
+"""torchvision's detectors: names and layouts in their state dicts (``models/detection`` of 0.28)."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from mrcnn_jax.weights.layouts import (
     conv,
     deconv,
     linear,
-    linear_of_map,
+    linear_after_flatten,
     plain,
     read_model,
     shapes_of,
@@ -28,7 +28,7 @@ _LEAVES = {
     "var": "running_var",
 }
 
-# Names before torchvision 0.14, in the files of 2019: of what became a convolution with its activation.
+# Names before torchvision 0.14 (the files of 2019) of layers that are now convolution-activation blocks.
 _OLD_NAMES = [
     (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
     (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
@@ -39,11 +39,11 @@ _OLD_MASK_CONV = re.compile(r"roi_heads\.mask_head\.mask_fcn(\d+)\.(weight|bias)
 def from_torchvision(
     arrays: Mapping[str, np.ndarray], blueprint: Blueprint, *, source: str
 ) -> dict[str, np.ndarray]:
-    """The arrays of the blueprint's model, by our names, from a state dict of torchvision's.
+    """The arrays of the blueprint's model, by our names, from a torchvision state dict.
 
-    Old names (before torchvision 0.14) are understood. What torchvision has for the background, whose boxes
-    and masks nothing reads, is dropped. Raises ValueError with every mismatch, in torchvision's names;
-    ``source`` says where the state dict is from.
+    Old names (before torchvision 0.14) are accepted. torchvision's unused box and mask weights of the
+    background are dropped. Raises ValueError that lists every mismatch, with torchvision's names; ``source``
+    is named in the message.
     """
     renamed = {
         _new_name(name): array for name, array in arrays.items() if not name.endswith("num_batches_tracked")
@@ -52,10 +52,10 @@ def from_torchvision(
 
 
 def to_torchvision(arrays: Mapping[str, np.ndarray], blueprint: Blueprint) -> dict[str, np.ndarray]:
-    """A state dict that torchvision's ``load_state_dict(strict=True)`` takes, the background's boxes zero.
+    """A state dict for torchvision's ``load_state_dict(strict=True)``; background boxes and masks are zero.
 
-    It has no counts of batches (``num_batches_tracked``): torch adds them where they lack. Raises ValueError
-    if torchvision has no such model: one without a pyramid, or with group norm.
+    It has no batch counters (``num_batches_tracked``): torch adds missing ones. Raises ValueError if
+    torchvision has no such model, e.g. one without a pyramid or with group norm.
     """
     config = blueprint.config
     problems = []
@@ -72,7 +72,7 @@ def to_torchvision(arrays: Mapping[str, np.ndarray], blueprint: Blueprint) -> di
 
 
 def backbone_name(name: str) -> str:
-    """torchvision's name of an array of our ``ResNet``: of "layer1.0.bn2.scale", "layer1.0.bn2.weight"."""
+    """torchvision's name of an array of our ``ResNet``: "layer1.0.bn2.scale" is "layer1.0.bn2.weight"."""
     module, leaf = name.rsplit(".", 1)
     return f"{module}.{_LEAVES[leaf]}"
 
@@ -86,7 +86,7 @@ def _new_name(name: str) -> str:
 
 
 def layouts(blueprint: Blueprint) -> dict[str, Layout]:
-    """Where each of our arrays is in torchvision's state dict."""
+    """The layout of each of our arrays in torchvision's state dict."""
     return {name: _layout(name, shape, blueprint) for name, shape in shapes_of(blueprint).items()}
 
 
@@ -117,16 +117,16 @@ def _box_layout(name: str, shape: Shape, blueprint: Blueprint) -> Layout:
     leaf = _LEAVES[leaf]
     if module.startswith("fcs."):
         number = int(module.removeprefix("fcs."))
-        # After convolutions there is a layer that flattens, and an activation behind each of these.
-        there = str(config.box_convs + 1 + 2 * number) if config.box_convs else f"fc{6 + number}"
-        there = f"roi_heads.box_head.{there}.{leaf}"
+        # The convolutions are followed by a flatten layer, and each linear layer by an activation.
+        module = str(config.box_convs + 1 + 2 * number) if config.box_convs else f"fc{6 + number}"
+        their_name = f"roi_heads.box_head.{module}.{leaf}"
         if leaf == "bias":
-            return plain(there, shape)
+            return plain(their_name, shape)
         if number == 0:
-            return linear_of_map(there, shape, channels=config.fpn_channels)
-        return linear(there, shape)
-    there = f"roi_heads.box_predictor.{module}.{leaf}"
-    layout = plain(there, shape) if leaf == "bias" else linear(there, shape)
+            return linear_after_flatten(their_name, shape, channels=config.fpn_channels)
+        return linear(their_name, shape)
+    their_name = f"roi_heads.box_predictor.{module}.{leaf}"
+    layout = plain(their_name, shape) if leaf == "bias" else linear(their_name, shape)
     return with_background(layout, 4) if module == "bbox_pred" else layout
 
 
@@ -134,28 +134,28 @@ def _mask_layout(name: str, shape: Shape) -> Layout:
     if name.startswith("convs."):
         return _conv_or_vector("roi_heads.mask_head." + _unit(name.removeprefix("convs.layers.")), shape)
     module, leaf = name.rsplit(".", 1)
-    there = f"roi_heads.mask_predictor.{module}.{_LEAVES[leaf]}"
+    their_name = f"roi_heads.mask_predictor.{module}.{_LEAVES[leaf]}"
     if (module, leaf) == ("conv5_mask", "kernel"):
-        return deconv(there, shape)
-    layout = conv(there, shape) if leaf == "kernel" else plain(there, shape)
+        return deconv(their_name, shape)
+    layout = conv(their_name, shape) if leaf == "kernel" else plain(their_name, shape)
     return with_background(layout, 1) if module == "mask_fcn_logits" else layout
 
 
 def _keypoint_layout(name: str, shape: Shape) -> Layout:
     module, leaf = name.rsplit(".", 1)
     if match := re.fullmatch(r"convs\.layers\.(\d+)\.conv", module):
-        # Between them there are activations.
+        # Convolutions alternate with activations.
         return _conv_or_vector(f"roi_heads.keypoint_head.{2 * int(match[1])}.{leaf}", shape)
-    there = f"roi_heads.keypoint_predictor.{module}.{_LEAVES[leaf]}"
-    return deconv(there, shape) if leaf == "kernel" else plain(there, shape)
+    their_name = f"roi_heads.keypoint_predictor.{module}.{_LEAVES[leaf]}"
+    return deconv(their_name, shape) if leaf == "kernel" else plain(their_name, shape)
 
 
 def _unit(name: str) -> str:
-    """A ``ConvNorm`` as torchvision's ``Conv2dNormActivation``: convolution 0, norm 1."""
+    """The name in torchvision's ``Conv2dNormActivation`` of a part of our ``ConvNorm``: conv 0, norm 1."""
     return name.replace(".conv.", ".0.").replace(".norm.", ".1.")
 
 
 def _conv_or_vector(name: str, shape: Shape) -> Layout:
     module, leaf = name.rsplit(".", 1)
-    there = f"{module}.{_LEAVES[leaf]}"
-    return conv(there, shape) if leaf == "kernel" else plain(there, shape)
+    their_name = f"{module}.{_LEAVES[leaf]}"
+    return conv(their_name, shape) if leaf == "kernel" else plain(their_name, shape)

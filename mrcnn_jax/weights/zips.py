@@ -1,21 +1,21 @@
-"""Zip archives read without trust: their entries cannot fill the memory."""
+"""Reads untrusted zip archives, whose entries cannot fill the memory."""
 
 import io
 import zipfile
 
-_SMALL = 2**26  # bytes (64 MiB) that a file may unpack to however small it is
-_RATIO = 20  # weights shrink to 0.9 of their size; zeros, of which small files may be full, to 0.001
+_MIN_LIMIT = 2**26  # bytes (64 MiB) that any file may unpack to, however small
+_MAX_RATIO = 20  # weights compress to 0.9 of their size; zeros, which may fill small files, to 0.001
 
 
 def memory_limit(file_size: int) -> int:
-    """The bytes that the content of a file of this size (bytes) may take in memory."""
-    return max(_SMALL, _RATIO * file_size)
+    """How many bytes of memory the content of a file of ``file_size`` bytes may take."""
+    return max(_MIN_LIMIT, _MAX_RATIO * file_size)
 
 
 def open_zip(data: bytes) -> zipfile.ZipFile:
-    """The archive.
+    """The zip archive in ``data``.
 
-    Raises ValueError if its entries unpack to more than ``memory_limit``, BadZipFile if it is no archive.
+    Raises ValueError if its entries unpack to more than ``memory_limit``, BadZipFile if it is not an archive.
     """
     archive = zipfile.ZipFile(io.BytesIO(data))
     size = sum(entry.file_size for entry in archive.infolist())
@@ -25,13 +25,13 @@ def open_zip(data: bytes) -> zipfile.ZipFile:
 
 
 def read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    """An entry of exactly the size that the archive states, with the right checksum.
+    """The content of an entry, checked against the size and checksum that the archive states.
 
-    Raises ValueError if it is shorter, and what zipfile and zlib raise if it is damaged.
+    Raises ValueError if it is shorter, and the errors of zipfile and zlib if it is damaged.
     """
     size = archive.getinfo(name).file_size
     with archive.open(name) as entry:
-        content = entry.read(size)  # without a size, zipfile would unpack all there is before it cuts
+        content = entry.read(size)  # without a size, zipfile would unpack everything before truncating it
     if len(content) != size:
         raise ValueError(f"{name} has {len(content)} bytes, must have {size}")
     return content

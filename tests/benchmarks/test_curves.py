@@ -11,7 +11,7 @@ def test_curves_rise_from_corner_to_corner(tmp_path):
     with Image.open(tmp_path / "curves.png") as image:
         picture = image.convert("RGB")
     assert picture.size == (960, 680)
-    # The ends, in the first curve's blue: x from 60 to 460, y from 304 up to 60.
+    # The curve's ends, in the first colour, blue: x from 60 to 460, y from 304 up to 60.
     for x, y in ((60, 304), (459, 60), (540, 304), (939, 304), (60, 644)):
         red, green, blue = picture.getpixel((x, y))
         assert blue > red + 80 and blue > green + 40
@@ -19,5 +19,5 @@ def test_curves_rise_from_corner_to_corner(tmp_path):
 
 
 def test_no_panels_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"curves.png: none of what was measured has a curve"):
+    with pytest.raises(ValueError, match=r"curves.png: there are no curves to draw"):
         draw_panels([], tmp_path / "curves.png")

@@ -1,4 +1,4 @@
-"""What benchmarks/growth.py times, and what it says of that; nothing is asserted of the times."""
+"""The workloads and output of benchmarks/growth.py; nothing is asserted about the times."""
 
 import json
 import math
@@ -19,7 +19,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture
 def tiny_model(tiny_config, tiny_blueprint, monkeypatch):
-    """What the works take for the model: the tiny one, with zeros for weights, which take no time to draw."""
+    """Makes the workloads use the tiny model, with zero weights, which take no time to initialise."""
     weights = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tiny_blueprint.shapes())
     model = models.Model(tiny_config, tiny_blueprint, weights, image_size=(64, 64))
     monkeypatch.setattr(growth.models, "make_model", lambda config, *, choose_threshold: model)
@@ -32,7 +32,7 @@ def tiny_model(tiny_config, tiny_blueprint, monkeypatch):
         ((10, 20), (0.5, 1.0), 1.0),
         ((10, 20), (0.5, 2.0), 2.0),
         ((1, 2, 4), (3.0, 3.0, 3.0), 0.0),
-        ((1, 2, 4, 8), (7.9, 0.2, 0.4, 0.8), 1.0),  # of the last three
+        ((1, 2, 4, 8), (7.9, 0.2, 0.4, 0.8), 1.0),  # uses only the last three
         ((1, 2, 4), (1.0, 2.0, 2.0), 0.5),  # the line nearest to (0, 0), (1, 1), (2, 1)
         ((512, 1024, 4096), (0.003, 0.003 * 2**1.5, 0.003 * 8**1.5), 1.5),
     ],
@@ -46,29 +46,29 @@ def test_one_point_has_no_slope():
 
 
 def test_masks_beyond_the_hundredth_repeat():
-    works = growth.paste_masks(None, (3, 103))
-    few, many = works[3].run(), works[103].run()
+    workloads = growth.paste_masks(None, (3, 103))
+    few, many = workloads[3].run(), workloads[103].run()
     assert len(many) == 103 and len({str(mask) for mask in many}) == 100
     assert many[:3] == many[100:] == few
 
 
-def test_every_object_is_learnt_from(tiny_model, tiny_config):
-    works = growth.assign_objects(tiny_config, (3,))
-    of_anchors, of_regions = works[3].run()
-    assert of_anchors.boxes.shape == (3 * (16**2 + 8**2 + 4**2 + 2**2 + 1), 4)
-    assert (of_anchors.assignment == Assignment.POSITIVE).any()
-    positive = of_regions.assignment == Assignment.POSITIVE
-    assert set(of_regions.gt_index[positive].tolist()) == {0, 1, 2}
+def test_every_object_is_a_target(tiny_model, tiny_config):
+    workloads = growth.assign_objects(tiny_config, (3,))
+    anchor_targets, region_targets = workloads[3].run()
+    assert anchor_targets.boxes.shape == (3 * (16**2 + 8**2 + 4**2 + 2**2 + 1), 4)
+    assert (anchor_targets.assignment == Assignment.POSITIVE).any()
+    positive = region_targets.assignment == Assignment.POSITIVE
+    assert set(region_targets.gt_index[positive].tolist()) == {0, 1, 2}
 
 
-def test_so_many_regions_are_classified(tiny_model, tiny_config, monkeypatch):
+def test_the_given_number_of_regions_is_classified(tiny_model, tiny_config, monkeypatch):
     monkeypatch.setattr(growth, "compiled", lambda function, *x: lambda: jax.eval_shape(function, *x))
-    works = growth.pool_regions(tiny_config, (5, 9))
-    logits, deltas = works[9].run()
+    workloads = growth.pool_regions(tiny_config, (5, 9))
+    logits, deltas = workloads[9].run()
     assert logits.shape == (1, 9, 3 + 1) and deltas.shape == (1, 9, 3, 4)
 
 
-def test_a_step_has_an_image_on_each_device(tiny_model, tiny_config, monkeypatch):
+def test_a_step_has_one_image_per_device(tiny_model, tiny_config, monkeypatch):
     steps = []
 
     def compile_step(blueprint, config, mesh):
@@ -81,22 +81,22 @@ def test_a_step_has_an_image_on_each_device(tiny_model, tiny_config, monkeypatch
         return step
 
     monkeypatch.setattr(models, "compile_step", compile_step)
-    works = growth.train_on_devices(tiny_config, (1, 2, jax.device_count() + 1))
-    assert list(works) == [1, 2]
-    for work in works.values():
-        work.run()
+    workloads = growth.train_on_devices(tiny_config, (1, 2, jax.device_count() + 1))
+    assert list(workloads) == [1, 2]
+    for workload in workloads.values():
+        workload.run()
     for count, (batch_size, devices, images) in zip((1, 2), steps, strict=True):
         assert batch_size == devices == count
         assert [shard.data.shape[0] for shard in images.addressable_shards] == [1] * count
 
 
-def test_what_does_not_grow(start):
+def test_an_unknown_measurement_is_an_error(start):
     result = start("benchmarks.growth", "--only=boxes,nonsense")
     assert result.returncode == 1
-    assert f"error: --only=nonsense: what grows is {', '.join(growth.WORKS)}\n" in result.stderr
+    assert f"error: --only=nonsense: unknown; choose from {', '.join(growth.WORKLOADS)}\n" in result.stderr
 
 
-def test_a_table_a_file_and_a_picture(start, tmp_path):
+def test_writes_a_table_a_file_and_a_picture(start, tmp_path):
     path, picture = tmp_path / "growth.json", tmp_path / "growth.png"
     result = start(
         "benchmarks.growth",

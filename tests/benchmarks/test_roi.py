@@ -1,4 +1,4 @@
-"""benchmarks/roi.py, in this process: what it prints, and what it says of misalignment."""
+"""benchmarks/roi.py, run in this process: its rows, and the misalignment."""
 
 import pytest
 from absl import flags
@@ -17,14 +17,14 @@ def test_a_row_for_every_program(benchmark, monkeypatch, capsys):
     case = benchmark.Case("align mean", gradient=True, regions=2, channels=3, output=2)
     monkeypatch.setattr(benchmark, "cases", lambda study: [case])
     (row,) = benchmark.measure("regions", 1e9)
-    # A map of 4 x 6 cells and 2 x 2 x 2 bins, 3 channels of 4 bytes: once, and once more for the gradient.
+    # A map of 4 x 6 cells and 2 x 2 x 2 bins, with 3 channels of 4 bytes; twice because of the gradient.
     assert row["least_bytes"] == 2 * (4 * 6 + 2 * 2 * 2) * 3 * 4
     assert row["copy"] == pytest.approx(row["least_bytes"] / row["ms"] * 1e3 / 1e9)
     printed = capsys.readouterr().out.splitlines()[-1].split()
     assert printed[:8] == ["RoIAlign", "mean,", "2", "2", "16-512", "3", "2", "both"]
 
 
-def test_studies_compare_the_same_methods_forward_and_back(benchmark):
+def test_studies_compare_both_ops_with_and_without_gradient(benchmark):
     for study in benchmark.STUDIES[:-1]:
         found = benchmark.cases(study)
         assert len(set(found)) == len(found)
@@ -33,14 +33,14 @@ def test_studies_compare_the_same_methods_forward_and_back(benchmark):
         }
 
 
-def test_roi_pool_is_off_by_a_part_of_the_stride_and_roi_align_is_not(benchmark, tmp_path):
+def test_roi_pool_is_misaligned_by_a_fraction_of_the_stride_and_roi_align_is_not(benchmark, tmp_path):
     rows = benchmark.misalignment()
     assert [row["stride"] for row in rows] == [4, 8, 16, 32]
     for row in rows:
         assert row["align_largest"] < 1e-2
         assert row["half_cell_mean"] == pytest.approx(row["stride"] / 2, rel=1e-2)
         assert 0.2 * row["stride"] < row["pool_mean"] < 0.4 * row["stride"]
-        # Each corner is off by half a cell at most, and a bin's ends, whole cells, by another.
+        # Rounding moves a corner by at most half a cell, and a bin's ends to whole cells, by up to another.
         assert row["pool_mean"] < row["pool_largest"] < 1.5 * row["stride"]
     benchmark.draw({"misalignment": rows}, tmp_path / "roi.png")
     with Image.open(tmp_path / "roi.png") as picture:

@@ -1,4 +1,4 @@
-"""What benchmarks/speed.py times, and how; nothing is asserted of the times."""
+"""The workloads and timing of benchmarks/speed.py; nothing is asserted about the times."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.peers.process import Peer
-from benchmarks.timing import Work, count_operations, in_turns
+from benchmarks.timing import Workload, count_flops, median_seconds
 from benchmarks.workloads import evaluation, models, ops
 from mrcnn_jax.ops.boxes import is_nonempty
 
@@ -19,7 +19,7 @@ import json, sys
 import numpy as np
 request = json.loads(sys.stdin.readline())
 assert np.load(request["arrays"])["x"].tolist() == [1, 2]
-print(json.dumps({"device": request["work"], "version": "0.28"}), flush=True)
+print(json.dumps({"device": request["workload"], "version": "0.28"}), flush=True)
 for line in sys.stdin:
     print(json.dumps({"seconds": 0.5 * json.loads(line)["times"]}), flush=True)
 """
@@ -31,43 +31,43 @@ def directory(tmp_path_factory):
 
 
 class Scripted:
-    """Takes the seconds that it is told to take, one after the other."""
+    """A runner with scripted times per run."""
 
     def __init__(self, *seconds):
         self.left = list(seconds)
-        self.asked = []
+        self.requests = []
 
     def seconds(self, times):
-        self.asked.append(times)
+        self.requests.append(times)
         return times * self.left.pop(0)
 
 
-def test_medians_of_turns_after_warming():
+def test_medians_of_turns_after_warm_up():
     slow, fast = Scripted(9.0, 1.0, 2.0, 7.0, 3.0), Scripted(9.0, 0.01, 0.03, 0.01, 0.02)
-    assert in_turns([slow, fast], 3) == [3.0, 0.02]
-    assert slow.asked == [1, 1, 1, 1, 1]
-    assert fast.asked == [1, 1, 20, 20, 20]  # what is short is done several times in a turn
+    assert median_seconds([slow, fast], 3) == [3.0, 0.02]
+    assert slow.requests == [1, 1, 1, 1, 1]
+    assert fast.requests == [1, 1, 20, 20, 20]  # short workloads run several times per turn
 
 
-def test_a_peer_does_the_same_work_when_asked(monkeypatch, tmp_path):
+def test_a_peer_runs_the_same_workload(monkeypatch, tmp_path):
     script = tmp_path / "peer.py"
     script.write_text(PEER)
     monkeypatch.setattr("benchmarks.peers.process._PROGRAM", script)
-    with Peer(sys.executable, Work("sum", lambda: None, {}, lambda: {"x": np.array([1, 2])})) as peer:
+    with Peer(sys.executable, Workload("sum", lambda: None, {}, lambda: {"x": np.array([1, 2])})) as peer:
         assert peer.system == "torchvision 0.28 on sum" and peer.seconds(4) == 2.0
 
 
-def test_a_peer_that_cannot_is_an_error(monkeypatch, tmp_path):
+def test_a_peer_that_fails_is_an_error(monkeypatch, tmp_path):
     script = tmp_path / "peer.py"
     script.write_text("raise SystemExit(3)")
     monkeypatch.setattr("benchmarks.peers.process._PROGRAM", script)
     with pytest.raises(ValueError, match=r"--peer=.*: no answer; ended with exit code 3"):
-        Peer(sys.executable, Work("sum", lambda: None))
+        Peer(sys.executable, Workload("sum", lambda: None))
     script.write_text("import sys; print('welcome', flush=True); sys.stdin.read()")
     with pytest.raises(ValueError, match=r"--peer=.*: no answer; ended with exit code 0"):
-        Peer(sys.executable, Work("sum", lambda: None))
+        Peer(sys.executable, Workload("sum", lambda: None))
     with pytest.raises(ValueError, match=r"--peer=no/python: No such file"):
-        Peer("no/python", Work("sum", lambda: None))
+        Peer("no/python", Workload("sum", lambda: None))
 
 
 def test_boxes_lie_inside_the_image():
@@ -76,23 +76,23 @@ def test_boxes_lie_inside_the_image():
     assert boxes.min() >= 0 and (boxes.max(axis=0) <= [1333, 800, 1333, 800]).all()
 
 
-def test_any_number_of_boxes_is_suppressed():
-    work = ops.suppress("nms_19", boxes=19)
-    assert {name: len(values) for name, values in work.arrays().items()} == {"boxes": 19, "scores": 19}
-    indices, valid = work.run()
+def test_nms_takes_any_number_of_boxes():
+    workload = ops.suppress("nms_19", boxes=19)
+    assert {name: len(values) for name, values in workload.arrays().items()} == {"boxes": 19, "scores": 19}
+    indices, valid = workload.run()
     kept = np.asarray(indices)[np.asarray(valid)]
     assert 0 < len(kept) == len(set(kept.tolist())) and kept.max() < 19
 
 
 def test_multiplications_and_additions_are_counted():
     a, b = jnp.ones((3, 5)), jnp.ones((5, 7))
-    assert count_operations(lambda a, b: a @ b, a, b)() == 2 * 3 * 5 * 7
+    assert count_flops(lambda a, b: a @ b, a, b)() == 2 * 3 * 5 * 7
 
 
 def test_least_bytes_are_maps_and_results():
     cells = 200 * 336 + 100 * 168 + 50 * 84 + 25 * 42
-    work = ops.pool_pyramid("roi_align_grad", rois=2, sampling_ratio=2, gradient=True)
-    assert work.moved_bytes == 2 * 4 * 256 * (cells + 2 * 7 * 7)
+    workload = ops.pool_pyramid("roi_align_grad", rois=2, sampling_ratio=2, gradient=True)
+    assert workload.moved_bytes == 2 * 4 * 256 * (cells + 2 * 7 * 7)
 
 
 def test_timing_the_model_needs_neither_tensorflow_nor_an_evaluator():
@@ -104,29 +104,29 @@ def test_timing_the_model_needs_neither_tensorflow_nor_an_evaluator():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_what_an_image_or_two_cannot_tell_is_none_on_both_sides():
-    here, there = evaluation.evaluate("evaluation_bbox", images=1)
-    assert here.run() == there.run() and None in here.run()
+def test_metrics_without_data_are_none_on_both_sides():
+    ours, theirs = evaluation.evaluate("evaluation_bbox", images=1)
+    assert ours.run() == theirs.run() and None in ours.run()
 
 
-def test_metrics_are_those_of_pycocotools():
+def test_metrics_equal_pycocotools():
     for kind in ("bbox", "segm", "keypoints"):
-        here, there = evaluation.evaluate(f"evaluation_{kind}", images=3)
-        assert here.run() == there.run() and max(here.run()) > 0
+        ours, theirs = evaluation.evaluate(f"evaluation_{kind}", images=3)
+        assert ours.run() == theirs.run() and max(ours.run()) > 0
 
 
-def test_the_model_finds_as_many_as_it_may(tiny_config):
+def test_the_model_finds_the_maximum_number_of_objects(tiny_config):
     without_keypoints = dataclasses.replace(tiny_config.model, keypoint=False)
     every_score = dataclasses.replace(tiny_config.test, score_threshold=0.0)
     config = dataclasses.replace(tiny_config, model=without_keypoints, test=every_score)
     model = models.make_model(config, choose_threshold=False)
-    work = models.infer("inference_b1", model, 1)
-    (entries,) = work.run()
+    workload = models.infer("inference_b1", model, 1)
+    (entries,) = workload.run()
     assert len(entries) == tiny_config.test.detections and "segmentation" in entries[0]
-    assert work.operations() > 0
+    assert workload.flops() > 0
 
 
-def test_the_peer_learns_from_the_same_objects(tiny_config, tiny_blueprint):
+def test_the_peer_trains_on_the_same_objects(tiny_config, tiny_blueprint):
     model = models.Model(tiny_config, tiny_blueprint, weights={}, image_size=(64, 64))
     objects = np.random.default_rng(0).uniform((0, 0, 30, 30), (20, 20, 64, 64), (2, 3, 4)).astype(np.float32)
     batch = models.make_batch(model, objects)
@@ -138,7 +138,7 @@ def test_the_peer_learns_from_the_same_objects(tiny_config, tiny_blueprint):
     np.testing.assert_allclose(areas, np.pi / 4 * width * height, rtol=0.5, atol=4)  # ellipses
 
 
-def test_objects_are_where_the_model_proposes_regions(tiny_config, tiny_blueprint, tiny_weights):
+def test_objects_are_chosen_from_the_models_proposals(tiny_config, tiny_blueprint, tiny_weights):
     config = dataclasses.replace(tiny_config, test=dataclasses.replace(tiny_config.test, rpn_post_nms=16))
     model = models.Model(config, tiny_blueprint, tiny_weights, image_size=(64, 64))
     objects = models.choose_objects(model, 2)
@@ -148,23 +148,23 @@ def test_objects_are_where_the_model_proposes_regions(tiny_config, tiny_blueprin
     assert not np.array_equal(objects[0], objects[1])
 
 
-def test_a_work_that_there_is_not(start):
+def test_an_unknown_workload_is_an_error(start):
     result = start("benchmarks.speed", "--only=roi_align,nonsense")
     assert result.returncode == 1
-    assert "error: --only=nonsense: no such work; there are roi_align," in result.stderr
+    assert "error: --only=nonsense: unknown workload; choose from roi_align," in result.stderr
 
 
-def test_a_row_for_every_work(start, tmp_path):
+def test_a_row_per_workload(start, tmp_path):
     path = tmp_path / "rows.json"
     result = start("benchmarks.speed", "--only=nms_64,paste_rle", "--turns=1", f"--json={path}")
     assert result.returncode == 0, result.stderr
     rows = json.loads(path.read_text())
-    assert [row["work"] for row in rows] == ["nms_64", "paste_rle"]
+    assert [row["workload"] for row in rows] == ["nms_64", "paste_rle"]
     assert all(row["ours_s"] > 0 and row["peer_s"] is None and row["ratio"] is None for row in rows)
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["here:", "nms_64", "paste_rle"]
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["ours:", "nms_64", "paste_rle"]
 
 
-def test_a_file_that_cannot_be_written_is_known_before(start, tmp_path):
+def test_a_file_that_cannot_be_written_is_an_error_before_timing(start, tmp_path):
     result = start("benchmarks.speed", "--only=nms_64", f"--json={tmp_path}/no/rows.json")
     assert result.returncode == 1 and not result.stdout
     assert f"error: --json={tmp_path}/no/rows.json: there is no folder {tmp_path}/no" in result.stderr

@@ -1,4 +1,4 @@
-"""A model's answers, made up: what the tests of inference put in place of a trained model."""
+"""A fake model and fixtures for the inference tests."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def categories() -> Categories:
 
 @pytest.fixture
 def config() -> Config:
-    """Images of 32 pixels on one of two canvases."""
+    """A config that resizes images to a short side of 32 pixels, with two canvases."""
     return Config(
         model=ModelConfig(keypoint=True),
         data=DataConfig(test_short_side=32, long_side=64, canvases=((32, 64), (64, 32))),
@@ -35,7 +35,7 @@ def rng() -> np.random.Generator:
 
 
 class FakeModel:
-    """One box for each image, as large as it, of label 1; the score is the top left pixel's red / 255."""
+    """Finds one box of label 1 that covers the image; its score is the top left pixel's red / 255."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []

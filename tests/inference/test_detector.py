@@ -21,7 +21,7 @@ def picture(value: int, *, height: int = 16, width: int = 20) -> np.ndarray:
 
 
 def scores(results: list[Any]) -> list[int]:
-    """The red of the images that the results are of: the fake model's score."""
+    """The red values of the images, recovered from the fake model's scores."""
     return [round(255 * float(result.scores[0])) for result in results]
 
 
@@ -55,7 +55,7 @@ def test_list_of_arrays_and_files(tmp_path: Path, model: Any, config: Config, ca
 
 
 def test_batches_are_full_and_of_one_canvas(model: Any, config: Config, categories: Categories) -> None:
-    """Wide and tall images mixed: results in order, and one shape for each canvas."""
+    """Wide and tall images mixed: results come in order, with one batch shape per canvas."""
     images = [picture(i, height=16 + 14 * (i % 3 == 0), width=30 - 14 * (i % 3 == 0)) for i in range(23)]
     results = Detector(model, config, categories, batch_size=4)(images)
     assert scores(results) == list(range(23))
@@ -65,7 +65,7 @@ def test_batches_are_full_and_of_one_canvas(model: Any, config: Config, categori
 
 
 def test_rare_canvas_does_not_hold_up_the_others(model: Any, config: Config, categories: Categories) -> None:
-    """From an endless stream, whose only tall image comes first, results come nevertheless."""
+    """An endless stream whose first image is the only tall one still gives results."""
     images = itertools.chain([picture(1, height=30)], itertools.repeat(picture(2)))
     stream = Detector(model, config, categories, batch_size=4).stream(images)
     assert scores(list(itertools.islice(stream, 12))) == [1] + [2] * 11
@@ -89,23 +89,23 @@ def test_reads_a_bounded_number_ahead(model: Any, config: Config, categories: Ca
 def test_next_batch_is_dispatched_before_the_last_is_awaited(
     config: Config, categories: Categories, model: Any
 ) -> None:
-    """A batch's results arrive only once the next is asked for: the device never waits for the host."""
-    second_asked = threading.Event()
+    """The first batch's scores become available only after the second is dispatched."""
+    second_dispatched = threading.Event()
 
     class Late:
-        """A score that is there when the second batch has been asked for."""
+        """Scores that can be read only after the second batch has been dispatched."""
 
         def __init__(self, value: np.ndarray) -> None:
             self.value = value
 
         def __array__(self, *_: Any, **__: Any) -> np.ndarray:
-            assert second_asked.wait(timeout=20)
+            assert second_dispatched.wait(timeout=20)
             return self.value
 
     def predict_fn(images: np.ndarray, sizes: np.ndarray) -> Detections:
         found = model(images, sizes)
         if len(model.batches) == 2:
-            second_asked.set()
+            second_dispatched.set()
         return found.replace(scores=Late(found.scores))
 
     results = Detector(predict_fn, config, categories, batch_size=2)([picture(i) for i in range(4)])
@@ -135,19 +135,19 @@ def test_extreme_sizes(model: Any, config: Config, categories: Categories) -> No
         (Image.new("RGB", (5, 0)), r"uint8 \[0, 5, 3\]"),
     ],
 )
-def test_what_is_no_image_is_an_error(
+def test_a_source_that_is_no_image_is_an_error(
     image: Any, shown: str, model: Any, config: Config, categories: Categories
 ) -> None:
     with pytest.raises(ValueError, match=rf"image 1 is {shown}; an image is a path, a PIL\.Image\.Image, or"):
         list(Detector(model, config, categories).stream(iter([picture(0), image])))
 
 
-def test_pillow_images_are_converted_as_files_are(
+def test_pillow_images_are_converted_like_files(
     tmp_path: Path, model: Any, config: Config, categories: Categories
 ) -> None:
     colors = Image.fromarray(picture(40))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the stored picture is to be turned clockwise
+    exif[0x0112] = 6  # orientation: rotate the stored picture clockwise
     colors.save(tmp_path / "turned.png", exif=exif)
     colors.quantize(4).save(tmp_path / "palette.png")
     Image.new("CMYK", (20, 16), (0, 255, 255, 0)).save(tmp_path / "cmyk.tif")
@@ -165,7 +165,7 @@ def test_pillow_images_are_converted_as_files_are(
 def test_one_pillow_image_many_times(
     tmp_path: Path, config: Config, categories: Categories, model: Any
 ) -> None:
-    """It is read from its file when first used, by whichever thread comes first."""
+    """Pillow reads the file lazily, in whichever thread uses the image first."""
     Image.fromarray(picture(90, height=200, width=300)).save(tmp_path / "a.png")
     results = Detector(model, config, categories, batch_size=8)([Image.open(tmp_path / "a.png")] * 8)
     assert scores(results) == [90] * 8
@@ -189,7 +189,7 @@ def test_missing_file_is_an_error(model: Any, config: Config, categories: Catego
         Detector(model, config, categories)("nowhere/cat.jpg")
 
 
-def test_unreadable_images_leave_the_others(
+def test_unreadable_images_do_not_affect_the_others(
     tmp_path: Path, model: Any, config: Config, categories: Categories
 ) -> None:
     broken = tmp_path / "broken.jpg"
@@ -229,7 +229,7 @@ def test_predicting_imports_neither_tensorflow_nor_evaluators() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_one_compilation_for_each_canvas_and_a_warning_of_others(
+def test_one_compilation_per_canvas_and_a_warning_for_others(
     tiny_blueprint, tiny_weights, config, monkeypatch
 ):
     compiled = []

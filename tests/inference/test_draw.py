@@ -11,7 +11,7 @@ from mrcnn_jax.types import Categories
 
 
 def make(categories: Categories, image_size: tuple[int, int], boxes: list[list[float]]) -> Result:
-    """Figures whose masks fill their boxes, with the head at the top left and a foot outside the image."""
+    """Figures whose masks fill their boxes, with the head at the top left and one foot outside the image."""
     edges = np.array(boxes, np.float32).reshape(-1, 4)
     keypoints = np.zeros((len(boxes), 3, 3), np.float32)
     keypoints[:, 0, :2] = edges[:, :2]
@@ -48,7 +48,7 @@ def test_skeleton_of_categories_with_keypoints_only(categories: Categories) -> N
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_keypoint_without_a_place_is_left_out(categories: Categories, value: float) -> None:
+def test_keypoint_that_is_not_finite_is_left_out(categories: Categories, value: float) -> None:
     image = np.zeros((480, 640, 3), np.uint8)
     result = make(categories, (480, 640), [[100, 200, 300, 400]])
     assert result.keypoints is not None
@@ -58,7 +58,7 @@ def test_keypoint_without_a_place_is_left_out(categories: Categories, value: flo
     draw(image, result)
 
 
-def test_no_objects_leave_the_picture_as_it_is(categories: Categories) -> None:
+def test_without_objects_the_image_is_unchanged(categories: Categories) -> None:
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     nothing = make(categories, (480, 640), [[100, 200, 300, 400]]).above(0.95)
     assert len(nothing) == 0
@@ -67,7 +67,7 @@ def test_no_objects_leave_the_picture_as_it_is(categories: Categories) -> None:
     np.testing.assert_array_equal(draw(image, without), image)
 
 
-def test_small_image_is_enlarged_by_a_whole_factor(categories: Categories) -> None:
+def test_small_image_is_enlarged_by_an_integer_factor(categories: Categories) -> None:
     assert draw(np.zeros((96, 128, 3), np.uint8), make(categories, (96, 128), [])).shape == (480, 640, 3)
     assert draw(np.zeros((96, 127, 3), np.uint8), make(categories, (96, 127), [])).shape == (576, 762, 3)
     assert draw(np.zeros((10, 640, 3), np.uint8), make(categories, (10, 640), [])).shape == (10, 640, 3)
@@ -89,13 +89,13 @@ def test_a_hundred_objects(categories: Categories) -> None:
 
 def test_image_of_another_size_is_an_error(categories: Categories) -> None:
     with pytest.raises(
-        ValueError, match=r"the image is uint8 \[4, 5, 3\]; this result's is uint8 \[4, 6, 3\]"
+        ValueError, match=r"the image is uint8 \[4, 5, 3\]; this result is of a uint8 image \[4, 6, 3\]"
     ):
         draw(np.zeros((4, 5, 3), np.uint8), make(categories, (4, 6), []))
 
 
 def test_labels_by_hand() -> None:
-    # The first on top of its box; the second, of the same box, on top of it too, but aligned right.
+    # The first label goes above its box, aligned left; the second, of the same box, is aligned right.
     boxes = np.array([[10, 50, 90, 80], [10, 50, 90, 80]], np.float32)
     assert place_labels(boxes, [(30, 10), (30, 10)], (100, 100)) == [(10, 40), (60, 40)]
 
@@ -111,5 +111,5 @@ def test_labels_stay_inside_and_apart() -> None:
     assert covered.max() == 1
 
 
-def test_label_larger_than_the_picture_begins_at_its_edge() -> None:
+def test_label_larger_than_the_picture_starts_at_its_edge() -> None:
     assert place_labels(np.array([[1, 1, 2, 2]], np.float32), [(30, 10)], (4, 4)) == [(0, 0)]

@@ -8,7 +8,7 @@ from PIL.PngImagePlugin import PngInfo
 from mrcnn_jax.inference.files import PICTURE_MARK, find_images, picture_paths, read_image_ids
 
 
-def test_folders_become_their_images(tmp_path: Path) -> None:
+def test_a_folder_stands_for_its_images(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.png", "notes.txt", ".hidden.png", "sub.png/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -17,17 +17,17 @@ def test_folders_become_their_images(tmp_path: Path) -> None:
     assert errors == []
 
 
-def test_what_gives_no_image_leaves_the_others(tmp_path: Path) -> None:
+def test_arguments_without_images_are_errors_and_the_others_are_kept(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.png").touch()
     images, errors = find_images([tmp_path / "empty", "nowhere/", tmp_path / "a.png", "missing.jpg"])
     assert images == [tmp_path / "a.png"]
     messages = [str(error) for error in errors]
-    assert messages[0].startswith(f"{tmp_path}/empty: there is no image in this folder; images end in .bmp")
-    assert messages[1:] == [f"{name}: there is no such file or folder" for name in ("nowhere", "missing.jpg")]
+    assert messages[0].startswith(f"{tmp_path}/empty: no images in this folder; images end in .bmp")
+    assert messages[1:] == [f"{name}: no such file or folder" for name in ("nowhere", "missing.jpg")]
 
 
-def test_pictures_have_names_of_their_own() -> None:
+def test_pictures_have_distinct_names() -> None:
     images = [Path(name) for name in ("x/a.jpg", "y/a.png", "a-2.jpg", "z/A.jpg", "b.tar.jpg")]
     names = [path.name for path in picture_paths(images, Path("no such folder"))]
     assert names == ["a.png", "a-2.png", "a-2-2.png", "A-3.png", "b.tar.png"]
@@ -40,7 +40,7 @@ def test_pictures_never_replace_an_input(tmp_path: Path) -> None:
     assert [path.name for path in picture_paths(inputs, output)] == ["a-2.png", "b-2.png", "b-3.png"]
 
 
-def test_pictures_replace_pictures_of_former_calls_only(tmp_path: Path) -> None:
+def test_pictures_replace_only_pictures_of_earlier_runs(tmp_path: Path) -> None:
     Image.new("RGB", (3, 3)).save(tmp_path / "a.png")
     (tmp_path / "a-2.png").touch()
     mark = PngInfo()

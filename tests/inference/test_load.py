@@ -1,4 +1,4 @@
-"""A run with random weights, from its directory to results and through the command line."""
+"""Predicts with a run of random weights, through the library and the command line."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ CATEGORIES = Categories(
 
 @pytest.fixture(scope="module")
 def config(tiny_config: Config) -> Config:
-    """Of the tiny model; untrained, it is sure of nothing, and everything is kept."""
+    """The tiny model's config, keeping every score: an untrained model is never confident."""
     return dataclasses.replace(
         tiny_config, test=dataclasses.replace(tiny_config.test, score_threshold=0.0, detections=6)
     )
@@ -68,7 +68,7 @@ def test_results_do_not_depend_on_the_batch(workdir: Path, images: list[np.ndarr
     detector = mrcnn_jax.load(workdir, batch_size=3)
     assert detector.step == 7 and detector.categories == CATEGORIES
     for image, in_batch in zip(images, detector(images), strict=True):
-        result = detector(image)  # with blank images beside it
+        result = detector(image)  # in a batch filled up with blank images
         assert 0 < len(result) <= 6
         assert result.image_size == image.shape[:2]
         assert result.masks is not None and result.masks.shape == (len(result), *image.shape[:2])
@@ -78,7 +78,7 @@ def test_results_do_not_depend_on_the_batch(workdir: Path, images: list[np.ndarr
         np.testing.assert_array_equal(in_batch.labels, result.labels)
 
 
-def test_missing_step_and_other_model_are_errors(workdir: Path, config: Config) -> None:
+def test_missing_step_and_weights_of_another_model_are_errors(workdir: Path, config: Config) -> None:
     with pytest.raises(ValueError, match="no checkpoint of step 8"):
         mrcnn_jax.load(workdir, step=8)
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, mask_channels=16))

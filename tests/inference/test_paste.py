@@ -19,9 +19,9 @@ def box(*edges: float) -> np.ndarray:
 
 
 def test_by_hand() -> None:
-    # Two rows of two cells of 2 x 2 pixels, on columns 2 to 5 and rows 1 to 4; the left cells are certain.
-    # Along x the map is 3/4 in column 2 (it fades to 0 half a cell outside the box), 3/4 in column 3, 1/4 in
-    # column 4; along y 3/4 in row 1, 1 in rows 2 and 3, 3/4 in row 4. The product is the probability.
+    # Two rows of two cells of 2 x 2 pixels, over columns 2 to 5 and rows 1 to 4; the left cells are 1. Along
+    # x the mask is 3/4 in column 2 (it fades to 0 half a cell outside the box), 3/4 in column 3, 1/4 in
+    # column 4; along y it is 3/4 in row 1, 1 in rows 2 and 3, 3/4 in row 4. Their product is the probability.
     mask = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
     expected = np.zeros((8, 8), bool)
     expected[2:4, 2:4] = True
@@ -52,10 +52,10 @@ def test_equals_grid_sample(threshold: float) -> None:
 
 
 def test_torchvision_by_hand() -> None:
-    # A map of one certain cell, in a box from 2 to 4 along x and from 1 to 4 along y. With a cell of zeros
-    # around it the box grows to three times its size, columns 0 to 6 and rows -2 to 7: 7 x 10 pixels see
-    # 3 x 3 cells. Along x the map is 1 in column 3, 4/7 in columns 2 and 4, 1/7 in 1 and 5; along y it is .85
-    # in rows 2 and 3, .55 in 1 and 4, .25 in 0 and 5. The product is the probability.
+    # A mask of one cell of 1, in a box from 2 to 4 along x and from 1 to 4 along y. Padding it with a cell of
+    # zeros makes the box three times as large, columns 0 to 6 and rows -2 to 7: 3 x 3 cells over 7 x 10
+    # pixels. Along x the mask is 1 in column 3, 4/7 in columns 2 and 4, 1/7 in 1 and 5; along y it is .85 in
+    # rows 2 and 3, .55 in 1 and 4, .25 in 0 and 5. The product is the probability.
     expected = np.zeros((8, 8), bool)
     expected[1:5, 3] = True
     expected[2:4, 2:5] = True  # .85 * 4 / 7 = .486
@@ -63,7 +63,7 @@ def test_torchvision_by_hand() -> None:
     np.testing.assert_array_equal(on_image(pasted, (8, 8)), expected)
 
 
-def test_torchvision_wants_more_than_the_threshold() -> None:
+def test_torchvision_probability_must_exceed_the_threshold() -> None:
     settings = {"image_size": (8, 8), "threshold": 1.0}
     ones = np.ones((3, 3), np.float32)
     assert not paste_mask(ones, box(0, 0, 8, 8), rule="torchvision", **settings).mask.any()
@@ -72,7 +72,7 @@ def test_torchvision_wants_more_than_the_threshold() -> None:
 
 @pytest.mark.parametrize(("boxes", "bitmaps"), [("boxes", "torchvision"), ("beyond", "torchvision_beyond")])
 def test_equals_torchvision(boxes: str, bitmaps: str) -> None:
-    """In every pixel; ``beyond`` has boxes under a pixel, and over the edges of the image."""
+    """Every pixel is equal; ``beyond`` has boxes smaller than a pixel or across the image's edge."""
     fixture = np.load(FIXTURE)
     image_size = tuple(fixture["image_size"].tolist())
     shape = (len(fixture["masks"]), *image_size)
@@ -87,7 +87,7 @@ def test_equals_torchvision(boxes: str, bitmaps: str) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_memory_is_of_the_box() -> None:
+def test_memory_scales_with_the_box_not_the_image() -> None:
     pasted = paste_mask(np.ones((28, 28), np.float32), box(5000, 6000, 5010, 6020), (100_000, 100_000))
     assert pasted.mask.shape[0] <= 23 and pasted.mask.shape[1] <= 13
     assert pasted.mask.sum() == 10 * 20
@@ -106,7 +106,7 @@ def test_clipped_at_every_border() -> None:
         ((20, 2, 30, 8), ("detectron2", "torchvision")),
         ((-9, 2, -2, 8), ("detectron2", "torchvision")),
         ((3, np.nan, 5, 5), ("detectron2", "torchvision")),
-        ((3, 3, 3, 8), ("detectron2",)),  # in torchvision, one pixel wide
+        ((3, 3, 3, 8), ("detectron2",)),  # one pixel wide in torchvision
         ((3, 3, 8, 3), ("detectron2",)),
     ],
 )

@@ -13,7 +13,7 @@ from mrcnn_jax.types import Categories
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[Path]:
-    """Of red 255 (the fake model's score is 1), 51 (0.2), and a file that is no image in between."""
+    """Files whose red is 255 (the fake model's score is 1) and 51 (0.2), with a broken file between them."""
     paths = [tmp_path / name for name in ("sure.png", "broken.png", "unsure.png")]
     Image.fromarray(np.full((16, 20, 3), 255, np.uint8)).save(paths[0])
     paths[1].write_bytes(b"no image")

@@ -9,7 +9,7 @@ from mrcnn_jax.types import Proposals
 
 
 def _select(boxes, probabilities, valid=None, **changes):
-    """Detections from proposals that need no refinement, and each one's probabilities, background first."""
+    """Detections from proposals with zero deltas and their class probabilities, background first."""
     boxes = jnp.array(boxes, jnp.float32)
     valid = jnp.ones(len(boxes), bool) if valid is None else jnp.array(valid)
     logits = jnp.log(jnp.array(probabilities, jnp.float32))
@@ -23,27 +23,27 @@ def _select(boxes, probabilities, valid=None, **changes):
 A, NEAR_A, B = [0, 0, 20, 20], [2, 0, 22, 20], [50, 50, 90, 90]
 
 
-def test_suppression_within_a_category_only():
+def test_nms_is_per_category():
     found = _select([A, NEAR_A, B], [[0.1, 0.6, 0.3], [0.2, 0.7, 0.1], [0.5, 0.02, 0.48]])
-    # A's first category yields to NEAR_A's; its second is another category; .02 is under the score threshold
+    # NEAR_A suppresses A in category 1 but not in category 2; .02 is under the score threshold.
     np.testing.assert_allclose(found.scores, [0.7, 0.48, 0.3, 0], atol=1e-6)
     assert found.labels.tolist() == [1, 2, 2, 0]
     assert found.valid.tolist() == [True, True, True, False]
     np.testing.assert_allclose(found.boxes, [NEAR_A, B, A, [0, 0, 0, 0]], atol=1e-5)
 
 
-def test_one_proposal_may_be_two_categories():
+def test_one_proposal_may_give_two_categories():
     found = _select([B], [[0.1, 0.5, 0.4]])
     assert found.labels.tolist()[:2] == [1, 2]
 
 
-def test_invalid_proposals_and_boxes_outside_the_image_are_no_detections():
+def test_invalid_proposals_and_boxes_outside_the_image_give_no_detections():
     found = _select([A, [120, 0, 140, 20]], [[0.1, 0.9], [0.1, 0.9]], valid=[False, True])
     assert not found.valid.any()
     assert found.scores.tolist() == [0, 0, 0, 0]
 
 
-def test_a_box_emptied_by_the_border_takes_a_place_unless_it_is_too_small():
+def test_a_box_emptied_by_clipping_takes_up_a_detection_unless_it_is_too_small():
     outside, probabilities = [120, 0, 140, 20], [[0.1, 0.9], [0.4, 0.6], [0.5, 0.5]]
     boxes = [outside, A, B]
     assert _select(boxes, probabilities, detections=2).valid.tolist() == [False, True]
@@ -52,7 +52,7 @@ def test_a_box_emptied_by_the_border_takes_a_place_unless_it_is_too_small():
     assert found.valid.all()
 
 
-def test_no_more_detections_than_asked():
+def test_no_more_than_the_maximum_of_detections():
     boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(5)]
     found = _select(boxes, [[0.5 - 0.05 * i, 0.5 + 0.05 * i] for i in range(5)], detections=2)
     np.testing.assert_allclose(found.scores, [0.7, 0.65], atol=1e-6)
@@ -60,7 +60,7 @@ def test_no_more_detections_than_asked():
 
 @pytest.fixture(scope="module")
 def predict_tiny(tiny_blueprint, tiny_weights, tiny_config):
-    """The tiny model's predict, jitted; ``.traces`` counts compilations."""
+    """The tiny model's jitted predict; ``.traces`` counts how often it was traced."""
 
     def traced(images, sizes):
         run.traces += 1
@@ -92,7 +92,7 @@ def test_boxes_stay_inside_each_image(predict_tiny, tiny_batch):
     assert float(found.boxes[1, :, 2].max()) <= 20
 
 
-def test_an_image_is_found_alike_in_any_company(predict_tiny, tiny_batch):
+def test_detections_do_not_depend_on_the_rest_of_the_batch(predict_tiny, tiny_batch):
     images, sizes = tiny_batch.images, tiny_batch.image_sizes
     one = predict_tiny(images[[0, 1]], sizes[:2])
     other = predict_tiny(images[[5, 0]], sizes[:2])

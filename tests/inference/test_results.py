@@ -35,7 +35,7 @@ def detections(*, padding: float = 0.0) -> Detections:
 
 
 def make(found: Detections, categories: Categories) -> Result:
-    """In an original image of 20 x 160: half as high, twice as wide."""
+    """The result in an original image of 20 x 160: half as high, twice as wide."""
     return to_result(found, size=(40, 80), image_size=(20, 160), categories=categories, file_name="a.jpg")
 
 
@@ -86,7 +86,7 @@ def test_coco_entries_are_plain(categories: Categories) -> None:
     assert figure["score"] == 0.8
 
 
-def test_keypoints_are_written_without_the_offset_of_the_files(categories: Categories) -> None:
+def test_the_keypoint_offset_is_subtracted_in_coco_entries(categories: Categories) -> None:
     result = to_result(
         detections(), size=(40, 80), image_size=(20, 160), categories=categories, keypoint_offset=0.5
     )
@@ -107,7 +107,7 @@ def test_nothing_found(categories: Categories) -> None:
     assert result.masks is not None and result.masks.shape == (0, 20, 160)
 
 
-def test_box_that_is_not_a_number_is_dropped(categories: Categories) -> None:
+def test_nan_box_is_dropped(categories: Categories) -> None:
     found = detections()
     found.boxes[0, 2] = np.nan
     assert make(found, categories).names == ["figure"]

@@ -15,18 +15,18 @@ def _anchors(grid, stride, **settings):
 
 
 def test_by_hand():
-    # One row of two cells, two ratios each; ratio 4 is 16 wide and 64 high.
+    # One row of two cells with two ratios each; with ratio 4, an anchor is 16 wide and 64 high.
     expected = [[-16, -16, 16, 16], [-8, -32, 8, 32], [-8, -16, 24, 16], [0, -32, 16, 32]]
     np.testing.assert_array_equal(_anchors((1, 2), (8, 8), ratios=(1.0, 4.0)), expected)
 
 
-def test_sizes_of_one_level_come_before_ratios():
+def test_anchors_are_ordered_by_size_then_ratio():
     anchors = _anchors((1, 1), (16, 16), sizes=(4.0, 8.0), ratios=(1.0, 4.0))
     np.testing.assert_array_equal(anchors[:, 2:], [[2, 2], [1, 4], [4, 4], [2, 8]])
 
 
-def test_rows_and_columns_may_have_strides_of_their_own():
-    # As of torchvision's P6 of an image of 800 x 1344: 13 x 21 cells, 61 pixels down and 64 across.
+def test_rows_and_columns_may_have_different_strides():
+    # As in torchvision's P6 for an 800 x 1344 image: 13 x 21 cells, strides of 61 and 64 pixels.
     anchors = _anchors((13, 21), (61, 64))
     np.testing.assert_array_equal(anchors[-1], [20 * 64 - 16, 12 * 61 - 16, 20 * 64 + 16, 12 * 61 + 16])
 
@@ -39,10 +39,10 @@ def test_area_and_ratio_are_exact_not_rounded():
 
 
 def test_rounded_corners_by_hand():
-    # Half of 32 / sqrt(2) is 11.3, half of 32 * sqrt(2) is 22.6.
+    # Half of 32 / sqrt(2) is 11.3; half of 32 * sqrt(2) is 22.6.
     anchors = _anchors((1, 1), (4, 4), ratios=(0.5, 1.0, 2.0), rounded=True)
     np.testing.assert_array_equal(anchors, [[-23, -11, 23, 11], [-16, -16, 16, 16], [-11, -23, 11, 23]])
-    # Halves to even: 2.5 and 3.5.
+    # 2.5 and 3.5 are rounded to even.
     np.testing.assert_array_equal(_anchors((1, 1), (4, 4), sizes=(5.0, 7.0), rounded=True)[:, 2], [2, 4])
 
 
@@ -55,7 +55,7 @@ def test_rows_match_a_reshaped_head_output():
     np.testing.assert_allclose(side[:, 1] / side[:, 0], ratios, rtol=1e-5)
 
 
-def test_are_computed_not_stored_in_the_program():
+def test_anchors_are_computed_not_stored_in_the_program():
     assert len(jax.jit(lambda: _anchors((128, 128), (4, 4))).lower().as_text()) < 10_000
 
 

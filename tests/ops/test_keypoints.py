@@ -17,7 +17,7 @@ DETECTRON2 = np.load(FIXTURES / "detectron2_keypoints.npz")
 
 
 def decode(logits, boxes, *, score="logit"):
-    """Keypoints of boxes that are all valid."""
+    """Decoded keypoints, with all boxes valid."""
     logits, boxes = jnp.asarray(logits, jnp.float32), jnp.asarray(boxes, jnp.float32)
     return np.asarray(decode_keypoints(logits, boxes, jnp.ones(len(boxes), bool), score=score))
 
@@ -28,7 +28,7 @@ def test_encode_by_hand():
         [
             [
                 [10.0, 20, 2],  # the first corner
-                [13.9, 22.5, 1],  # column 1, row 2; hidden counts
+                [13.9, 22.5, 1],  # column 1, row 2; occluded, but still a target
                 [18, 24, 2],  # the last corner belongs to the last cell
                 [18.5, 22, 2],  # outside
                 [12, 22, 0],  # absent
@@ -64,22 +64,22 @@ def test_encode_equals_torchvision():
 def test_decode_by_hand():
     logits = np.zeros((1, 8, 8, 2))
     logits[0, 3, 5, 0], logits[0, 6, 2, 1] = 7, 4
-    # A pixel is a cell, and a keypoint at the centre of one.
+    # A cell is one pixel, and the keypoint is at the centre of a cell.
     found = decode(logits, [[100, 200, 108, 208]])
     np.testing.assert_array_equal(found, [[[105.5, 203.5, 7], [102.5, 206.5, 4]]])
-    # A cell is 2 x 4 pixels, of which those next to its centre are 1/4 of a cell away in x and 1/8 in y. The
-    # first of these four is above and left of it. The kernel at a distance d < 1 is 1.25 d^3 - 2.25 d^2 + 1.
+    # A cell is 2 x 4 pixels; the four pixels next to its centre are 1/4 of a cell away in x and 1/8 in y, and
+    # the first of them is above and to the left. The kernel at a distance d < 1 is 1.25 d^3 - 2.25 d^2 + 1.
     weight = (1.25 / 4**3 - 2.25 / 4**2 + 1) * (1.25 / 8**3 - 2.25 / 8**2 + 1)
     found = decode(logits, [[100, 200, 116, 232]])
     np.testing.assert_allclose(found, [[[110.5, 213.5, 7 * weight], [104.5, 225.5, 4 * weight]]], rtol=1e-6)
-    # 15.2 pixels count as 16 narrower ones.
+    # A side of 15.2 pixels is resized to 16 narrower pixels.
     found = decode(logits, [[100, 200, 115.2, 232]])
     np.testing.assert_allclose(found[0, :, 0], [100 + 10.5 * 0.95, 100 + 4.5 * 0.95], rtol=1e-6)
 
 
-def test_decode_looks_beyond_the_highest_cell():
-    # Pixels lie midway between two cells, with the weights -3/32, 19/32, 19/32, -3/32 along an axis. That
-    # leaves (19/32)^2 of a single cell, but (38/32)^2 of a lower four.
+def test_the_peak_need_not_be_at_the_highest_cell():
+    # Pixels lie midway between two cells, with weights of -3/32, 19/32, 19/32, -3/32 along an axis. A single
+    # cell contributes (19/32)^2 of its value, but four lower cells contribute (38/32)^2 of theirs.
     logits = np.zeros((1, 8, 8, 1))
     logits[0, 1, 1] = 1.0
     logits[0, 4:6, 4:6] = 0.75
@@ -88,7 +88,7 @@ def test_decode_looks_beyond_the_highest_cell():
 
 
 def test_probability_by_hand():
-    # Two cells of log 2 in two keypoints' maps of four cells; the others are 0.
+    # Two keypoints' heatmaps of four cells: two cells are log 2, the others are 0.
     logits = np.zeros((1, 2, 2, 2))
     logits[0, 1, 0, 0] = logits[0, 0, 1, 1] = logits[0, 1, 1, 1] = np.log(2)
     found = decode(logits, [[0, 0, 2, 2]], score="probability")
@@ -97,7 +97,7 @@ def test_probability_by_hand():
 
 @pytest.mark.parametrize("corner", [0, 7])
 def test_decode_stays_in_the_box(corner):
-    # Rising towards a corner of the map: the peak is by the corner of the box, not beyond.
+    # The heatmap rises towards a corner: the peak is next to the corner of the box, not beyond it.
     ramp = np.abs(np.arange(8.0) - (7 - corner))
     logits = (ramp[:, None] + ramp[None])[None, :, :, None]
     x, y, _ = decode(logits, [[10, 20, 26, 52]])[0, 0]
@@ -114,7 +114,7 @@ def test_equals_torchvision():
 
 @pytest.mark.parametrize(("score", "column"), [("logit", 2), ("probability", 3)])
 def test_equals_detectron2(score, column):
-    """In maps of noise, and boxes of 1 to 1344 pixels, smaller than their maps too."""
+    """With heatmaps of noise, and boxes of 1 to 1344 pixels, some of them smaller than their heatmaps."""
     found = decode(DETECTRON2["eighths"] / 8, DETECTRON2["boxes"], score=score)
     np.testing.assert_allclose(found[..., :2], DETECTRON2["decoded"][..., :2], atol=0.01, rtol=0)
     np.testing.assert_allclose(found[..., 2], DETECTRON2["decoded"][..., column], rtol=1e-5)
@@ -123,7 +123,7 @@ def test_equals_detectron2(score, column):
 def test_encode_and_decode_agree():
     rng = np.random.default_rng(0)
     rois = jnp.array([[10.0, 20, 80, 130]] * 3)
-    points = rng.uniform([16, 29], [74, 121], (3, 4, 2))  # off the outer cells, whose peaks lean outwards
+    points = rng.uniform([16, 29], [74, 121], (3, 4, 2))  # not in outer cells, whose peaks lie further out
     points = jnp.asarray(points, jnp.float32)
     keypoints = jnp.concatenate([points, jnp.full((3, 4, 1), 2.0)], axis=-1)
     cell, _ = encode_keypoints(keypoints, rois, size=14)
@@ -133,7 +133,7 @@ def test_encode_and_decode_agree():
 
 
 @pytest.mark.parametrize("score", ["logit", "probability"])
-def test_padding_decodes_to_zeros_and_changes_nothing(score):
+def test_padding_decodes_to_zeros_and_has_no_effect(score):
     logits, boxes = DETECTRON2["eighths"][:4] / np.float32(8), DETECTRON2["boxes"][:4].copy()
     expected = decode(logits, boxes, score=score)
     logits[[1, 3]], boxes[1], boxes[3] = np.nan, np.nan, (-1e9, 0, 1e9, np.inf)
@@ -151,8 +151,8 @@ def test_batch_equals_its_images_one_by_one():
     np.testing.assert_array_equal(found.reshape(8, -1, 3), decode(logits, boxes))
 
 
-def test_blocks_of_every_size_find_the_same():
-    """The CPU's blocks are not those of an accelerator."""
+def test_the_result_does_not_depend_on_the_block_size():
+    """The CPU's blocks are smaller than an accelerator's."""
     logits = DETECTRON2["eighths"][:8] / np.float32(8)
     pixels = np.ceil(np.maximum(DETECTRON2["boxes"][:8, 2:] - DETECTRON2["boxes"][:8, :2], 1)).astype(
         np.int32
@@ -168,7 +168,7 @@ def test_decode_of_degenerate_box_is_finite():
     assert np.isfinite(decode(np.ones((1, 8, 8, 1)), [[5, 5, 5, 2]])).all()
 
 
-def test_another_score_is_an_error():
+def test_an_unknown_score_is_an_error():
     with pytest.raises(
         ValueError, match=r"keypoint score \('likelihood'\) must be one of logit, probability"
     ):

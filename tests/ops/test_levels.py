@@ -21,8 +21,8 @@ def test_levels_by_hand():
     np.testing.assert_array_equal(assign_levels(boxes[:1] * 0, min_level=2, max_level=5), [2])
 
 
-def test_levels_by_either_rule():
-    # Half a millionth under 224: 4 + log2 is under 4 by 7e-7, which torchvision's 1e-6 makes good.
+def test_the_rules_differ_just_below_a_power_of_two():
+    # Half a millionth below 224, 4 + log2 is 7e-7 below 4, which torchvision's 1e-6 makes up for.
     boxes = jnp.array([[0.0, 0, 223.9999, 223.9999], [0, 0, 223.9, 223.9], [0, 0, 224, 224]])
     found = {
         rule: assign_levels(boxes, min_level=2, max_level=5, rule=rule).tolist()

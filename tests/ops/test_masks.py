@@ -13,18 +13,18 @@ def crop(mask, mask_box, roi, size):
 
 
 def test_by_hand():
-    # A 2 x 2 mask over a 4 x 4 box: centres of its cells at 1 and 3 pixels.
+    # A 2 x 2 mask over a 4 x 4 box: its cell centres are at 1 and 3 pixels.
     mask = [[0, 1], [0, 1]]
-    # Cells of 1 pixel: centres at .5 (before the first: its value), 1.5 and 2.5 (between), 3.5 (after the
-    # last).
+    # Region cells of 1 pixel have centres at .5 (before the mask's first centre: its value), 1.5 and 2.5 (in
+    # between), and 3.5 (after the last).
     box = [0.0, 0, 4, 4]
     np.testing.assert_allclose(crop(mask, box, box, 4), [[0, 0.25, 0.75, 1]] * 4, atol=1e-6)
-    # One cell of 2 pixels inside the box, three beyond its right edge.
+    # Cells of 2 pixels: one inside the box, three beyond its right edge.
     expected = [[1, 0, 0, 0]] * 2 + [[0, 0, 0, 0]] * 2
     np.testing.assert_allclose(crop(mask, box, [2.0, 0, 10, 8], 4), expected, atol=1e-6)
 
 
-def test_own_box_gives_the_mask_itself():
+def test_cropping_to_its_own_box_gives_the_mask_itself():
     mask = np.random.default_rng(0).integers(0, 2, (7, 7)).astype(np.uint8)
     box = [3.25, 10.5, 40.75, 19.0]
     np.testing.assert_allclose(crop(mask, box, box, 7), mask, atol=1e-5)
@@ -37,7 +37,7 @@ def test_rows_run_down_and_columns_to_the_right():
     np.testing.assert_array_equal(cropped >= 0.5, [[False, True, True, True]] * 2 + [[False] * 4] * 2)
 
 
-def test_a_disc_stays_a_disc_under_any_region():
+def test_a_disc_stays_a_disc_in_any_region():
     y, x = np.mgrid[:112, :112] + 0.5
     disc = ((x - 56) ** 2 + (y - 56) ** 2 <= 56**2).astype(np.uint8)  # centre (50, 50), radius 30
     roi = np.array([35.0, 10, 95, 70])

@@ -17,12 +17,12 @@ IGNORE, NEGATIVE, POSITIVE = Assignment.IGNORE, Assignment.NEGATIVE, Assignment.
 
 IOU = jnp.array(
     [
-        [0.8, 0.1],  # well on the first
-        [0.7, 0.0],  # the upper threshold belongs to the positives
-        [0.5, 0.2],  # between
-        [0.3, 0.0],  # the lower threshold belongs to the ignored
-        [0.1, 0.25],  # best of the second, tied
-        [0.29, 0.25],  # best of the second, tied, but nearer to the first
+        [0.8, 0.1],  # above the upper threshold
+        [0.7, 0.0],  # equal to the upper threshold: positive
+        [0.5, 0.2],  # between the thresholds
+        [0.3, 0.0],  # equal to the lower threshold: ignored
+        [0.1, 0.25],  # tied for the best of the second
+        [0.29, 0.25],  # tied for the best of the second, but overlaps the first more
         [0.0, 0.0],
     ]
 )
@@ -36,7 +36,7 @@ def test_thresholds_by_hand():
     )
 
 
-def test_best_anchors_of_a_ground_truth_are_kept_with_their_own_index():
+def test_the_best_anchors_of_a_ground_truth_are_kept_with_their_own_index():
     index, assignment = match(IOU, jnp.array([True, True]), low=0.3, high=0.7, keep_best=True)
     np.testing.assert_array_equal(assignment[4:], [POSITIVE, POSITIVE, NEGATIVE])
     np.testing.assert_array_equal(index[4:6], [1, 0])
@@ -54,13 +54,13 @@ def test_padding_does_not_change_the_result(keep_best):
         np.testing.assert_array_equal(ours, expected)
 
 
-def test_without_ground_truth_all_is_negative():
+def test_without_ground_truth_all_anchors_are_negative():
     index, assignment = match(IOU, jnp.array([False, False]), low=0.3, high=0.7, keep_best=True)
     assert (np.asarray(assignment) == NEGATIVE).all()
     assert (np.asarray(index) == 0).all()
 
 
-def test_ground_truth_that_overlaps_nothing_keeps_nothing():
+def test_a_ground_truth_that_overlaps_no_anchor_keeps_none():
     iou = jnp.zeros((5, 2)).at[0, 0].set(0.5)
     _, assignment = match(iou, jnp.array([True, True]), low=0.3, high=0.7, keep_best=True)
     np.testing.assert_array_equal(assignment, [POSITIVE] + [NEGATIVE] * 4)
@@ -91,14 +91,14 @@ def test_sample_counts(positives, negatives, expected):
     np.testing.assert_array_equal(sampled[kept], assignment[kept])
 
 
-def test_sample_of_more_than_there_are_keeps_all_negatives():
+def test_sampling_more_than_available_keeps_all_negatives():
     assignment = jnp.array([NEGATIVE, POSITIVE, IGNORE])
     np.testing.assert_array_equal(
         sample(jax.random.key(0), assignment, count=8, positive_fraction=0.5), assignment
     )
 
 
-def test_sample_draws_every_row_alike():
+def test_every_row_is_sampled_with_equal_probability():
     assignment = jnp.array([POSITIVE] * 10 + [NEGATIVE] * 30)
     draw = jax.vmap(lambda key: sample(key, assignment, count=10, positive_fraction=0.5) != IGNORE)
     share = np.asarray(draw(jax.random.split(jax.random.key(0), 2000))).mean(axis=0)
@@ -113,7 +113,7 @@ def test_take_sampled_orders_positive_negative_padding():
     np.testing.assert_array_equal(assignment[index], kind)
 
 
-def test_take_sampled_pads_beyond_the_rows():
+def test_take_sampled_pads_to_the_count():
     index, kind = take_sampled(jnp.array([NEGATIVE, POSITIVE]), count=4)
     np.testing.assert_array_equal(index, [1, 0, 0, 0])
     np.testing.assert_array_equal(kind, [POSITIVE, NEGATIVE, IGNORE, IGNORE])

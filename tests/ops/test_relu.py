@@ -13,12 +13,12 @@ def test_values_and_gradients_by_hand():
     np.testing.assert_array_equal(pull_back(jnp.array([5.0, 6.0, 7.0, 8.0]))[0], [0, 0, 0, 8])
 
 
-def test_its_type_stays():
+def test_the_dtype_is_kept():
     assert relu(jnp.ones(2, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
-def test_a_cpu_writes_it_to_memory():
-    """With the flags of setup_jax, without which XLA would remove the barrier too early."""
+def test_the_barrier_survives_compilation_on_a_cpu():
+    """With the flags of setup_jax; without them XLA removes the barrier too early."""
     program = jax.jit(lambda x: relu(x) + 1).lower(jnp.ones(2)).compile()
     assert "opt-barrier" in program.as_text()
 

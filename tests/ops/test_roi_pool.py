@@ -20,8 +20,8 @@ def pool_and_gradient(features, boxes, cotangent, **settings):
 
 
 def test_by_hand():
-    # Corners at x = 0.5 and 2.5 round to cells 1 and 3, so the box has 3 columns and 2 rows: bins of 1.5
-    # columns are columns 1 to 2 and 2 to 3, which share the middle one.
+    # Corners at x = 0.5 and 2.5 round to cells 1 and 3, so the box has 3 columns and 2 rows. Bins of 1.5
+    # columns cover columns 1 to 2 and 2 to 3, and share the middle one.
     features = jnp.array([[9.0, 1, 2, 3, 9], [9, 6, 5, 4, 9], [9, 9, 9, 9, 9]])[..., None]
     box = jnp.array([[0.5, 0.2, 2.5, 1.4]])
     pooled, gradient = pool_and_gradient(features, box, jnp.ones((1, 2, 2, 1)), stride=1.0, output_size=2)
@@ -39,7 +39,7 @@ def test_the_first_of_equal_cells_gets_the_gradient():
     assert [9, 18, 0] in found
     assert [10, 1, 0] in found
     assert [12, 12, 0] in found
-    assert [place for place in found if place[2] == 1] == bins
+    assert [cell for cell in found if cell[2] == 1] == bins
 
 
 @pytest.mark.parametrize("size", [2, 7])
@@ -58,14 +58,14 @@ def test_equals_torchvision(size):
 
 @pytest.mark.parametrize("size", [7, 14])
 def test_bin_edges_equal_torchvision(size):
-    # On a ramp and its negative the largest cells are the last and the first.
+    # The largest cell of a ramp is the last one, of its negative the first.
     ramp = jnp.arange(400.0)
     length = jnp.arange(1.0, 401)
     boxes = jnp.stack([0 * length, 0 * length, length - 1, 0 * length], axis=1)
     pooled = roi_pool(jnp.stack([-ramp, ramp], axis=-1)[None], boxes, stride=1.0, output_size=size)
     np.testing.assert_array_equal(-pooled[:, 0, :, 0], REFERENCE[f"roi_pool_edges/first{size}"])
     np.testing.assert_array_equal(pooled[:, 0, :, 1], REFERENCE[f"roi_pool_edges/last{size}"])
-    # Exact quotients have other ends.
+    # Exact quotients would give other ends.
     exact = (np.arange(1, 401)[:, None] * np.arange(1, size + 1) + size - 1) // size - 1
     assert (exact != REFERENCE[f"roi_pool_edges/last{size}"]).any()
 
@@ -93,7 +93,7 @@ def test_each_region_is_pooled_on_its_level():
         np.testing.assert_array_equal(gradient[name], alone[1])
 
 
-def test_what_lies_beyond_an_image_makes_no_difference():
+def test_features_beyond_the_image_have_no_effect():
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.normal(size=(9, 11, 2)), jnp.float32)
     canvas = jnp.full((16, 24, 2), 1e9).at[:9, :11].set(image)
@@ -104,7 +104,7 @@ def test_what_lies_beyond_an_image_makes_no_difference():
     np.testing.assert_array_equal(found[3], np.zeros((3, 3, 2)))
 
 
-def test_garbage_in_padding_makes_no_difference():
+def test_garbage_in_padding_has_no_effect():
     features = jnp.asarray(np.random.default_rng(0).normal(size=(6, 6, 2)), jnp.float32)
     real = [[1.0, 1, 4, 4], [2, 2, 2, 2], [4, 4, 1, 1]]
     garbage = [[np.nan] * 4, [np.inf] * 4, [-1e30, -1e30, 1e30, 1e30]]
@@ -147,7 +147,7 @@ def test_no_boxes_and_no_gradient_to_boxes():
     np.testing.assert_array_equal(gradient, np.zeros((1, 4)))
 
 
-def test_wrong_levels_are_named():
+def test_wrong_levels_are_errors():
     with pytest.raises(ValueError, match=r"\['p2', 'p4'\] must be named p2, p3, .* without gaps"):
         multilevel_roi_pool(
             {"p2": jnp.zeros((4, 4, 1)), "p4": jnp.zeros((1, 1, 1))}, jnp.zeros((1, 4)), output_size=2

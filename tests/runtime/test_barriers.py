@@ -14,7 +14,7 @@ def _double_sine(x):
     return _double(jnp.sin(x))
 
 
-def test_a_call_stays_one_in_the_compiled_program():
+def test_an_outlined_function_stays_a_call_in_the_compiled_program():
     def program(x, function):
         return function(function(x) + 1)
 

@@ -32,25 +32,25 @@ def test_one_compilation_per_canvas_is_expected(compilations):
         (_images(dtype=np.float32), "images: float32 [2, 32, 64, 3], before uint8 [2, 32, 64, 3]"),
     ],
 )
-def test_changed_inputs_are_reported_once(compilations, other, difference):
+def test_other_inputs_for_a_canvas_are_reported_once(compilations, other, difference):
     _record(compilations, _images())
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning) as told:
         _record(compilations, other)
-    assert [str(warning.message) for warning in warned] == [
-        f"inference is compiled again, which takes time: {difference}"
+    assert [str(warning.message) for warning in told] == [
+        f"inference is compiled again, which takes its time: {difference}"
     ]
     _record(compilations, other)
     _record(compilations, _images())
 
 
-def test_an_absent_input_is_reported(compilations):
+def test_an_input_that_is_added_or_removed(compilations):
     _record(compilations, _images(), masks=np.zeros(3, bool))
     with pytest.warns(UserWarning, match=r"time: masks: none, before bool \[3\]$"):
         _record(compilations, _images())
 
 
-def test_an_unplanned_canvas_is_reported_once(compilations):
-    rule = r"images are 32x96, which is not in data.canvases \(32x64, 64x32\)$"
+def test_an_unexpected_canvas_is_reported_once(compilations):
+    rule = r"images are 32x96, which is none of data.canvases \(32x64, 64x32\)$"
     with pytest.warns(UserWarning, match=rule):
         _record(compilations, _images(32, 96))
     with warnings.catch_warnings():

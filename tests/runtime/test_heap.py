@@ -1,4 +1,4 @@
-"""Runs in separate processes, because the settings last for the life of a process."""
+"""Tests run in separate processes, because the settings last for the whole life of a process."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from mrcnn_jax.runtime import heap
 
 pytestmark = pytest.mark.skipif(heap._glibc("mallopt") is None, reason="only glibc has mallopt")
 
-PAGES = 2**15  # of 4 KB: 128 MB, more than any arena but the first can hold
+PAGES = 2**15  # of 4 KB: 128 MB, more than any arena except the first can hold
 
 PROGRAM = f"""
 import ctypes, os, resource, sys
@@ -43,7 +43,7 @@ with ThreadPoolExecutor(1) as executor:
 
 
 def run(*arguments: str, **environment: str) -> tuple[int, int, int]:
-    """The page faults of a second allocation, and the pages kept before and after trimming the heap."""
+    """Page faults when memory is allocated again, pages kept, and pages left after it was given back."""
     inherited = {name: os.environ[name] for name in os.environ if not name.startswith(("MALLOC_", "GLIBC_"))}
     command = [sys.executable, "-c", PROGRAM, *arguments]
     done = subprocess.run(command, env=inherited | environment, capture_output=True, text=True, check=True)
@@ -51,21 +51,21 @@ def run(*arguments: str, **environment: str) -> tuple[int, int, int]:
     return faults, kept, left
 
 
-def test_freed_memory_is_kept_across_threads_until_trimmed():
+def test_memory_is_kept_until_given_back_in_threads_too():
     faults, kept, left = run("keep")
     assert faults < PAGES // 100
     assert kept > 0.99 * PAGES
     assert left < PAGES // 10
 
 
-def test_by_default_memory_is_mapped_anew():
+def test_without_the_setting_memory_is_allocated_again():
     faults, kept, _ = run()
     assert faults > PAGES // 1000  # with pages of 2 MB, 64
     assert kept < PAGES // 10
 
 
 @pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
-def test_settings_by_the_user_take_precedence(name):
+def test_the_users_settings_are_kept(name):
     value = "2" if name == "MALLOC_ARENA_MAX" else "glibc.malloc.arena_max=2"
     _, kept, _ = run("keep", **{name: value})
     assert kept < PAGES // 10

@@ -25,14 +25,14 @@ def programs(tiny_config, tiny_blueprint, tiny_weights, tiny_batch):
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("name", ["inference", "training"])
-def test_accelerators_have_a_program(programs, name, platform):
-    """JAX writes it down here, though nothing can run it."""
+def test_the_model_lowers_for_accelerators(programs, name, platform):
+    """JAX can lower for an accelerator without having one."""
     text = programs[name].lower(lowering_platforms=(platform,)).as_text()
-    assert "stablehlo.convolution" in text  # XLA's, which a CPU's program has none of
+    assert "stablehlo.convolution" in text  # XLA's own convolution, absent on a CPU
 
 
 def scopes(jaxpr):
-    """The names of all scopes that the operations of a program are in."""
+    """The names of all scopes around a program's operations."""
     found = set()
     for equation in jaxpr.eqns:
         found |= {str(part) for part in str(equation.source_info.name_stack).split("/")}

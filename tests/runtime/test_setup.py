@@ -16,7 +16,7 @@ PROGRAM = (
 )
 
 
-def test_sets_xla_flags_and_the_compilation_cache(monkeypatch, tmp_path):
+def test_sets_the_flag_and_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
@@ -30,7 +30,7 @@ def test_sets_xla_flags_and_the_compilation_cache(monkeypatch, tmp_path):
     )
 
 
-def test_settings_by_the_user_take_precedence(monkeypatch, tmp_path):
+def test_the_users_settings_are_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=invalid")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     setup_jax(keep_memory=False)
@@ -39,7 +39,7 @@ def test_settings_by_the_user_take_precedence(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("version", "platforms"), [("0.11.0", "cpu"), ("0.10.2", "cuda,cpu")])
-def test_no_flags_for_untried_versions_and_platforms(monkeypatch, tmp_path, version, platforms):
+def test_no_flag_for_untested_versions_and_platforms(monkeypatch, tmp_path, version, platforms):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
@@ -52,7 +52,7 @@ def test_no_flags_for_untried_versions_and_platforms(monkeypatch, tmp_path, vers
     ("platforms", "keep_memory", "kept"),
     [("cpu", True, True), ("cpu", False, False), ("cuda,cpu", True, False)],
 )
-def test_freed_memory_is_kept_only_on_the_cpu(monkeypatch, tmp_path, platforms, keep_memory, kept):
+def test_freed_memory_is_kept_only_on_a_cpu(monkeypatch, tmp_path, platforms, keep_memory, kept):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))

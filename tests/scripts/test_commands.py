@@ -177,7 +177,7 @@ def test_no_image_at_all_writes_nothing(start: Start, directory: Path) -> None:
     (directory / "no_images").mkdir()
     done = start("predict.py", "--workdir=run", "--output=nothing", "no_images")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: no_images: there is no image in this folder")
+    assert done.stderr.startswith("error: no_images: no images in this folder")
     assert not (directory / "nothing").exists()
 
 

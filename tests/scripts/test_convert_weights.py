@@ -49,7 +49,7 @@ def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def converted(start: Start) -> str:
-    """What the making of ``run`` printed."""
+    """The output of the command that created ``run``."""
     done = start(
         "convert_weights.py", *IMPORT, "--workdir=run", "--categories=shapes/annotations/instances_val.json"
     )
@@ -58,8 +58,10 @@ def converted(start: Start) -> str:
 
 
 def test_a_run_that_predicts_and_can_be_evaluated(converted: str, start: Start, directory: Path) -> None:
-    assert converted.startswith("run: a run of 0.")
-    assert converted.endswith(" M weights from weights.npz, 4 label(s): circle, square, triangle, figure\n")
+    assert converted.startswith("run: a run with 0.")
+    assert converted.endswith(
+        " M weights from weights.npz; categories (4): circle, square, triangle, figure\n"
+    )
     done = start("predict.py", "--workdir=run", "--output=out", "shapes/val")
     assert done.returncode == 0, done.stderr
     found = json.loads((directory / "out" / "detections.json").read_text())
@@ -79,10 +81,10 @@ def test_a_file_for_torchvision(converted: str, start: Start, directory: Path) -
     assert "num_classes=5" in done.stdout
     done = start("convert_weights.py", *export)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: out.safetensors: is there already")
+    assert done.stderr.startswith("error: out.safetensors: already exists")
 
 
-def test_other_categories_are_named_and_told(converted: str, start: Start, directory: Path) -> None:
+def test_re_initialised_layers_are_listed(converted: str, start: Start, directory: Path) -> None:
     (directory / "pets.json").write_text(
         json.dumps({"categories": [{"id": 1, "name": "cat", "keypoints": ["head", "tail"]}]})
     )
@@ -90,7 +92,7 @@ def test_other_categories_are_named_and_told(converted: str, start: Start, direc
     done = start("convert_weights.py", *arguments, "--workdir=pets", "--config.train.steps=3")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1:] == [
-        "drawn anew for these, to be trained: box_head.cls_score, box_head.bbox_pred, "
+        "re-initialised, to be trained: box_head.cls_score, box_head.bbox_pred, "
         "mask_head.mask_fcn_logits, keypoint_head.kps_score_lowres"
     ]
     assert json.loads((directory / "pets" / "config.json").read_text())["train"]["steps"] == 3
@@ -100,20 +102,20 @@ def test_other_categories_are_named_and_told(converted: str, start: Start, direc
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((*IMPORT, "--workdir=run"), "run is there already; weights are put into a directory that is new"),
-        ((*IMPORT, "--workdir=new"), "weights.npz has 4 classes, COCO 1 categories\n"),
-        ((*IMPORT, "--workdir=new", "--output=x.npz"), "--source has no use for --output; see --help"),
+        ((*IMPORT, "--workdir=run"), "run already exists; the directory of the new run must be new or empty"),
+        ((*IMPORT, "--workdir=new"), "weights.npz has 4 classes, but COCO has 1 categories\n"),
+        ((*IMPORT, "--workdir=new", "--output=x.npz"), "--source does not take --output; see --help"),
         (("--source=torchvision", "--workdir=new", "--input=weights.npz"), "--config is missing; see --help"),
         (("--source=torchvision", "--workdir=new", "--config=tiny.py"), "--input is missing; see --help"),
         (("--target=torchvision", "--workdir=run"), "--output is missing; see --help"),
         (
             ("--target=torchvision", "--workdir=run", "--output=x.npz", "--config=tiny.py", "--input=a"),
-            "--target has no use for --input, --config; see --help",
+            "--target does not take --input, --config; see --help",
         ),
-        (("--workdir=run",), "give --source to make a run of weights, or --target"),
+        (("--workdir=run",), "give --source to create a run from weights, or --target"),
     ],
 )
-def test_what_cannot_be_done_is_told(
+def test_wrong_arguments_are_errors(
     converted: str, start: Start, directory: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     done = start("convert_weights.py", *arguments)

@@ -15,7 +15,7 @@ def test_makes_a_data_set_once_and_says_so_in_a_line(tmp_path: Path) -> None:
     done = run_here("make_shapes.py", *arguments, directory=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
-        "made: the same data set is there already\n",
+        "made: already holds the same data set\n",
         "",
     )
 

@@ -20,7 +20,7 @@ def shapes(blueprint):
 
 @pytest.fixture
 def state_dict(shapes):
-    """A file's arrays in torchvision's names and layout, each filled with its own number."""
+    """A state dict with torchvision's names and layouts, each array filled with its own number."""
     leaves = {
         "kernel": "weight",
         "scale": "weight",
@@ -37,13 +37,13 @@ def state_dict(shapes):
     return arrays
 
 
-def test_every_array_finds_its_place(tmp_path, blueprint, shapes, state_dict):
+def test_every_array_is_loaded_under_its_name(tmp_path, blueprint, shapes, state_dict):
     state_dict["conv1.weight"] = np.arange(4 * 3 * 7 * 7, dtype=np.float32).reshape(4, 3, 7, 7)
     np.savez(tmp_path / "w.npz", **state_dict)
     arrays, absent = load_backbone(tmp_path / "w.npz", blueprint)
     assert absent == ()
     assert arrays.keys() == {name for name in shapes if name.startswith("backbone.")}
-    # out 1, in 2, row 3, column 4
+    # Output channel 1, input channel 2, row 3, column 4.
     assert arrays["backbone.conv1.kernel"][3, 4, 2, 1] == state_dict["conv1.weight"][1, 2, 3, 4]
     number = list(shapes).index("backbone.layer2.0.downsample.1.var")
     np.testing.assert_array_equal(arrays["backbone.layer2.0.downsample.1.var"], number)
@@ -60,13 +60,13 @@ def test_a_stage_may_be_absent(tmp_path, blueprint, shapes, state_dict):
 def test_a_frozen_stage_may_not_be_absent(tmp_path, blueprint, state_dict):
     kept = {name: array for name, array in state_dict.items() if not name.startswith("layer1")}
     np.savez(tmp_path / "w.npz", **kept)
-    with pytest.raises(ValueError, match=r"w.npz: has no layer1, which would stay random"):
+    with pytest.raises(ValueError, match=r"w.npz: has no weights of layer1, which would stay random"):
         load_backbone(tmp_path / "w.npz", blueprint)
 
 
 def test_a_file_without_a_backbone(tmp_path, blueprint):
     np.savez(tmp_path / "w.npz", **{"fc.weight": np.zeros((10, 4))})
-    with pytest.raises(ValueError, match=r"w.npz: has no conv1, bn1, layer1"):
+    with pytest.raises(ValueError, match=r"w.npz: has no weights of conv1, bn1, layer1"):
         load_backbone(tmp_path / "w.npz", blueprint)
 
 
@@ -100,7 +100,7 @@ def test_no_code_runs_from_a_file(tmp_path, blueprint):
     assert not (tmp_path / "ran").exists()
 
 
-def test_files_that_are_none(tmp_path, blueprint):
+def test_missing_and_invalid_files(tmp_path, blueprint):
     with pytest.raises(FileNotFoundError, match=r"none\.npz: no such file"):
         load_backbone(tmp_path / "none.npz", blueprint)
     (tmp_path / "text.npz").write_text("hello")
@@ -109,7 +109,7 @@ def test_files_that_are_none(tmp_path, blueprint):
 
 
 NAMES = {
-    # ours: Detectron2's, Caffe2's
+    # torchvision's name: Detectron2's, Caffe2's
     "conv1.weight": ("stem.conv1.weight", "conv1_w"),
     "bn1.weight": ("stem.conv1.norm.weight", "res_conv1_bn_s"),
     "layer1.0.conv1.weight": ("res2.0.conv1.weight", "res2_0_branch2a_w"),
@@ -121,7 +121,7 @@ NAMES = {
 
 
 def _renamed(name: str, system: str) -> str:
-    """torchvision's name as the other system has it, by rules written down apart from the loader's."""
+    """The other system's name for torchvision's, by rules written independently of the loader."""
     module, leaf = name.rsplit(".", 1)
     parts = module.split(".")
     if system == "detectron2":
@@ -139,7 +139,7 @@ def _renamed(name: str, system: str) -> str:
 
 
 @pytest.mark.parametrize("system", ["detectron2", "caffe2"])
-def test_other_names(tmp_path, blueprint, state_dict, system):
+def test_names_of_detectron2_and_caffe2(tmp_path, blueprint, state_dict, system):
     for name, names in NAMES.items():
         assert _renamed(name, system) == names[system == "caffe2"]
     del state_dict["fc.weight"], state_dict["bn1.num_batches_tracked"]
@@ -162,7 +162,7 @@ def test_other_names(tmp_path, blueprint, state_dict, system):
             np.testing.assert_array_equal(array, wanted[name], err_msg=name)
 
 
-def test_stage_5_of_a_c4_model_is_in_its_heads(tmp_path):
+def test_stage_5_of_a_c4_model_is_loaded_into_its_heads(tmp_path):
     config = ModelConfig(
         features="c4", backbone_width=4, box_pool_size=14, box_fcs=0, mask=False, padding_multiple=1
     )

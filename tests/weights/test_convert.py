@@ -1,4 +1,4 @@
-"""Files of weights, and runs, as new runs; written without a model's structure being compiled."""
+"""New runs from weights files and from other runs, without compiling a model."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ def keypoints_only(tiny_config: Config) -> Config:
 
 
 def arrays_of(source: str, config: Config, *, classes: int, keypoints: int = 0) -> dict[str, np.ndarray]:
-    """Random arrays as a file of that source has them."""
+    """Random arrays with the source's names and shapes."""
     blueprint = make_blueprint(config.model, num_classes=classes, num_keypoints=keypoints)
     rng = np.random.default_rng(0)
     return {x.name: rng.random(x.shape, np.float32) for x in LAYOUTS[source](blueprint).values()}
@@ -47,14 +47,14 @@ def arrays_of(source: str, config: Config, *, classes: int, keypoints: int = 0) 
 
 @pytest.fixture
 def file(tmp_path: Path, tiny_config: Config) -> Path:
-    """Weights of torchvision's names, for 3 classes and 5 keypoints."""
+    """Weights with torchvision's names, for 3 classes and 5 keypoints."""
     path = tmp_path / "weights.npz"
     write_arrays(path, arrays_of("torchvision", tiny_config, classes=3, keypoints=5))
     return path
 
 
 def categories_file(path: Path, *, classes: int, keypoints: int) -> Path:
-    """Any COCO-format JSON: ids 2, 4, ...; the last category has the keypoints."""
+    """A COCO-format JSON with category ids 2, 4, ...; the last category has the keypoints."""
     entries: list[dict] = [{"id": 2 * i, "name": f"thing {i}"} for i in range(1, classes + 1)]
     if keypoints:
         entries[-1]["keypoints"] = [f"point {i}" for i in range(keypoints)]
@@ -70,7 +70,7 @@ def named(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("source", "categories"), [("torchvision", COCO_BY_ID), ("detectron2", COCO)], ids=["tv", "d2"]
 )
-def test_a_model_of_coco(tmp_path: Path, masks_only: Config, source: str, categories: Categories) -> None:
+def test_a_coco_model(tmp_path: Path, masks_only: Config, source: str, categories: Categories) -> None:
     found = arrays_of(source, masks_only, classes=len(categories))
     write_arrays(tmp_path / "w.safetensors", found)
     made = import_weights(source, tmp_path / "w.safetensors", masks_only, tmp_path / "run")
@@ -83,21 +83,23 @@ def test_a_model_of_coco(tmp_path: Path, masks_only: Config, source: str, catego
 
     background = -1 if source == "detectron2" else 0
     assert weights["box_head.cls_score.bias"][0] == found[SCORES][background]
-    first = 0 if source == "detectron2" else 4  # torchvision has boxes of the background, too
+    first = 0 if source == "detectron2" else 4  # torchvision also has boxes for the background
     np.testing.assert_array_equal(
         weights["box_head.bbox_pred.bias"], found["roi_heads.box_predictor.bbox_pred.bias"][first:]
     )
 
 
 @pytest.mark.parametrize("source", ["torchvision", "detectron2"])
-def test_a_keypoint_model_finds_persons(tmp_path: Path, keypoints_only: Config, source: str) -> None:
+def test_a_keypoint_model_has_the_person_category(
+    tmp_path: Path, keypoints_only: Config, source: str
+) -> None:
     write_arrays(tmp_path / "w.npz", arrays_of(source, keypoints_only, classes=1, keypoints=17))
     made = import_weights(source, tmp_path / "w.npz", keypoints_only, tmp_path / "run")
     assert made.categories == COCO_PERSON
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_in_out_and_in_again_is_bit_equal(
+def test_import_export_import_is_bit_equal(
     tmp_path: Path, tiny_config: Config, file: Path, named: Path, suffix: str
 ) -> None:
     out = tmp_path / f"out{suffix}"
@@ -108,7 +110,7 @@ def test_in_out_and_in_again_is_bit_equal(
     assert first.keys() == again.keys()
     for name, array in first.items():
         assert np.asarray(array).tobytes() == np.asarray(again[name]).tobytes(), name
-    # What is not the background's is as it was in the file.
+    # All but the background's rows are as they were in the file.
     before, after = read_arrays(file), read_arrays(out)
     rows = {"roi_heads.box_predictor.bbox_pred": 4, "roi_heads.mask_predictor.mask_fcn_logits": 1}
     assert before.keys() == after.keys()
@@ -118,7 +120,7 @@ def test_in_out_and_in_again_is_bit_equal(
         assert not after[name][:first_row].any()
 
 
-def test_categories_are_named_by_a_file(tmp_path: Path, tiny_config: Config, file: Path, named: Path) -> None:
+def test_categories_come_from_a_file(tmp_path: Path, tiny_config: Config, file: Path, named: Path) -> None:
     made = import_weights("torchvision", file, tiny_config, tmp_path / "run", categories=named)
     assert made.categories.ids == (2, 4, 6) and made.categories.keypoint_labels == (3,)
     assert read_run(tmp_path / "run").categories == made.categories
@@ -128,12 +130,14 @@ def test_categories_that_do_not_fit(tmp_path: Path, tiny_config: Config, file: P
     with pytest.raises(ValueError) as error:
         import_weights("torchvision", file, tiny_config, tmp_path / "run")
     assert str(error.value).splitlines()[:2] == [
-        f"{file} has 3 classes, COCO 1 categories",
-        f"{file} has 5 keypoints, COCO 17 keypoints",
+        f"{file} has 3 classes, but COCO has 1 categories",
+        f"{file} has 5 keypoints, but COCO has 17 keypoints",
     ]
     assert "--categories=FILE" in str(error.value) and "--new_categories=FILE" in str(error.value)
     other = categories_file(tmp_path / "other.json", classes=4, keypoints=5)
-    with pytest.raises(ValueError, match=r"has 3 classes, \S+other\.json 4 categories\nname the categories"):
+    with pytest.raises(
+        ValueError, match=r"has 3 classes, but \S+other\.json has 4 categories\ngive the categories"
+    ):
         import_weights("torchvision", file, tiny_config, tmp_path / "run", categories=other)
     assert not (tmp_path / "run").exists()
 
@@ -161,12 +165,12 @@ def test_new_categories(
 
 def test_new_categories_need_the_models_keypoints(tmp_path: Path, tiny_config: Config, file: Path) -> None:
     new = categories_file(tmp_path / "new.json", classes=2, keypoints=0)
-    with pytest.raises(ValueError, match=r"new\.json: no category has keypoints, but the model finds some"):
+    with pytest.raises(ValueError, match=r"new\.json: no category has keypoints, but model\.keypoint is"):
         import_weights("torchvision", file, tiny_config, tmp_path / "run", new_categories=new)
     assert not (tmp_path / "run").exists()
 
 
-def test_all_mismatches_are_told_in_the_files_names(tmp_path: Path, masks_only: Config) -> None:
+def test_all_mismatches_are_listed_with_the_files_names(tmp_path: Path, masks_only: Config) -> None:
     arrays = arrays_of("torchvision", masks_only, classes=90)
     missing = [name for name in arrays if name.startswith(("backbone.body.layer3.", SCORES))]
     assert len(missing) > 10
@@ -182,16 +186,16 @@ def test_all_mismatches_are_told_in_the_files_names(tmp_path: Path, masks_only: 
     assert {*missing, *(f"roi_heads.other.{i}" for i in range(12))} <= set(lines)
     assert f"{len(missing)} missing: " in message and "12 unexpected: " in message
     assert "rpn.head.cls_logits.weight is (2, 16, 1, 1), must be (3, 16, 1, 1)" in message
-    assert "the names are" not in message and "no detector" not in message
+    assert "the names match" not in message and "not a detector" not in message
     assert not (tmp_path / "run").exists()
 
 
 def test_likely_causes(tmp_path: Path, masks_only: Config) -> None:
     write_arrays(tmp_path / "d2.npz", arrays_of("detectron2", masks_only, classes=80))
-    with pytest.raises(ValueError, match=r"the names are those of --source=detectron2$"):
+    with pytest.raises(ValueError, match=r"the names match --source=detectron2$"):
         import_weights("torchvision", tmp_path / "d2.npz", masks_only, tmp_path / "run")
     write_arrays(tmp_path / "r50.npz", {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)})
-    with pytest.raises(ValueError, match=r"no detector; .* --config\.model\.backbone_weights=FILE$"):
+    with pytest.raises(ValueError, match=r"not a detector; .* --config\.model\.backbone_weights=FILE$"):
         import_weights("detectron2", tmp_path / "r50.npz", masks_only, tmp_path / "run")
 
 
@@ -199,9 +203,9 @@ def test_nothing_is_replaced(tmp_path: Path, tiny_config: Config, file: Path, na
     run = tmp_path / "run"
     import_weights("torchvision", file, tiny_config, run, categories=named)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    with pytest.raises(ValueError, match=r"run is there already; .* new or empty"):
+    with pytest.raises(ValueError, match=r"run already exists; .* new or empty"):
         import_weights("torchvision", file, tiny_config, run, categories=named)
-    with pytest.raises(ValueError, match=r"weights\.npz is there already"):
+    with pytest.raises(ValueError, match=r"weights\.npz already exists"):
         import_weights("torchvision", file, tiny_config, file, categories=named)
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     (tmp_path / "empty").mkdir()
@@ -244,9 +248,9 @@ class TestAnotherRun:
         with pytest.raises(ValueError) as error:
             import_weights("run", run, config, tmp_path / "new")
         assert str(error.value).splitlines() == [
-            f"{run} is a run of another model:",
-            "  model.roi_aligned: False here, True there",
-            "  model.mask_channels: 16 here, 8 there",
+            f"{run} is a run of a different model:",
+            "  model.roi_aligned: False in the config, True in the run",
+            "  model.mask_channels: 16 in the config, 8 in the run",
         ]
         assert not (tmp_path / "new").exists()
 
@@ -254,12 +258,12 @@ class TestAnotherRun:
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("torchvision", {"step": 3}, "--step is that of another run"),
-        ("run", {"categories": "a.json"}, "--categories says what a file was trained on"),
-        ("torchvision", {"categories": "a.json", "new_categories": "b.json"}, "--categories says"),
+        ("torchvision", {"step": 3}, "--step selects a checkpoint of another run"),
+        ("run", {"categories": "a.json"}, "--categories names what a weights file was trained on"),
+        ("torchvision", {"categories": "a.json", "new_categories": "b.json"}, "--categories names"),
     ],
 )
-def test_options_that_contradict(tmp_path, tiny_config, file, source, options, message):
+def test_options_that_conflict(tmp_path, tiny_config, file, source, options, message):
     assert source in SOURCES
     with pytest.raises(ValueError, match=message):
         import_weights(source, file, tiny_config, tmp_path / "run", **options)

@@ -27,9 +27,9 @@ def run(tmp_path, tiny_config, tiny_weights) -> Path:
 
 
 def test_writes_torchvisions_arrays_of_a_step(run, tiny_weights, tmp_path):
-    said = export_torchvision(run, tmp_path / "out.safetensors", step=5)
+    message = export_torchvision(run, tmp_path / "out.safetensors", step=5)
     arrays = read_arrays(tmp_path / "out.safetensors")
-    assert said.startswith(f"{tmp_path}/out.safetensors: {len(arrays)} arrays of step 5 of {run}")
+    assert message.startswith(f"{tmp_path}/out.safetensors: {len(arrays)} arrays of step 5 of {run}")
     bias = tiny_weights["box_head.cls_score.bias"]
     np.testing.assert_array_equal(arrays["roi_heads.box_predictor.cls_score.bias"], bias)
     export_torchvision(run, tmp_path / "newest.npz")
@@ -37,11 +37,11 @@ def test_writes_torchvisions_arrays_of_a_step(run, tiny_weights, tmp_path):
     np.testing.assert_array_equal(newest["roi_heads.box_predictor.cls_score.bias"], bias + 1)
 
 
-def test_says_what_it_cannot_hand_on(run, tmp_path):
-    said = export_torchvision(run, tmp_path / "out.npz")
-    assert "a detector of these layers, which no function of torchvision's builds; num_classes=4, " in said
-    assert "\n  model.roi_aligned: True here, False there" in said
-    assert "model.mask_channels" not in said  # the arrays say so
+def test_settings_that_torchvision_does_not_share_are_listed(run, tmp_path):
+    message = export_torchvision(run, tmp_path / "out.npz")
+    assert "a detector with these layers, for which torchvision has no function; num_classes=4, " in message
+    assert "\n  model.roi_aligned: True in the run, False in torchvision" in message
+    assert "model.mask_channels" not in message  # determined by the arrays
 
 
 @pytest.mark.parametrize("keypoint", [True, False])
@@ -68,7 +68,10 @@ def test_says_what_else_changes_detections(tmp_path, tiny_config, tiny_weights, 
         )
     said = export_torchvision(tmp_path / "run", tmp_path / "out.npz")
     assert "min_size=50, max_size=60" in said
-    for name in ("test.candidates: 50 here, 4096 there", "test.mask_threshold: 0.7 here, 0.5 there"):
+    for name in (
+        "test.candidates: 50 in the run, 4096 in torchvision",
+        "test.mask_threshold: 0.7 in the run, 0.5 in torchvision",
+    ):
         assert f"\n  {name}" in said
     for name in (
         "data.test_short_side",
@@ -80,13 +83,13 @@ def test_says_what_else_changes_detections(tmp_path, tiny_config, tiny_weights, 
         assert name not in said
     # Settings of a head that the model has not change nothing.
     for name in (
-        "data.keypoint_offset: 0.5 here, 0.0 there",
-        "test.keypoint_score: 'probability' here, 'logit'",
+        "data.keypoint_offset: 0.5 in the run, 0.0 in torchvision",
+        "test.keypoint_score: 'probability' in the run, 'logit'",
     ):
         assert (f"\n  {name}" in said) == keypoint
 
 
-def test_a_file_that_is_there_stays(run, tmp_path):
+def test_an_existing_file_is_not_overwritten(run, tmp_path):
     (tmp_path / "out.npz").write_text("mine")
     with pytest.raises(FileExistsError, match=r"out\.npz"):
         export_torchvision(run, tmp_path / "out.npz")
@@ -95,7 +98,7 @@ def test_a_file_that_is_there_stays(run, tmp_path):
         export_torchvision(run, tmp_path / "nowhere" / "out.npz")
 
 
-def test_a_model_that_torchvision_has_not(tmp_path, tiny_config, tiny_weights):
+def test_a_model_that_torchvision_lacks(tmp_path, tiny_config, tiny_weights):
     config = dataclasses.replace(
         tiny_config, model=dataclasses.replace(tiny_config.model, backbone_stride_in_1x1=True)
     )
@@ -111,7 +114,7 @@ def lines_for(config: Config, output: str = "w.safetensors") -> list[str]:
     return [line.strip() for line in loading_lines(Path(output), config, COCO_PERSON)]
 
 
-def test_how_to_load_by_hand():
+def test_loading_lines_by_hand():
     config = presets.torchvision()
     assert lines_for(config) == [
         "import safetensors.torch, torchvision",
@@ -126,7 +129,7 @@ def test_how_to_load_by_hand():
     assert ".maskrcnn_resnet50_fpn_v2(" in lines_for(config)[1]
 
 
-def test_the_function_follows_the_model():
+def test_the_builder_function_follows_the_model():
     config = presets.torchvision()
     config.model.mask = False
     assert ".fasterrcnn_resnet50_fpn(" in lines_for(config)[1]

@@ -6,7 +6,7 @@ from mrcnn_jax.weights.layouts import (
     conv,
     deconv,
     linear,
-    linear_of_map,
+    linear_after_flatten,
     plain,
     read_model,
     with_background,
@@ -33,15 +33,15 @@ def test_a_deconvolution_by_hand():
     assert layout.read(theirs)[1, 2, 4, 5] == theirs[4, 5, 1, 2]
 
 
-def test_a_layer_that_sees_a_map_gives_the_same_values(rng):
+def test_a_linear_layer_after_flatten_gives_the_same_values(rng):
     maps = rng.normal(size=(2, 3, 3, 4))  # regions rows columns channels
     theirs = rng.normal(size=(5, 36))
-    ours = linear_of_map("w", (36, 5), channels=4).read(theirs)
+    ours = linear_after_flatten("w", (36, 5), channels=4).read(theirs)
     wanted = maps.transpose(0, 3, 1, 2).reshape(2, -1) @ theirs.T
     np.testing.assert_allclose(maps.reshape(2, -1) @ ours, wanted)
 
 
-def test_the_background_has_rows_of_its_own():
+def test_background_rows_are_dropped_and_written_as_zeros():
     layout = with_background(linear("w", (2, 3)), 1)
     assert layout.shape == (4, 2)
     theirs = np.array([[9, 9], [1, 2], [3, 4], [5, 6]])
@@ -51,7 +51,7 @@ def test_the_background_has_rows_of_its_own():
     np.testing.assert_array_equal(bias.write(np.array([1, 2])), [0, 1, 2])
 
 
-def test_the_background_is_last():
+def test_the_background_moves_from_last_to_first():
     layout = background_last(plain("b", (3,)))
     np.testing.assert_array_equal(layout.read(np.array([1, 2, 0])), [0, 1, 2])
     np.testing.assert_array_equal(layout.write(np.array([0, 1, 2])), [1, 2, 0])
@@ -64,7 +64,7 @@ def test_the_background_is_last():
         conv("a", (3, 3, 2, 5)),
         deconv("a", (2, 2, 3, 4)),
         linear("a", (3, 4)),
-        linear_of_map("a", (2 * 2 * 3, 4), channels=3),
+        linear_after_flatten("a", (2 * 2 * 3, 4), channels=3),
         background_last(linear("a", (3, 4))),
     ],
 )
@@ -81,7 +81,7 @@ def test_models_by_name(rng):
     np.testing.assert_array_equal(write_model(ours, layouts)["theirs"], arrays["theirs"])
 
 
-def test_all_mismatches_at_once_in_their_names():
+def test_all_mismatches_at_once_with_their_names():
     layouts = {"a": plain("x.a", (2,)), "b": plain("x.b", (2,)), "c": plain("x.c", (2,))}
     with pytest.raises(ValueError) as error:
         read_model({"x.a": np.zeros(3), "x.b": np.zeros(2), "x.d": np.zeros(2)}, layouts, source="w.npz")

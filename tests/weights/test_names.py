@@ -1,4 +1,4 @@
-"""Names and layouts of torchvision's and Detectron2's detectors, by hand; whole models in tests/parity."""
+"""Names and layouts of torchvision's and Detectron2's detectors, by hand; tests/parity has whole models."""
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_detectron2_has_the_background_last(rng):
     layouts = detectron2.layouts(blueprint)
     arrays = {layout.name: rng.random(layout.shape, dtype=np.float32) for layout in layouts.values()}
     bias = arrays["roi_heads.box_predictor.cls_score.bias"]
-    # Some files hold the model's constants too.
+    # Some files also hold the model's constants.
     arrays["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((3, 4))
     arrays["pixel_mean"] = np.zeros((3, 1, 1))
     found = detectron2.from_detectron2(arrays, blueprint, source="model_final.pkl")
@@ -119,7 +119,7 @@ OLD_NAMES = {
 }
 
 
-def test_torchvision_before_0_14(rng):
+def test_names_of_torchvision_before_0_14(rng):
     blueprint = _blueprint(presets.torchvision(), num_classes=2)
     layouts = torchvision.layouts(blueprint)
     arrays = {layout.name: rng.random(layout.shape, dtype=np.float32) for layout in layouts.values()}
@@ -133,14 +133,14 @@ def test_torchvision_before_0_14(rng):
         np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
 
 
-def test_torchvision_leaves_the_background_alone():
+def test_torchvision_has_rows_for_the_background():
     layouts = torchvision.layouts(_blueprint(presets.torchvision(), num_classes=90))
     assert layouts["box_head.cls_score.bias"].shape == (91,)
     assert layouts["box_head.bbox_pred.kernel"].shape == (364, 1024)
     assert layouts["mask_head.mask_fcn_logits.kernel"].shape == (91, 256, 1, 1)
 
 
-def test_models_that_torchvision_has_not():
+def test_models_that_torchvision_lacks():
     config = presets.detectron2()
     presets.as_c4(config)
     config.model.mask_norm = "group"

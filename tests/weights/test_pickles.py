@@ -20,7 +20,7 @@ def read(data: bytes):
 
 
 def arrays_of(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a pickled dict; ValueError if the pickle is of something else."""
+    """The arrays of a pickled dict; raises ValueError if the pickle is not a dict."""
     content = read(data)
     if not isinstance(content, dict):
         raise ValueError("no dict")
@@ -28,7 +28,7 @@ def arrays_of(data: bytes) -> dict[str, np.ndarray]:
 
 
 def python2_array(values: np.ndarray, *, shape: bytes = b"K\x02\x85") -> bytes:
-    """The instructions by which Python 2 pickles a vector of two float32, the bytes as a string."""
+    """The instructions by which Python 2 pickles a vector of two float32, with its bytes as a string."""
     raw = values.tobytes()
     return RECONSTRUCT + b"R(K\x01" + shape + FLOAT32 + b"\x89U" + bytes([len(raw)]) + raw + b"tb"
 
@@ -50,7 +50,7 @@ def test_an_ordered_dict_of_python_2():
 
 
 def test_a_list_is_made_into_a_dict_once():
-    """Or a small file could fill the memory with copies of it."""
+    """Otherwise a small file could fill the memory with copies of it."""
     twice = ORDERED_DICT + PAIRS + b"q\x00\x85R" + ORDERED_DICT + b"h\x00\x85R"
     assert read(twice + b"\x86.") == ({"a": 5}, {})
 
@@ -87,13 +87,13 @@ def test_plain_values_of_every_protocol(protocol: int):
     assert read(pickle.dumps(value, protocol)) == value
 
 
-def test_entries_under_other_keys_than_strings_are_dropped():
-    nested = b")" + b"q\x00h\x00\x86" * 100  # a tuple of twice a tuple of twice ...: 2**100 steps to hash
+def test_entries_whose_keys_are_not_strings_are_dropped():
+    nested = b")" + b"q\x00h\x00\x86" * 100  # 100 nested pairs of the same tuple: 2**100 steps to hash
     assert read(b"}" + nested + b"K\x01s" + b"K\x07K\x01s" + b"U\x01aK\x02s.") == {"a": 2}
 
 
 class Reduced:
-    """Pickled as a call of the function with the arguments."""
+    """Pickled as a call of ``function`` with ``arguments``."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -103,7 +103,7 @@ class Reduced:
 
 
 def attacks(marker: Path) -> dict[str, tuple[bytes, str]]:
-    """Pickles that would create the file, or prepare to, and what their refusal has to name."""
+    """Pickles that would create the file, or prepare to, and what the error must say."""
     import os
     import subprocess
 
@@ -133,23 +133,26 @@ def attacks(marker: Path) -> dict[str, tuple[bytes, str]]:
             b"ctorch._utils\n_rebuild_tensor_v2\n.",
             r"'torch\._utils\._rebuild_tensor_v2'",
         ),
-        "a codec": (b"c_codecs\nencode\n(V" + text + b"\nVzip\ntR.", "another way than latin1"),
+        "a codec": (b"c_codecs\nencode\n(V" + text + b"\nVzip\ntR.", "a codec other than latin1"),
         "a subtype": (RECONSTRUCT.replace(b"cnumpy\nndarray", b"cnumpy\nmatrix") + b"R.", r"'numpy\.matrix'"),
-        "a dtype as the subtype": (RECONSTRUCT.replace(b"ndarray", b"dtype") + b"R.", "else than an ndarray"),
+        "a dtype as the subtype": (
+            RECONSTRUCT.replace(b"ndarray", b"dtype") + b"R.",
+            "other than an ndarray",
+        ),
         "a call of ndarray": (b"cnumpy\nndarray\n(K\x09tR.", "only refer to"),
-        "a call of a value": (b"V" + text + b"\n)R.", "a str where a Name must be"),
-        "a call of an array": (empty_array + b")R.", "an? _Array where a Name must be"),
+        "a call of a value": (b"V" + text + b"\n)R.", "expected Name, found str"),
+        "a call of an array": (empty_array + b")R.", "expected Name, found _Array"),
         "objects": (pickle.dumps(np.array([None, 1])), "'O8'"),
         "a record": (pickle.dumps(np.zeros(1, [("a", "f4")])), "'V4'"),
         "attributes of a function": (
             b"cnumpy\ndtype\nN}V__code__\nNs\x86b.",
-            "a Name where a _Stateful must be",
+            "expected _Stateful, found Name",
         ),
         "attributes of a dtype": (FLOAT32 + b"}Vnames\nNsb.", "not of plain numbers"),
         "attributes of an array": (empty_array + b"}V__class__\nNsb.", "unknown form"),
-        "attributes of a list": (b"]}Vappend\nNsb.", "a list where a _Stateful must be"),
-        "items of a function": (b"cnumpy\ndtype\nVa\nNs.", "a Name where a dict must be"),
-        "items of an array": (empty_array + b"Na.", "an? _Array where a list must be"),
+        "attributes of a list": (b"]}Vappend\nNsb.", "expected _Stateful, found list"),
+        "items of a function": (b"cnumpy\ndtype\nVa\nNs.", "expected dict, found Name"),
+        "items of an array": (empty_array + b"Na.", "expected list, found _Array"),
         "an extension": (b"\x80\x02\x82\x01.", "EXT1"),
         "a persistent id": (b"\x80\x02K\x01Q.", "BINPERSID"),
         "a persistent id as text": (b"P1\n.", "PERSID"),
@@ -158,7 +161,7 @@ def attacks(marker: Path) -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("attack", attacks(Path()))
-def test_nothing_runs(tmp_path: Path, attack: str):
+def test_no_attack_runs(tmp_path: Path, attack: str):
     data, message = attacks(tmp_path / "marker")[attack]
     modules = set(sys.modules)
     with pytest.raises(ValueError, match=message):
@@ -167,19 +170,19 @@ def test_nothing_runs(tmp_path: Path, attack: str):
     assert set(sys.modules) == modules
 
 
-def test_the_marker_is_made_where_pickles_are_trusted(tmp_path: Path):
-    """That the attacks above are attacks."""
+def test_the_attacks_work_with_an_unsafe_unpickler(tmp_path: Path):
+    """Otherwise the test above would prove nothing."""
     data, _ = attacks(tmp_path / "marker")["os.system"]
     pickle.loads(data)
     assert (tmp_path / "marker").exists()
 
 
-def test_a_refusal_says_how_to_save_weights_alone():
-    with pytest.raises(ValueError, match=r"just the weights: torch\.save\(model\.state_dict\(\), \.\.\.\)"):
+def test_the_error_says_how_to_save_only_the_weights():
+    with pytest.raises(ValueError, match=r"only the weights: torch\.save\(model\.state_dict\(\), \.\.\.\)"):
         read(b"cos\nsystem\n.")
 
 
-def test_a_name_cannot_write_on_the_terminal():
+def test_a_name_cannot_control_the_terminal():
     with pytest.raises(ValueError) as error:
         read(b"cos\n\x1b[2J" + b"x" * 1000 + b"\n.")
     assert "\x1b" not in str(error.value) and len(str(error.value)) < 400
@@ -188,19 +191,19 @@ def test_a_name_cannot_write_on_the_terminal():
 @pytest.mark.parametrize(
     "shape", [b"K\x03\x85", b"J\xfe\xff\xff\xff\x85", b"\x88\x85", b"](K\x02e", b"K\x02"]
 )
-def test_a_shape_that_its_bytes_do_not_fill(shape: bytes):
+def test_a_shape_that_does_not_match_its_bytes(shape: bytes):
     content = read(b"\x80\x02" + python2_array(np.zeros(2, np.float32), shape=shape) + b".")
-    with pytest.raises(ValueError, match=r"of 8 bytes|whole numbers|plain numbers"):
+    with pytest.raises(ValueError, match=r"with 8 bytes|non-negative integers|plain numbers"):
         content.array()
 
 
-def test_an_array_whose_state_never_came():
+def test_an_array_without_a_state():
     with pytest.raises(ValueError, match="plain numbers"):
         read(b"\x80\x02" + RECONSTRUCT + b"R.").array()
 
 
 def test_large_numbers_in_small_files_take_no_memory():
-    """Python's own unpickler makes a table of as many entries, or as many bytes, as these ask for."""
+    """Python's own unpickler allocates as many entries or bytes as these files ask for."""
     for data in (
         b"\x80\x02Nr" + struct.pack("<I", 2**32 - 1) + b".",
         b"\x80\x05\x96" + struct.pack("<Q", 2**50) + b".",
@@ -214,7 +217,7 @@ def test_large_numbers_in_small_files_take_no_memory():
 
 
 def mutations(data: bytes, count: int):
-    """The data with one to three bits flipped, or cut short; the same ones every time."""
+    """The data with one to three bits flipped, some of it truncated; deterministic."""
     rng = random.Random(0)
     for _ in range(count):
         changed = bytearray(data)
@@ -223,7 +226,7 @@ def mutations(data: bytes, count: int):
         yield bytes(changed[: rng.randrange(len(data))] if rng.random() < 0.2 else changed)
 
 
-@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # in a name of the file
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # in a name that the file contains
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_damaged_pickles_give_arrays_or_a_value_error(protocol: int):
     data = pickle.dumps({"model": VALUES, **VALUES, "author": ["a", 1.5, None]}, protocol)
@@ -235,7 +238,7 @@ def test_damaged_pickles_give_arrays_or_a_value_error(protocol: int):
         assert all(type(array) is np.ndarray and array.dtype != object for array in arrays.values())
 
 
-def test_every_cut_is_an_error():
+def test_every_truncation_is_an_error():
     data = pickle.dumps(VALUES, 2)
     for end in range(len(data)):
         with pytest.raises(ValueError):

@@ -10,7 +10,7 @@ from mrcnn_jax.weights.torch_files import read_torch
 
 
 class Called:
-    """Pickled as a call of what has this dotted name, in existence or not; without arguments, as the name."""
+    """Pickled as a call of a dotted name, which need not exist; without arguments, as the name itself."""
 
     def __init__(self, dotted: str, *arguments):
         self.module, _, self.name = dotted.rpartition(".")
@@ -18,7 +18,7 @@ class Called:
 
 
 class Pickler(pickle._Pickler):
-    """Python's own, which writes ``Called`` and, as torch does, tuples that begin with "storage" as ids."""
+    """A pickler for ``Called``; like torch, it writes tuples that start with "storage" as persistent ids."""
 
     def persistent_id(self, value):
         return value if isinstance(value, tuple) and value[:1] == ("storage",) else None
@@ -48,7 +48,7 @@ def tensor(count: int, shape: tuple, strides: tuple, *, offset: int = 0, **optio
 
 
 def zipped(value, **storages: bytes) -> bytes:
-    """A file of torch's zip format; storages are ``data_<key>``."""
+    """A file in torch's zip format; storages are named ``data_<key>``."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("archive/data.pkl", pickled(value))
@@ -58,7 +58,7 @@ def zipped(value, **storages: bytes) -> bytes:
 
 
 def legacy(value, keys: list, blocks: bytes, *, start: tuple = (0x1950A86A20F9469CFC6C, 1001)) -> bytes:
-    """A file of torch's format before 1.6."""
+    """A file in the format before torch 1.6."""
     parts = (*start, {"protocol_version": 1001, "little_endian": True}, value, keys)
     return b"".join(map(pickled, parts)) + blocks
 
@@ -109,7 +109,7 @@ def test_the_older_format_by_hand():
     ],
 )
 def test_a_tensor_must_lie_in_its_storage(shape: tuple, strides: tuple, offset: int):
-    with pytest.raises(ValueError, match=r"not lie in its storage of 6 elements|32 whole numbers"):
+    with pytest.raises(ValueError, match=r"not lie in its storage of 6 elements|non-negative integers"):
         content = read_torch(zipped({"a": tensor(6, shape, strides, offset=offset)}, data_0=SIX.tobytes()))
         content["a"].array()
 
@@ -117,16 +117,16 @@ def test_a_tensor_must_lie_in_its_storage(shape: tuple, strides: tuple, offset: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (((2,), (-1,), 1), "32 whole numbers from 0"),
-        (((-2,), (1,), 0), "32 whole numbers from 0"),
-        (((2,), (1,), -1), "32 whole numbers from 0"),
-        (((2.0,), (1,), 0), "32 whole numbers from 0"),
-        (((1,) * 33, (1,) * 33, 0), "32 whole numbers from 0"),
-        (((2, 3), (1,), 0), "unknown form"),
-        (((2,), (1,), "0"), "unknown form"),
+        (((2,), (-1,), 1), "at most 32 dimensions, all non-negative integers"),
+        (((-2,), (1,), 0), "at most 32 dimensions, all non-negative integers"),
+        (((2,), (1,), -1), "at most 32 dimensions, all non-negative integers"),
+        (((2.0,), (1,), 0), "at most 32 dimensions, all non-negative integers"),
+        (((1,) * 33, (1,) * 33, 0), "at most 32 dimensions, all non-negative integers"),
+        (((2, 3), (1,), 0), "unknown format"),
+        (((2,), (1,), "0"), "unknown format"),
     ],
 )
-def test_a_tensor_of_no_form(arguments: tuple, message: str):
+def test_a_malformed_tensor(arguments: tuple, message: str):
     shape, strides, offset = arguments
     with pytest.raises(ValueError, match=message):
         read_torch(zipped({"a": tensor(6, shape, strides, offset=offset)}, data_0=SIX.tobytes()))
@@ -144,33 +144,32 @@ def test_a_storage_must_have_its_bytes(count: int):
         content["a"].array()
 
 
-def test_storages_of_a_kind_that_is_not_known():
+def test_storages_of_an_unknown_kind():
     with pytest.raises(ValueError, match=r"refers to 'torch\.QInt8Storage'"):
         read_torch(zipped({"a": tensor(6, (6,), (1,), kind="torch.QInt8Storage")}, data_0=SIX.tobytes()))
     with pytest.raises(ValueError, match="a storage in an unknown way"):
         read_torch(zipped({"a": tensor(6, (6,), (1,), kind="collections.OrderedDict")}, data_0=SIX.tobytes()))
-    with pytest.raises(
-        ValueError, match="a storage in an unknown way"
-    ):  # a view of another, before torch 0.4
+    # A view of another storage, before torch 0.4.
+    with pytest.raises(ValueError, match="a storage in an unknown way"):
         read_torch(zipped({"a": (*storage(6), ("1", 0, 6))}))
 
 
 @pytest.mark.parametrize(
     "dotted", ["torch.load", "torch.jit._pickle.build_intlist", "os.system", "builtins.exec"]
 )
-def test_other_functions_are_refused(dotted: str):
+def test_other_functions_are_rejected(dotted: str):
     message = rf"refers to '{dotted}'.*torch\.save\(model\.state_dict\(\), \.\.\.\)"
     with pytest.raises(ValueError, match=message):
         read_torch(zipped({"a": tensor(6, (6,), (1,)), "b": Called(dotted, "x")}, data_0=SIX.tobytes()))
     with pytest.raises(ValueError, match=message):
         read_torch(legacy({"b": Called(dotted, "x")}, [], b""))
-    with pytest.raises(ValueError, match=message):  # in what comes first, and last
+    with pytest.raises(ValueError, match=message):  # in the first pickle, and in the last
         read_torch(legacy({}, [], b"", start=(Called(dotted, "x"), 1001)))
     with pytest.raises(ValueError, match=message):
         read_torch(legacy({}, [Called(dotted, "x")], b""))
 
 
-def test_what_stands_beside_the_weights():
+def test_other_contents_of_a_training_checkpoint():
     content = read_torch(
         zipped(
             {
@@ -191,15 +190,18 @@ def test_what_stands_beside_the_weights():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"hello", "does not begin as a file of torch.save does"),
-        (pickle.dumps({"a": 1}), "does not begin as a file of torch.save does"),
-        (legacy({}, [], b"", start=(1, 1001)), "does not begin as a file of torch.save does"),
-        (legacy({"a": tensor(2, (2,), (1,))}, ["0"], b"\x02" + bytes(7) + bytes(7)), "cut short"),
-        (legacy({"a": tensor(2, (2,), (1,))}, ["0"], b"\x03" + bytes(7) + bytes(12)), "cut short"),
-        (legacy({"a": tensor(2**60, (2,), (1,))}, ["0"], (2**60).to_bytes(8, "little")), "cut short"),
+        (b"hello", "does not start like a torch.save file"),
+        (pickle.dumps({"a": 1}), "does not start like a torch.save file"),
+        (legacy({}, [], b"", start=(1, 1001)), "does not start like a torch.save file"),
+        (legacy({"a": tensor(2, (2,), (1,))}, ["0"], b"\x02" + bytes(7) + bytes(7)), "truncated or damaged"),
+        (legacy({"a": tensor(2, (2,), (1,))}, ["0"], b"\x03" + bytes(7) + bytes(12)), "truncated or damaged"),
+        (
+            legacy({"a": tensor(2**60, (2,), (1,))}, ["0"], (2**60).to_bytes(8, "little")),
+            "truncated or damaged",
+        ),
     ],
 )
-def test_files_of_another_kind_and_cut_files(data: bytes, message: str):
+def test_files_of_another_kind_and_truncated_files(data: bytes, message: str):
     with pytest.raises(ValueError, match=message):
         read_torch(data)
 

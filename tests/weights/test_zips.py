@@ -15,7 +15,7 @@ def zip_of(content: bytes) -> bytes:
 
 
 def with_stated_size(data: bytes, old: int, new: int) -> bytes:
-    """The archive with another size in the directory at its end, and in the entry's own header."""
+    """The archive with another size stated in its central directory and in the entry's header."""
     return data.replace(old.to_bytes(4, "little"), new.to_bytes(4, "little"))
 
 
@@ -51,7 +51,7 @@ def test_the_limit_is_that_of_all_entries(sizes):
 
 
 def test_an_entry_that_is_larger_than_it_says():
-    size = 0x07654321  # of digits that stand nowhere else in the archive
+    size = 0x07654321  # bytes that occur nowhere else in the archive
     data = with_stated_size(zip_of(bytes(size)), size, 1000)
     tracemalloc.start()
     with pytest.raises(zipfile.BadZipFile, match="CRC"):

@@ -1,4 +1,4 @@
-"""Convolutions: ``plain.py`` defines them, ``forms.py`` chooses what is fastest: on a CPU ``cpu.py``."""
+"""Convolutions: ``plain.py`` is the definition, ``cpu.py`` is faster on CPUs, ``forms.py`` chooses."""
 
 from mrcnn_jax.ops.conv.forms import add_bias, convolve
 

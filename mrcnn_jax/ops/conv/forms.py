@@ -1,4 +1,4 @@
-"""The convolution in the form that is fastest on the platform; results differ in rounding alone.
+"""Chooses the fastest convolution for the platform; results differ only in rounding.
 
 Shapes: B images, H x W cells of a map, C and D channels, K x K cells of a kernel.
 """
@@ -24,29 +24,29 @@ def convolve(
     dilation: int = 1,
     groups: int = 1,
 ) -> Float[Array, "b h2 w2 d"]:
-    """A convolution as torch's, padded by half the reach of the kernel on every side."""
+    """A convolution as in torch, zero-padded by half the kernel's extent on every side."""
     size = kernel.shape[0]
-    in_plain = functools.partial(plain.convolve, stride=stride, dilation=dilation, groups=groups)
+    plain_form = functools.partial(plain.convolve, stride=stride, dilation=dilation, groups=groups)
     if not (x.dtype == kernel.dtype == jnp.float32 and dilation == groups == 1):
-        return in_plain(x, kernel)
-    on_cpu: Callable[[Array, Array], Array]
+        return plain_form(x, kernel)
+    cpu_form: Callable[[Array, Array], Array]
     if size == 1:
-        on_cpu = functools.partial(cpu.pointwise, stride=stride)
+        cpu_form = functools.partial(cpu.conv1x1, stride=stride)
     elif size == 3 and stride == 1:
-        on_cpu = cpu.three_by_three
+        cpu_form = cpu.conv3x3
     elif size == 3 and stride == 2 and x.shape[1] % 2 == x.shape[2] % 2 == 0:
-        on_cpu = cpu.halving
+        cpu_form = cpu.conv3x3_stride2
     else:
-        return in_plain(x, kernel)
-    return by_platform({"cpu": on_cpu, "default": in_plain}, x, kernel)
+        return plain_form(x, kernel)
+    return by_platform({"cpu": cpu_form, "default": plain_form}, x, kernel)
 
 
 @jax.custom_vjp
 def add_bias(x: Float[Array, "b h w d"], bias: Float[Array, " d"]) -> Float[Array, "b h w d"]:
     """``x + bias``.
 
-    The gradient of the bias is taken, on a CPU, before that of ``x`` goes on. XLA would leave it for later,
-    and until then keep a map in memory for each bias.
+    On a CPU, the bias's gradient is computed before the gradient of ``x`` is passed on. XLA would postpone
+    it, and keep one map per bias in memory until then.
     """
     return x + bias
 

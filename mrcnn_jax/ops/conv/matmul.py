@@ -1,7 +1,4 @@
-"""Products of matrices with many more rows than columns: what 1x1 convolutions and others come down to.
-
-On a CPU, in float32, the gradient of such a product is written in the form that is fastest there.
-"""
+"""Tall-skinny matrix products, as used by 1x1 convolutions, with a CPU-friendly gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +7,24 @@ from jaxtyping import Float
 
 
 @jax.custom_vjp
-def multiply(x: Float[Array, "n c"], matrix: Float[Array, "c d"]) -> Float[Array, "n d"]:
-    """``x @ matrix``, for a CPU."""
+def matmul(x: Float[Array, "n c"], matrix: Float[Array, "c d"]) -> Float[Array, "n d"]:
+    """``x @ matrix``, whose gradient is written in the form that is fastest in float32 on a CPU."""
     return x @ matrix
 
 
-def _multiply_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+def _matmul_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, matrix = residuals
     return lax.optimization_barrier((gradient @ matrix.T, contract_rows(x, gradient)))
 
 
-multiply.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _multiply_backward)
+matmul.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _matmul_backward)
 
 
 def contract_rows(x: Float[Array, "n c"], y: Float[Array, "n d"]) -> Float[Array, "c d"]:
-    """The product of the transposed ``x`` and ``y``.
+    """``x.T @ y``.
 
-    As a sum of two: XLA's product of matrices gives the cores of a CPU parts of the result, not of the rows.
+    Split into two partial sums, because XLA parallelises a matmul over the output, not over the contracted
+    rows.
     """
     parts = 2 if x.shape[0] % 2 == 0 else 1
     x, y = (a.reshape(parts, -1, a.shape[1]) for a in (x, y))

@@ -1,4 +1,4 @@
-"""The convolution as XLA has it: the definition, and what accelerators run.
+"""XLA's own convolution: the definition, and the form that accelerators use.
 
 Shapes: B images, H x W cells of a map, C and D channels, K x K cells of a kernel.
 """
@@ -15,13 +15,13 @@ def convolve(
     dilation: int = 1,
     groups: int = 1,
 ) -> Float[Array, "b h2 w2 d"]:
-    """``x`` convolved as torch does it: padded by half the kernel's reach, the kernel not mirrored."""
-    reach = kernel.shape[0] // 2 * dilation
+    """``x`` convolved as in torch: zero-padded by half the kernel's extent, without mirroring the kernel."""
+    padding = kernel.shape[0] // 2 * dilation
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        ((reach, reach), (reach, reach)),
+        ((padding, padding), (padding, padding)),
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,

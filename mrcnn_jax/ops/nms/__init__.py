@@ -1,4 +1,4 @@
-"""Greedy non-maximum suppression: ``plain.py`` defines it, ``blocks.py`` is the fast form in use."""
+"""Greedy non-maximum suppression: ``plain.py`` is the definition, ``blocks.py`` the fast form in use."""
 
 from mrcnn_jax.ops.nms.blocks import nms
 

@@ -2,8 +2,8 @@
 
 Shapes: N boxes, K outputs, B boxes of a block.
 
-The boxes are taken in blocks, best first. A block is compared with all boxes kept so far, then its own boxes
-with each other. How many boxes make a block is a matter of speed and memory; ``platforms.py`` chooses it.
+Boxes are processed in blocks, best first. A block is compared with all boxes kept so far, then its own boxes
+with each other. The block size affects only speed and memory; ``platforms.py`` chooses it.
 """
 
 import functools
@@ -24,7 +24,7 @@ from mrcnn_jax.runtime.platforms import NMS_BLOCK, by_platform
 
 
 class _Rows(NamedTuple):
-    """Boxes as the loops need them, a contiguous row per number for the sake of vector instructions."""
+    """Boxes with one contiguous row per coordinate, which suits vector instructions."""
 
     geometry: Float32[Array, "5 n"]  # x1, y1, x2, y2, area
     source: Int32[Array, " n"]  # index among the boxes given
@@ -41,12 +41,12 @@ def nms(
     classes: Int[Array, " n"] | None = None,
     block: int | None = None,
 ) -> tuple[Int32[Array, " k"], Bool[Array, " k"]]:
-    """Indices of the boxes that no better kept box overlaps by more than ``iou_threshold``, best first.
+    """Indices of the kept boxes, best first, and which of the ``max_outputs`` indices are valid.
 
-    Also returns which of the ``max_outputs`` indices are valid; the others are 0. Equal scores: lower index
-    first. Boxes of different ``classes`` never suppress each other. The result is torchvision's (``nms``,
-    ``batched_nms``). ``block`` is how many boxes are decided together, by default what
-    :mod:`~mrcnn_jax.runtime.platforms` has for the platform; the result does not depend on it.
+    A box is kept unless its IoU with a better kept box exceeds ``iou_threshold``. Indices that are not valid
+    are 0. Equal scores: lower index first. Boxes of different ``classes`` never suppress each other. The
+    result equals torchvision's (``nms``, ``batched_nms``). ``block`` is the number of boxes decided together,
+    by default the platform's (:mod:`~mrcnn_jax.runtime.platforms`); the result does not depend on it.
     """
     order = jnp.argsort(-scores, stable=True)
     boxes = lax.stop_gradient(boxes.astype(jnp.float32))[order]
@@ -61,7 +61,7 @@ def nms(
     forms: dict[str, Callable[..., Any]] = {
         platform: functools.partial(run, block=size) for platform, size in NMS_BLOCK.items()
     }
-    # The images of a batch in turn, because the small steps are slower on arrays with an axis of images.
+    # One image of a batch at a time, because the small steps are slower with a batch axis.
     forms["cpu"] = sequential_vmap(forms["cpu"])
     return by_platform(forms, rows, valid[order])
 
@@ -69,7 +69,7 @@ def nms(
 def _in_blocks(
     rows: _Rows, valid: Bool[Array, " n"], *, threshold: np.float32, max_outputs: int, block: int
 ) -> tuple[Int32[Array, " k"], Bool[Array, " k"]]:
-    """:func:`nms` of boxes in the order of their scores."""
+    """:func:`nms` of boxes sorted by score."""
     count = len(valid)
     block = max(1, min(block, count))
     padding = -count % block
@@ -77,7 +77,7 @@ def _in_blocks(
     not_after = jnp.tri(block, dtype=bool)
     before = jnp.tri(block, k=-1, dtype=bool)
 
-    # The loops' ends are those of the whole batch. An image that ends earlier keeps more boxes than are
+    # Loop bounds are shared by the whole batch. An image that would finish earlier keeps more boxes than are
     # returned, and compares with rows of zeros, which overlap nothing.
     def unfinished(state: tuple[Array, Array, _Rows]) -> Bool[Array, ""]:
         start, num_kept, _ = state
@@ -85,17 +85,18 @@ def _in_blocks(
 
     def decide(state: tuple[Array, Array, _Rows]) -> tuple[Array, Array, _Rows]:
         start, num_kept, kept = state
-        candidates, alive = _part((rows, valid), start, block)
+        candidates, alive = _slice_last((rows, valid), start, block)
 
         def compare(i: Array, alive: Bool[Array, " b"]) -> Bool[Array, " b"]:
-            return alive & ~jnp.any(_overlap(candidates, _part(kept, i * block, block), threshold), axis=1)
+            kept_block = _slice_last(kept, i * block, block)
+            return alive & ~jnp.any(_overlap(candidates, kept_block, threshold), axis=1)
 
         alive = lax.fori_loop(0, batch_max((num_kept + block - 1) // block), compare, alive)
         alive = _survivors(alive, _overlap(candidates, candidates, threshold) & before)
-        # Where the 1st, 2nd, ... survivor is, found by counting: a sort would take longer.
+        # Positions of the 1st, 2nd, ... survivor, found by counting, which is faster than sorting.
         rank = jnp.sum(alive & not_after, axis=1, dtype=jnp.int32)
-        place = jnp.sum(rank <= jnp.arange(block)[:, None], axis=1, dtype=jnp.int32)
-        best = jax.tree.map(lambda a: a.at[..., place].get(mode="fill", fill_value=0), candidates)
+        position = jnp.sum(rank <= jnp.arange(block)[:, None], axis=1, dtype=jnp.int32)
+        best = jax.tree.map(lambda a: a.at[..., position].get(mode="fill", fill_value=0), candidates)
         kept = jax.tree.map(
             lambda a, new: lax.dynamic_update_slice_in_dim(a, new, num_kept, a.ndim - 1), kept, best
         )
@@ -109,11 +110,11 @@ def _in_blocks(
 
 
 def _survivors(alive: Bool[Array, " b"], suppresses: Bool[Array, "b b"]) -> Bool[Array, " b"]:
-    """Those of the boxes ``alive`` that no better survivor suppresses.
+    """The boxes of ``alive`` that no better survivor suppresses.
 
-    ``suppresses[i, j]`` says that box j, if it survives, suppresses the worse box i.
-    All are decided anew from the last round's survivors until nothing changes. A round makes final at least
-    one more box, the first that was not; in practice a few rounds are enough.
+    ``suppresses[i, j]`` says that box j, if it survives, suppresses the worse box i. Each round decides all
+    boxes from the previous round's survivors, until nothing changes. A round settles at least one more box,
+    the first that was not settled; in practice a few rounds are enough.
     """
 
     def changed(state: tuple[Array, Array]) -> Bool[Array, ""]:
@@ -128,23 +129,23 @@ def _survivors(alive: Bool[Array, " b"], suppresses: Bool[Array, "b b"]) -> Bool
 
 
 def _overlap(rows_a: _Rows, rows_b: _Rows, threshold: np.float32) -> Bool[Array, "n m"]:
-    """Whether boxes of the same class have an IoU above the threshold."""
+    """Whether two boxes have the same class and an IoU above the threshold."""
     ax1, ay1, ax2, ay2, area_a = rows_a.geometry[:, :, None]
     bx1, by1, bx2, by2, area_b = rows_b.geometry[:, None, :]
     width = _larger(_smaller(ax2, bx2) - _larger(ax1, bx1), 0.0)
     height = _larger(_smaller(ay2, by2) - _larger(ay1, by1), 0.0)
-    # The outer maximum changes nothing but keeps compilers for GPUs from fusing product and subtraction into
-    # one rounding, which would decide pairs at the threshold otherwise than torchvision does. (For a CPU,
-    # LLVM fuses only a product that is used once.)
+    # The outer maximum has no effect except to keep compilers for GPUs from fusing product and subtraction
+    # into one rounding, which would decide pairs at the threshold differently from torchvision. (For a CPU,
+    # LLVM fuses a product only if it is used once.)
     intersection = _larger(width * height, 0.0)
-    # Without any area it is 0 / 0, which is not above the threshold.
+    # For two boxes without area this is 0 / 0, which is not above the threshold.
     above = intersection / (area_a + area_b - intersection) > threshold
     if rows_a.classes is None or rows_b.classes is None:
         return above
     return above & (rows_a.classes[:, None] == rows_b.classes)
 
 
-# One instruction each. jnp.minimum and jnp.maximum take more, to pass on a NaN; here the area does that.
+# One instruction each. jnp.minimum and jnp.maximum take more, to propagate NaN; here the area does that.
 def _smaller(a: Array, b: Array) -> Array:
     return jnp.where(a < b, a, b)
 
@@ -153,8 +154,8 @@ def _larger(a: Array, b: Array | float) -> Array:
     return jnp.where(a > b, a, b)
 
 
-def _part(tree: Any, start: Array, size: int) -> Any:
-    """``size`` boxes from ``start``, of arrays that have the boxes on their last axis."""
+def _slice_last(tree: Any, start: Array, size: int) -> Any:
+    """``size`` elements of every array's last axis, from ``start`` on."""
     return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, size, a.ndim - 1), tree)
 
 

@@ -1,6 +1,6 @@
-"""Greedy non-maximum suppression as it is usually told: box by box, best first, over the matrix of all IoUs.
+"""Greedy non-maximum suppression in its textbook form: box by box, best first, with a matrix of all IoUs.
 
-``blocks.py`` gives the same result without that matrix and in fewer steps, and is tested to be equal to this.
+``blocks.py`` gives the same result without that matrix and in fewer steps; tests check that they are equal.
 
 Shapes: N boxes, K outputs.
 """
@@ -34,12 +34,12 @@ def nms(
         return kept.at[i].set(kept[i] & ~suppressed)
 
     kept = lax.fori_loop(0, len(boxes), decide, valid[order])
-    (place,) = jnp.nonzero(kept, size=max_outputs, fill_value=0)
+    (position,) = jnp.nonzero(kept, size=max_outputs, fill_value=0)
     found = jnp.arange(max_outputs) < jnp.sum(kept)
-    return jnp.where(found, order[place], 0).astype(jnp.int32), found
+    return jnp.where(found, order[position], 0).astype(jnp.int32), found
 
 
 def float32_not_above(value: float) -> np.float32:
-    """The largest float32 not above ``value``: what float32 exceeds the one exceeds the other."""
+    """The largest float32 not above ``value``: a float32 exceeds it exactly if it exceeds ``value``."""
     rounded = np.float32(value)
     return rounded if float(rounded) <= value else np.nextafter(rounded, np.float32(-np.inf))

@@ -1,9 +1,9 @@
-"""RoIAlign as products of matrices: each region's rows and columns of weights with the whole map.
+"""RoIAlign as matmuls: each region's row and column weights times the whole map.
 
-Many times the arithmetic of looking cells up, but dense, and its gradient has no scatter.
+Many times the arithmetic of gathering cells, but dense, and the gradient has no scatter.
 
 Shapes: H x W cells of a feature map, C channels, N regions, P x P bins of a region, K points of a bin along
-an axis, S samples along an axis: P, or P x K where each point is looked at.
+an axis, S samples along an axis: P, or P x K for a maximum over the points.
 """
 
 import jax
@@ -13,11 +13,11 @@ from jax import Array, lax
 from mrcnn_jax.ops.roi_align.samples import Regions, Settings, interpolation, per_point, sample_matrix
 from mrcnn_jax.runtime.blocks import divisor, split
 
-BLOCK = 64  # regions at a time: those of a 200 x 336 map of 256 channels and 7 bins make 92 MB an image
+BLOCK = 64  # regions at a time: with a 200 x 336 map, 256 channels and 7 bins they take 92 MB per image
 
 
 def pool(maps: list[Array], regions: Regions, *, settings: Settings) -> tuple[Array, Array | None]:
-    """The features ``[N P P C]`` in float32, and for a maximum which point it is of, counted row by row."""
+    """The features ``[N P P C]`` in float32 and, for a maximum, its sampling point's row-major index."""
 
     def pool_block(regions: Regions) -> tuple[Array, Array | None]:
         samples = jnp.float32(0.0)
@@ -39,44 +39,47 @@ def pool(maps: list[Array], regions: Regions, *, settings: Settings) -> tuple[Ar
 
 def scatter(
     regions: Regions,
-    share: Array,
-    largest: Array | None,
+    point_gradient: Array,
+    max_point: Array | None,
     *,
     settings: Settings,
     shapes: tuple[tuple[int, int], ...],
 ) -> list[Array]:
-    """The gradients of the maps, from what each point of a bin gets, or its largest one: ``[N P P C]``."""
+    """The gradients of the maps, given the gradient per sampling point (mean) or at ``max_point`` (max).
+
+    ``point_gradient`` and ``max_point`` are ``[N P P C]``.
+    """
 
     def add_block(
         totals: list[Array], operands: tuple[Regions, Array, Array | None]
     ) -> tuple[list[Array], None]:
-        regions, share, largest = operands
-        if largest is not None:
-            share = _at_points(share, largest, settings.sampling_ratio)
+        regions, point_gradient, max_point = operands
+        if max_point is not None:
+            point_gradient = _at_points(point_gradient, max_point, settings.sampling_ratio)
         added = []
         for level, total in enumerate(totals):
             rows, columns = _matrices(regions, level, total.shape[:2], settings)
-            part = jnp.einsum("ntw,nstc->nswc", columns, share, precision="highest")
+            part = jnp.einsum("ntw,nstc->nswc", columns, point_gradient, precision="highest")
             added.append(total + jnp.einsum("nsh,nswc->hwc", rows, part, precision="highest"))
         return added, None
 
-    zeros = [jnp.zeros((*shape, share.shape[-1]), jnp.float32) for shape in shapes]
-    blocks = split((regions, share, largest), divisor(regions.level.shape[0], BLOCK))
+    zeros = [jnp.zeros((*shape, point_gradient.shape[-1]), jnp.float32) for shape in shapes]
+    blocks = split((regions, point_gradient, max_point), divisor(regions.level.shape[0], BLOCK))
     return lax.scan(add_block, zeros, blocks)[0]
 
 
-def _at_points(share: Array, largest: Array, ratio: int) -> Array:
-    """``share`` at the largest point of each bin, 0 at the others: ``[N P P C]`` to ``[N S S C]``."""
+def _at_points(point_gradient: Array, max_point: Array, ratio: int) -> Array:
+    """``point_gradient`` at each bin's ``max_point``, 0 elsewhere: ``[N P P C]`` to ``[N S S C]``."""
     points = jnp.arange(ratio**2).reshape(ratio, 1, ratio, 1)
-    spread = jnp.where(largest[:, :, None, :, None] == points, share[:, :, None, :, None], 0.0)
-    count, size, channels = share.shape[0], share.shape[1], share.shape[3]
+    spread = jnp.where(max_point[:, :, None, :, None] == points, point_gradient[:, :, None, :, None], 0.0)
+    count, size, channels = point_gradient.shape[0], point_gradient.shape[1], point_gradient.shape[3]
     return spread.reshape(count, size * ratio, size * ratio, channels)
 
 
 def _matrices(
     regions: Regions, level: int, shape: tuple[int, ...], settings: Settings
 ) -> tuple[Array, Array]:
-    """The weights of rows, ``[N S H]``, and of columns, ``[N S W]``, 0 for regions of other levels."""
+    """Row weights ``[N S H]``, 0 for regions of other levels, and column weights ``[N S W]``."""
     size = settings.output_size
     if settings.reduction == "mean":
         rows, columns = (interpolation(regions, axis, size, shape[axis]) for axis in (0, 1))

@@ -2,8 +2,8 @@
 
 Shapes: H x W cells of a feature map, C channels, N regions, P x P bins of a region.
 
-What is here says where the regions lie; ``gather.py`` and ``einsum.py`` compute their
-features, and ``platforms.py`` chooses between these forms.
+This file places the regions on the feature maps; ``gather.py`` and ``einsum.py`` compute their features, and
+``platforms.py`` chooses between these forms.
 """
 
 import functools
@@ -36,22 +36,23 @@ def roi_align(
 ) -> Float[Array, "n p p c"]:
     """Features of ``output_size x output_size`` bins of each box, each bin the mean of its sampling points.
 
-    Or their maximum, with the ``reduction`` "max". ``form`` is how it is computed, by default what
-    :mod:`~mrcnn_jax.runtime.platforms` has for the platform: "cached", "gather" or "einsum".
+    With ``reduction`` "max", a bin is the maximum instead. ``form`` is the implementation, "cached", "gather"
+    or "einsum", by default the platform's (:mod:`~mrcnn_jax.runtime.platforms`).
 
     ``boxes`` are in pixels, ``stride`` is the pixels per cell of ``features``. A bin has ``sampling_ratio``
-    points per axis, or with 0 as many as it has cells, rounded up. ``aligned`` puts the centre of cell 0 at
-    half a stride (D2's ROIAlignV2); without it at 0, and boxes count as at least one cell wide and high.
-    Points more than one cell outside the map contribute 0, other points outside are moved to its edge. All as
-    torchvision's ``roi_align``. ``map_size`` is how many rows and columns the map has, if not all of
-    ``features``: those of an image on a larger canvas.
+    points per axis or, if that is 0, as many as it has cells, rounded up. ``aligned`` puts the centre of cell
+    0 at half a stride (Detectron2's ROIAlignV2); without it, it is at 0, and boxes are at least one cell wide
+    and high. Points more than one cell outside the map contribute 0, other points outside are moved to its
+    edge. All as in torchvision's ``roi_align``. ``map_size`` is the number of rows and columns of
+    ``features`` that belong to the image, if not all: the rest is padding.
 
     The result has the type of ``features``; positions, weights and sums are float32, in the gradient as well.
-    There is no gradient to ``boxes`` (proposals are constants to the heads, Faster 3.2) and no forward-mode
-    derivative. With ``sampling_ratio`` 0 the time is that of the box with most points, and a box larger than
-    twice the map gets the points of one that large. The gradient of a maximum goes to its first point.
+    ``boxes`` get no gradient (proposals are constants to the heads, Faster R-CNN 3.2), and there is no
+    forward-mode derivative. With ``sampling_ratio`` 0 the time is determined by the box with the most points,
+    and a box larger than twice the map gets as many points as one of that size. The gradient of a maximum
+    goes to the first point that attains it.
 
-    Raises ``ValueError`` for another reduction or form, and for the maximum of an adaptive number of points
+    Raises ``ValueError`` for an unknown reduction or form, and for reduction "max" with ``sampling_ratio`` 0
     in the form "einsum".
     """
     level = jnp.zeros(boxes.shape[0], jnp.int32)
@@ -75,10 +76,8 @@ def multilevel_roi_align(
 ) -> Float[Array, "n p p c"]:
     """:func:`roi_align` of each box on the pyramid level that :func:`assign_levels` gives it.
 
-    ``features`` are keyed ``"p2"``, ``"p3"``, ... without gaps, as are the ``map_sizes`` of ``roi_align``;
-    level k has a stride of ``2**k`` pixels.
-
-    Raises ``ValueError`` for keys of another form, or with gaps.
+    ``features`` and ``map_sizes`` (see ``roi_align``) are keyed ``"p2"``, ``"p3"``, ... without gaps; level k
+    has a stride of ``2**k`` pixels. Raises ``ValueError`` for keys of another form, or with gaps.
     """
     levels = level_numbers(features)
     level = assign_levels(
@@ -107,7 +106,7 @@ def _align(
     if settings.form not in (None, *_FORWARD):
         raise ValueError(f"form is {settings.form!r}; it must be one of {', '.join(_FORWARD)}, or None")
     if settings.form == "einsum" and not _has_einsum(settings):
-        raise ValueError("the form 'einsum' has no maximum of an adaptive number of points")
+        raise ValueError("the form 'einsum' does not support reduction 'max' with sampling_ratio 0")
     stride = jnp.asarray(strides, jnp.float32)[level]
     shapes = jnp.asarray([m.shape[:2] for m in maps], jnp.int32)
     map_size = (shapes if map_sizes is None else jnp.stack(map_sizes).astype(jnp.int32))[level]
@@ -119,8 +118,8 @@ def _align(
     if settings.sampling_ratio > 0:
         points = jnp.full(side.shape, settings.sampling_ratio, jnp.int32)
     else:
-        # In integers, because XLA multiplies by 1/7 where 21 / 7 is meant, and that is more than 3. The limit
-        # bounds the time that boxes far out of bounds, as in padding, can take.
+        # Integer division, because XLA computes 21 / 7 as 21 * (1 / 7), which is more than 3. The limit
+        # bounds the time for boxes far out of bounds, as in padding.
         cells = jnp.clip(jnp.ceil(side).astype(jnp.int32), 0, 2 * map_size)
         points = (cells + settings.output_size - 1) // settings.output_size
     regions = Regions(
@@ -145,17 +144,20 @@ _BACKWARD: dict[str, Callable[..., Any]] = {
 }
 
 
-def _chosen(
-    forms: Mapping[str, Callable[..., Any]], on: dict[str, str], settings: Settings, *operands: Any
+def _run_form(
+    forms: Mapping[str, Callable[..., Any]],
+    platform_forms: dict[str, str],
+    settings: Settings,
+    *operands: Any,
 ) -> Any:
-    """What the form of the settings gives, or else that which ``on`` has for the platform."""
+    """The result of the form in ``settings`` or, by default, of the platform's in ``platform_forms``."""
     if settings.form is not None:
         return forms[settings.form](*operands)
     if not _has_einsum(settings):
         forms = {**forms, "einsum": forms["gather"]}
-    chosen = {platform: forms[form] for platform, form in on.items()}
-    # One image of a batch after the other: a gather from the maps of several is not fused with what is done
-    # to the values, and takes many times longer.
+    chosen = {platform: forms[form] for platform, form in platform_forms.items()}
+    # One image of a batch at a time: a gather from the maps of several images is not fused with the
+    # arithmetic on its values, and takes many times longer.
     chosen["cpu"] = one_by_one(chosen["cpu"])
     return by_platform(chosen, *operands)
 
@@ -175,8 +177,8 @@ def _pool_forward(
     maps: list[Array], regions: Regions, settings: Settings, shapes: tuple[tuple[int, int], ...]
 ) -> tuple[Array, tuple[Regions, Array | None]]:
     forms = {name: functools.partial(form, settings=settings) for name, form in _FORWARD.items()}
-    pooled, largest = _chosen(forms, ROI_ALIGN, settings, maps, regions)
-    return pooled.astype(maps[0].dtype), (regions, largest)
+    pooled, max_point = _run_form(forms, ROI_ALIGN, settings, maps, regions)
+    return pooled.astype(maps[0].dtype), (regions, max_point)
 
 
 def _pool_backward(
@@ -186,14 +188,14 @@ def _pool_backward(
     gradient: Array,
 ) -> tuple[list[Array], None]:
     """The gradients of the maps; the regions have none."""
-    regions, largest = residuals
-    share = gradient.astype(jnp.float32)
+    regions, max_point = residuals
+    point_gradient = gradient.astype(jnp.float32)
     if settings.reduction == "mean":
-        share = per_point(share, regions)
+        point_gradient = per_point(point_gradient, regions)
     forms = {
         name: functools.partial(form, settings=settings, shapes=shapes) for name, form in _BACKWARD.items()
     }
-    gradients = _chosen(forms, ROI_ALIGN_GRADIENT, settings, regions, share, largest)
+    gradients = _run_form(forms, ROI_ALIGN_GRADIENT, settings, regions, point_gradient, max_point)
     return [g.astype(gradient.dtype) for g in gradients], None
 
 

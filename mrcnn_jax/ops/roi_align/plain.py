@@ -1,6 +1,6 @@
 """RoIAlign as the paper describes it, in ordinary JAX with ordinary autodiff (section 3, figure 3).
 
-The fast forms beside this file are tested to be equal to it, in their results and in their gradients.
+Tests check that the fast forms beside this file give equal results and gradients.
 
 Shapes: H x W cells of a feature map, C channels, N boxes, P x P bins of a box, K x K points of a bin.
 """
@@ -32,7 +32,7 @@ def roi_align(
     bins, points = jnp.arange(output_size)[:, None], jnp.arange(most_points)
 
     def points_along(low: Array, high: Array, cells: Array) -> tuple[Array, Array]:
-        """Where the points of every bin lie along an axis, ``[P K]``, and how many of the K a bin has."""
+        """Positions of every bin's points along an axis, ``[P K]``, and how many of the K a bin has."""
         side = high - low if aligned else jnp.maximum(high - low, 1.0)
         count = sampling_ratio or -(-jnp.clip(jnp.ceil(side).astype(int), 0, 2 * cells) // output_size)
         within_bin = (points + 0.5) / jnp.maximum(count, 1)
@@ -48,7 +48,7 @@ def roi_align(
         counts = ((points < rows)[:, None] & (points < columns)).reshape(-1, 1)  # [K*K 1]
         if reduction == "mean":
             return jnp.sum(sampled, axis=2, where=counts) / jnp.maximum(rows * columns, 1)
-        first = jnp.argmax(jnp.where(counts, sampled, -jnp.inf), axis=2, keepdims=True)  # of equal points
+        first = jnp.argmax(jnp.where(counts, sampled, -jnp.inf), axis=2, keepdims=True)  # first on ties
         return jnp.take_along_axis(jnp.where(counts, sampled, 0.0), first, axis=2)[:, :, 0]
 
     boxes = jax.lax.stop_gradient(boxes.astype(jnp.float32))
@@ -60,7 +60,7 @@ def bilinear(
 ) -> Float[Array, "y x c"]:
     """The map at every row position ``y`` and column position ``x``, from the four cells around each point.
 
-    A point up to one cell outside the map takes the value at its edge, any other outside is 0.
+    A point up to one cell outside the map takes the value at its edge; any other point outside is 0.
     """
     inside = ((y >= -1) & (y <= size[0]))[:, None] & (x >= -1) & (x <= size[1])
     y, x = jnp.clip(y, 0, size[0] - 1), jnp.clip(x, 0, size[1] - 1)

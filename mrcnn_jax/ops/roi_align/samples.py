@@ -1,4 +1,4 @@
-"""Where RoIAlign looks: the sampling points of bins, and the cells around them with their weights.
+"""RoIAlign's sampling points, and the cells around them with their weights.
 
 Shapes: N regions, P bins of a region along an axis, K points of a bin along an axis.
 """
@@ -12,7 +12,7 @@ from mrcnn_jax.runtime.batching import batch_max
 
 
 class Settings(NamedTuple):
-    """What :func:`~mrcnn_jax.ops.roi_align.roi_align` is asked for, and describes."""
+    """The static arguments of :func:`~mrcnn_jax.ops.roi_align.roi_align`."""
 
     output_size: int
     sampling_ratio: int
@@ -21,17 +21,20 @@ class Settings(NamedTuple):
 
 
 class Regions(NamedTuple):
-    """Where regions lie, in cells of their level."""
+    """Positions of regions, in cells of their level."""
 
-    level: Array  # [N] int32: which of the maps
+    level: Array  # [N] int32: index of the map
     start: Array  # [N 2] float32: y and x of the top left corner
     bin_size: Array  # [N 2] float32
     points: Array  # [N 2] int32: sampling points per bin, per axis
     map_size: Array  # [N 2] int32: height and width of the map
 
 
-class Neighbours(NamedTuple):
-    """One cell for each bin: those of an axis are the same for all bins along the other."""
+class CornerCell(NamedTuple):
+    """One of the four cells around a sampling point, for every bin.
+
+    ``y`` depends only on a bin's row, ``x`` only on its column.
+    """
 
     y: Array  # [N P] int32
     weight_y: Array  # [N P] float32: 0 where a region has fewer points, and outside the map
@@ -40,19 +43,20 @@ class Neighbours(NamedTuple):
 
 
 def point_count(regions: Regions) -> Array:
-    """How many points each bin has: ``[N]`` int32."""
+    """The number of sampling points per bin: ``[N]`` int32."""
     return regions.points[:, 0] * regions.points[:, 1]
 
 
 def per_point(values: Array, regions: Regions) -> Array:
-    """``values`` of bins, ``[N P P C]``, divided by the number of their points."""
+    """``values`` of bins, ``[N P P C]``, divided by the number of points per bin."""
     return values / jnp.maximum(point_count(regions), 1).astype(jnp.float32)[:, None, None, None]
 
 
 def positions(regions: Regions, axis: int, output_size: int, point: Array) -> tuple[Array, Array]:
-    """Where points of bins lie along an axis, moved into the map, and whether they count: ``[N P K]``.
+    """Positions of sampling points along an axis, clamped to the map, and whether they count: ``[N P K]``.
 
-    ``point`` are their numbers, the same for all bins: ``[N 1 K]``, or ``[K]`` for all regions.
+    ``point`` holds the points' indices, which are the same for all bins: ``[N 1 K]``, or ``[K]`` for all
+    regions.
     """
     start, bin_size, points, size = (
         a[:, axis, None, None] for a in (regions.start, regions.bin_size, regions.points, regions.map_size)
@@ -64,14 +68,14 @@ def positions(regions: Regions, axis: int, output_size: int, point: Array) -> tu
     return jnp.clip(position, 0.0, size - 1), counts
 
 
-def neighbours(regions: Regions, step: Array, output_size: int) -> list[Neighbours]:
-    """The four cells around point ``step`` of every bin; points are counted row by row."""
+def corner_cells(regions: Regions, step: Array, output_size: int) -> list[CornerCell]:
+    """The four cells around point ``step`` of every bin; points are indexed in row-major order."""
     row, column = jnp.divmod(step, jnp.maximum(regions.points[:, 1], 1))
     sides = []
     for axis, point in ((0, row), (1, column)):
         position, counts = positions(regions, axis, output_size, point[:, None, None])
         position, counts, size = position[..., 0], counts[..., 0], regions.map_size[:, axis, None]
-        # Clamped as integers too: what a NaN of a padding row becomes must stay within the map.
+        # Clamped as integers too, so that a padding row's NaN cannot become an index outside the map.
         low = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, size - 1)
         high = jnp.minimum(low + 1, size - 1)
         fraction = position - low
@@ -81,11 +85,11 @@ def neighbours(regions: Regions, step: Array, output_size: int) -> list[Neighbou
                 (high, jnp.where(counts, fraction, 0.0)),
             ]
         )
-    return [Neighbours(*y, *x) for y in sides[0] for x in sides[1]]
+    return [CornerCell(*y, *x) for y in sides[0] for x in sides[1]]
 
 
 def interpolation(regions: Regions, axis: int, output_size: int, cells: int) -> Array:
-    """The sum of the weights that the points of each bin give to each of ``cells``: ``[N P cells]``."""
+    """The total weight of each of ``cells`` over each bin's points: ``[N P cells]``."""
 
     def add_point(point: Array, total: Array) -> Array:
         return total + sample_matrix(regions, axis, output_size, cells, point[None])[:, :, 0]
@@ -95,7 +99,7 @@ def interpolation(regions: Regions, axis: int, output_size: int, cells: int) -> 
 
 
 def sample_matrix(regions: Regions, axis: int, output_size: int, cells: int, point: Array) -> Array:
-    """The weights that the points ``[K]`` of each bin give to each of ``cells``: ``[N P K cells]``."""
+    """The weight of each of ``cells`` at points ``[K]`` of each bin: ``[N P K cells]``."""
     position, counts = positions(regions, axis, output_size, point)
     tent = jnp.maximum(1.0 - jnp.abs(position[..., None] - jnp.arange(cells)), 0.0)
     return jnp.where(counts[..., None], tent, 0.0)

@@ -28,7 +28,7 @@ def with_gradients(function, x, kernel):
     ("shape", "stride"),
     [
         ((2, 5, 6, 3, 4, 1), 1),
-        ((1, 5, 3, 3, 4, 1), 1),  # an odd number of rows of the product
+        ((1, 5, 3, 3, 4, 1), 1),  # the matmul has an odd number of rows
         ((2, 7, 6, 3, 4, 1), 2),
         ((2, 6, 7, 3, 4, 3), 1),
         ((2, 6, 8, 3, 4, 3), 2),
@@ -36,7 +36,7 @@ def with_gradients(function, x, kernel):
         ((1, 8, 9, 3, 4, 7), 2),
     ],
 )
-def test_values_and_gradients_are_those_of_xla(shape, stride):
+def test_values_and_gradients_equal_xlas(shape, stride):
     x, kernel = arrays(*shape)
     size = shape[-1]
     arguments = ((stride, stride), ((size // 2, size // 2),) * 2)
@@ -50,7 +50,7 @@ def test_values_and_gradients_are_those_of_xla(shape, stride):
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 10), (3, 15)])
 def test_winograd_is_a_convolution(monkeypatch, size):
-    monkeypatch.setattr(cpu, "_pays", lambda x, kernel: True)
+    monkeypatch.setattr(cpu, "_winograd_is_faster", lambda x, kernel: True)
     x, kernel = arrays(2, *size, 6, 5, 3)
     found = with_gradients(convolve, x, kernel)
     wanted = with_gradients(
@@ -60,7 +60,7 @@ def test_winograd_is_a_convolution(monkeypatch, size):
         np.testing.assert_allclose(one, other, atol=2e-5 * float(np.std(other)) + 1e-6)
 
 
-def test_winograd_rounds_to_a_millionth_of_the_spread():
+def test_winograd_rounds_to_a_millionth_of_the_standard_deviation():
     x, kernel = arrays(1, 16, 16, 256, 32, 3)
     padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     exact = sum(
@@ -74,15 +74,15 @@ def test_winograd_rounds_to_a_millionth_of_the_spread():
 
 
 def test_winograd_is_for_large_maps_of_many_channels():
-    def pays(height, width, channels, batch=1):
-        return cpu._pays((batch, height, width, channels), (3, 3, channels, channels))
+    def is_used(height, width, channels, batch=1):
+        return cpu._winograd_is_faster((batch, height, width, channels), (3, 3, channels, channels))
 
-    assert pays(200, 336, 256) and pays(100, 168, 128)
-    assert not pays(200, 336, 64)  # products too narrow
-    assert not pays(25, 42, 512)  # fewer tiles than channels
-    assert pays(14, 14, 256, batch=100) and not pays(14, 14, 256)  # regions, whose tiles are counted together
-    assert not pays(5, 5, 256, batch=1000)
-    assert not pays(5, 1200, 256)  # tiles reach far beyond the map
+    assert is_used(200, 336, 256) and is_used(100, 168, 128)
+    assert not is_used(200, 336, 64)  # matmuls too narrow
+    assert not is_used(25, 42, 512)  # fewer tiles than channels
+    assert is_used(14, 14, 256, batch=100) and not is_used(14, 14, 256)  # tiles of all regions count together
+    assert not is_used(5, 5, 256, batch=1000)
+    assert not is_used(5, 1200, 256)  # tiles extend far beyond the map
 
 
 @pytest.mark.parametrize(
@@ -106,29 +106,29 @@ def test_other_convolutions_are_left_to_xla(dtype, options):
     np.testing.assert_array_equal(np.asarray(found, np.float32), np.asarray(wanted, np.float32))
 
 
-@pytest.mark.parametrize(("platform", "product"), [("cpu", True), ("tpu", False), ("cuda", False)])
-def test_only_a_cpu_multiplies_matrices_instead(platform, product):
+@pytest.mark.parametrize(("platform", "matmul"), [("cpu", True), ("tpu", False), ("cuda", False)])
+def test_only_a_cpu_uses_a_matmul(platform, matmul):
     x, kernel = arrays(1, 4, 4, 3, 2, 1)
     program = jax.jit(convolve)
     text = program.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
-    assert ("stablehlo.dot_general" in text) == product
-    assert ("stablehlo.convolution" in text) == (not product)
+    assert ("stablehlo.dot_general" in text) == matmul
+    assert ("stablehlo.convolution" in text) == (not matmul)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_bias_has_the_sum_of_the_gradients(dtype):
+def test_the_bias_gradient_is_the_sum_over_all_cells(dtype):
     x, bias = jnp.ones((2, 3, 4, 2), dtype), jnp.array([1, -2], dtype)
     value, pull_back = jax.vjp(add_bias, x, bias)
     np.testing.assert_array_equal(np.asarray(value[1, 2, 3], np.float32), [2, -1])
     gradient = jnp.broadcast_to(jnp.array([1, 3], dtype), x.shape)
-    of_x, of_bias = pull_back(gradient)
-    assert of_x.dtype == of_bias.dtype == dtype
-    np.testing.assert_array_equal(of_x, gradient)
-    np.testing.assert_array_equal(np.asarray(of_bias, np.float32), [24, 72])
+    grad_x, grad_bias = pull_back(gradient)
+    assert grad_x.dtype == grad_bias.dtype == dtype
+    np.testing.assert_array_equal(grad_x, gradient)
+    np.testing.assert_array_equal(np.asarray(grad_bias, np.float32), [24, 72])
 
 
-def test_under_a_condition_xla_has_its_fast_convolutions():
-    """XLA calls Eigen for one layout alone, in which it does not put gradients of kernels there."""
+def test_convolutions_inside_a_conditional_have_xlas_fast_layout():
+    """XLA calls Eigen for one layout only, and inside a conditional does not convert others to it."""
     x, kernel = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
 
     def loss(x, kernel, *, condition):

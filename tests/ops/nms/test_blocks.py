@@ -27,7 +27,7 @@ def kept(result):
 
 def test_by_hand():
     index, valid = nms(CHAIN, SCORES, ALL, iou_threshold=0.5, max_outputs=6)
-    # The third survives, because its suppressor was suppressed itself.
+    # The third survives, because the box that would suppress it is suppressed itself.
     np.testing.assert_array_equal(index, [3, 0, 2, 0, 0, 0])
     np.testing.assert_array_equal(valid, [True, True, True, False, False, False])
 
@@ -38,7 +38,7 @@ def test_stops_at_max_outputs():
     assert np.asarray(valid).all()
 
 
-def test_threshold_itself_does_not_suppress():
+def test_an_iou_equal_to_the_threshold_does_not_suppress():
     boxes = jnp.array([[0.0, 0, 4, 4], [0, 0, 4, 2]])  # IoU 1/2
     two = jnp.ones(2, bool)
     scores = jnp.array([1.0, 0.5])
@@ -48,8 +48,7 @@ def test_threshold_itself_does_not_suppress():
 
 @pytest.mark.parametrize(("tenths", "expected"), [(3, [0]), (7, [0, 1])])
 def test_threshold_is_compared_in_double_precision(tenths, expected):
-    # As in torchvision: float32 has 0.3 a little too high, so an IoU of 3/10 exceeds it, and 0.7 a little too
-    # low.
+    # As in torchvision. In float32, an IoU of 3/10 is slightly above 0.3, and one of 7/10 slightly below 0.7.
     boxes = jnp.array([[0.0, 0, 10, 10], [0, 0, 10, tenths]])
     result = nms(boxes, jnp.array([1.0, 0.5]), jnp.ones(2, bool), iou_threshold=tenths / 10, max_outputs=2)
     assert kept(result) == expected
@@ -67,7 +66,7 @@ def test_equal_scores_keep_the_lower_index():
 
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, 1e9])
-def test_padding_is_not_looked_at(garbage):
+def test_padding_has_no_effect(garbage):
     boxes = jnp.concatenate([CHAIN, jnp.full((3, 4), garbage)])
     scores = jnp.concatenate([SCORES, jnp.full(3, garbage)])
     result = nms(boxes, scores, jnp.arange(7) < 4, iou_threshold=0.5, max_outputs=7)
@@ -92,7 +91,7 @@ def test_equals_torchvision(threshold, name):
     np.testing.assert_array_equal(kept(result), REFERENCE[f"nms/{name}"])
 
 
-def test_rounds_as_torchvision_at_the_threshold():
+def test_rounds_like_torchvision_at_the_threshold():
     pairs = jnp.asarray(REFERENCE["nms/pairs"])
     _, valid = jax.jit(
         jax.vmap(lambda b: nms(b, jnp.array([1.0, 0.5]), jnp.ones(2, bool), iou_threshold=0.7, max_outputs=2))
@@ -111,7 +110,7 @@ def test_equals_torchvision_by_class():
 
 
 def greedy(boxes, scores, valid, classes, threshold, max_outputs):
-    """One box after the other, in float32."""
+    """A reference implementation, box by box in float32."""
     result = []
     for i in sorted(np.flatnonzero(valid), key=lambda i: (-scores[i], i)):
         low = np.maximum(boxes[i, :2], boxes[result, :2])
@@ -126,9 +125,9 @@ def greedy(boxes, scores, valid, classes, threshold, max_outputs):
 
 
 @pytest.mark.parametrize(("block", "max_outputs"), [(7, 12), (8192, 120)])
-def test_blocks_make_no_difference(block, max_outputs):
-    # Whole pixels and a threshold of 1/2, so that IoUs are often exactly it; some boxes are empty, many
-    # scores tie, and the rows that are not valid hold NaN.
+def test_the_result_does_not_depend_on_the_block_size(block, max_outputs):
+    # Whole pixels and a threshold of 1/2, so that many IoUs equal the threshold; some boxes are empty, many
+    # scores tie, and rows that are not valid hold NaN.
     rng = np.random.default_rng(0)
     start, size = rng.integers(0, 8, (3, 100, 2)), rng.integers(0, 6, (3, 100, 2))
     boxes = np.concatenate([start, start + size], axis=-1).astype(np.float32)
@@ -151,14 +150,14 @@ def test_equals_the_plain_form(threshold):
     boxes, scores, classes = (jnp.asarray(REFERENCE[f"nms/{name}"])[:300] for name in names)
     valid = jnp.arange(300) % 7 > 0
     settings = {"iou_threshold": threshold, "max_outputs": 100, "classes": classes}
-    plainly = jax.jit(lambda *arrays: plain.nms(*arrays, **settings))(boxes, scores, valid)
-    for found, expected in zip(nms(boxes, scores, valid, **settings), plainly, strict=True):
+    reference = jax.jit(lambda *arrays: plain.nms(*arrays, **settings))(boxes, scores, valid)
+    for found, expected in zip(nms(boxes, scores, valid, **settings), reference, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_batch_equals_its_images_and_stays_on_its_devices():
+def test_batch_equals_its_images_without_communication():
     boxes, scores = (jnp.asarray(REFERENCE[f"nms/{k}"])[:480] for k in ("boxes", "tied_scores"))
-    # Images of different lengths, so that their loops end at different steps.
+    # Images with different numbers of boxes, so that their loops end at different steps.
     batch = (
         boxes.reshape(8, 60, 4),
         scores.reshape(8, 60),

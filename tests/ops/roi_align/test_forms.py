@@ -22,7 +22,7 @@ COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
 
 
 def forms_of(reduction, ratio):
-    """The forms that have this reduction and sampling ratio."""
+    """The forms that support this reduction and sampling ratio."""
     return FORMS if (reduction, ratio) != ("max", 0) else FORMS[:2]
 
 
@@ -53,8 +53,8 @@ def test_points_outside_by_hand():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_maximum_by_hand(form):
-    # Points on cells 0 and 1, 2 and 3, of both axes. The largest x of a bin is in both of its rows, the
-    # largest y in both columns, and all of the third channel are equal: the first point gets the gradient.
+    # Points on cells 0 and 1, 2 and 3, along both axes. A bin's largest x is in both of its rows, its largest
+    # y in both columns, and the third channel is constant: the first of the equal points gets the gradient.
     features = jnp.concatenate([ramp(5, 5), jnp.ones((5, 5, 1))], axis=-1)
     settings = {"stride": 1.0, "output_size": 2, "sampling_ratio": 2, "aligned": True}
 
@@ -79,7 +79,7 @@ def test_maximum_by_hand(form):
 
 
 def test_adaptive_ratio_counts_whole_cells():
-    # Bins of exactly k cells have k points per axis. Division by 7 in float32 would sometimes make it k + 1.
+    # Bins of exactly k cells have k points per axis. Division by 7 in float32 would sometimes give k + 1.
     features = jnp.asarray(np.random.default_rng(0).normal(size=(50, 50, 1)), jnp.float32)
     for cells in (3, 6):
         box = jnp.array([[0.0, 0, 7 * cells, 7 * cells]])
@@ -134,7 +134,7 @@ def test_boxes_get_no_gradient():
     ("reduction", "ratio"), [("mean", 1), ("mean", 3), ("mean", 0), ("max", 2), ("max", 0)]
 )
 def test_every_form_equals_the_plain_one(reduction, ratio, aligned):
-    """Forward and gradient, over random boxes of all sizes and a pyramid that ends before its canvas."""
+    """Forward and gradient, with random boxes of all sizes and a pyramid that is partly padding."""
     rng = np.random.default_rng(ratio)
     features = {f"p{k}": jnp.asarray(rng.normal(size=(48 >> k, 64 >> k, 3)), jnp.float32) for k in (2, 3)}
     map_sizes = {"p2": jnp.array([12, 13]), "p3": jnp.array([6, 7])}
@@ -158,7 +158,7 @@ def test_every_form_equals_the_plain_one(reduction, ratio, aligned):
 
 
 @pytest.mark.parametrize("reduction_and_ratio", [("mean", 2), ("mean", 0), ("max", 2), ("max", 0)])
-def test_forms_agree_whatever_padding_holds(reduction_and_ratio):
+def test_forms_agree_with_garbage_in_padding(reduction_and_ratio):
     reduction, ratio = reduction_and_ratio
     rng = np.random.default_rng(0)
     features = {f"p{k}": jnp.asarray(rng.normal(size=(32 >> k, 40 >> k, 2)), jnp.float32) for k in (2, 3)}
@@ -210,13 +210,13 @@ def test_bfloat16_features_are_summed_in_float32():
     for form in FORMS:
         for ours, expected in zip(pool_and_gradient(features, form), full, strict=True):
             assert ours.dtype == jnp.bfloat16
-            # Half a unit in the last place. Of 200 equal boxes: sums in bfloat16 would stop growing at 256
-            # times a share.
+            # Within half a unit in the last place. The gradients of 200 equal boxes are added up; in bfloat16
+            # the sum would stop growing at 256 times a summand.
             np.testing.assert_allclose(ours.astype(jnp.float32), expected, rtol=2.0**-8, atol=1e-6)
 
 
 @pytest.mark.parametrize("ratio", [0, 2])
-def test_batch_equals_its_images_and_stays_on_its_devices(ratio):
+def test_batch_equals_its_images_without_communication(ratio):
     rng = np.random.default_rng(0)
     shapes = {"p2": (8, 8), "p3": (4, 4)}
     features = {k: jnp.asarray(rng.normal(size=(8, *s, 2)), jnp.float32) for k, s in shapes.items()}
@@ -253,26 +253,26 @@ def test_batch_equals_its_images_and_stays_on_its_devices(ratio):
 
 
 @pytest.mark.parametrize("names", [("p2", "p4"), ("c4",), ()])
-def test_wrong_levels_are_named(names):
+def test_wrong_levels_are_errors(names):
     features = {name: jnp.zeros((4, 4, 1)) for name in names}
     with pytest.raises(ValueError, match=r"must be named p2, p3, .* without gaps"):
         multilevel_roi_align(features, jnp.zeros((1, 4)), output_size=2, sampling_ratio=2, aligned=True)
 
 
-def test_unknown_reductions_and_forms_are_named():
+def test_unknown_reductions_and_forms_are_errors():
     features, box = jnp.zeros((4, 4, 1)), jnp.zeros((1, 4))
     settings = {"stride": 1.0, "output_size": 2, "sampling_ratio": 0, "aligned": True}
     with pytest.raises(ValueError, match="reduction is 'sum'; it must be 'mean' or 'max'"):
         roi_align(features, box, reduction="sum", **settings)
     with pytest.raises(ValueError, match="form is 'scan'; it must be one of cached, gather, einsum, or None"):
         roi_align(features, box, form="scan", **settings)
-    with pytest.raises(ValueError, match="'einsum' has no maximum of an adaptive number of points"):
+    with pytest.raises(ValueError, match="'einsum' does not support reduction 'max' with sampling_ratio 0"):
         roi_align(features, box, reduction="max", form="einsum", **settings)
 
 
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_the_gradient_of_roi_align_adds_up_without_scatter_on_an_accelerator(platform, sampling_ratio):
+def test_the_gradient_has_no_scatter_on_an_accelerator(platform, sampling_ratio):
     def pooled(features):
         boxes = jnp.array([[1.0, 2, 9, 7], [0, 0, 16, 16]])
         settings = {"stride": 1.0, "output_size": 2, "sampling_ratio": sampling_ratio}
@@ -283,8 +283,8 @@ def test_the_gradient_of_roi_align_adds_up_without_scatter_on_an_accelerator(pla
 
 
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_forms_of_a_gpu_together_give_what_those_of_a_cpu_give(monkeypatch, sampling_ratio):
-    """Values of "gather" with the gradient of "einsum"."""
+def test_the_forms_of_a_gpu_equal_those_of_a_cpu(monkeypatch, sampling_ratio):
+    """A GPU combines the values of "gather" with the gradient of "einsum"."""
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.standard_normal((16, 16, 3)), jnp.float32)
     corner = rng.uniform(-2, 12, (20, 2))
