@@ -4,10 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lock clean
+# A file's tests stay on one worker, where they share fixtures and compiled programs.
+WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+.PHONY: help demo test test-all lock clean
 
 help: ## show this help
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
 
 demo: $(READY) ## generate the shapes data set, train on it, evaluate, draw predictions
 	$(BIN)/python scripts/make_shapes.py --output=data/shapes
@@ -24,7 +27,13 @@ test: $(READY) ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mrcnn_jax scripts configs benchmarks
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
+	$(BIN)/python -m pytest $(WORKERS)
+
+test-all: $(READY) ## the same, and the slow tests: before a release
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy mrcnn_jax scripts configs benchmarks
+	$(BIN)/python -m pytest $(WORKERS) -m ""
 
 lock: ## write requirements.lock anew, with the newest versions that setup.cfg allows
 	$(PYTHON) -m venv --clear .venv-lock

@@ -180,6 +180,7 @@ def scalars(workdir: Path) -> dict[tuple[int, str], float]:
     return values
 
 
+@pytest.mark.slow
 def test_losses_and_scores_are_those_of_one_process_also_after_a_death(alone: Path, by_two: Path) -> None:
     wanted, found = scalars(alone), scalars(by_two)
     assert found.keys() == wanted.keys()
@@ -193,6 +194,7 @@ def test_losses_and_scores_are_those_of_one_process_also_after_a_death(alone: Pa
         )
 
 
+@pytest.mark.slow
 def test_evaluation_is_that_of_one_process(by_two: Path, start: Start, directory: Path) -> None:
     processes = start("evaluate.py", "--workdir=two", "--batch_size=4", "--output=scores-two.json")
     assert processes.wait() == [0, 0], processes.output(0) + processes.output(1)
@@ -203,6 +205,7 @@ def test_evaluation_is_that_of_one_process(by_two: Path, start: Start, directory
     assert found == wanted
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_has_all_save_and_end(by_two: Path, start: Start, directory: Path) -> None:
     processes = start(
         "train.py", "--config=tiny.py", "--workdir=stopped", "--config.train.steps=100000",

@@ -32,12 +32,10 @@ def config(tiny_config, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workdir(config, tmp_path_factory):
-    """A run that was never interrupted. Its compiled step is cached for the runs of the other tests."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    """A run that was never interrupted."""
     path = tmp_path_factory.mktemp("runs") / "whole"
     loop.train(config, path)
-    yield path
-    jax.config.update("jax_compilation_cache_dir", None)
+    return path
 
 
 def _with(config, **train):
