@@ -1,8 +1,11 @@
-# Everything runs in .venv, which is made at first use and again when what goes into it has changed.
+# Everything runs in .venv, which is made at first use and again when its dependencies change. A Python that is
+# named, as in "make test PYTHON=python3.13", has an environment of its own: .venv-python3.13.
+# Python 3.11 gets the exact versions of requirements.lock, others the newest that setup.cfg admits.
 
 PYTHON ?= python3
-BIN := .venv/bin
-READY := .venv/.ready
+VENV := .venv$(patsubst %,-%,$(filter-out python3,$(notdir $(PYTHON))))
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
 
 # A file's tests stay on one worker, where they share fixtures and compiled programs.
 WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadfile
@@ -43,8 +46,8 @@ lock: ## write requirements.lock anew, with the newest versions that setup.cfg a
 	mv .venv-lock/requirements requirements.lock
 	rm -r .venv-lock
 
-clean: ## remove the environment; data and runs stay
-	rm -rf .venv
+clean: ## remove the environments; data and runs stay
+	rm -rf .venv .venv-python*
 
 $(READY): requirements.lock setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
@@ -52,8 +55,10 @@ $(READY): requirements.lock setup.cfg pyproject.toml
 			"name another: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "error: $(PYTHON) cannot make virtual environments; install its venv package (python3-venv)" >&2; exit 1; }
-	@echo "installing into .venv (a minute or two, 2 GB) ..."
-	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "installing into $(VENV) (a minute or two, 2 GB) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'; fi
 	@touch $@
