@@ -6,10 +6,10 @@
     python tests/parity/detectron2_peer.py --source=DETECTRON2 --tiny \\
         --output=tests/fixtures/detectron2_models.npz
 
-runs Detectron2's Python source, found at DETECTRON2, in an environment with torch, torchvision and its
-dependencies (pycocotools, fvcore, iopath, omegaconf, hydra-core, yacs, tabulate, termcolor, cloudpickle,
-black, matplotlib, opencv). Its compiled extension is not needed. Runs are bit-equal on the same machine
-with the same number of threads.
+runs Detectron2's Python source, found at DETECTRON2, in an environment with torch, torchvision and that
+source's dependencies (pycocotools, fvcore, iopath, omegaconf, hydra-core, yacs, tabulate, termcolor,
+cloudpickle, black, matplotlib, opencv). Its compiled extension is not needed. Runs are bit-equal on the
+same machine with the same number of threads.
 
 Unless noted, arrays are float32, images and features are channels-last without a batch axis, and boxes are
 ``x1 y1 x2 y2`` in pixels of the resized image. A level is "p2" to "p6", or "c4" or "c5" in models
