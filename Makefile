@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made at first use and again when its dependencies change. A Python that is
+# Everything runs in .venv, which is made on first use and again when its requirements change. A Python that is
 # named, as in "make test PYTHON=python3.13", has an environment of its own: .venv-python3.13.
 # Python 3.11 gets the exact versions of requirements.lock, others the newest that setup.cfg admits.
 
@@ -15,7 +15,7 @@ WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
 
-demo: $(READY) ## generate the shapes data set, train on it, evaluate, draw predictions
+demo: $(READY) ## generate the shapes dataset, train on it, evaluate, draw predictions
 	$(BIN)/python scripts/make_shapes.py --output=data/shapes
 	$(BIN)/python scripts/train.py --config=configs/shapes.py --workdir=runs/demo
 	$(BIN)/python scripts/evaluate.py --workdir=runs/demo
@@ -26,19 +26,19 @@ demo: $(READY) ## generate the shapes data set, train on it, evaluate, draw pred
 	@echo "numbers:  runs/demo/evaluation.json"
 	@echo "curves:   runs/demo/tensorboard (pip install tensorboard; tensorboard --logdir=runs/demo)"
 
-test: $(READY) ## lint, types, tests
+test: $(READY) ## lint, check types and run the quick tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mrcnn_jax scripts configs benchmarks
 	$(BIN)/python -m pytest $(WORKERS)
 
-test-all: $(READY) ## the same, and the slow tests: before a release
+test-all: $(READY) ## the same with the slow tests, before a release
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mrcnn_jax scripts configs benchmarks
 	$(BIN)/python -m pytest $(WORKERS) -m ""
 
-lock: ## write requirements.lock anew, with the newest versions that setup.cfg allows
+lock: ## rewrite requirements.lock with the newest versions that setup.cfg allows
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/pip install --quiet --disable-pip-version-check --upgrade '.[test]' setuptools
 	head -n 2 requirements.lock > .venv-lock/requirements
@@ -46,15 +46,15 @@ lock: ## write requirements.lock anew, with the newest versions that setup.cfg a
 	mv .venv-lock/requirements requirements.lock
 	rm -r .venv-lock
 
-clean: ## remove the environments; data and runs stay
+clean: ## remove the environments; keep data and runs
 	rm -rf .venv .venv-python*
 
 $(READY): requirements.lock setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
-		echo "error: Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1 || true);" \
-			"name another: make PYTHON=python3.12" >&2; exit 1; }
+		echo "error: Python 3.11, 3.12 or 3.13 is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1 || true);" \
+			"choose another: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-		echo "error: $(PYTHON) cannot make virtual environments; install its venv package (python3-venv)" >&2; exit 1; }
+		echo "error: $(PYTHON) cannot create virtual environments; install its venv package (python3-venv)" >&2; exit 1; }
 	@echo "installing into $(VENV) (a minute or two, 2 GB) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \

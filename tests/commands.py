@@ -1,4 +1,4 @@
-"""Command lines run by tests: in this process, which is quick, or in one of their own."""
+"""Runs command lines for tests: in this process, which is quick, or in a separate one."""
 
 import contextlib
 import importlib
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Outcome(NamedTuple):
-    """What a command line has left behind."""
+    """A command's exit code and output."""
 
     returncode: int
     stdout: str
@@ -29,10 +29,10 @@ class Outcome(NamedTuple):
 def run_here(program: str, *arguments: str, directory: Path) -> Outcome:
     """Runs a script of ``scripts`` (or at a path), or a module of ``benchmarks``, in this process.
 
-    It has flags, environment and working directory of its own, and this process's devices. It is never one of
-    several hosts, and leaves the C library's memory settings as they are.
+    It has its own flags, environment and working directory, but this process's devices. It never joins other
+    hosts, and leaves the C library's memory settings as they are.
     """
-    importlib.import_module("mrcnn_jax.command_line")  # whose own flags are defined once, and stay
+    importlib.import_module("mrcnn_jax.command_line")  # defines its flags once, on import; they stay
     known = set(flags.FLAGS)
     out, err = io.StringIO(), io.StringIO()
     path = program if program.startswith("benchmarks.") else str(ROOT / "scripts" / program)
@@ -46,7 +46,7 @@ def run_here(program: str, *arguments: str, directory: Path) -> Outcome:
         mock.patch("mrcnn_jax.distributed.hosts.join"),
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore", DeprecationWarning)  # as a process of its own has it
+        warnings.simplefilter("ignore", DeprecationWarning)  # as in a separate process
         try:
             run = runpy.run_module if program.startswith("benchmarks.") else runpy.run_path
             run(path, run_name="__main__")
@@ -58,14 +58,16 @@ def run_here(program: str, *arguments: str, directory: Path) -> Outcome:
             code = 1
         finally:
             for name in set(flags.FLAGS) - known:
-                with contextlib.suppress(AttributeError, flags.UnrecognizedFlagError):  # a flag's other names
+                with contextlib.suppress(
+                    AttributeError, flags.UnrecognizedFlagError
+                ):  # an alias already gone
                     delattr(flags.FLAGS, name)
             flags.FLAGS.unparse_flags()
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def run_apart(program: str, *arguments: str, directory: Path, python: tuple[str, ...] = ()) -> Outcome:
-    """Runs the same in a process of its own, on one device."""
+    """Runs the same program in a separate process, on one device."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     target = ["-m", program] if program.startswith("benchmarks.") else [str(ROOT / "scripts" / program)]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Settings of the test process, made before anything imports JAX, and the fixtures that many tests use."""
+"""Test process settings, made before anything imports JAX, and fixtures that many tests share."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,10 +14,10 @@ from tests.commands import Outcome, run_here
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 xla_flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
-if version("jaxlib").startswith("0.10."):  # as other versions abort at flags that they do not know
-    # Eight devices on two cores keep each other waiting for longer than XLA has patience.
+if version("jaxlib").startswith("0.10."):  # other versions abort on flags that they do not know
+    # Eight devices on two cores can wait for each other longer than XLA's default timeout.
     xla_flags.append("--xla_cpu_collective_call_terminate_timeout_seconds=600")
-    # As in the scripts: see setup_jax in mrcnn_jax/runtime/setup.py.
+    # As the scripts set them: see setup_jax in mrcnn_jax/runtime/setup.py.
     xla_flags.append("--xla_cpu_experimental_ynn_fusion_type=")
     xla_flags.append("--xla_cpu_enable_concurrency_optimized_scheduler=false")
     xla_flags.append("--xla_disable_hlo_passes=cse_barrier_expander")
@@ -26,16 +26,16 @@ if version("jaxlib").startswith("0.10."):  # as other versions abort at flags th
     xla_flags.append("--xla_cpu_use_fusion_emitters=false")
     xla_flags.append("--xla_backend_optimization_level=0")
 os.environ["XLA_FLAGS"] = " ".join(xla_flags)
-# What one worker or run has compiled, the others and the next ones load.
+# Compiled programs are shared between workers and kept for later runs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def pytest_configure() -> None:
-    """Has every call of a function with annotations checked against them, except where pytrees are made.
+    """Checks every call of an annotated function at run time, except the construction of pytrees.
 
-    JAX makes these with leaves that are no arrays, too; jaxtyping leaves a class alone that is marked so.
+    JAX also constructs pytrees with leaves that are not arrays; jaxtyping skips classes marked as below.
     """
     from flax import struct
 
@@ -53,7 +53,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home directory for all tests and what they start, so that they leave nothing in the user's cache."""
+    """A temporary home directory, so that tests and their subprocesses leave the user's cache alone."""
     path = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(path))
@@ -62,10 +62,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The directory of data and weights beside the repository; the test is skipped where it is absent."""
+    """The directory of data and weights beside the repository; skips the test if it is absent."""
     path = Path(__file__).parents[2] / "shared"
     if not path.is_dir():
-        pytest.skip(f"needs the data of {path}")
+        pytest.skip(f"needs the data in {path}")
     return path
 
 
@@ -77,7 +77,7 @@ def start(directory: Path) -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    """A whole Mask R-CNN with keypoints that compiles in seconds; images of 64x64 pixels."""
+    """Config of a complete Mask R-CNN with keypoints that compiles in seconds; images are 64x64 pixels."""
     from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
 
     return Config(
@@ -134,7 +134,7 @@ def tiny_blueprint(tiny_config):
 
 @pytest.fixture(scope="session")
 def tiny_weights(tiny_blueprint):
-    """Random arrays of the tiny model."""
+    """Random weights for the tiny model."""
     import jax
 
     return tiny_blueprint.initialize(jax.random.key(0))
@@ -142,7 +142,7 @@ def tiny_weights(tiny_blueprint):
 
 @pytest.fixture(scope="session")
 def tiny_batch():
-    """Eight images of noise, with three objects each and a fourth, invalid, row."""
+    """Eight images of noise, each with three objects and a fourth row that is not valid."""
     import numpy as np
 
     from mrcnn_jax.types import Batch, GroundTruth
@@ -170,7 +170,7 @@ def tiny_batch():
 
 @pytest.fixture(scope="session")
 def torchvision_backbone():
-    """The script of that fixture, for its ``seeded`` weights, and the arrays that it wrote."""
+    """The script ``torchvision_backbone.py``, for its ``seeded`` weights, and the arrays that it wrote."""
     import importlib.util
 
     import numpy as np

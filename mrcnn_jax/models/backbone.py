@@ -1,4 +1,4 @@
-"""What the detector needs to know of a backbone, and the choice of one by the config."""
+"""The interface of a backbone, and the construction of the one that the config names."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -15,9 +15,9 @@ from mrcnn_jax.models.resnet import ResNet
 
 @runtime_checkable  # so that tests may check calls against their annotations
 class Backbone(Protocol):
-    """An ``nnx.Module`` from normalised images to feature maps, named ``c2``, ``c3``, ... and finest first.
+    """An ``nnx.Module`` that maps normalised images to feature maps ``c2``, ``c3``, ..., finest first.
 
-    ``strides`` are the pixels from cell to cell of each map, ``channels`` the sizes of their last axes.
+    ``strides`` (in pixels) and ``channels`` describe each map, by name.
     """
 
     strides: dict[str, int]
@@ -26,11 +26,11 @@ class Backbone(Protocol):
     def __call__(
         self, images: Float[Array, "b h w 3"], mask: Mask = None
     ) -> dict[str, Float[Array, "b _ _ _"]]:
-        """The maps of images that are zero beyond ``mask``, without a trace of what lies there."""
+        """Feature maps of images that are zero outside ``mask``; the area outside must not affect them."""
         ...
 
     def is_frozen(self, path: Sequence[str | int]) -> bool:
-        """Whether training leaves the parameter at ``path`` in this module as it is."""
+        """Whether the parameter at ``path`` in this module is frozen during training."""
         ...
 
 

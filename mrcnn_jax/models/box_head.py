@@ -1,4 +1,4 @@
-"""The box head: which category a region holds, and where exactly (Faster R-CNN, FPN 4.2)."""
+"""The box head: classifies each region and refines its box (Faster R-CNN, FPN 4.2)."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -12,9 +12,10 @@ from mrcnn_jax.ops.relu import relu
 
 
 class BoxHead(nnx.Module):
-    """3x3 convolutions, fully connected layers, then class logits and box deltas per category.
+    """3x3 convolutions, fully connected layers, then class logits and per-category box deltas.
 
-    Either may be none. Without fully connected layers a region is the mean over its cells (ResNet's).
+    There may be no convolutions and no fully connected layers; without the latter, each region is averaged
+    over its cells (as in ResNet).
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class BoxHead(nnx.Module):
     def __call__(
         self, regions: Float[Array, "n p p c"], valid: Bool[Array, " n"] | None = None
     ) -> tuple[Float[Array, "n l"], Float[Array, "n k 4"]]:
-        """Class logits (0 is background) and box deltas of categories 1 to K, float32.
+        """Class logits (0 is background) and box deltas for categories 1 to K, float32.
 
-        Batch norm counts the ``valid`` regions only.
+        Batch norm uses only the ``valid`` regions.
         """
         x = self.convs(regions, valid)
         x = x.reshape(len(x), -1) if self.fcs else x.mean(axis=(1, 2))

@@ -1,9 +1,9 @@
-"""Masks that keep what lies beyond an image on its canvas (its padded size) from changing any result.
+"""Masks that keep the padding around an image on its canvas (its padded size) from affecting any result.
 
-The reference implementations pad each image by itself to a multiple of 32 pixels (or not at all), and every
-convolution sees zeros beyond that. A canvas may be larger, and values would spread into the rest of it, from
-biases and from convolutions whose window crosses the image edge. So each map is masked out there before a
-convolution or pooling that looks at neighbouring cells, and norms count none of it.
+The reference implementations pad each image separately to a multiple of 32 pixels (or not at all), and every
+convolution sees zeros beyond that. A canvas may be larger, and nonzero values would spread into the rest of
+it, from biases and from convolutions whose window crosses the image edge. So each map is masked out there
+before any convolution or pooling that reads neighbouring cells, and norms ignore it.
 
 Shapes: B images, H x W cells of a map, C channels.
 """
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-# Which cells of a map belong to an image; None: all do.
+# True for cells of a map that belong to an image; None if all do.
 Mask = Bool[Array, "b _ _ 1"] | None
 
 
@@ -22,22 +22,22 @@ def padded_sizes(image_sizes: Int[Array, "*b 2"], multiple: int) -> Int[Array, "
 
 
 def cells(sizes: Int[Array, "*b 2"], stride: int) -> Int[Array, "*b 2"]:
-    """Rows and columns that images of these sizes have on a map of ``stride``, rounded up."""
+    """Rows and columns that images of these sizes occupy on a map of ``stride``, rounded up."""
     return -(-sizes // stride)
 
 
 def image_mask(shape: tuple[int, ...], sizes: Int[Array, "b 2"]) -> Bool[Array, "b h w 1"]:
-    """Which cells of a map of ``shape`` (height, width) lie within the first ``sizes`` rows and columns."""
+    """True for cells of a map of ``shape`` (height, width) within the first ``sizes`` rows and columns."""
     rows = jnp.arange(shape[0]) < sizes[:, :1]  # [H] < [B 1]
     columns = jnp.arange(shape[1]) < sizes[:, 1:]
     return (rows[:, :, None] & columns[:, None, :])[..., None]
 
 
 def subsample(mask: Mask, stride: int) -> Mask:
-    """The mask with every ``stride``-th row and column of it."""
+    """Every ``stride``-th row and column of the mask."""
     return mask if mask is None else mask[:, ::stride, ::stride]
 
 
 def mask_out(x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h w c"]:
-    """``x``, zero beyond the images."""
+    """``x`` with zeros outside the images."""
     return x if mask is None else jnp.where(mask, x, 0)

@@ -1,4 +1,4 @@
-"""Convolutions, a convolution with its norm, and the stack of them with which the heads of regions begin."""
+"""Convolution layers: plain, with a norm, and the stack at the start of the region heads."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -14,13 +14,13 @@ from mrcnn_jax.ops.relu import relu
 # Detectron2's c2_msra_fill
 he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-NORM_EPSILON = 1e-5  # of norms outside of the backbone
+NORM_EPSILON = 1e-5  # for norms outside the backbone
 
 
 class Conv(nnx.Module):
-    """A convolution as torch's, padded by half its reach on every side.
+    """A convolution like torch's, padded on every side by half the extent of its kernel.
 
-    Flax's own would add the bias itself, and its gradient would come too late: see ``add_bias``.
+    Flax's own layer adds the bias itself, and the bias's gradient would come too late: see ``add_bias``.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Conv(nnx.Module):
 
 
 class ConvNorm(nnx.Module):
-    """A convolution that keeps the size, with a bias or, if ``norm`` names one, with a norm after it."""
+    """A size-preserving convolution, followed by the norm that ``norm`` names or, if it is empty, a bias."""
 
     conv_norms = (("conv", "norm"),)
 
@@ -81,7 +81,7 @@ class ConvNorm(nnx.Module):
 
 
 class ConvStack(nnx.Module):
-    """``num_convs`` 3x3 convolutions with ReLU on regions; the size stays."""
+    """``num_convs`` size-preserving 3x3 convolutions on regions, each followed by ReLU."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class ConvStack(nnx.Module):
     def __call__(
         self, x: Float[Array, "n p p c"], valid: Bool[Array, " n"] | None = None
     ) -> Float[Array, "n p p d"]:
-        """Batch norm counts the ``valid`` regions only."""
+        """The regions' features. Batch norm uses only the ``valid`` regions."""
         mask = None if valid is None else jnp.broadcast_to(valid[:, None, None, None], (*x.shape[:3], 1))
         for layer in self.layers:
             x = relu(layer(x, mask))

@@ -1,10 +1,11 @@
-"""Batch norms folded into the convolutions before them, for inference.
+"""Folds batch norms into the preceding convolutions, for inference.
 
-In inference a batch norm multiplies each channel by one constant and adds another. The convolution before it
-can do both: the factor goes into its kernel, the offset becomes its bias. What remains is convolution, bias
-and ReLU, for which accelerator libraries have a single kernel. A CPU gains nothing: XLA fuses norm and ReLU.
+In inference a batch norm multiplies each channel by one constant and adds another. The preceding
+convolution can do both: the factor scales its kernel, the offset becomes its bias. What remains is
+convolution, bias and ReLU, for which accelerator libraries have a single kernel. A CPU gains nothing, because
+XLA fuses norm and ReLU.
 
-A module lists its foldable pairs in ``conv_norms``: names of convolutions and of the norms that follow them.
+A module lists its foldable pairs in ``conv_norms``: the names of a convolution and of the norm after it.
 """
 
 from typing import Any, TypeVar
@@ -27,10 +28,10 @@ class Folded(nnx.Module):
 
 
 def fold_norms(model: Model) -> Model:
-    """``model`` without its batch norms that follow a convolution; results differ in rounding alone.
+    """``model``, changed in place, with every batch norm that follows a convolution folded into it.
 
-    ``model`` itself is changed. Kernels are multiplied in float32, whatever type the model computes in. Group
-    norms stay.
+    Results differ only by rounding. Kernels are multiplied in float32, whatever dtype the model computes in.
+    Group norms are kept.
     """
     for _, module in nnx.iter_modules(model):
         for conv_path, norm_path in getattr(module, "conv_norms", ()):
@@ -45,7 +46,7 @@ def fold_norms(model: Model) -> Model:
 
 
 def _child(module: Any, path: str) -> Any:
-    """The module at a dotted path below ``module``, which is that of "" itself; None if there is none."""
+    """The submodule at a dotted path (``module`` itself for ""); None if there is none."""
     for name in filter(None, path.split(".")):
         module = getattr(module, name, None)
     return module

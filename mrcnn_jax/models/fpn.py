@@ -24,8 +24,8 @@ def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 class FPN(nnx.Module):
     """Lateral 1x1 convolutions, a top-down path, and a 3x3 convolution at each level.
 
-    Level ``p2`` has stride 4, and so on: a name's number is the logarithm of its stride. The last level is
-    every second cell of the one before (a max pool of kernel 1 and stride 2), and only the RPN reads it.
+    Level ``p<n>`` has stride 2^n: ``p2`` has stride 4, and so on. The last level is every second cell of the
+    one before (a max pool of kernel 1 and stride 2), and only the RPN uses it.
 
     Args:
         in_channels: channels of the backbone's maps, finest first.
@@ -52,14 +52,14 @@ class FPN(nnx.Module):
     def __call__(
         self, features: Mapping[str, Float[Array, "b _ _ _"]], masks: Mapping[str, Mask]
     ) -> dict[str, Float[Array, "b _ _ _"]]:
-        """The pyramid, ``p2`` to ``p6`` from ``c2`` to ``c5``; ``masks`` are those of the backbone's maps."""
+        """The pyramid, ``p2`` to ``p6`` from ``c2`` to ``c5``; ``masks`` belong to the backbone's maps."""
         outputs = nnx.remat(FPN._outputs)(self, list(features.values()), list(masks.values()))
         return dict(zip(self.strides, [*outputs, outputs[-1][:, ::2, ::2]], strict=True))
 
     def _outputs(self, features: list[Array], masks: list[Mask]) -> list[Float[Array, "b _ _ _"]]:
-        """The levels that have a map of the backbone.
+        """The levels that are computed from a backbone map.
 
-        The merged maps are recomputed for the gradient, by 1x1 convolutions: kept, they would take as much
+        The backward pass recomputes the merged maps with 1x1 convolutions: saved, they would take as much
         memory as the outputs.
         """
         laterals = [inner(c, mask) for inner, c, mask in zip(self.inner, features, masks, strict=True)]

@@ -1,4 +1,4 @@
-"""The keypoint head: one map per keypoint, whose softmax over all cells says where it is (paper 5)."""
+"""The keypoint head: one map per keypoint, whose softmax over all cells locates it (paper 5)."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from mrcnn_jax.models.deconv import Deconv4x4
 
 
 class KeypointHead(nnx.Module):
-    """3x3 convolutions, a 4x4 deconvolution of stride 2 to one map per keypoint, doubled bilinearly."""
+    """3x3 convolutions, a stride-2 4x4 deconvolution to a map per keypoint, 2x bilinear upsampling."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class KeypointHead(nnx.Module):
     def __call__(
         self, regions: Float[Array, "n p p c"], valid: Bool[Array, " n"] | None = None
     ) -> Float[Array, "n m m k"]:
-        """Logits of each keypoint over the cells of its region, M = 4 P, float32."""
+        """Each keypoint's logits over the cells of its region, M = 4 P, float32."""
         x = self.kps_score_lowres(self.convs(regions, valid)).astype(jnp.float32)
         n, h, w, k = x.shape
         return jax.image.resize(x, (n, 2 * h, 2 * w, k), "bilinear")

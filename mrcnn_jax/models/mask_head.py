@@ -14,7 +14,7 @@ from mrcnn_jax.ops.relu import relu
 class MaskHead(nnx.Module):
     """3x3 convolutions (or none), a 2x2 deconvolution, and one logit per cell and category.
 
-    Only the logits of a region's own category are used (paper 3), so only these are computed.
+    Only the logits for a region's own category are used (paper 3), so only these are computed.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class MaskHead(nnx.Module):
         labels: Int[Array, " n"],
         valid: Bool[Array, " n"] | None = None,
     ) -> Float[Array, "n m m"]:
-        """Mask logits of the ``labels`` (1 to K) in the frame of each region, M = 2 P, float32.
+        """Mask logits for the ``labels`` (1 to K) in each region's frame, M = 2 P, float32.
 
-        Batch norm counts the ``valid`` regions only.
+        Batch norm uses only the ``valid`` regions.
         """
         x = relu(self.conv5_mask(self.convs(regions, valid)))
         category = jnp.maximum(labels - 1, 0)

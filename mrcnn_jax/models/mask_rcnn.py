@@ -29,32 +29,32 @@ from mrcnn_jax.types import Features, Proposals
 
 
 class MaskRCNN(nnx.Module):
-    """A Mask R-CNN; the mask and keypoint heads are there if the config has them.
+    """Mask R-CNN, with mask and keypoint heads if the config asks for them.
 
     Args:
-        num_classes: categories, the background not counted.
-        num_keypoints: keypoints of an object; read only if ``config.keypoint``.
+        num_classes: number of categories, not counting the background.
+        num_keypoints: number of keypoints per object; used only if ``config.keypoint``.
     """
 
     def __init__(
         self, config: ModelConfig, *, num_classes: int, num_keypoints: int = 0, rngs: nnx.Rngs
     ) -> None:
-        made: dict[str, Any] = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
+        kwargs: dict[str, Any] = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
         self.config = config
-        self.backbone = make_backbone(config, **made)
+        self.backbone = make_backbone(config, **kwargs)
         level, channels = list(self.backbone.channels.items())[-1]
         strides = {level: self.backbone.strides[level]}
         fpn = None
         if config.features == "fpn":
             channels = config.fpn_channels
-            fpn = FPN(self.backbone.channels, self.backbone.strides, channels, norm=config.fpn_norm, **made)
+            fpn = FPN(self.backbone.channels, self.backbone.strides, channels, norm=config.fpn_norm, **kwargs)
             strides = fpn.strides
         self.fpn, self.strides = fpn, strides
         num_anchors = self._sizes_per_level() * len(config.anchor_ratios)
-        self.rpn = RPNHead(channels, num_anchors, num_convs=config.rpn_convs, **made)
+        self.rpn = RPNHead(channels, num_anchors, num_convs=config.rpn_convs, **kwargs)
 
-        # With features "c4" ResNet's last stage begins every head (paper figure 4 left) and halves its input.
-        self.res5 = make_stage(config, 4, **made) if config.features == "c4" else None
+        # With features "c4" ResNet's last stage starts every head (paper figure 4 left) and halves its input.
+        self.res5 = make_stage(config, 4, **kwargs) if config.features == "c4" else None
         channels = channels if self.res5 is None else stage_channels(config, 4)
         self.box_head = BoxHead(
             channels,
@@ -64,7 +64,7 @@ class MaskRCNN(nnx.Module):
             norm=config.box_norm,
             num_fcs=config.box_fcs,
             num_classes=num_classes,
-            **made,
+            **kwargs,
         )
         self.mask_head = (
             MaskHead(
@@ -73,7 +73,7 @@ class MaskRCNN(nnx.Module):
                 num_convs=config.mask_convs,
                 norm=config.mask_norm,
                 num_classes=num_classes,
-                **made,
+                **kwargs,
             )
             if config.mask
             else None
@@ -84,7 +84,7 @@ class MaskRCNN(nnx.Module):
                 config.keypoint_channels,
                 num_convs=config.keypoint_convs,
                 num_keypoints=num_keypoints,
-                **made,
+                **kwargs,
             )
             if config.keypoint
             else None
@@ -94,7 +94,7 @@ class MaskRCNN(nnx.Module):
         return len(self.config.anchor_sizes) // len(self.strides)
 
     def features(self, images: Array, image_sizes: Int[Array, "b 2"]) -> Features:
-        """The maps that RPN and heads read, zero beyond the images, from RGB 0 to 255 on a canvas."""
+        """Feature maps for the RPN and the heads, zero beyond each image; ``images`` are RGB 0 to 255."""
         padded = padded_sizes(image_sizes, self.config.padding_multiple)
         mask = image_mask(images.shape[1:3], padded)
         with jax.named_scope("backbone"):
@@ -112,7 +112,7 @@ class MaskRCNN(nnx.Module):
         )
 
     def anchors(self, features: Features, image_sizes: Int[Array, "b 2"]) -> dict[str, Anchors]:
-        """The anchors of every image and level."""
+        """The anchors of every image, by level."""
         config = self.config
         padded = padded_sizes(image_sizes, config.padding_multiple)
         sizes_per_level = self._sizes_per_level()
@@ -141,7 +141,7 @@ class MaskRCNN(nnx.Module):
         image_sizes: Int[Array, "b 2"],
         config: TrainConfig | TestConfig,
     ) -> Proposals:
-        """The proposals of every image from the RPN's outputs, as many as training or inference takes."""
+        """Every image's proposals from the RPN's outputs; ``config`` sets how many."""
         select = partial(
             select_proposals,
             pre_nms=config.rpn_pre_nms,
@@ -155,7 +155,7 @@ class MaskRCNN(nnx.Module):
     def box_outputs(
         self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"] | None = None
     ) -> tuple[Float[Array, "b r l"], Float[Array, "b r k 4"]]:
-        """Class logits and box deltas of every region. Batch norm counts the ``valid`` regions only."""
+        """Class logits and box deltas of every region. Batch norm uses only the ``valid`` regions."""
         regions = _flatten(self._pool(features, boxes, self.config.box_pool_size))
         with jax.named_scope("box_head"):
             logits, deltas = self.box_head(self._stage5(regions), None if valid is None else _flatten(valid))
@@ -181,7 +181,7 @@ class MaskRCNN(nnx.Module):
     def keypoint_logits(
         self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"]
     ) -> Float[Array, "b r m m k"]:
-        """Logits over the cells of every region, by keypoint; rows that are not ``valid`` are undefined.
+        """Keypoint logits over the cells of every region; rows that are not ``valid`` are undefined.
 
         Raises ValueError if the model has no keypoint head.
         """
@@ -194,7 +194,7 @@ class MaskRCNN(nnx.Module):
     def _apply_to_valid(self, head: Any, valid: Array, regions: Array, *labels: Array) -> Array:
         """The mask or keypoint head applied to the valid regions; the mask head also takes the labels."""
         if any(nnx.state(module, nnx.BatchStat) for module in (head, self.res5) if module is not None):
-            # The regions of all images at once, because batch norm makes each depend on the others.
+            # All regions at once, because batch norm makes each depend on the others.
             rows = self._stage5(_flatten(regions))
             return _unflatten(head(rows, *map(_flatten, labels), _flatten(valid)), valid)
         return apply_to_valid(
@@ -202,12 +202,12 @@ class MaskRCNN(nnx.Module):
         )
 
     def _stage5(self, regions: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
-        """The regions after stage 5 if the features are "c4", else the regions themselves."""
+        """The regions after stage 5 with features "c4", else the regions themselves."""
         return regions if self.res5 is None else apply_stage(self.res5, regions)
 
     @jax.named_scope("roi_align")
     def _pool(self, features: Features, boxes: Array, size: int) -> Float[Array, "b r p p c"]:
-        """RoIAlign (paper 3) of the boxes of all images."""
+        """RoIAlign (paper 3) of every image's boxes."""
         config = self.config
         settings: dict[str, Any] = {
             "output_size": size,
@@ -238,7 +238,7 @@ class MaskRCNN(nnx.Module):
 
 
 def normalize(images: Array, image_sizes: Int[Array, "b 2"], config: ModelConfig) -> Float[Array, "b h w 3"]:
-    """Images as the backbone expects them, zero beyond each image's size whatever the padding holds."""
+    """Images normalised for the backbone, zero beyond each image's size whatever the padding holds."""
     pixels = images.astype(jnp.float32)
     if config.pixel_order == "bgr":
         pixels = pixels[..., ::-1]

@@ -1,4 +1,4 @@
-"""Normalisation layers, called with a map and, by keyword, the ``mask`` of the cells that count."""
+"""Normalisation layers; each takes a map and, by keyword, a ``mask`` of the cells to include."""
 
 import math
 
@@ -12,7 +12,7 @@ from mrcnn_jax.models.canvas import Mask
 
 
 class Frozen(nnx.Variable):
-    """A value that comes with the weights and that training never changes."""
+    """A value that is loaded with the weights and never changed by training."""
 
 
 class FrozenBatchNorm(nnx.Module):
@@ -33,13 +33,13 @@ class FrozenBatchNorm(nnx.Module):
 
 def scale_and_shift(norm: FrozenBatchNorm | nnx.BatchNorm) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """The factor and the offset that a batch norm applies to each channel in inference."""
-    assert norm.scale is not None and norm.bias is not None  # as make_norm makes it
+    assert norm.scale is not None and norm.bias is not None  # make_norm creates both
     scale = norm.scale[...] / jnp.sqrt(norm.var[...] + norm.epsilon)
     return scale, norm.bias[...] - norm.mean[...] * scale
 
 
 class GroupNorm(nnx.GroupNorm):
-    """Flax's group norm, with a mask that need not have channels."""
+    """Flax's group norm, with a mask that broadcasts over the channels."""
 
     def __call__(self, x: Float[Array, "b h w c"], *, mask: Mask = None) -> Float[Array, "b h w c"]:
         return super().__call__(x, mask=None if mask is None else jnp.broadcast_to(mask, x.shape))
@@ -52,14 +52,14 @@ def make_norm(kind: str, channels: int, *, epsilon: float, dtype: DTypeLike, rng
     """A layer that normalises ``channels`` channels.
 
     Args:
-        kind: "frozen_batch"; "batch", whose statistics are those of the global batch, over all devices;
-            or "group": 32 groups (arXiv 1803.08494), fewer if they could not have two channels each.
+        kind: "frozen_batch"; "batch", with statistics of the global batch, across all devices; or "group":
+            32 groups (arXiv 1803.08494), or fewer so that each has at least two channels.
     """
     match kind:
         case "frozen_batch":
             return FrozenBatchNorm(channels, epsilon=epsilon, dtype=dtype)
         case "batch":
-            # Not as mean of squares less square of mean, which loses digits where the mean is large.
+            # Flax's fast variance, E[x^2] - E[x]^2, loses digits where the mean is large.
             return nnx.BatchNorm(
                 channels, momentum=0.9, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs
             )

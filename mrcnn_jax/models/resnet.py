@@ -1,6 +1,6 @@
-"""ResNet (arXiv 1512.03385) and ResNeXt (arXiv 1611.05431), from pixels to C2 to C5.
+"""ResNet (arXiv 1512.03385) and ResNeXt (arXiv 1611.05431): images to feature maps C2 to C5.
 
-Attributes are named as in torchvision. ``mask`` says which cells are an image's: see ``canvas``.
+Attributes are named as in torchvision. ``mask`` marks the cells that belong to an image: see ``canvas``.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from mrcnn_jax.ops.relu import relu
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
-NormOf = Callable[[int], Norm]  # makes the norm for a number of channels
+MakeNorm = Callable[[int], Norm]  # takes the number of channels
 
 
 def _conv(
@@ -56,7 +56,14 @@ class BasicBlock(nnx.Module):
     conv_norms = (("conv1", "bn1"), ("conv2", "bn2"), ("downsample.0", "downsample.1"))
 
     def __init__(
-        self, in_channels: int, channels: int, *, stride: int, norm: NormOf, dtype: DTypeLike, rngs: nnx.Rngs
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        stride: int,
+        norm: MakeNorm,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
     ) -> None:
         conv = partial(_conv, dtype=dtype, rngs=rngs)
         self.stride = stride
@@ -76,8 +83,8 @@ class BasicBlock(nnx.Module):
 class Bottleneck(nnx.Module):
     """1x1, 3x3 and 1x1 convolutions and a shortcut (ResNet-50 and deeper).
 
-    The 3x3 has ``groups`` of ``channels * group_width / 64`` channels, has the dilation, and the stride
-    unless ``stride_in_1x1`` puts that on the first 1x1.
+    The 3x3 convolution has ``groups`` groups of ``channels * group_width / 64`` channels, the dilation, and
+    the stride, unless ``stride_in_1x1`` puts the stride on the first 1x1.
     """
 
     expansion = 4
@@ -93,7 +100,7 @@ class Bottleneck(nnx.Module):
         groups: int,
         group_width: int,
         dilation: int,
-        norm: NormOf,
+        norm: MakeNorm,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
@@ -120,9 +127,9 @@ class Bottleneck(nnx.Module):
 
 
 def _projection(
-    in_channels: int, out_channels: int, stride: int, norm: NormOf, *, dtype: DTypeLike, rngs: nnx.Rngs
+    in_channels: int, out_channels: int, stride: int, norm: MakeNorm, *, dtype: DTypeLike, rngs: nnx.Rngs
 ) -> Sequence[nnx.Module]:
-    """The 1x1 convolution and norm of a shortcut whose block changes the shape, else nothing."""
+    """The shortcut's 1x1 convolution and norm if the block changes the shape, else an empty list."""
     if stride == 1 and in_channels == out_channels:
         return nnx.List([])
     return nnx.List([_conv(in_channels, out_channels, 1, stride, dtype=dtype, rngs=rngs), norm(out_channels)])
@@ -136,7 +143,7 @@ def _shortcut(projection: Sequence[Any], x: Float[Array, "b h w c"], mask: Mask)
 
 
 def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> Sequence[nnx.Module]:
-    """The blocks of ``layer1``, ``layer2``, ``layer3`` or ``layer4``, by its number ``stage``."""
+    """The blocks of ``layer1`` to ``layer4``; ``stage`` is the number, 1 to 4."""
     block = Bottleneck if config.backbone_depth >= 50 else BasicBlock
     options: dict[str, Any] = {}
     dilated = config.features == "dc5" and stage == 4
@@ -152,7 +159,7 @@ def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.R
     blocks = []
     for number in range(BLOCKS[config.backbone_depth][stage - 1]):
         halves = number == 0 and stage > 1 and not dilated
-        norm = _norm_of_stage(config, stage, dtype=dtype, rngs=rngs)
+        norm = _stage_norm(config, stage, dtype=dtype, rngs=rngs)
         blocks.append(
             block(
                 in_channels, channels, stride=2 if halves else 1, norm=norm, dtype=dtype, rngs=rngs, **options
@@ -165,7 +172,7 @@ def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.R
 def apply_stage(
     stage: Sequence[Any], x: Float[Array, "b h w c"], mask: Mask = None
 ) -> Float[Array, "b h2 w2 d"]:
-    """The output of a stage: its blocks applied to ``x`` one after the other."""
+    """The output of a stage: its blocks applied to ``x`` in turn."""
     for block in stage:
         x = block(x, mask)
         mask = subsample(mask, block.stride)
@@ -178,8 +185,8 @@ def stage_channels(config: ModelConfig, stage: int) -> int:
     return config.backbone_width * 2 ** (stage - 1) * expansion
 
 
-def _norm_of_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> NormOf:
-    """What makes a stage's norms: in a frozen stage (the stem is stage 0) "frozen_batch" replaces "batch"."""
+def _stage_norm(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> MakeNorm:
+    """A stage's norm constructor: in a frozen stage (the stem is stage 0) "frozen_batch" replaces "batch"."""
     kind = config.backbone_norm
     if kind == "batch" and stage < config.backbone_frozen_stages:
         kind = "frozen_batch"
@@ -187,16 +194,16 @@ def _norm_of_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: n
 
 
 class ResNet(nnx.Module):
-    """The convolutional body: ``layer1`` to ``layer4`` give C2 to C5, at strides 4, 8, 16 and 32.
+    """ResNet without its classifier: ``layer1`` to ``layer4`` return C2 to C5, at strides 4, 8, 16 and 32.
 
-    With ``config.features`` "c4" it ends with ``layer3``; with "dc5" ``layer4`` is dilated at stride 16.
+    With ``config.features`` "c4" it ends at ``layer3``; with "dc5" ``layer4`` is dilated, at stride 16.
     """
 
     conv_norms = (("conv1", "bn1"),)
 
     def __init__(self, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.conv1 = _conv(3, config.backbone_width, 7, 2, dtype=dtype, rngs=rngs)
-        self.bn1 = _norm_of_stage(config, 0, dtype=dtype, rngs=rngs)(config.backbone_width)
+        self.bn1 = _stage_norm(config, 0, dtype=dtype, rngs=rngs)(config.backbone_width)
         self.frozen_stages = config.backbone_frozen_stages
         self.recomputed_stages = config.backbone_recomputed_stages
         self.num_stages = 3 if config.features == "c4" else 4
@@ -213,7 +220,7 @@ class ResNet(nnx.Module):
     def __call__(
         self, images: Float[Array, "b h w 3"], mask: Mask = None
     ) -> dict[str, Float[Array, "b _ _ _"]]:
-        """Features ``c2`` to ``c5`` of normalised images, which are zero beyond the ``mask``."""
+        """Feature maps ``c2`` to ``c5`` of normalised images, which must be zero outside ``mask``."""
         mask = subsample(mask, 2)
         x = relu(mask_out(self.bn1(self.conv1(images), mask=mask), mask))
         x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
@@ -228,5 +235,5 @@ class ResNet(nnx.Module):
         return features
 
     def is_frozen(self, path: Sequence[str | int]) -> bool:
-        """Whether the parameter at ``path`` in this module belongs to one of its first, frozen stages."""
+        """Whether the parameter at ``path`` in this module belongs to a frozen stage."""
         return any(path[0] in names for names in _STAGES[: self.frozen_stages])

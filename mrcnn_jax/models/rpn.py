@@ -1,7 +1,7 @@
-"""The region proposal network (Faster R-CNN 3.1): a head on every level, and proposals from it.
+"""The region proposal network (Faster R-CNN 3.1): a head applied to every level, and its proposals.
 
-Naming: ``objectness`` are logits, ``deltas`` the encoded offsets from anchors to boxes; A counts the
-anchors of all levels together, level after level, each in the order row, column, ratio.
+Naming: ``objectness`` are logits, ``deltas`` the encoded offsets from anchors to boxes; A is the
+number of anchors, of one level or of all levels in turn; a level's are ordered by row, column, ratio.
 """
 
 from functools import partial
@@ -27,16 +27,16 @@ _normal = nnx.initializers.normal(0.01)
 class Anchors:
     """The anchors of a level.
 
-    An anchor belongs to a cell. If that cell lies beyond the image, on a larger canvas, the anchor is neither
-    proposed nor trained on, so that the canvas does not matter.
+    Anchors whose cell lies beyond the image, on a larger canvas, are neither proposed nor trained on, so that
+    the canvas makes no difference.
     """
 
-    boxes: Array  # [B A 4] or, of one image, [A 4]
+    boxes: Array  # [B A 4], or [A 4] for one image
     in_image: Array  # [B A] or [A] bool: whether the anchor's cell belongs to the image
 
 
 class RPNHead(nnx.Module):
-    """3x3 convolutions, then objectness and box deltas of each anchor by 1x1 convolutions."""
+    """3x3 convolutions, then 1x1 convolutions that give each anchor's objectness and box deltas."""
 
     def __init__(
         self, channels: int, num_anchors: int, *, num_convs: int, dtype: DTypeLike, rngs: nnx.Rngs
@@ -71,15 +71,16 @@ def select_proposals(
     box_weights: BoxWeights,
     smallest_side: float = 0.0,
 ) -> Proposals:
-    """The proposals of one image: the best anchors of each level, decoded, clipped and suppressed.
+    """The proposals of one image: each level's best anchors after decoding, clipping and NMS.
 
     Args:
-        outputs: objectness and deltas by level, of one image.
+        outputs: objectness and deltas of one image, by level.
         image_size: height and width before padding; boxes are clipped to it.
-        pre_nms: how many go into suppression, per level.
-        post_nms: how many come out, over all levels; boxes suppress others of their level only (as D2).
-        box_weights: of the deltas; see ``encode_boxes``.
-        smallest_side: boxes with a shorter side, in pixels, are left out; those without area always are.
+        pre_nms: maximum number of boxes per level before suppression.
+        post_nms: number of rows returned, over all levels; a box suppresses only boxes of its own level (as
+            in Detectron2).
+        box_weights: weights of the deltas; see ``encode_boxes``.
+        smallest_side: boxes with a side shorter than this, in pixels, are dropped; empty boxes always are.
     """
     boxes, scores, levels = [], [], []
     for number, (level, (objectness, deltas)) in enumerate(outputs.items()):

@@ -1,8 +1,8 @@
-"""A model's arrays by name, apart from its structure.
+"""A model's arrays by name, separate from its structure.
 
 Training, checkpoints and weight conversion all work on plain dicts from a dotted path
-("backbone.layer1.0.conv1.kernel") to an array, in three groups: what is trained, what is frozen, and
-the running statistics of batch norm.
+("backbone.layer1.0.conv1.kernel") to an array, in three groups: trained parameters, frozen
+arrays, and batch norm's running statistics.
 """
 
 import dataclasses
@@ -24,28 +24,28 @@ Path = tuple[Any, ...]  # attribute names and list indices
 
 @dataclasses.dataclass(frozen=True)
 class Blueprint:
-    """A model without its arrays; ``build`` gives the model that has them."""
+    """A model's structure without its arrays; ``build`` puts arrays into it."""
 
     config: ModelConfig
     num_classes: int
     num_keypoints: int
     graphdef: nnx.GraphDef
-    variables: dict[Path, nnx.Variable]  # shapes and types, no arrays
-    frozen_stages: frozenset[str]  # names of the backbone's arrays that training leaves as they are
+    variables: dict[Path, nnx.Variable]  # shapes and dtypes, no arrays
+    frozen_stages: frozenset[str]  # names of the arrays in the backbone's frozen stages
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shape and type of every array, by name."""
+        """Shape and dtype of every array, by name."""
         return {name_of(p): jax.ShapeDtypeStruct(v.shape, v.dtype) for p, v in self.variables.items()}
 
     def initialize(self, key: Array) -> Arrays:
-        """Random arrays for every name, drawn as the layers say."""
+        """Randomly initialised arrays, by name."""
         model = MaskRCNN(
             self.config, num_classes=self.num_classes, num_keypoints=self.num_keypoints, rngs=nnx.Rngs(key)
         )
         return arrays_of(model)
 
     def draw(self, key: Array) -> Arrays:
-        """As ``initialize``, up to rounding, in a single program: faster for a model of full size."""
+        """Like ``initialize``, up to rounding, but as one compiled program: faster for a full-size model."""
         return jax.jit(self.initialize, compiler_options=quick_compilation())(key)
 
     def build(self, arrays: Mapping[str, Array]) -> MaskRCNN:
@@ -54,17 +54,17 @@ class Blueprint:
         return nnx.merge(self.graphdef, nnx.from_flat_state(state))
 
     def folded(self) -> "Blueprint":
-        """Of the same model for inference alone, its batch norms folded into convolutions."""
+        """The blueprint for inference alone, with batch norms folded into convolutions."""
         model = nnx.eval_shape(lambda arrays: fold_norms(self.build(arrays)), self.shapes())
         graphdef, variables = _structure(model)
         return dataclasses.replace(self, graphdef=graphdef, variables=variables)
 
     def fold(self, arrays: Mapping[str, Array]) -> Arrays:
-        """``arrays`` as ``folded().build`` takes them."""
+        """``arrays`` converted for ``folded().build``."""
         return arrays_of(fold_norms(self.build(arrays)))
 
     def split(self, arrays: Mapping[str, Array]) -> tuple[Arrays, Arrays, Arrays]:
-        """``arrays`` in three groups: params (trained), frozen, batch_stats."""
+        """``arrays`` split into three groups: params (trained), frozen, batch_stats."""
         params: Arrays = {}
         frozen: Arrays = {}
         batch_stats: Arrays = {}
@@ -80,7 +80,7 @@ class Blueprint:
 
 
 def make_blueprint(config: ModelConfig, *, num_classes: int, num_keypoints: int = 0) -> Blueprint:
-    """The structure of the model that ``config`` describes; no array is made."""
+    """The structure of the model that ``config`` describes; allocates no arrays."""
     model = nnx.eval_shape(
         lambda: MaskRCNN(config, num_classes=num_classes, num_keypoints=num_keypoints, rngs=nnx.Rngs(0))
     )
@@ -93,7 +93,7 @@ def make_blueprint(config: ModelConfig, *, num_classes: int, num_keypoints: int 
 
 
 def _structure(model: nnx.Module) -> tuple[nnx.GraphDef, dict[Path, nnx.Variable]]:
-    """A model's structure and the variables in it, by path."""
+    """A model's structure, and its variables by path."""
     graphdef, state = nnx.split(model)
     variables: dict[Path, nnx.Variable] = {}
     for path, variable in nnx.to_flat_state(state):
@@ -102,7 +102,7 @@ def _structure(model: nnx.Module) -> tuple[nnx.GraphDef, dict[Path, nnx.Variable
 
 
 def arrays_of(model: MaskRCNN, kind: type[nnx.Variable] = nnx.Variable) -> Arrays:
-    """The arrays that ``model`` holds now, of one kind of variable, by name."""
+    """The arrays that ``model`` now holds in variables of one ``kind``, by name."""
     return {name_of(path): v[...] for path, v in nnx.to_flat_state(nnx.state(model, kind))}
 
 

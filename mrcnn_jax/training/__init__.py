@@ -1,1 +1,1 @@
-"""Targets, losses, the optimizer, the step and the loop around it."""
+"""Training: targets, losses, the optimizer, the step and the loop around it."""

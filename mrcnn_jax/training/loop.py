@@ -1,4 +1,4 @@
-"""A training run, from a config and a directory to checkpoints: read ``train`` from top to bottom."""
+"""A training run, from a config to checkpoints in a directory: read ``train`` from top to bottom."""
 
 import dataclasses
 import time
@@ -29,25 +29,26 @@ from mrcnn_jax.training.step import TrainState, compile_step, make_state
 from mrcnn_jax.types import Batch, Categories
 from mrcnn_jax.weights.backbone import expected_input, load_backbone
 
-_FINDINGS = 10  # in the data, shown at the start
-_PREFETCH = 2  # batches on the devices ahead of the step
+_FINDINGS = 10  # problems in the data that are printed at the start
+_PREFETCH = 2  # batches copied to the devices ahead of the step
 
 
 def train(config: Config, workdir: Path) -> bool:
     """Trains up to ``config.train.steps``, from the last checkpoint in ``workdir`` if it holds one.
 
-    Returns whether it came so far: after ``hosts.join``, SIGTERM has it save and end after the present step.
-    Several processes that have joined train as one; ``workdir`` must be one folder for all.
+    Returns True if it got that far, False if SIGTERM stopped it: after ``hosts.join``, the signal makes it
+    save and stop after the current step. Processes that have joined train one model and must share
+    ``workdir``.
 
-    A checkpoint of step 0 has the weights alone that the run is to begin from. A run that was interrupted
-    ends bit-equal to one that was not: batches and random numbers are functions of (seed, step), and a
-    checkpoint holds all else.
+    A checkpoint of step 0 has only the weights that the run starts from. An interrupted and resumed run ends
+    bit-equal to an uninterrupted one: batches and random numbers are functions of (seed, step), and a
+    checkpoint holds everything else.
 
     Raises:
-        ValueError: the batch does not divide over the devices, the data are malformed, the backbone's weights
-            do not fit, or ``workdir`` holds a run of another config or other categories, or one without its
-            training state; or the processes were given different configs, data or weights.
-        FloatingPointError: a loss is not finite; the step and the loss are named.
+        ValueError: the batch size is not divisible by the number of devices, the data are malformed, the
+            backbone's weights do not fit, or ``workdir`` holds a run with another config or other categories,
+            or one without its training state; or the processes were given different configs, data or weights.
+        FloatingPointError: a loss is not finite; the message names the step and the loss.
     """
     settings, data = config.train, config.data
 
@@ -55,14 +56,14 @@ def train(config: Config, workdir: Path) -> bool:
         # Data
         source = open_data_source(config)
         names = source.categories.names
-        _say(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
+        _print(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
         if source.findings:
-            _say(summary(source.findings, rows=_FINDINGS))
+            _print(summary(source.findings, rows=_FINDINGS))
         source, categories = _with_categories_of_run(source, workdir)
         if overfull := int((source.num_objects > data.max_objects).sum()):
-            _say(
-                f"{overfull} of them have more than {data.max_objects} objects: the smallest are not "
-                "learnt from"
+            _print(
+                f"{overfull} of them have more than {data.max_objects} objects (data.max_objects): "
+                "the smallest are ignored"
             )
 
         # Model and step
@@ -83,17 +84,17 @@ def train(config: Config, workdir: Path) -> bool:
         check_shared_workdir(workdir)
 
     with Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints:
-        # State: from the last checkpoint, or new
+        # State: restored from the last checkpoint, or new
         latest = checkpoints.latest_step()
         if latest is not None and checkpoints.has_training(latest):
             state = _restore(checkpoints, latest, blueprint, config, mesh)
-            _say(f"continuing from step {latest} of {workdir}")
+            _print(f"continuing from step {latest} of {workdir}")
         else:
             state = _first_state(checkpoints, latest, blueprint, config, mesh, workdir)
-            _say(f"{_millions(state.params)} parameters trained, {_millions(state.frozen)} frozen")
+            _print(f"{_millions(state.params)} parameters trained, {_millions(state.frozen)} frozen")
         first = int(state.step)
         if first >= settings.steps:
-            _say(f"already trained for {first} steps; raise --config.train.steps to go on")
+            _print(f"already trained for {first} steps; raise --config.train.steps to continue")
             return True
 
         # Loop
@@ -110,7 +111,7 @@ def train(config: Config, workdir: Path) -> bool:
         )
         batches = _on_devices(batches, batch_sharding(mesh))
         log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)
-        _say(f"compiling the step for {_counted_devices(mesh)} ...")
+        _print(f"compiling the step for {_device_count(mesh)} ...")
         with monitor.writing(after_step=first):
             for step in range(first + 1, settings.steps + 1):
                 asked = time.perf_counter()
@@ -120,7 +121,7 @@ def train(config: Config, workdir: Path) -> bool:
                 log.add(step, metrics, waited=waited)
                 if step == first + 1:
                     seconds = log.restart_clock(after=metrics)
-                    _say(f"first step after {seconds:.0f} s")
+                    _print(f"first step after {seconds:.0f} s")
 
                 last = step == settings.steps
                 stopping = hosts.should_stop(step) and not last
@@ -128,25 +129,25 @@ def train(config: Config, workdir: Path) -> bool:
                 save = step % settings.checkpoint_every == 0 or evaluate or last or stopping
                 if step % settings.log_every == 0 or save:
                     line, means = log.flush()
-                    _say(line)
+                    _print(line)
                     monitor.write_scalars(step, means)
                 if save:
                     scores = None
                     try:
                         if evaluate:
                             scores = monitor.evaluate(step, state.weights())
-                    finally:  # a failed evaluation costs no training
+                    finally:  # save even if the evaluation fails
                         checkpoints.save(step, state.weights(), _training_items(state), scores)
                     log.restart_clock()
                 if stopping:
-                    _say(f"stopped after step {step}, as asked to by SIGTERM; start again to go on")
+                    _print(f"stopped after step {step} by SIGTERM; run the same command to continue")
                     return False
-    _say(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
+    _print(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
     return True
 
 
 def _with_categories_of_run(source: DataSource, workdir: Path) -> tuple[DataSource, Categories]:
-    """The source with the labels of the run in ``workdir``, if there is one, and the run's categories."""
+    """The source, with the labels of the run in ``workdir`` if there is one, and the run's categories."""
     if not is_run(workdir):
         return source, source.categories
     categories = read_run(workdir).categories
@@ -154,7 +155,7 @@ def _with_categories_of_run(source: DataSource, workdir: Path) -> tuple[DataSour
         source = AlignedSource(source, categories)
     except ValueError as error:
         raise ValueError(
-            f"{error}\nto train a model further on other categories, make a run of its weights for them: "
+            f"{error}\nto fine-tune a model on other categories, make a new run from its weights: "
             "scripts/convert_weights.py --source=run --new_categories=FILE"
         ) from error
     sigmas = source.categories.sigmas or categories.sigmas
@@ -169,11 +170,11 @@ def _first_state(
     mesh: Mesh,
     workdir: Path,
 ) -> TrainState:
-    """The state before the first step: of new weights, or of those of the checkpoint ``latest``."""
+    """The state before the first step, with new weights or those of the checkpoint ``latest``."""
     if latest is None:
         with hosts.fail_together():
             weights = _initial_weights(blueprint, config)
-        check_same_arrays("weights to begin from", *weights.values())
+        check_same_arrays("initial weights", *weights.values())
         weights = replicate(weights, mesh)
     else:
         weights = _first_weights(checkpoints, latest, blueprint, replicated(mesh), workdir)
@@ -182,18 +183,18 @@ def _first_state(
 
 
 def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
-    """Random weights, the backbone's from its file if the config names one."""
+    """Random weights, except for the backbone's if the config names a file for them."""
     weights = blueprint.draw(jax.random.key(config.train.seed))
     path = config.model.backbone_weights
     if path:
         backbone, absent = load_backbone(path, blueprint)
         weights |= backbone
-        _say(f"backbone from {path}, taken to expect {expected_input(config.model)}")
+        _print(f"backbone from {path}, assumed to expect {expected_input(config.model)}")
         if absent:
-            _say(f"not in that file, so trained from scratch: {', '.join(absent)}")
+            _print(f"not in that file, so trained from scratch: {', '.join(absent)}")
     elif blueprint.frozen_stages:
-        _say(
-            "without model.backbone_weights the backbone is random, and its frozen stages stay so "
+        _print(
+            "model.backbone_weights is not set: the backbone is random, and its frozen stages stay random "
             f"(model.backbone_frozen_stages is {config.model.backbone_frozen_stages})"
         )
     return weights
@@ -202,31 +203,31 @@ def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
 def _first_weights(
     checkpoints: Checkpoints, step: int, blueprint: Blueprint, sharding: NamedSharding, workdir: Path
 ) -> Arrays:
-    """The weights that the run in ``workdir`` begins from: its checkpoint of step 0."""
+    """The weights that the run in ``workdir`` starts from: its checkpoint of step 0."""
     if step:
         raise ValueError(
             f"{workdir / 'checkpoints' / str(step)} has no folder 'training', so the run cannot go on; "
-            "to train further from its weights, make a new run of them: "
+            "to train from its weights, make a new run: "
             f"scripts/convert_weights.py --source=run --input={workdir} --config=FILE --workdir=NEW"
         )
-    weights, _ = checkpoints.restore(step, _laid_out(blueprint.shapes(), sharding))
-    _say(f"beginning from the weights in {workdir}")
+    weights, _ = checkpoints.restore(step, _with_sharding(blueprint.shapes(), sharding))
+    _print(f"beginning from the weights in {workdir}")
     return weights
 
 
 def _training_items(state: TrainState) -> dict[str, object]:
-    """What a checkpoint holds besides the weights: the run's key is made from its seed."""
+    """What a checkpoint holds besides the weights. The run's key is made from its seed."""
     return {"step": state.step, "opt_state": state.opt_state}
 
 
 def _restore(
     checkpoints: Checkpoints, step: int, blueprint: Blueprint, config: Config, mesh: Mesh
 ) -> TrainState:
-    """The state after ``step`` steps, as it was."""
+    """The state saved after ``step`` steps."""
     sharding = replicated(mesh)
     like = jax.eval_shape(lambda weights: make_state(blueprint, weights, config), blueprint.shapes())
     weights, training = checkpoints.restore(
-        step, _laid_out(blueprint.shapes(), sharding), _laid_out(_training_items(like), sharding)
+        step, _with_sharding(blueprint.shapes(), sharding), _with_sharding(_training_items(like), sharding)
     )
     params, frozen, batch_stats = blueprint.split(weights)
     return TrainState(
@@ -239,13 +240,13 @@ def _restore(
     )
 
 
-def _laid_out(shapes: Any, sharding: NamedSharding) -> Any:
-    """The pytree of shapes with a layout on devices."""
+def _with_sharding(shapes: Any, sharding: NamedSharding) -> Any:
+    """``shapes``, a pytree, with a sharding for every array."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 def _on_devices(batches: Iterator[Batch], sharding: NamedSharding) -> Iterator[Batch]:
-    """The batches as device arrays, copied ahead of their use; image ids, 64 bits wide, stay behind."""
+    """The batches as device arrays, copied ahead of use; image ids are dropped, as they take 64 bits."""
     queue: deque[Batch] = deque()
     for batch in batches:
         local = dataclasses.replace(batch, ids=None)
@@ -254,12 +255,12 @@ def _on_devices(batches: Iterator[Batch], sharding: NamedSharding) -> Iterator[B
             yield queue.popleft()
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     if hosts.is_main_process():
         print(line, flush=True)
 
 
-def _counted_devices(mesh: Mesh) -> str:
+def _device_count(mesh: Mesh) -> str:
     processes = jax.process_count()
     return f"{mesh.size} device(s)" + (f" of {processes} processes" if processes > 1 else "")
 

@@ -1,7 +1,7 @@
 """The losses of a batch (paper 3: L = L_cls + L_box + L_mask), normalised over the global batch.
 
-Every function takes the rows of all images together and returns a float32 scalar; what is not sampled, not
-positive or not visible adds exactly nothing.
+Every function takes the rows of all images together and returns float32 scalars. Rows that are not sampled,
+not positive or not visible contribute exactly 0.
 """
 
 import jax.numpy as jnp
@@ -30,9 +30,10 @@ def rpn_loss(
     box_weights: BoxWeights,
     beta: float,
 ) -> dict[str, Float[Array, ""]]:
-    """``rpn_objectness`` and ``rpn_box``, each a sum divided by ``samples`` times the images (as D2).
+    """``rpn_objectness`` and ``rpn_box``, sums over the sampled anchors.
 
-    Without ``samples`` it is divided by the number of anchors that were sampled (as torchvision).
+    Each is divided by ``samples`` times the number of images (as in Detectron2), or, if ``samples`` is None,
+    by the number of sampled anchors (as in torchvision).
     """
     positive = assignment == Assignment.POSITIVE
     sampled = positive | (assignment == Assignment.NEGATIVE)
@@ -63,9 +64,9 @@ def box_loss(
     count = jnp.maximum(sampled.sum(), 1)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     category = jnp.maximum(labels - 1, 0)
-    of_category = jnp.take_along_axis(deltas, category[:, None, None], axis=1)[:, 0]
+    own_deltas = jnp.take_along_axis(deltas, category[:, None, None], axis=1)[:, 0]
     targets = encode_boxes(gt_boxes, regions, box_weights)
-    distance = smooth_l1(_masked(of_category - targets, positive), beta)
+    distance = smooth_l1(_masked(own_deltas - targets, positive), beta)
     return {
         "box_class": _masked(cross_entropy, sampled).sum() / count,
         "box": distance.sum() / count,
@@ -75,9 +76,9 @@ def box_loss(
 def mask_loss(
     logits: Float[Array, "n m m"], targets: Float[Array, "n m m"], positive: Bool[Array, " n"]
 ) -> Float[Array, ""]:
-    """Binary cross-entropy of the true category's mask: its mean over the cells of positive regions.
+    """Binary cross-entropy for the true category's mask, averaged over the cells of positive regions.
 
-    ``positive`` leaves out the regions of objects without a mask.
+    ``positive`` must be False for regions of objects without a mask.
     """
     targets = _masked(targets, positive)
     cross_entropy = optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=(1, 2))
@@ -87,7 +88,7 @@ def mask_loss(
 def keypoint_loss(
     logits: Float[Array, "n m m k"], cells: Int[Array, "n k"], visible: Bool[Array, "n k"]
 ) -> Float[Array, ""]:
-    """Cross-entropy over the cells of a region: its mean over the visible keypoints (paper 5)."""
+    """Cross-entropy over the cells of a region, averaged over the visible keypoints (paper 5)."""
     n, m, _, k = logits.shape
     over_cells = logits.reshape(n, m * m, k).swapaxes(1, 2)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(over_cells, cells)
@@ -95,5 +96,5 @@ def keypoint_loss(
 
 
 def _masked(x: Array, keep: Array) -> Array:
-    """``x`` where ``keep``, else 0; also for a gradient, which a product would make NaN from infinities."""
+    """``x`` where ``keep``, else 0. A product would turn infinities into NaN, in the gradient too."""
     return jnp.where(keep.reshape(keep.shape + (1,) * (x.ndim - keep.ndim)), x, 0.0)

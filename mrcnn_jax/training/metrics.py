@@ -1,4 +1,4 @@
-"""The numbers of a run: averaged, printed, written for TensorBoard, and watched for NaN."""
+"""The metrics of a run, averaged for the step line and TensorBoard, and checked for NaN."""
 
 import math
 import time
@@ -14,11 +14,11 @@ STAGES = {
     "mask": ("mask",),
     "keypoint": ("keypoint",),
 }
-_SLOW_DATA = 0.1  # of the time spent waiting for data, from which the line says so
+_SLOW_DATA = 0.1  # share of time spent waiting for data from which the line reports it
 
 
 class StepLog:
-    """Gathers the metrics of every step on the device, and reads them only when a line is due."""
+    """Collects every step's metrics on the device, and reads them only when a line is due."""
 
     def __init__(self, *, total_steps: int, batch_size: int) -> None:
         self._total_steps = total_steps
@@ -29,16 +29,16 @@ class StepLog:
         self._since = time.perf_counter()
 
     def add(self, step: int, metrics: dict[str, Array], *, waited: float) -> None:
-        """Takes the metrics of a step, and the seconds that it waited for data; nothing is read yet."""
+        """Adds a step's metrics, without reading them, and the seconds it ``waited`` for data."""
         self._pending.append((step, metrics))
         self._timed += 1
         self._waited += waited
 
     def flush(self) -> tuple[str, dict[str, float]]:
-        """A line for the terminal and the means of the metrics since the last flush, which it waits for.
+        """A line for the terminal, and the metrics' means since the last flush; waits for the metrics.
 
         Raises:
-            FloatingPointError: a loss is not finite; names the first such step and its losses.
+            FloatingPointError: a loss is not finite; the message names the first such step and its losses.
         """
         steps = [step for step, _ in self._pending]
         values = jax.device_get([metrics for _, metrics in self._pending])
@@ -72,9 +72,9 @@ class StepLog:
         return "  ".join(parts), means
 
     def restart_clock(self, after: dict[str, Array] | None = None) -> float:
-        """The seconds since the clock was started, which the rate then leaves out: of compiling, evaluating.
+        """The seconds since the clock was started, which it then starts anew.
 
-        It waits for the metrics ``after`` to be computed.
+        Called after compiling and evaluating, so that the rate excludes them. Waits for metrics ``after``.
         """
         jax.block_until_ready(after)
         seconds = time.perf_counter() - self._since

@@ -1,4 +1,4 @@
-"""What a run shows of itself besides its step lines: TensorBoard, and scores on the validation set."""
+"""What a run reports besides its step lines: TensorBoard summaries and validation scores."""
 
 import dataclasses
 import math
@@ -27,13 +27,13 @@ _PICTURE_SCORE = 0.5  # objects of at least this score are drawn
 
 
 class Monitor:
-    """Writes ``workdir/tensorboard``, and evaluates where ``config.train.eval_every`` asks for it.
+    """Writes ``workdir/tensorboard``, and evaluates if ``config.train.eval_every`` asks for it.
 
-    Of several processes the first writes, and each evaluates its share of the images on its own devices.
+    With several processes, the first one writes, and each evaluates its share of the images on its devices.
 
     Raises:
-        ValueError: there is no validation set of the same categories to evaluate on, or some of its images
-            are damaged (all of them in a table).
+        ValueError: there is no validation set with the same categories to evaluate on, or some of its images
+            are damaged (the message lists all of them).
     """
 
     def __init__(self, workdir: Path, blueprint: Blueprint, config: Config, categories: Categories) -> None:
@@ -57,7 +57,7 @@ class Monitor:
             raise_errors(
                 dataset.name,
                 check_images(self._dataset),
-                remedy="an evaluation is of all images, so data.skip_bad leaves none out",
+                remedy="an evaluation needs all images, so data.skip_bad does not apply",
             )
 
     def check_same_validation_set(self) -> None:
@@ -67,9 +67,9 @@ class Monitor:
 
     @contextmanager
     def writing(self, *, after_step: int) -> Iterator[None]:
-        """Inside it the methods below may be called.
+        """The context in which the methods below may be called.
 
-        What an interrupted run wrote of steps beyond ``after_step`` is dropped.
+        Drops what an interrupted run wrote about steps after ``after_step``.
         """
         with SummaryWriter(
             str(self._directory), purge_step=after_step + 1, write_to_disk=hosts.is_main_process()
@@ -77,12 +77,12 @@ class Monitor:
             yield
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
-        """Writes the means of the steps since the last line."""
+        """Writes the metrics' means since the last step line."""
         for name, value in values.items():
             self._writer.add_scalar(f"train/{name}", value, step)
 
     def evaluate(self, step: int, weights: Arrays) -> dict[str, float]:
-        """AP on the validation set in percent, by kind ("bbox", "segm", "keypoints"); writes pictures too."""
+        """Validation AP in percent, by kind ("bbox", "segm", "keypoints"); also writes pictures."""
         predict_fn = self._with_weights(on_local_devices(weights, self._mesh))
         detector = Detector(predict_fn, self._config, self._categories, batch_size=self._batch_size)
         metrics = evaluate(detector, self._dataset, progress=True)

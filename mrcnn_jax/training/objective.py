@@ -18,17 +18,17 @@ from mrcnn_jax.training.losses import box_loss, keypoint_loss, mask_loss, rpn_lo
 from mrcnn_jax.training.targets import anchor_targets, positive_regions, region_targets
 from mrcnn_jax.types import Batch
 
-# A region that is the very box of its object is sampled halfway between cells of the mask, where the borders
-# of the mask have one half; rounding must not decide about these.
+# A region equal to its object's box is sampled halfway between cells of the mask, where the interpolated
+# border of the mask is exactly one half; rounding must not decide there.
 _HALF = 0.499
 
 
 def compute_losses(
     model: MaskRCNN, batch: Batch, key: Key[Array, ""], config: Config
 ) -> dict[str, Float[Array, ""]]:
-    """The losses by name; what is minimised is their sum (paper 3).
+    """The losses by name; training minimises their sum (paper 3).
 
-    The mask and keypoint heads learn if the batch has masks and keypoints.
+    The mask and keypoint losses are included if the batch has masks and keypoints.
     """
     train, gt = config.train, batch.gt
     anchor_keys, region_keys = jax.random.split(key, (2, len(batch.images)))
@@ -38,15 +38,15 @@ def compute_losses(
     anchors = model.anchors(features, batch.image_sizes)
     objectness, deltas = (jnp.concatenate(parts, axis=1) for parts in zip(*rpn_outputs.values(), strict=True))
     all_anchors = jax.tree.map(lambda *levels: jnp.concatenate(levels, axis=1), *anchors.values())
-    of_anchors = map_images(
+    rpn_targets = map_images(
         lambda key, anchors, gt: anchor_targets(key, anchors, gt, train), anchor_keys, all_anchors, gt
     )
     losses = rpn_loss(
         objectness,
         deltas,
         all_anchors.boxes,
-        of_anchors.assignment,
-        of_anchors.boxes,
+        rpn_targets.assignment,
+        rpn_targets.boxes,
         samples=train.rpn_samples if train.rpn_normalizer == "fixed" else None,
         box_weights=config.model.rpn_box_weights,
         beta=train.rpn_beta,
@@ -56,7 +56,7 @@ def compute_losses(
     regions = map_images(
         lambda key, proposals, gt: region_targets(key, proposals, gt, train), region_keys, proposals, gt
     )
-    # Has the heads' feature gradients summed before the RPN's are computed, which saves memory.
+    # Makes XLA sum the heads' feature gradients before computing the RPN's, which saves memory.
     features = dataclasses.replace(features, maps=cpu_barrier(features.maps))
     logits, deltas = model.box_outputs(features, regions.boxes, regions.assignment != Assignment.IGNORE)
     losses |= box_loss(
@@ -65,7 +65,7 @@ def compute_losses(
         _rows(regions.boxes),
         _rows(regions.assignment),
         _rows(regions.labels),
-        _rows(_of_regions(gt.boxes, regions.gt_index)),
+        _rows(_take_matched(gt.boxes, regions.gt_index)),
         box_weights=config.model.box_weights,
         beta=train.box_beta,
     )
@@ -74,19 +74,19 @@ def compute_losses(
     if gt.masks is not None and gt.mask_boxes is not None:
         mask_logits = _rows(model.mask_logits(features, regions.boxes, regions.labels, positive))
         targets = crop_box_masks(
-            _rows(_of_regions(gt.masks, regions.gt_index)),
-            _rows(_of_regions(gt.mask_boxes, regions.gt_index)),
+            _rows(_take_matched(gt.masks, regions.gt_index)),
+            _rows(_take_matched(gt.mask_boxes, regions.gt_index)),
             _rows(regions.boxes),
             size=mask_logits.shape[1],
         )
         if not train.mask_soft_targets:
             targets = (targets >= _HALF).astype(jnp.float32)
-        has_mask = _of_regions(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
+        has_mask = _take_matched(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
         losses["mask"] = mask_loss(mask_logits, targets, _rows(positive & has_mask))
     if gt.keypoints is not None:
         keypoint_logits = _rows(model.keypoint_logits(features, regions.boxes, positive))
         cells, visible = encode_keypoints(
-            _rows(_of_regions(gt.keypoints, regions.gt_index)),
+            _rows(_take_matched(gt.keypoints, regions.gt_index)),
             _rows(regions.boxes),
             size=keypoint_logits.shape[1],
         )
@@ -94,8 +94,8 @@ def compute_losses(
     return losses
 
 
-def _of_regions(rows: Array, gt_index: Array) -> Array:
-    """The ground truth of each region's object: ``rows [B G ...]`` taken by ``gt_index [B R]``."""
+def _take_matched(rows: Array, gt_index: Array) -> Array:
+    """The ground truth of each region's object: ``rows [B G ...]`` at ``gt_index [B R]``."""
     return jax.vmap(lambda r, i: r[i])(rows, gt_index)
 
 

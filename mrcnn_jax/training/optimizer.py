@@ -1,4 +1,4 @@
-"""SGD with momentum or AdamW, and the learning rate by step."""
+"""The optimizer, SGD with momentum or AdamW, and the learning rate schedule."""
 
 from collections.abc import Iterable
 
@@ -11,9 +11,9 @@ from mrcnn_jax.config import TrainConfig
 
 
 def make_schedule(config: TrainConfig) -> optax.Schedule:
-    """The learning rate at a step: linear warm-up, times step decay or a cosine to zero.
+    """The learning rate by step: linear warm-up times step decay or cosine decay to zero.
 
-    The decay counts from step 0 and the warm-up scales it (as in Detectron2), so the two may overlap.
+    The decay counts from step 0 and warm-up scales it (as in Detectron2), so the two may overlap.
     """
     match config.schedule:
         case "step":
@@ -32,14 +32,14 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig, names: Iterable[str]) -> optax.GradientTransformation:
-    """The optimizer that ``config.optimizer`` names, as torch defines it, after clipping the whole gradient.
+    """The optimizer that ``config.optimizer`` names, as torch defines it, after clipping by global norm.
 
     "sgd" adds weight decay to the gradient, then applies momentum and the learning rate. "adamw" (arXiv
     1711.05101) keeps weight decay out of both moments: the learning rate scales it together with Adam's step.
 
     Args:
-        names: of the trained parameters; a normalisation layer is one that has a ``scale``, and decays by
-            ``weight_decay_norm``.
+        names: names of the trained parameters. A layer with a ``scale`` is a normalisation layer, and decays
+            by ``weight_decay_norm``.
 
     Raises ValueError for any other optimizer.
     """

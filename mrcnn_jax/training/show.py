@@ -1,4 +1,4 @@
-"""Pictures of training batches: what the model is fed, drawn.
+"""Draws training batches, to show what the model is fed.
 
 Shapes: B images, h x w pixels of a picture.
 """
@@ -18,19 +18,19 @@ from mrcnn_jax.types import Batch, Categories, GroundTruth
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
-LONG_SIDE = SMALLEST_LONG_SIDE  # pixels of a picture: enough for legible names
+LONG_SIDE = SMALLEST_LONG_SIDE  # of a picture, in pixels: enough for legible names
 _SHEET_WIDTH = 4 * (LONG_SIDE + 10)
 _GAP, _CAPTION, _PAPER, _INK = 8, 22, (255, 255, 255), (0, 0, 0)  # pixels, pixels, colours
-_CHECKS = 8  # pixels of a square of the padding's checkerboard
+_CHECKS = 8  # side in pixels of a square of the padding's checkerboard
 _CHECK_COLOURS = np.array([(70, 70, 80), (100, 100, 110)], np.uint8)
 _STRIPES = 16  # pixels from one stripe of a crowd to the next
 
 
 def draw_batch(batch: Batch, categories: Categories) -> list[Picture]:
-    """A picture of each canvas of a batch of NumPy arrays, resized to a long side of 640 pixels.
+    """A picture of each canvas in a batch of NumPy arrays, resized to a long side of 640 pixels.
 
     Boxes, masks (pasted through ``mask_boxes``), keypoints and names are drawn over the pixels. A crowd is
-    striped and its name says so; the padding of the canvas is a checkerboard.
+    striped and labelled as such; padding is a checkerboard.
     """
     canvas = batch.images.shape[1:3]
     rows, columns = (max(1, round(side * LONG_SIDE / max(canvas))) for side in canvas)
@@ -49,7 +49,7 @@ def draw_batch(batch: Batch, categories: Categories) -> list[Picture]:
 
 
 def caption_batch(batch: Batch, step: int) -> list[str]:
-    """A line about each row of the batch of a step: which image it shows, and at what size."""
+    """A caption for each row of a step's batch: the image id and its size on the canvas."""
     canvas = f"{batch.images.shape[1]}x{batch.images.shape[2]}"
     sizes = np.asarray(batch.image_sizes).tolist()
     return [
@@ -61,23 +61,23 @@ def caption_batch(batch: Batch, step: int) -> list[str]:
 def _as_result(
     gt: GroundTruth, row: int, shown: Size, size: Size, scale: Float[np.ndarray, "2"], categories: Categories
 ) -> Result:
-    """The valid objects of an image on a picture of the shape ``shown``, whose part ``size`` is the image."""
+    """An image's valid objects, on a picture of shape ``shown`` in which the image itself has ``size``."""
     valid = np.asarray(gt.valid)[row]
 
-    def of_row(field: jax.Array | np.ndarray) -> np.ndarray:
+    def valid_rows(field: jax.Array | np.ndarray) -> np.ndarray:
         return np.asarray(field)[row][valid]
 
     crops = keypoints = None
     if gt.masks is not None and gt.mask_boxes is not None:
-        masks, frames = of_row(gt.masks).astype(np.float32), of_row(gt.mask_boxes) * np.tile(scale, 2)
+        masks, frames = valid_rows(gt.masks).astype(np.float32), valid_rows(gt.mask_boxes) * np.tile(scale, 2)
         crops = tuple(paste_mask(mask, frame, size) for mask, frame in zip(masks, frames, strict=True))
     if gt.keypoints is not None:
-        keypoints = of_row(gt.keypoints) * np.array([*scale, 1], np.float32)
-        keypoints[keypoints[..., 2] == 0] = np.nan  # without a place; not drawn
+        keypoints = valid_rows(gt.keypoints) * np.array([*scale, 1], np.float32)
+        keypoints[keypoints[..., 2] == 0] = np.nan  # not labelled, so not drawn
     return Result(
-        boxes=of_row(gt.boxes) * np.tile(scale, 2),
+        boxes=valid_rows(gt.boxes) * np.tile(scale, 2),
         scores=np.ones(int(valid.sum()), np.float32),
-        labels=of_row(gt.labels),
+        labels=valid_rows(gt.labels),
         image_size=shown,
         categories=categories,
         crops=crops,
@@ -88,7 +88,7 @@ def _as_result(
 def _paint(
     pixels: np.ndarray, shown: Size, size: Size, *, crowds: Float[np.ndarray, "n 4"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A canvas resized to ``shown``, with stripes over crowds and checks outside ``size``."""
+    """A canvas resized to ``shown``, with stripes over crowds and a checkerboard outside ``size``."""
     image = Image.fromarray(np.asarray(pixels).round().astype(np.uint8))
     picture = np.array(image.resize(shown[::-1], Image.Resampling.BICUBIC))
     for box in crowds:
@@ -102,7 +102,7 @@ def _paint(
 
 
 def _stripes(box: Float[np.ndarray, "4"], shape: Size) -> Bool[np.ndarray, "h w"]:
-    """Slanted lines inside a box of a picture of this shape."""
+    """Where to draw slanted lines inside ``box`` on a picture of this shape."""
     row, column = np.indices(shape)
     x1, y1, x2, y2 = box
     inside = (column >= x1) & (column < x2) & (row >= y1) & (row < y2)
@@ -110,7 +110,7 @@ def _stripes(box: Float[np.ndarray, "4"], shape: Size) -> Bool[np.ndarray, "h w"
 
 
 def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str]) -> Picture:
-    """The pictures side by side, in rows from left to right, each under its caption."""
+    """One picture with all ``pictures`` in rows from left to right, each below its caption."""
     corners, right, bottom = [], 0, 0
     left = top = _GAP
     for picture in pictures:

@@ -24,14 +24,14 @@ Metrics = dict[str, Array]
 
 @struct.dataclass
 class TrainState:
-    """All that a step changes, and the frozen arrays that it reads."""
+    """Everything that a step changes, and the frozen arrays that it reads."""
 
     step: Array  # int32: steps taken
     params: Arrays
     frozen: Arrays
     batch_stats: Arrays
     opt_state: optax.OptState
-    key: Array  # of the run, made from its seed; a step's own key is folded from it
+    key: Array  # made from the run's seed; each step folds in its number
 
     def weights(self) -> Arrays:
         """Every array of the model, by name."""
@@ -57,13 +57,13 @@ def train_step(
     """The state after one optimizer step on ``batch``, with its losses, gradient norm and learning rate."""
     key = jax.random.fold_in(state.key, state.step)
 
-    def loss_of(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
+    def loss_fn(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
         model = blueprint.build(params | state.frozen | state.batch_stats)
         model.train()
         losses = compute_losses(model, batch, key, config)
         return sum(losses.values(), jnp.zeros(())), (losses, arrays_of(model, nnx.BatchStat))
 
-    (loss, (losses, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    (loss, (losses, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     with jax.named_scope("optimizer"):
         optimizer = make_optimizer(config.train, state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -85,7 +85,7 @@ def train_step(
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """``train_step`` for a mesh; ``jitted`` is what it calls, to be lowered and looked at."""
+    """``train_step`` compiled for a mesh; ``jitted`` is the function that it calls."""
 
     jitted: jax.stages.Wrapped
     mesh: Mesh
@@ -100,18 +100,18 @@ class CompiledStep:
         return results
 
     def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
-        """The program for arguments of these shapes, which may be ``jax.ShapeDtypeStruct``."""
+        """The lowered program for arguments of these shapes, which may be ``jax.ShapeDtypeStruct``."""
         with jax.set_mesh(self.mesh):
             return self.jitted.lower(state, batch)
 
 
 def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledStep:
-    """``train_step`` jitted for ``mesh``: the state on every device and donated, the batch split over them.
+    """``train_step`` jitted for ``mesh``: the state is replicated and donated, the batch is sharded.
 
-    It is compiled once for a canvas, and warns of other compilations (see ``compilations``).
+    It compiles once per canvas, and warns about any other compilation (see ``compilations``).
 
     Raises:
-        ValueError: the batch cannot be split evenly over the devices.
+        ValueError: the batch size is not divisible by the number of devices.
     """
     if config.train.batch_size % mesh.size:
         raise ValueError(

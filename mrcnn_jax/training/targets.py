@@ -1,4 +1,4 @@
-"""What each anchor and each region should learn, for one image (Faster R-CNN 3.1.2, paper 3.1)."""
+"""Training targets of the anchors and regions of one image (Faster R-CNN 3.1.2, paper 3.1)."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from mrcnn_jax.types import GroundTruth, Proposals
 
 @struct.dataclass
 class AnchorTargets:
-    """Targets of the anchors of an image."""
+    """Targets of an image's anchors."""
 
     assignment: Array  # [A] int32 Assignment, IGNORE where not sampled
     boxes: Array  # [A 4] the ground-truth box matched to each anchor
@@ -23,7 +23,7 @@ class AnchorTargets:
 
 @struct.dataclass
 class RegionTargets:
-    """The regions on which the heads of an image are trained, positive ones first."""
+    """The regions of an image that the heads are trained on, positive ones first."""
 
     boxes: Array  # [R 4] the regions
     assignment: Array  # [R] int32 Assignment, IGNORE in padding
@@ -34,7 +34,7 @@ class RegionTargets:
 def anchor_targets(
     key: Key[Array, ""], anchors: Anchors, gt: GroundTruth, config: TrainConfig
 ) -> AnchorTargets:
-    """Which of an image's anchors are positive and negative, and the boxes they should move to."""
+    """A sample of an image's positive and negative anchors, and the box matched to every anchor."""
     objects = gt.valid & ~gt.crowd
     iou = pairwise_iou(anchors.boxes, gt.boxes)
     gt_index, assignment = match(
@@ -52,10 +52,10 @@ def anchor_targets(
 def region_targets(
     key: Key[Array, ""], proposals: Proposals, gt: GroundTruth, config: TrainConfig
 ) -> RegionTargets:
-    """A sample of an image's proposals, and of the objects themselves, with what each should become.
+    """A sample of an image's proposals and ground-truth boxes, with their targets.
 
-    The ground truth joins the proposals (as in Detectron2 and torchvision), so that an object is learnt from
-    the first step on.
+    The ground truth is appended to the proposals (as in Detectron2 and torchvision), so that the heads see
+    positives from the first step on.
     """
     objects = gt.valid & ~gt.crowd
     boxes = jnp.concatenate([proposals.boxes, gt.boxes])
@@ -81,17 +81,17 @@ def region_targets(
 def crowded(
     boxes: Float[Array, "n 4"], gt: GroundTruth, iou: Float[Array, "n g"], *, low: float, crowd_ioa: float
 ) -> Bool[Array, " n"]:
-    """Which boxes may well hold an object of a crowd, and so are no negatives.
+    """True for boxes that may contain an object of a crowd, and so must not be negatives.
 
-    They lie in one by a share of ``crowd_ioa`` or more, or overlap it as no negative may an object (IoU of
-    ``low`` or more).
+    These have at least a ``crowd_ioa`` share of their area inside a crowd, or an IoU with it of at least
+    ``low``, at which a box is no negative of an ordinary object either.
     """
     overlaps = (pairwise_ioa(boxes, gt.boxes) >= crowd_ioa) | (iou >= low)
     return jnp.any(gt.valid & gt.crowd & overlaps, axis=1)
 
 
 def positive_regions(targets: RegionTargets, config: TrainConfig) -> tuple[RegionTargets, Bool[Array, " q"]]:
-    """The rows that may be positive, with which of them are: what the mask and keypoint heads see."""
+    """The first rows, which hold all positives, and which are positive: for the mask and keypoint heads."""
     count = int(config.roi_samples * config.roi_positive_fraction)
     head = jax.tree.map(lambda rows: rows[:count], targets)
     return head, head.assignment == Assignment.POSITIVE

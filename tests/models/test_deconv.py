@@ -14,7 +14,7 @@ def test_one_cell_becomes_the_kernel():
 
 
 @pytest.mark.parametrize(("size", "kind"), [(2, Deconv2x2), (4, Deconv4x4)])
-def test_equal_to_torch(size, kind, torchvision_backbone):
+def test_matches_torch(size, kind, torchvision_backbone):
     script, expected = torchvision_backbone
     layer = kind(3, 4, dtype=jnp.float32, rngs=nnx.Rngs(0))
     layer.kernel[...] = jnp.asarray(script.seeded(f"deconv{size}", (3, 4, size, size)).transpose(2, 3, 0, 1))
@@ -24,7 +24,7 @@ def test_equal_to_torch(size, kind, torchvision_backbone):
 
 
 @pytest.mark.parametrize(("size", "kind"), [(2, Deconv2x2), (4, Deconv4x4)])
-def test_initial_spread_is_that_of_torch(size, kind):
+def test_initial_standard_deviation_matches_torch(size, kind):
     """kaiming_normal_(mode="fan_out") of a deconvolution: sqrt(2 / (inputs * kernel area))."""
     kernel = kind(64, 9, dtype=jnp.float32, rngs=nnx.Rngs(0)).kernel[...]
     assert float(kernel.std()) == pytest.approx(np.sqrt(2 / (64 * size**2)), rel=0.1)

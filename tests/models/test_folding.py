@@ -15,8 +15,8 @@ from mrcnn_jax.models.resnet import BasicBlock, Bottleneck
 from mrcnn_jax.models.variables import arrays_of, make_blueprint
 
 
-def _draw_norms(model: nnx.Module) -> None:
-    """Has no batch norm of ``model`` be the identity."""
+def _randomize_norms(model: nnx.Module) -> None:
+    """Gives every batch norm of ``model`` random values, in place."""
     rng = np.random.default_rng(0)
     for _, norm in nnx.iter_modules(model):
         if isinstance(norm, FrozenBatchNorm | nnx.BatchNorm):
@@ -47,7 +47,7 @@ def test_one_convolution_by_hand():
 
 @pytest.mark.parametrize("kind", ["frozen_batch", "batch"])
 @pytest.mark.parametrize("bottleneck", [True, False])
-def test_a_block_gives_the_same(kind, bottleneck):
+def test_folding_preserves_a_blocks_output(kind, bottleneck):
     options = {"stride_in_1x1": False, "groups": 2, "group_width": 32, "dilation": 1} if bottleneck else {}
     rngs, rng = nnx.Rngs(0), np.random.default_rng(0)
     norm = partial(make_norm, kind, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
@@ -55,7 +55,7 @@ def test_a_block_gives_the_same(kind, bottleneck):
         8, 8, stride=2, norm=norm, dtype=jnp.float32, rngs=rngs, **options
     )
     block.eval()
-    _draw_norms(block)
+    _randomize_norms(block)
     x = jnp.asarray(rng.normal(size=(1, 8, 8, 8)), jnp.float32)
     mask = image_mask((8, 8), jnp.array([[6, 8]]))
     expected = block(x, mask)
@@ -70,7 +70,7 @@ def test_a_block_gives_the_same(kind, bottleneck):
 
 
 @pytest.mark.parametrize("kind", ["batch", "group"])
-def test_every_batch_norm_of_a_model_is_folded_and_no_group_norm(tiny_config, kind):
+def test_all_batch_norms_and_no_group_norms_are_folded(tiny_config, kind):
     norms = dict.fromkeys(("backbone_norm", "fpn_norm", "box_norm", "mask_norm"), kind)
     config = dataclasses.replace(tiny_config.model, box_convs=1, **norms)
     blueprint = make_blueprint(config, num_classes=3, num_keypoints=5)
@@ -82,9 +82,9 @@ def test_every_batch_norm_of_a_model_is_folded_and_no_group_norm(tiny_config, ki
     assert (GroupNorm in kinds) == (folded.shapes() == blueprint.shapes()) == (kind == "group")
 
 
-def test_a_model_gives_the_same_and_its_weights_stay(tiny_blueprint, tiny_weights, tiny_batch):
+def test_folding_preserves_a_models_features_and_its_weights(tiny_blueprint, tiny_weights, tiny_batch):
     model = tiny_blueprint.build(tiny_weights)
-    _draw_norms(model)
+    _randomize_norms(model)
     weights = arrays_of(model)
     before = jax.device_get(weights)
     arrays = jax.jit(tiny_blueprint.fold)(weights)

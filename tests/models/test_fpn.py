@@ -12,8 +12,8 @@ def test_upsampling_repeats_cells():
     )
 
 
-def _fpn_of_ones():
-    """One channel; lateral weights 1, output kernels that pass the middle cell on."""
+def _identity_fpn():
+    """An FPN with one channel, lateral weights of 1 and identity output kernels."""
     levels = range(2, 6)
     channels, strides = {f"c{i}": 1 for i in levels}, {f"c{i}": 2**i for i in levels}
     fpn = FPN(channels, strides, 1, dtype=jnp.float32, rngs=nnx.Rngs(0))
@@ -23,9 +23,9 @@ def _fpn_of_ones():
     return fpn
 
 
-def test_levels_add_up_from_the_top():
+def test_levels_are_summed_top_down():
     features = {f"c{i}": jnp.full((1, 64 >> i, 64 >> i, 1), 10.0 ** (i - 2)) for i in range(2, 6)}
-    pyramid = _fpn_of_ones()(features, dict.fromkeys(features))
+    pyramid = _identity_fpn()(features, dict.fromkeys(features))
     expected = {"p2": 1111, "p3": 1110, "p4": 1100, "p5": 1000, "p6": 1000}
     assert {level: float(p.max()) for level, p in pyramid.items()} == expected
     assert {level: p.shape[1] for level, p in pyramid.items()} == {
@@ -41,5 +41,5 @@ def test_p6_is_every_second_cell_of_p5_and_rounds_up():
     features = {f"c{i}": jnp.zeros((1, 96 >> i, 96 >> i, 1)) for i in range(2, 5)}
     features["c5"] = jnp.arange(9.0).reshape(1, 3, 3, 1)
     np.testing.assert_array_equal(
-        _fpn_of_ones()(features, dict.fromkeys(features))["p6"][0, :, :, 0], [[0, 2], [6, 8]]
+        _identity_fpn()(features, dict.fromkeys(features))["p6"][0, :, :, 0], [[0, 2], [6, 8]]
     )

@@ -25,7 +25,7 @@ def features_of(tiny_blueprint):
     return jax.jit(lambda weights, images, sizes: tiny_blueprint.build(weights).features(images, sizes))
 
 
-def test_what_padding_holds_changes_nothing(features_of, tiny_weights, tiny_batch):
+def test_padding_content_has_no_effect(features_of, tiny_weights, tiny_batch):
     sizes = np.full((8, 2), (40, 50), np.int32)
     noisy = tiny_batch.images
     blank = noisy.copy()
@@ -54,7 +54,7 @@ def test_levels_anchors_and_rpn_outputs_agree(tiny_blueprint, tiny_weights, tiny
         assert objectness.shape == anchors[level].in_image.shape
         assert deltas.shape == anchors[level].boxes.shape
         assert anchors[level].in_image.all()
-    # the first cell of p3: a square of 16 pixels between a wide and a high one, all around the cell's corner
+    # the first cell of p3, aspect ratio 1: a 16-pixel square centred on the cell's corner
     np.testing.assert_allclose(anchors["p3"].boxes[0, 1], [-8, -8, 8, 8], atol=1e-4)
 
 
@@ -69,8 +69,8 @@ def test_heads_give_a_row_per_region(tiny_blueprint, tiny_weights, tiny_batch):
     assert model.keypoint_logits(features, boxes, valid).shape == (2, 4, 56, 56, 5)
 
 
-def test_anchors_as_far_apart_as_the_padded_image_is_divided_into_cells():
-    """torchvision: an image of 800 x 1333, padded to 800 x 1344, has 13 x 21 cells of p6: 61 pixels down."""
+def test_image_anchor_stride_divides_the_padded_image_by_its_cells():
+    """torchvision: an 800 x 1333 image, padded to 800 x 1344, has 13 x 21 cells on p6: 61 pixels a row."""
     config = ModelConfig(anchor_stride="image", anchor_rounded=True)
     model = nnx.eval_shape(lambda: MaskRCNN(config, num_classes=1, rngs=nnx.Rngs(0)))
     sizes = {level: jnp.array([[-(-800 // s), -(-1344 // s)]]) for level, s in model.strides.items()}
@@ -86,7 +86,7 @@ def test_anchors_as_far_apart_as_the_padded_image_is_divided_into_cells():
 VARIANTS = {
     "pyramid": {},
     "group norm": {"backbone_norm": "group", "fpn_norm": "group"},
-    "one map, stage 5 in the heads": {
+    "C4: one map, stage 5 in the heads": {
         "features": "c4",
         "padding_multiple": 1,
         "backbone_norm": "frozen_batch",
@@ -95,7 +95,7 @@ VARIANTS = {
         "box_fcs": 0,
         "mask_convs": 0,
     },
-    "one map of stage 5, dilated": {
+    "DC5: one map of dilated stage 5": {
         "features": "dc5",
         "padding_multiple": 1,
         "backbone_norm": "frozen_batch",
@@ -107,13 +107,13 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_the_canvas_makes_no_difference(changes, tiny_config):
-    """An image on a canvas just as large as it, and on one that is larger: the same values in every cell."""
+def test_canvas_size_has_no_effect(changes, tiny_config):
+    """An image gives equal outputs on the smallest canvas that fits and on a larger one."""
     depth = 50 if "features" in changes else 18
     config = dataclasses.replace(tiny_config.model, backbone_depth=depth, keypoint=False, **changes)
     blueprint = make_blueprint(config, num_classes=2)
     weights = blueprint.initialize(jax.random.key(0))
-    # Biases and shifts that make padding anything but zero.
+    # Biases and shifts that would make the padding nonzero.
     weights = {
         name: w + 0.3 if name.endswith(("bias", "mean")) and w.ndim == 1 else w for name, w in weights.items()
     }
@@ -156,7 +156,7 @@ def test_stage_5_of_c4_is_trained_with_the_heads():
     assert not any(name.startswith(("backbone.layer4", "fpn", "box_head.fcs")) for name in names)
 
 
-def test_resnext_101_32x8d_has_its_groups():
+def test_resnext_101_32x8d_group_width():
     config = ModelConfig(backbone_depth=101, backbone_groups=32, backbone_group_width=8)
     names = make_blueprint(config, num_classes=80).shapes()
     assert names["backbone.layer1.0.conv2.kernel"].shape == (3, 3, 8, 256)

@@ -19,16 +19,16 @@ def test_frozen_batch_norm_is_never_a_parameter():
     assert {type(variable) for _, variable in nnx.to_flat_state(state)} == {Frozen}
 
 
-def test_batch_norm_moves_a_tenth_of_the_way_to_a_batchs_statistics():
+def test_batch_norm_moves_running_statistics_a_tenth_of_the_way():
     norm = make_norm("batch", 1, epsilon=0.0, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    # Of mean 10 and variance 4; the statistics begin as 0 and 1.
+    # The batch has mean 10 and variance 4; the running statistics begin as 0 and 1.
     np.testing.assert_allclose(norm(jnp.array([[[[8.0], [12.0]]]])), [[[[-1.0], [1.0]]]], rtol=1e-6)
     np.testing.assert_allclose(norm.mean[...], [1.0], rtol=1e-6)
     np.testing.assert_allclose(norm.var[...], [0.9 + 0.4], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(256, 32), (64, 32), (16, 8), (72, 4)])
-def test_groups_have_two_channels_at_least(channels, groups):
+def test_groups_have_at_least_two_channels(channels, groups):
     norm = make_norm("group", channels, epsilon=1e-5, dtype=jnp.float32, rngs=nnx.Rngs(0))
     assert norm.num_groups == groups
 

@@ -14,7 +14,7 @@ def _resnet(**changes):
     return ResNet(config, dtype=jnp.float32, rngs=nnx.Rngs(0))
 
 
-# torchvision's models without fc, convolutions only
+# of torchvision's models: convolutions only, without fc
 CONV_PARAMETERS = {18: 11_166_912, 34: 21_267_648, 50: 23_454_912, 101: 42_394_816, 152: 57_992_384}
 
 
@@ -47,7 +47,7 @@ def test_features_equal_torchvision(depth, torchvision_backbone):
         np.testing.assert_allclose(np.ravel(feature)[::37], wanted, atol=1e-5 * np.abs(wanted).max())
 
 
-def test_stride_in_1x1_reads_other_pixels():
+def test_stride_in_1x1_moves_the_stride():
     def downsampling_kernels(stride_in_1x1):
         block = nnx.eval_shape(lambda: _resnet(backbone_stride_in_1x1=stride_in_1x1)).layer2[0]
         return block.conv1.options["stride"], block.conv2.options["stride"]
@@ -82,10 +82,10 @@ def test_batch_norm_of_a_frozen_stage_keeps_its_statistics():
     assert "layer2.0.bn1.mean" in trained
 
 
-def test_recomputed_stages_keep_less_and_give_the_same():
+def test_recomputed_stages_save_memory_and_preserve_gradients():
     image = jnp.asarray(np.random.default_rng(0).standard_normal((1, 64, 64, 3), np.float32))
 
-    def total_of(recomputed):
+    def measure(recomputed):
         graphdef, state = nnx.split(
             _resnet(backbone_depth=18, backbone_width=8, backbone_recomputed_stages=recomputed)
         )
@@ -96,10 +96,10 @@ def test_recomputed_stages_keep_less_and_give_the_same():
         kept = jax.eval_shape(lambda state: jax.vjp(total, state)[1], state)
         return jax.jit(jax.value_and_grad(total))(state), sum(leaf.size for leaf in jax.tree.leaves(kept))
 
-    (expected, expected_gradient), most = total_of(0)
+    (expected, expected_gradient), most = measure(0)
     sizes = [most]
     for recomputed in (1, 2, 4):
-        (value, gradient), size = total_of(recomputed)
+        (value, gradient), size = measure(recomputed)
         sizes.append(size)
         np.testing.assert_allclose(value, expected, rtol=1e-5)
         for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):

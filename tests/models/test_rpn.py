@@ -5,7 +5,7 @@ from mrcnn_jax.models.rpn import Anchors, select_proposals
 
 
 def _propose(scores, boxes, in_image=True, **changes):
-    """Proposals of anchors that are already right: all deltas are 0."""
+    """Proposals that are the anchors themselves: all deltas are 0."""
     outputs = {level: (jnp.array(s, jnp.float32), jnp.zeros((len(s), 4))) for level, s in scores.items()}
     anchors = {
         level: Anchors(jnp.array(b, jnp.float32), jnp.broadcast_to(jnp.array(in_image), len(b)))
@@ -18,34 +18,34 @@ def _propose(scores, boxes, in_image=True, **changes):
 def test_best_first_clipped_and_suppressed_within_a_level():
     boxes = [[0, 0, 20, 20], [1, 0, 21, 20], [90, 40, 120, 70]]
     proposals = _propose({"p2": [1.0, 2.0, 3.0], "p3": [0.5]}, {"p2": boxes, "p3": [[0, 0, 20, 20]]})
-    # the box of p2 with score 1 overlaps the one with 2 by .905; that of p3 has no rival on its level
+    # on p2, the box with score 1 has IoU .905 with the one with score 2; p3 has only one box
     np.testing.assert_allclose(proposals.boxes, [[90, 40, 100, 50], [1, 0, 21, 20], [0, 0, 20, 20]])
     np.testing.assert_allclose(proposals.scores, [3.0, 2.0, 0.5])
     assert proposals.valid.tolist() == [True, True, True]
 
 
-def test_only_the_best_of_a_level_go_into_suppression():
+def test_only_the_best_boxes_of_a_level_enter_suppression():
     boxes = [[0, 0, 10, 10], [30, 0, 40, 10], [60, 0, 70, 10]]
     proposals = _propose({"p2": [1.0, 2.0, 3.0]}, {"p2": boxes}, pre_nms=2)
     assert proposals.valid.tolist() == [True, True, False]
     np.testing.assert_allclose(proposals.boxes[:2, 0], [60, 30])
 
 
-def test_boxes_that_clipping_empties_and_scores_that_are_not_finite_are_no_proposals():
+def test_boxes_emptied_by_clipping_and_non_finite_scores_are_dropped():
     boxes = [[110, 10, 130, 30], [0, 0, 10, 10], [20, 20, 30, 30]]
     proposals = _propose({"p2": [9.0, np.nan, 1.0]}, {"p2": boxes})
     assert proposals.valid.tolist() == [True, False, False]
     np.testing.assert_allclose(proposals.boxes, [[20, 20, 30, 30], [0, 0, 0, 0], [0, 0, 0, 0]])
 
 
-def test_anchors_beyond_the_image_propose_nothing():
+def test_anchors_beyond_the_image_are_not_proposed():
     boxes = [[90, 10, 110, 30], [95, 10, 185, 30]]
     proposals = _propose({"p2": [1.0, 9.0]}, {"p2": boxes}, in_image=[True, False])
     assert proposals.valid.tolist() == [True, False, False]
     np.testing.assert_allclose(proposals.boxes[0], [90, 10, 100, 30])
 
 
-def test_boxes_with_a_side_under_the_smallest_are_no_proposals():
+def test_boxes_with_a_side_below_the_smallest_are_dropped():
     boxes = [[0, 0, 10, 4.5], [20, 0, 25, 5]]
     proposals = _propose({"p2": [9.0, 1.0]}, {"p2": boxes}, smallest_side=5.0)
     np.testing.assert_allclose(proposals.boxes, [[20, 0, 25, 5], [0, 0, 0, 0], [0, 0, 0, 0]])

@@ -21,26 +21,26 @@ def blocks_of_four(monkeypatch):
     monkeypatch.setattr(valid_regions, "BLOCK", 4)
 
 
-def test_valid_regions_are_as_the_head_alone_makes_them(regions):
+def test_outputs_and_gradients_match_the_plain_head_on_valid_regions(regions):
     weights, labels = jnp.array([0.5, -1.0]), jnp.arange(24).reshape(2, 12)
     valid = jnp.arange(12) < jnp.array([[2], [5]])
 
     def total(weights, regions, head):
-        made = head(weights, regions)
-        return jnp.sum(jnp.where(valid[..., None], made, 0) ** 2), made
+        outputs = head(weights, regions)
+        return jnp.sum(jnp.where(valid[..., None], outputs, 0) ** 2), outputs
 
     def in_blocks(weights, regions):
         return apply_to_valid(lambda *rows: _head(weights, *rows), valid, regions, labels)
 
     def at_once(weights, regions):
-        made = _head(weights, regions.reshape(24, 3, 3, 2), labels.reshape(24))
-        return made.reshape(2, 12, -1)
+        outputs = _head(weights, regions.reshape(24, 3, 3, 2), labels.reshape(24))
+        return outputs.reshape(2, 12, -1)
 
     gradient = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True), static_argnums=2)
-    gradients, made = gradient(weights, regions, in_blocks)
+    gradients, outputs = gradient(weights, regions, in_blocks)
     expected_gradients, expected = gradient(weights, regions, at_once)
-    np.testing.assert_allclose(made[:, :8], expected[:, :8], rtol=1e-5)  # two blocks have valid ones
-    np.testing.assert_array_equal(made[:, 8:], 0)
+    np.testing.assert_allclose(outputs[:, :8], expected[:, :8], rtol=1e-5)  # two blocks have valid regions
+    np.testing.assert_array_equal(outputs[:, 8:], 0)
     for one, other in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
@@ -58,8 +58,8 @@ def test_blocks_without_a_valid_region_are_not_computed(regions):
     assert len(calls) == 1
 
 
-def test_nothing_of_a_block_is_kept_for_the_gradient(regions):
-    """What is kept of the head's values would be an output of the loop forward."""
+def test_no_activations_are_saved_for_the_gradient(regions):
+    """Saved activations would show up among the residuals of the forward loop."""
 
     def total(regions):
         return apply_to_valid(lambda rows: jnp.exp(jnp.sin(rows)), jnp.ones((2, 12), bool), regions).sum()

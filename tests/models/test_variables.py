@@ -9,14 +9,14 @@ from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import arrays_of, make_blueprint
 
 
-def test_build_and_arrays_of_undo_each_other(tiny_blueprint, tiny_weights):
+def test_build_and_arrays_of_are_inverses(tiny_blueprint, tiny_weights):
     again = arrays_of(tiny_blueprint.build(tiny_weights))
     assert again.keys() == tiny_weights.keys() == tiny_blueprint.shapes().keys()
     for name, array in tiny_weights.items():
         np.testing.assert_array_equal(again[name], array)
 
 
-def test_groups(tiny_blueprint, tiny_weights):
+def test_split_groups(tiny_blueprint, tiny_weights):
     params, frozen, batch_stats = tiny_blueprint.split(tiny_weights)
     assert len(params) + len(frozen) + len(batch_stats) == len(tiny_weights)
     assert set(frozen) == {"backbone.conv1.kernel"} | {
@@ -43,13 +43,13 @@ def test_the_same_key_gives_the_same_weights(tiny_blueprint, tiny_weights):
 
 
 @pytest.mark.parametrize("head", ["mask", "keypoint"])
-def test_heads_are_switched_off_by_config(tiny_config, head):
+def test_config_switches_heads_off(tiny_config, head):
     config = dataclasses.replace(tiny_config.model, **{head: False})
     names = make_blueprint(config, num_classes=3, num_keypoints=5).shapes()
     assert not any(name.startswith(f"{head}_head") for name in names)
 
 
-def test_number_of_parameters_of_r50_fpn():
+def test_r50_fpn_parameter_count():
     """torchvision's maskrcnn_resnet50_fpn has 44,401,393; we predict no box and no mask for background."""
     shapes = make_blueprint(ModelConfig(), num_classes=90).shapes()
     batch_norm = sum(np.prod(s.shape) for n, s in shapes.items() if ".bn" in n or ".downsample.1." in n)

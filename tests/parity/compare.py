@@ -1,4 +1,4 @@
-"""Differences between what two systems computed, as (name, value, bound): see ``docs/fidelity.md``."""
+"""Differences between two systems' results, as (name, value, bound): see ``docs/fidelity.md``."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Row = tuple[str, float, float | None]
 
 
 def relative(found: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference, as a share of the largest value; infinite for other shapes."""
+    """The largest difference, relative to the largest value; infinite if the shapes differ."""
     if found.shape != wanted.shape:
         return float("inf")
     if not wanted.size:
@@ -21,14 +21,14 @@ def relative(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def absolute(found: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference; infinite for other shapes."""
+    """The largest difference; infinite if the shapes differ."""
     if found.shape != wanted.shape:
         return float("inf")
     return float(np.abs(found - wanted).max(initial=0.0))
 
 
 def stages(found: Arrays, theirs: Arrays) -> Iterator[Row]:
-    """Of one image's stages."""
+    """Differences in the stages of one image."""
     yield "pixels", absolute(found["pixels"], theirs["pixels"]), 1e-5
     for kind, bound in (("features", 1e-4), ("objectness", 1e-4), ("deltas", 1e-4)):
         names = [name for name in theirs if name.startswith(f"{kind}/")]
@@ -42,9 +42,9 @@ def stages(found: Arrays, theirs: Arrays) -> Iterator[Row]:
 
 
 def _proposals(found: np.ndarray, wanted: np.ndarray) -> Iterator[Row]:
-    """How many of their boxes are not among ours to a hundredth of a pixel, in whatever order."""
+    """How many of their boxes have none of ours within 0.01 pixels, and the length of the common prefix."""
     distance = np.abs(found[None] - wanted[:, None]).max(axis=-1)
-    yield f"proposals of {len(wanted)} not in ours", float((distance.min(axis=1) > 0.01).sum()), None
+    yield f"proposals (of {len(wanted)}) missing in ours", float((distance.min(axis=1) > 0.01).sum()), None
     same = min(len(found), len(wanted))
     first = np.flatnonzero(np.abs(found[:same] - wanted[:same]).max(axis=1) > 0.01)
     yield "proposals in the same order", float(first[0] if len(first) else same), None
@@ -52,23 +52,24 @@ def _proposals(found: np.ndarray, wanted: np.ndarray) -> Iterator[Row]:
 
 @dataclass
 class Detections:
-    """Differences of the detections of several images."""
+    """Accumulated differences in the detections of several images."""
 
     images: int = 0
     count: int = 0
-    swapped: int = 0  # theirs that are not at the same place in ours
+    swapped: int = 0  # detections that do not match the one at the same rank
     boxes: float = 0.0
     scores: float = 0.0
-    pixels: int = 0  # that are in a mask of theirs
+    pixels: int = 0  # inside their masks
     wrong_pixels: int = 0
-    rounded: int = 0  # masks whose boxes fall on two sides of a whole pixel
-    wrong_rounded: int = 0  # pixels of those
+    rounded: int = 0  # masks whose boxes round to different pixels
+    wrong_rounded: int = 0  # differing pixels in those masks
     keypoints: list[float] = field(default_factory=list)  # distances in pixels
-    tied: int = 0  # keypoints at the other of two peaks alike, which are not among these
+    tied: int = 0  # keypoints at the other of two equal peaks, not in ``keypoints``
     keypoint_scores: float = 0.0
 
     def add(self, found: Result, theirs: Arrays, *, paste: str) -> None:
-        """Takes an image's, pasted by that rule; those of one label at one place are compared further."""
+        """Adds an image's detections, pasted by the rule ``paste``; values are compared where rank, label and
+        place agree."""
         self.images += 1
         self.count += len(theirs["scores"])
         same = min(len(found), len(theirs["scores"]))
@@ -94,14 +95,14 @@ class Detections:
             offset = np.abs(found.keypoints[pairs, :, :2] - theirs["keypoints"][pairs, :, :2]).max(axis=-1)
             scores = theirs.get("keypoint_scores", theirs["keypoints"][..., 2])[pairs]
             difference = np.abs(found.keypoints[pairs, :, 2] - scores) / np.abs(scores).max(initial=1e-12)
-            # Far apart, but as high: the map has two peaks, and rounding decides.
+            # Far apart, but equally high: the map has two peaks, and rounding decides.
             tied = (offset > 0.1) & (difference < 1e-4)
             self.tied += int(tied.sum())
             self.keypoints += offset[~tied].tolist()
             self.keypoint_scores = max(self.keypoint_scores, float(difference.max(initial=0.0)))
 
     def rows(self) -> Iterator[tuple[str, float, float | None, str]]:
-        """As (name, value, bound, note)."""
+        """The differences as (name, value, bound, note)."""
         yield "detections that differ in place or label", self.swapped, 0, f"of {self.count}"
         yield "boxes (pixels)", self.boxes, 0.01, ""
         yield "scores", self.scores, 1e-4, ""
@@ -109,28 +110,28 @@ class Detections:
             share = self.wrong_pixels / self.pixels
             yield "mask pixels that differ", share, 1e-3, f"{self.wrong_pixels} of {self.pixels}"
             if self.rounded:
-                note = f"{self.wrong_rounded} pixels of theirs differ"
+                note = f"{self.wrong_rounded} pixels differ"
                 yield "masks whose boxes round to other pixels", self.rounded, None, note
         if self.keypoints:
             far = sum(distance > 0.1 for distance in self.keypoints)
             near = max((distance for distance in self.keypoints if distance <= 0.1), default=0.0)
             yield "keypoints off by more than 0.1 pixels", far, 0, f"of {len(self.keypoints)}"
-            yield "keypoints at the other of two peaks alike", self.tied, None, ""
+            yield "keypoints at the other of two equal peaks", self.tied, None, ""
             yield "keypoints, the largest of the others", near, 0.1, ""
             yield "keypoint scores", self.keypoint_scores, 1e-4, ""
 
 
 def torchvision_boxes(boxes: np.ndarray) -> np.ndarray:
-    """The whole pixels between which torchvision pastes masks of 28 cells (``expand_boxes``)."""
+    """The integer boxes into which torchvision pastes masks of 28 cells (``expand_boxes``)."""
     centre, half = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
     half = half * np.float32(30 / 28)
     return np.concatenate([centre - half, centre + half], axis=1).astype(np.int64)
 
 
 def targets(found: Arrays, theirs: Arrays) -> Iterator[Row]:
-    """What the anchors and regions of a batch are to learn. ``found`` has all anchors of all images."""
+    """Differences in a batch's anchor and region targets; ``found`` has all anchors of all images."""
     labels = found["anchor_labels"][found["in_image"]].reshape(theirs["anchor_labels"].shape)
-    yield "anchors assigned otherwise", float((labels != theirs["anchor_labels"]).sum()), 0
+    yield "anchors with another label", float((labels != theirs["anchor_labels"]).sum()), 0
     for image in range(len(labels)):
         wanted = theirs[f"roi_boxes/{image}"]
         sampled = found["roi_labels"][image] >= 0
@@ -142,9 +143,9 @@ def targets(found: Arrays, theirs: Arrays) -> Iterator[Row]:
 
 
 def gradients(found: Arrays, wanted: Arrays) -> list[tuple[str, float]]:
-    """The norm of each parameter's difference as a share of its norm, the largest first.
+    """Each gradient's relative difference, by norm, the largest first.
 
-    A norm under a millionth of the largest counts as that much: of a bias before a softmax it is rounding.
+    Norms below a millionth of the largest count as that: the gradient of a bias before a softmax is rounding.
     """
     least = 1e-6 * max(float(np.linalg.norm(value)) for value in wanted.values())
     shares = [
@@ -156,11 +157,11 @@ def gradients(found: Arrays, wanted: Arrays) -> list[tuple[str, float]]:
 
 
 def mask_targets(theirs: Arrays, *, own: str) -> Iterator[Row]:
-    """How far the targets from box-frame masks are from the peer's own, and what that does to its loss."""
+    """How far targets from box-frame masks are from the peer's own, and how that changes its loss."""
     a = theirs[f"mask_targets/{own}"] >= 0.5
     b = theirs["mask_targets/box_frames"] >= 0.5
     union = (a | b).sum(axis=(1, 2))
     iou = ((a & b).sum(axis=(1, 2)) / np.maximum(union, 1))[union > 0]
     yield f"mask targets, 1 - mean IoU with {own}", float(1 - iou.mean()), None
     loss, other = float(theirs[f"mask_losses/{own}"]), float(theirs["mask_losses/box_frames"])
-    yield f"mask loss, difference to that of {own}", abs(other - loss) / abs(loss), 0.01
+    yield f"mask loss, difference from {own}", abs(other - loss) / abs(loss), 0.01

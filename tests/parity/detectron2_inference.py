@@ -15,7 +15,7 @@ Calls = list[tuple[tuple[Any, ...], Any]]
 
 @contextmanager
 def spied(owner: Any, method: str, keep: Callable[[Any], Any] = lambda result: result) -> Iterator[Calls]:
-    """A list of a method's calls inside the context: the arguments, and ``keep`` of what was returned."""
+    """Records a method's calls inside the context: the arguments, and ``keep(result)``."""
     calls: Calls = []
     original = getattr(owner, method)
 
@@ -41,7 +41,7 @@ def level_name(name: str) -> str:
 
 
 def predict(predictor: Any, image: np.ndarray) -> tuple[Arrays, Arrays]:
-    """The detections of an image ``[H W 3]``, and the stages that led to them."""
+    """The detections of an image ``[H W 3]``, and the stages before them."""
     model = predictor.model
     bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
     rpn, heads = model.proposal_generator, model.roi_heads

@@ -10,7 +10,7 @@ import numpy as np
 from detectron2_seeded import seeded
 from seeded import CLASSES, KEYPOINTS
 
-# What the narrow models are made of, and the options that not all of them share.
+# The configurations that the narrow models start from, and options that differ between them.
 TINY_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mask": ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x", {}),
     "keypoint": (
@@ -26,7 +26,7 @@ TINY_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "MODEL.ANCHOR_GENERATOR.SIZES": [[16, 32, 64]],
             "MODEL.ROI_MASK_HEAD.NUM_CONV": 0,
-            # Few units: in the gradients of res5 one that rounding turns on or off would be seen.
+            # Few units, as a unit that rounding turns on or off shows in the gradients of res5.
             "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
             "MODEL.RPN.POST_NMS_TOPK_TRAIN": 60,
         },
@@ -50,7 +50,7 @@ _NARROW = {
 
 
 def build_tiny(source: Path, kind: str, options: dict[str, Any]) -> Any:
-    """Detectron2's predictor with a narrow model that has all parts of a large one."""
+    """Detectron2's predictor with a narrow model that has all parts of the full one."""
     model, of_kind = TINY_MODELS[kind]
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pkl"
@@ -68,9 +68,9 @@ def build_tiny(source: Path, kind: str, options: dict[str, Any]) -> Any:
 
 
 def load_config(source: Path, model: str, weights: Path, options: dict[str, Any]) -> Any:
-    """The configuration ``configs/<model>.yaml`` of Detectron2's source, for this CPU, with changed options.
+    """The configuration ``configs/<model>.yaml`` of Detectron2's source, for the CPU, with ``options`` set.
 
-    Detectron2's compiled extension is not needed: what these models take from it comes with torchvision.
+    Detectron2's compiled extension is not needed: torchvision has the ops that these models use.
     """
     sys.path.insert(0, str(source))
     from detectron2.config import get_cfg
@@ -85,7 +85,7 @@ def load_config(source: Path, model: str, weights: Path, options: dict[str, Any]
 
 
 def write_weights(config: Any, path: Path) -> None:
-    """Writes seeded weights as files of Detectron2's model zoo are: the anchors of a cell are among them."""
+    """Writes seeded weights like a file of Detectron2's model zoo, which also holds the cell anchors."""
     from detectron2.modeling import build_model
 
     model = build_model(config)

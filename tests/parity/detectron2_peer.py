@@ -6,13 +6,13 @@
     python tests/parity/detectron2_peer.py --source=DETECTRON2 --tiny \\
         --output=tests/fixtures/detectron2_models.npz
 
-runs Detectron2's Python source, found at DETECTRON2, in an environment with torch, torchvision and what that
-source imports (pycocotools, fvcore, iopath, omegaconf, hydra-core, yacs, tabulate, termcolor, cloudpickle,
-black, matplotlib, opencv). Its compiled extension is not needed. Runs are equal bit by bit on the same
-machine with the same number of threads.
+runs Detectron2's Python source, found at DETECTRON2, in an environment with torch, torchvision and that
+source's dependencies (pycocotools, fvcore, iopath, omegaconf, hydra-core, yacs, tabulate, termcolor,
+cloudpickle, black, matplotlib, opencv). Its compiled extension is not needed. Runs are bit-equal on the
+same machine with the same number of threads.
 
-Arrays are float32 unless said, images and features channels-last without the batch axis, boxes
-``x1 y1 x2 y2`` in pixels of the resized image unless said. A level is "p2" to "p6", or "c4" or "c5" in models
+Unless noted, arrays are float32, images and features are channels-last without a batch axis, and boxes are
+``x1 y1 x2 y2`` in pixels of the resized image. A level is "p2" to "p6", or "c4" or "c5" in models
 without a pyramid. Labels are 1 to the number of categories, in the order of their COCO ids; 0 is the
 background.
 
@@ -26,7 +26,7 @@ background.
   ``i/masks`` (packed bits of the pasted masks) and their shape ``i/mask_shape`` (D, height, width),
   ``i/keypoints [D K 3]`` x, y and score; x and y are positions, half a pixel more than COCO's indices
 
-and for images 0 and 1, which differ in shape if the folder has images that do, what led to them:
+and for images 0 and 1 (of different shapes if the folder has such images) the stages before them:
 
 - ``i/backbone/c2`` to ``c5`` (res2 to res5; without c5 where res5 belongs to the heads) and
   ``i/features/<level>``
@@ -34,45 +34,45 @@ and for images 0 and 1, which differ in shape if the folder has images that do, 
   row, column, size, ratio
 - ``i/proposals/boxes [R 4]``, ``i/proposals/scores [R]`` logits
 - ``i/box_logits [R categories+1]``, the background last; ``i/box_deltas [R categories 4]``
-- ``i/detected_boxes [D 4]``, ``i/detected_labels [D]`` int: before boxes are taken back to the image file's
+- ``i/detected_boxes [D 4]``, ``i/detected_labels [D]`` int: before boxes are scaled back to the image file's
   pixels, where empty ones are dropped
 - ``i/mask_logits [D M M]`` of the detected category; ``i/keypoint_logits [D M M K]``
 
-``DIR/training.npz``. Sampling takes every candidate, so that it is no matter of chance; proposals are few, so
-that it is cheap. Images have the size that ``--short_side`` and ``--long_side`` give and are not flipped.
-Objects are no crowds, and ordered from large to small.
+``DIR/training.npz``. Sampling takes every candidate, so that nothing is random; proposals are few, so that it
+is cheap. Images are resized to ``--short_side`` and ``--long_side`` and not flipped. Crowds are excluded, and
+objects are ordered from large to small.
 
-- ``settings/<name>``: what the losses and steps depend on. Detectron2 divides the losses of the RPN by
+- ``settings/<name>``: settings that the losses and steps depend on. Detectron2 divides the RPN's losses by
   ``rpn_batch_size_per_image`` times the number of images, however many anchors there are
-- ``batches [batches 2]`` the images' file names, ``batch_ids [batches 2]`` int
+- ``batches [batches 2]`` the images' file names, ``batch_ids [batches 2]`` their ids, int
 
-and of batch 0, whose images are j = 0 and 1:
+and for batch 0, whose images are j = 0 and 1:
 
 - ``pixels [2 H W 3]``, ``image_sizes [2 2]`` int; ``ground_truth/j/boxes [G 4]``, ``.../labels [G]`` int,
-  ``.../ids [G]`` int of the annotations, ``.../keypoints [G K 3]`` with half a pixel of the file added
+  ``.../ids [G]`` int, the annotation ids, ``.../keypoints [G K 3]`` shifted by half a pixel of the file
 - ``anchor_labels [2 A]`` int, all levels in turn: 1 positive, 0 negative, -1 neither;
-  ``anchor_boxes [2 A 4]`` the matched objects'
+  ``anchor_boxes [2 A 4]`` the matched objects' boxes
 - ``proposals/j/boxes``, ``proposals/j/scores``: from the RPN, before the ground truth is appended
 - ``roi_boxes/j [R 4]``, ``roi_labels/j [R]`` int, ``roi_objects/j [R]`` int row of the matched object,
-  ``roi_gt_boxes/j [R 4]`` its box and ``regression_targets/j [R 4]`` (of the background these three mean
-  nothing): positives first, then the background, each in the order of proposals and objects
+  ``roi_gt_boxes/j [R 4]`` its box and ``regression_targets/j [R 4]`` (all three undefined for
+  the background): positives first, then the background, each in the order of proposals and objects
 - ``mask_logits [P M M]`` of the true category for the positive regions of both images in turn,
-  ``mask_targets/polygons [P M M]`` bool and ``mask_losses/polygons``, and with ``--box_frames`` the same of
+  ``mask_targets/polygons [P M M]`` bool and ``mask_losses/polygons``, and with ``--box_frames`` the same for
   ``box_frames``
 - ``losses/<name>`` under Detectron2's names; ``gradients/<parameter>`` of their sum, in torch's layout
 
-and ``steps/<loss> [steps]`` of SGD, step s on batch s modulo the number of batches, and what the RPN proposed
-then, ``step_proposals/s/j [R 4]``.
+and for SGD, with step s on batch s modulo the number of batches, ``steps/<loss> [steps]`` and the RPN's
+proposals in each step, ``step_proposals/s/j [R 4]``.
 
-``--mask_targets=box_frames`` trains on masks in the frames of their boxes in place of polygons.
-``--box_frames`` names a file with an array uint8 ``[S S]`` for every annotation id, as
-``mrcnn_jax.data.rasterise`` makes it.
+``--mask_targets=box_frames`` trains on masks in the frames of their boxes instead of polygons.
+``--box_frames`` names a file with a uint8 array ``[S S]`` for every annotation id, made by
+``mrcnn_jax.data.rasterise``.
 
-``--tiny`` writes a fixture: the keys of both files, after "mask/", "keypoint/", "c4/" and "dc5/", for the
-narrow models of ``detectron2_models.py`` and the scenes of ``seeded.py``. Its inference is on ``DETECTED``
-there, its training, from box-frame masks, on ``TRAINED_ALIKE``; arrays are kept as ``thin`` says.
-``<model>/weights`` lists the state dict, whose values ``detectron2_seeded.py`` makes: a name and its shape in
-each row. ``<model>/gradient_norms`` are those of the whole gradients, in their order.
+``--tiny`` writes a fixture: the keys of both files, prefixed with "mask/", "keypoint/", "c4/" and "dc5/",
+for the narrow models of ``detectron2_models.py`` on scenes of ``seeded.py``: inference on ``DETECTED``,
+training, from box-frame masks, on ``TRAINED_ALIKE``. Arrays are reduced by ``thin``. ``<model>/weights``
+lists the state dict, a name and its shape per row; ``detectron2_seeded.py`` makes the values.
+``<model>/gradient_norms`` are the norms of the full gradients, in the same order.
 """
 
 import argparse
@@ -118,11 +118,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--model")
-    parser.add_argument("--tiny", action="store_true", help="write the fixture, without other options")
+    parser.add_argument("--tiny", action="store_true", help="write the fixture; no other options")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--annotations", type=Path)
-    parser.add_argument("--keypoints", type=Path, help="annotations of models with keypoints")
+    parser.add_argument("--keypoints", type=Path, help="annotations for models with keypoints")
     parser.add_argument("--count", type=int, default=6)
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--steps", type=int, default=0)
@@ -139,7 +139,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def tiny(source: Path) -> Arrays:
-    """The fixture: what the narrow models compute."""
+    """The fixture's arrays: the narrow models' results."""
     sgd = SGD | {"lr": 0.001}
     chosen = {
         "INPUT.MIN_SIZE_TEST": 96,
@@ -175,7 +175,7 @@ def tiny(source: Path) -> Arrays:
 
 
 def choose_images(folder: Path, count: int) -> list[Path]:
-    """The first images of a folder, one of each shape before a second one of any."""
+    """The first images of a folder, one of each shape before a second of any shape."""
     shapes: dict[tuple[int, int], list[Path]] = {}
     for path in sorted(folder.glob("*.jpg")):
         with Image.open(path) as image:
@@ -185,7 +185,7 @@ def choose_images(folder: Path, count: int) -> list[Path]:
 
 
 def inference(predictor: Any, paths: list[Path]) -> Arrays:
-    """What becomes of each image, and the stages of images 0 and 1."""
+    """Each image's detections, and the stages of images 0 and 1."""
     from detectron2.data.detection_utils import read_image
 
     arrays: Arrays = {}
@@ -206,7 +206,7 @@ def prefixed(arrays: Arrays, prefix: str) -> Arrays:
 
 
 def describe(found: Arrays) -> str:
-    """Detections in words."""
+    """A summary of the detections in words."""
     labels, scores = found["labels"], found["scores"]
     return (
         f"{len(labels)} detections of {len(set(labels))} categories, scores "

@@ -1,37 +1,41 @@
-"""Weights of Detectron2's models that a formula makes, by NumPy alone, so that no file need hold them.
+"""Weights for Detectron2's models, made by a formula in NumPy, so that no file needs to store them.
 
-They are no trained weights, but a model with them behaves like a trained one where that matters to a
-comparison: activations stay near 1, every image has tens of detections of many categories with spread scores,
-masks have both signs and keypoint maps have peaks.
+They are not trained, but the model behaves like a trained one where that matters for a comparison:
+activations stay near 1, every image has tens of detections of many categories with spread scores, masks have
+both signs, and keypoint maps have peaks.
 """
 
 import re
 
 import numpy as np
 
-# The first pattern found in "name shape" gives the factor of a parameter's values, which are otherwise of the
-# size that keeps activations near 1.
+# The first pattern that matches "name shape" scales a parameter's values, which by default keep activations
+# near 1.
 GAINS = (
-    (r"conv3\.norm\.weight", 0.3),  # the end of a residual branch, so that sums of 33 blocks stay small
-    (r"fpn_output[23]\.weight", 0.15),  # near positions differ most here; coarser levels have objects, too
+    (
+        r"conv3\.norm\.weight",
+        0.3,
+    ),  # the last norm of a residual branch, so that the sum of 33 blocks stays small
+    (r"fpn_output[23]\.weight", 0.15),  # adjacent positions differ most here; other levels need objects, too
     (r"fpn_output4\.weight", 0.4),
     (r"fpn_output5\.weight", 0.6),
     (r"objectness_logits\.weight", 6.0),
     (r"anchor_deltas\.weight", 0.3),
-    (r"cls_score\.weight .*(256|2048)", 6.0),  # of means over 49 positions (C4)
+    (r"cls_score\.weight .*(256|2048)", 6.0),  # its input is a mean over 49 positions (C4)
     (r"cls_score\.weight", 3.5),
     (r"bbox_pred\.weight", 4.0),
     (r"mask_head\.predictor\.weight", 6.0),
     (r"score_lowres\.weight", 10.0),
 )
-# What the background is ahead of so many categories by, so that most regions have no score above .05.
+# The background's head start by number of categories, so that most regions have no score above .05.
 BACKGROUND = {1: 4.0, 5: 5.0, 80: 6.5}
 
 
 def seeded(name: str, shape: tuple[int, ...], *, pixel_std: float = 1.0) -> np.ndarray:
-    """Values that depend on the name and the shape alone, float32.
+    """Float32 values that depend only on the name and the shape.
 
-    But for the first layer's: the pixels that it sees, less their mean, are of the size 60 / ``pixel_std``.
+    Those of the first layer also depend on ``pixel_std``: its input, pixels less their mean, is of the size
+    60 / ``pixel_std``.
     """
     values = np.random.default_rng(list(name.encode())).random(shape, dtype=np.float32)
     gain = np.float32(next((gain for pattern, gain in GAINS if re.search(pattern, f"{name} {shape}")), 1.0))
@@ -45,12 +49,12 @@ def seeded(name: str, shape: tuple[int, ...], *, pixel_std: float = 1.0) -> np.n
         if name.endswith("cls_score.bias"):
             values[-1] += np.float32(BACKGROUND[shape[0] - 1])
         if name == "roi_heads.res5.2.conv3.norm.bias":
-            values -= np.float32(1)  # few channels are above 0, and others in every region (C4)
+            values -= np.float32(1)  # so that few channels are above 0, different ones in each region (C4)
         return values
     axes = tuple(range(1, len(shape)))
     taps = 1.0
     if "deconv" in name or "score_lowres" in name:  # [inputs outputs k k], stride 2: k^2 / 4 taps an output
         axes, taps = (0, 2, 3), 0.25
-    values -= values.mean(axis=axes, keepdims=True)  # what all inputs share must not drown differences
+    values -= values.mean(axis=axes, keepdims=True)  # what all inputs share must not mask differences
     inputs = taps * np.prod([shape[axis] for axis in axes])
     return gain * values * np.float32(np.sqrt(24 / inputs))

@@ -13,7 +13,7 @@ import torch
 from detectron2_inference import Arrays, Calls, array, channels_last, proposal_arrays, spied
 from seeded import Scene
 
-# Enough to take every anchor of an 800x1344 image (268,569) and every one of the few proposals and objects.
+# Enough to sample every anchor of an 800x1344 image (268,569) and all of the few proposals and objects.
 EVERY_CANDIDATE = {
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 300_000,
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 300,
@@ -22,11 +22,11 @@ EVERY_CANDIDATE = {
 SGD = {"momentum": 0.9, "weight_decay": 1e-4}  # without warm-up; no norm layer is trained
 BATCHES, BATCH_SIZE = 2, 2
 
-Example = dict[str, Any]  # as a model takes it; one of a file has its name and image id, too
+Example = dict[str, Any]  # as a model takes it; if read from a file, also its name and image id
 
 
 def training(predictor: Any, args: argparse.Namespace) -> Arrays:
-    """What is learnt from the images of the arguments."""
+    """Training results on the images that the arguments name."""
     batches = read_batches(predictor, args)
     sgd = SGD | {"lr": args.learning_rate}
     arrays = settings(predictor.cfg, mask_targets=args.mask_targets, sgd=sgd)
@@ -38,11 +38,11 @@ def training(predictor: Any, args: argparse.Namespace) -> Arrays:
 def train(
     model: torch.nn.Module, batches: list[list[Example]], *, steps: int, sgd: dict[str, float]
 ) -> Arrays:
-    """Losses, gradients and what they rest on for batch 0, and the losses of the steps."""
+    """Batch 0's losses, gradients and their inputs, and the losses of all steps."""
     from detectron2.utils.events import EventStorage
 
     model.train()
-    # With as many samples as candidates only their order is drawn at random: it is left as it is.
+    # With as many samples as candidates, only their order is random; this keeps it as it is.
     with EventStorage(), mock.patch("torch.randperm", torch.arange):
         arrays = first_batch(model, batches[0])
         if steps:
@@ -67,7 +67,7 @@ def settings(config: Any, *, mask_targets: str, sgd: dict[str, float]) -> Arrays
 
 
 class BoxFrameMasks:
-    """Masks ``[N S S]`` in the frames of boxes ``[N 4]``, with what training asks of masks."""
+    """Masks ``[N S S]`` in the frames of boxes ``[N 4]``, with the methods that training calls on masks."""
 
     def __init__(self, grids: torch.Tensor, boxes: torch.Tensor) -> None:
         self.grids, self.boxes = grids, boxes
@@ -84,16 +84,16 @@ class BoxFrameMasks:
     def crop_and_resize(self, boxes: torch.Tensor, size: int) -> torch.Tensor:
         """Whether each mask is half or more at the centres of its box's cells: bool ``[N size size]``.
 
-        Half but for rounding is half.
+        Half is counted as half despite rounding.
 
-        It is interpolated bilinearly between the centres of its own cells, up to the border of its frame
-        keeps the outermost value, and is 0 beyond.
+        The mask is interpolated bilinearly between the centres of its cells, keeps the outermost value up to
+        the border of its frame, and is 0 beyond.
         """
         rows, columns = (self._weights(boxes, axis, size) for axis in (1, 0))
         return rows @ self.grids.float() @ columns.transpose(1, 2) >= 0.499
 
     def _weights(self, boxes: torch.Tensor, axis: int, size: int) -> torch.Tensor:
-        """What each cell of a frame, along an axis, has in each cell of a box: ``[N size S]``."""
+        """Interpolation weights along an axis, of each frame cell for each box cell: ``[N size S]``."""
         low, high = self.boxes[:, axis, None], self.boxes[:, axis + 2, None]
         first, last = boxes[:, axis, None], boxes[:, axis + 2, None]
         position = first + (torch.arange(size) + 0.5) / size * (last - first)
@@ -104,9 +104,9 @@ class BoxFrameMasks:
 
 
 def read_batches(predictor: Any, args: argparse.Namespace) -> list[list[Example]]:
-    """The first batches of images that are padded to one size and have objects, but no crowds.
+    """The first batches of images that are padded to the same size and have objects but no crowds.
 
-    Detectron2 leaves crowds out of training, others do not.
+    Detectron2 leaves crowds out of training, unlike this project.
     """
     from detectron2.data.datasets import load_coco_json
 
@@ -152,7 +152,7 @@ def read_example(predictor: Any, record: dict[str, Any], mask_targets: str, fram
 
 
 def scene_example(predictor: Any, scene: Scene) -> Example:
-    """A scene for a model with masks, or for one with keypoints of a single category."""
+    """A scene as an example for a model with masks, or with keypoints of a single category."""
     from detectron2.structures import BoxMode
 
     annotations: list[dict[str, Any]] = []
@@ -166,7 +166,7 @@ def scene_example(predictor: Any, scene: Scene) -> Example:
             }
         )
         if predictor.cfg.MODEL.KEYPOINT_ON:
-            offset = np.array([0.5, 0.5, 0])  # as Detectron2 adds on loading COCO's files
+            offset = np.array([0.5, 0.5, 0])  # as Detectron2 adds when it loads COCO files
             annotations[-1] |= {"category_id": 0, "keypoints": (scene.keypoints[row] + offset).ravel()}
     frames = None if predictor.cfg.MODEL.KEYPOINT_ON else {str(row): m for row, m in enumerate(scene.masks)}
     return make_example(predictor, scene.image[..., ::-1], annotations, "box_frames", frames)
@@ -175,7 +175,7 @@ def scene_example(predictor: Any, scene: Scene) -> Example:
 def make_example(
     predictor: Any, image: np.ndarray, annotations: list[dict[str, Any]], mask_targets: str, frames: Any
 ) -> Example:
-    """An image with its objects from large to small, made as Detectron2 does in training, but not flipped."""
+    """An image and its objects, from large to small, prepared as in Detectron2's training but not flipped."""
     from detectron2.data import detection_utils
 
     resize = predictor.aug.get_transform(image)
@@ -188,7 +188,7 @@ def make_example(
     objects.gt_ids = torch.tensor([item["id"] for item in annotations])
     objects = detection_utils.filter_empty_instances(objects)
     objects = objects[objects.gt_boxes.area().argsort(descending=True, stable=True)]
-    # Fields whose name begins with "gt_" are handed on to the regions that are matched with an object.
+    # Detectron2 copies fields whose name begins with "gt_" to the regions matched with an object.
     if objects.has("gt_masks"):
         objects.gt_polygons = objects.gt_masks
     if frames is not None:
@@ -237,7 +237,7 @@ def first_batch(model: torch.nn.Module, batch: list[Example]) -> Arrays:
 
 
 def targets(heads: torch.nn.Module, objects: Any, proposals: Any, rois: Any, j: int) -> Arrays:
-    """Image j's objects, proposals and regions, and what these are to become."""
+    """Image j's objects, proposals and regions, and the regions' targets."""
     if len(rois) < len(proposals) + len(objects):
         raise SystemExit("a region was not sampled: MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is too small")
     boxes, gt_boxes = rois.proposal_boxes.tensor, rois.gt_boxes.tensor
@@ -257,7 +257,7 @@ def targets(heads: torch.nn.Module, objects: Any, proposals: Any, rois: Any, j: 
 
 
 def mask_arrays(heads: torch.nn.Module, logits: torch.Tensor, rois: list[Any]) -> Arrays:
-    """The true category's of logits ``[P categories M M]``, and targets and loss by each kind of masks."""
+    """The true category's logits, of ``[P categories M M]``, and targets and loss for each kind of mask."""
     from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
     from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
 
@@ -267,11 +267,11 @@ def mask_arrays(heads: torch.nn.Module, logits: torch.Tensor, rois: list[Any]) -
     for kind in ("polygons", "box_frames"):
         if not positive[0].has(f"gt_{kind}"):
             continue
-        made = []
+        cropped = []
         for regions in positive:
             regions.gt_masks = regions.get(f"gt_{kind}")
-            made.append(regions.gt_masks.crop_and_resize(regions.proposal_boxes.tensor, logits.shape[-1]))
-        arrays[f"mask_targets/{kind}"] = array(torch.cat(made))
+            cropped.append(regions.gt_masks.crop_and_resize(regions.proposal_boxes.tensor, logits.shape[-1]))
+        arrays[f"mask_targets/{kind}"] = array(torch.cat(cropped))
         arrays[f"mask_losses/{kind}"] = array(mask_rcnn_loss(logits, positive))
     return arrays
 
@@ -279,7 +279,7 @@ def mask_arrays(heads: torch.nn.Module, logits: torch.Tensor, rois: list[Any]) -
 def take_steps(
     model: torch.nn.Module, batches: list[list[Example]], count: int, sgd: dict[str, float]
 ) -> Arrays:
-    """The losses of each step of SGD, before it is taken, and what the RPN proposed for them."""
+    """The losses at each SGD step, before its update, and the RPN's proposals for them."""
     arrays: Arrays = {}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, **sgd)

@@ -1,12 +1,12 @@
-"""How much of a mask is lost in the frame of its box: ground truth through grids and back, by object size.
+"""How much a mask loses in its box's grid: ground truth to grids and back, by object size.
 
     python tests/parity/mask_quality.py --images=COCO/val2017 \
         --annotations=COCO/annotations/instances_val2017.json
 
-Every mask that is no crowd's is rasterised into its clipped box, as for training, and pasted back at the
-size of the image by Detectron2's rule, threshold one half. Against pycocotools' rasterisation of the original
-it prints the mean IoU, and COCO's mask AP of the pasted masks as detections of score 1. No image is read, but
-they have to be there. Several folders and files, in the same order, are measured together.
+Every mask except crowds' is rasterised into its clipped box, as for training, and pasted back at image size
+by Detectron2's rule with a threshold of one half. It prints the mean IoU with pycocotools' rasterisation of
+the original, and COCO's mask AP of the pasted masks as detections with score 1. The images are not read, but
+must exist. Several folders and files, in the same order, are measured together.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def read_together(paths: list[str]) -> COCO:
-    """The annotation files as one. Raises ValueError if an image or annotation id is in two of them."""
+    """The annotation files merged. Raises ValueError if two of them share an image or annotation id."""
     contents = [json.loads(Path(path).read_text()) for path in paths]
     truth = COCO()
     truth.dataset = {"info": {}, "categories": contents[0]["categories"]}
@@ -86,9 +86,9 @@ def measure(images: list[CocoImage], truth: COCO, grid: int) -> dict[str, Any]:
 
 
 def pasted_masks(images: list[CocoImage], truth: COCO, grid: int) -> Iterator[tuple[dict, dict]]:
-    """The entry of each object that is no crowd, and its mask after the grid, as compressed RLE.
+    """Each object's entry, except crowds', and its mask after the grid, as compressed RLE.
 
-    Grid 0 is none: the pixels of the image whose centre is inside the polygon.
+    Grid 0 means no grid: the image pixels whose centre is inside the polygon.
     """
     for image in images:
         size = image.height, image.width

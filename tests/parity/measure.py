@@ -1,4 +1,4 @@
-"""Measures how near this project comes to torchvision or Detectron2, stage by stage, on real images.
+"""Measures how closely this project matches torchvision or Detectron2, stage by stage, on real images.
 
     python tests/parity/measure.py --peer=PEER/bin/python --model=maskrcnn_resnet50_fpn \
         --config=configs/torchvision/mask_rcnn_r50_fpn.py --images=COCO/val2017 \
@@ -6,9 +6,9 @@
 
 PEER is an environment with torch, torchvision and pycocotools. For Detectron2 add ``--source=DETECTRON2``, a
 checkout, and name the model as its zoo does: ``COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x``. Both sides
-get the same seeded weights, with which detections are many. Printed is the largest difference of each
-quantity, beside what it may be; the exit code is 1 if one is larger. ``--reuse`` compares with what the peer
-wrote to DIR before.
+get the same seeded weights, which give many detections. It prints the largest difference in each quantity
+beside its bound, and exits with code 1 if any exceeds it. ``--reuse`` compares with what the peer wrote to
+DIR before.
 """
 
 import argparse
@@ -42,12 +42,12 @@ HERE = Path(__file__).parent
 
 @dataclass
 class Report:
-    """The differences found, printed as they come."""
+    """Prints differences as they are found, and collects the ones that are too large."""
 
     failed: list[str] = field(default_factory=list)
 
     def add(self, name: str, value: float, bound: float | None = None, note: str = "") -> None:
-        """Prints a quantity; with a bound it fails if it is larger, or no number."""
+        """Prints a quantity; it fails if it is NaN or exceeds ``bound``, if there is one."""
         verdict = ""
         if bound is not None:
             verdict = "ok" if value <= bound else "TOO LARGE"
@@ -62,14 +62,14 @@ class System:
     """How a peer names and orders things."""
 
     script: str
-    categories: Categories  # of its models for COCO
-    weights: str  # its file of weights
-    read: Callable[..., Mapping[str, np.ndarray]]  # those as ours
+    categories: Categories  # of its COCO models
+    weights: str  # its weights file
+    read: Callable[..., Mapping[str, np.ndarray]]  # converts them to ours
     layouts: Callable[[Blueprint], Mapping]
     heads: Callable[
         [np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
-    ]  # its class logits and deltas as ours
-    losses: Mapping[str, str]  # its names of our losses
+    ]  # converts its class logits and deltas to ours
+    losses: Mapping[str, str]  # its names for our losses
     own_masks: str  # its own mask targets
 
 
@@ -157,23 +157,23 @@ def _compare_inference(
     count = 1 + max(int(name.split("/")[0]) for name in theirs)
     stages = ours.make_stages(blueprint, config)
     for number in range(count):
-        of_image = _under(theirs, f"{number}/")
-        if "box_logits" in of_image:
-            of_image["box_logits"], of_image["box_deltas"] = system.heads(
-                of_image["box_logits"], of_image["box_deltas"]
+        reference = _under(theirs, f"{number}/")
+        if "box_logits" in reference:
+            reference["box_logits"], reference["box_deltas"] = system.heads(
+                reference["box_logits"], reference["box_deltas"]
             )
-            file = images / str(of_image["file_name"])
-            found = stages(weights, read_image(file), of_image)
-            for name, value, bound in compare.stages(found, of_image):
+            file = images / str(reference["file_name"])
+            found = stages(weights, read_image(file), reference)
+            for name, value, bound in compare.stages(found, reference):
                 report.add(f"image {number}, {name}", value, bound)
 
     predict_fn = make_predict_fn(blueprint, config, make_mesh())(weights)
     detector = Detector(predict_fn, config, categories)
     total = compare.Detections()
     for number in range(count):
-        of_image = _under(theirs, f"{number}/")
-        found = detector(images / str(of_image["file_name"]))
-        total.add(found, of_image, paste=config.test.mask_paste)
+        reference = _under(theirs, f"{number}/")
+        found = detector(images / str(reference["file_name"]))
+        total.add(found, reference, paste=config.test.mask_paste)
     for name, value, bound, note in total.rows():
         report.add(f"{count} images, {name}", value, bound, note)
 
@@ -225,7 +225,7 @@ def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
 
 
 def _config(arguments: argparse.Namespace) -> Config:
-    """The config of the file, at the sizes of the arguments and without chance."""
+    """The config from the file, with the image sizes of the arguments and without randomness."""
     spec = importlib.util.spec_from_file_location("config", arguments.config)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -241,7 +241,7 @@ def _config(arguments: argparse.Namespace) -> Config:
 
 
 def _training_settings(config: Config, path: Path) -> None:
-    """Sets the config to what the peer did: samples that take every candidate, plain SGD."""
+    """Applies the peer's training settings: sampling takes every candidate; plain SGD."""
     with np.load(path) as archive:
         settings = {name.removeprefix("settings/"): archive[name] for name in archive if "settings/" in name}
     train = config.train
@@ -283,7 +283,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=8, help="images")
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--steps", type=int, default=10)
-    # Steps amplify rounding: in ten of them, one thread of Detectron2 against two differ by 3e-6 of a loss at
+    # Steps amplify rounding: after ten, Detectron2 with one thread and with two differ by 3e-6 of a loss at
     # this rate, and by 2e-4 at ten times the rate.
     parser.add_argument("--learning_rate", type=float, default=2e-5)
     parser.add_argument("--short_side", type=int, default=800)

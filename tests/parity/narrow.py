@@ -1,4 +1,4 @@
-"""Narrow models of ours with a peer's weights, against what the peer's ``--tiny`` stored of the same."""
+"""Compares our narrow models, given a peer's weights, with the results that its ``--tiny`` stored."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,18 +27,20 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 @dataclass(frozen=True)
 class Peer:
-    """A system, and how its narrow models are made and compared."""
+    """A reference system, and how its narrow models are made and compared."""
 
     system: System
     fixture: Path
     seeded: Callable[[str, tuple[int, ...]], np.ndarray]  # its weights
-    stages_as_theirs: Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]  # NaN: what ours has not
+    stages_as_theirs: Callable[
+        [dict[str, np.ndarray]], Mapping[str, np.ndarray]
+    ]  # NaN where ours has no value
     trained: tuple[tuple[Scene, ...], ...]  # the batches
-    coordinates: type  # that boxes and keypoints are resized in: some lie on edges, where rounding decides
+    coordinates: type  # dtype for resizing boxes and keypoints: some lie on edges, where rounding decides
 
 
 def shrink(config: Config, kind: str) -> None:
-    """Makes a system's preset that of its narrow model ``kind``, as far as all narrow models are alike."""
+    """Changes a system's preset in place to the settings that its narrow models share."""
     model, data, train, test = config.model, config.data, config.train, config.test
     model.backbone_width = 8
     model.fpn_channels = 16
@@ -48,7 +50,7 @@ def shrink(config: Config, kind: str) -> None:
     model.mask_channels = model.keypoint_channels = 16
     model.mask, model.keypoint = kind != "keypoint", kind == "keypoint"
     data.train_short_sides, data.test_short_side, data.long_side = (96,), 96, 160
-    # Larger than any image needs: that must make no difference.
+    # Larger than any image needs, which must make no difference.
     data.canvases = ((192, 224),)
     train.rpn_positive_iou, train.roi_positive_iou = 0.5, 0.35
     train.rpn_pre_nms, train.rpn_post_nms = 300, 200
@@ -58,7 +60,7 @@ def shrink(config: Config, kind: str) -> None:
 
 
 class Model:
-    """A narrow model of ours with a peer's weights, and what the peer's computed."""
+    """Our narrow model with a peer's weights, and the peer's results."""
 
     def __init__(self, peer: Peer, kind: str, config: Config) -> None:
         with np.load(peer.fixture) as archive:
@@ -99,7 +101,7 @@ class Model:
         )
 
     def batch(self, scenes: tuple[Scene, ...]) -> Batch:
-        """Scenes as our pipeline makes batches of images and annotations."""
+        """Scenes as a batch, made like our pipeline's from images and annotations."""
         number = self.peer.coordinates
         offset = np.array([self.config.data.keypoint_offset] * 2 + [0], number)
         images, sizes, rows = [], [], []
@@ -152,7 +154,7 @@ def check_stages(model: Model) -> None:
 
 
 def check_detections(model: Model) -> None:
-    """The detections are the same, within the bounds of ``compare``."""
+    """The detections agree within the bounds of ``compare``."""
     with_weights = make_predict_fn(model.blueprint, model.config, make_mesh(jax.devices()[:1]))
     detector = Detector(with_weights(model.weights), model.config, model.categories)
     total = compare.Detections()
@@ -164,7 +166,9 @@ def check_detections(model: Model) -> None:
 
 
 def check_training(model: Model) -> None:
-    """Losses of three steps; the first one's gradients are the optimizer's momentum less the weight decay."""
+    """The losses of three steps match, and so do the first step's gradients.
+
+    These are the optimizer's momentum minus the weight decay."""
     theirs, train, system = model.theirs, model.config.train, model.peer.system
     batches = [model.batch(scenes) for scenes in model.peer.trained]
     state = make_state(model.blueprint, jax.tree.map(jnp.copy, model.weights), model.config)
@@ -202,10 +206,10 @@ def check_training(model: Model) -> None:
     norms = dict(zip(wanted, theirs["gradient_norms"], strict=True))
     floor = 1e-6 * float(max(norms.values()))
     for name, value in wanted.items():
-        if norms[name] <= floor:  # zero but for rounding: a bias before a softmax
+        if norms[name] <= floor:  # zero up to rounding: a bias before a softmax
             assert np.linalg.norm(found[name]) <= floor, name
             continue
-        share = np.sqrt(value.size / found[name].size)  # of the norm, in what is stored
+        share = np.sqrt(value.size / found[name].size)  # of the norm that the stored values have
         difference = np.linalg.norm(thin(found[name]).ravel() - value.ravel())
         assert difference <= 1e-3 * norms[name] * share, name
         assert np.linalg.norm(found[name]) == pytest.approx(norms[name], rel=1e-3), name

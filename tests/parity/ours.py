@@ -1,4 +1,4 @@
-"""What this project computes, under the keys of ``torchvision_peer.py`` and ``detectron2_peer.py``."""
+"""This project's results, under the keys of ``torchvision_peer.py`` and ``detectron2_peer.py``."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -29,9 +29,9 @@ from mrcnn_jax.types import Batch, Categories, GroundTruth, Proposals
 
 
 def read_data(images: Path, annotations: Path, categories: Categories) -> CocoDataset:
-    """The data set with the labels of ``categories``.
+    """The data set with the labels of ``categories``, without crowds.
 
-    Without crowds: neither system learns from them, and ours handles them otherwise.
+    Neither reference trains on crowds, and this project handles them differently.
     """
     dataset = read_coco("/", images=str(images.resolve()), annotations=str(annotations.resolve()))
     dataset = align_labels(dataset, categories)
@@ -45,12 +45,12 @@ def read_data(images: Path, annotations: Path, categories: Categories) -> CocoDa
 
 
 def to_device(weights: Mapping[str, np.ndarray]) -> Arrays:
-    """The weights as JAX's arrays."""
+    """The weights as JAX arrays."""
     return {name: jnp.asarray(array) for name, array in weights.items()}
 
 
 def write_box_frames(dataset: CocoDataset, path: Path, grid: int) -> None:
-    """Every object's box-frame mask, by annotation id."""
+    """Writes every object's box-frame mask, by annotation id."""
     frames = {}
     for image in dataset.images:
         for annotation in image.annotations:
@@ -63,9 +63,9 @@ def write_box_frames(dataset: CocoDataset, path: Path, grid: int) -> None:
 def make_stages(
     blueprint: Blueprint, config: Config
 ) -> Callable[[Arrays, np.ndarray, Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """A function from weights, an image and the peer's arrays of it to every stage's output.
+    """A function from weights, an image and the peer's arrays for it to every stage's output.
 
-    The heads see the peer's proposals and detected boxes. It is compiled once for each of their numbers.
+    The heads see the peer's proposals and detected boxes. It compiles once per combination of their counts.
     """
 
     @jax.jit
@@ -95,11 +95,11 @@ def make_stages(
             found[f"in_image/{level}"] = anchors[level].in_image
         found["proposals/boxes"], found["proposals/valid"] = proposed.boxes, proposed.valid
         found["proposals/scores"] = proposed.scores
-        all_of_them = jnp.ones(detected.shape[:2], bool)
+        all_valid = jnp.ones(detected.shape[:2], bool)
         if model.mask_head is not None:
-            found["mask_logits"] = model.mask_logits(features, detected, labels, all_of_them)
+            found["mask_logits"] = model.mask_logits(features, detected, labels, all_valid)
         if model.keypoint_head is not None:
-            found["keypoint_logits"] = model.keypoint_logits(features, detected, all_of_them)
+            found["keypoint_logits"] = model.keypoint_logits(features, detected, all_valid)
         return found
 
     def stages(weights: Arrays, image: np.ndarray, theirs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -120,11 +120,11 @@ def make_stages(
 
 
 def _in_image(found: dict[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One image's stages without padding."""
+    """One image's stages, with padding removed."""
     valid = found.pop("proposals/valid")
     for name in ("proposals/boxes", "proposals/scores"):
         found[name] = found[name][valid]
-    # The canvas's own cells and anchors are nobody's; their maps end where the padded image does.
+    # The peer has none of the canvas's extra cells and anchors; its maps end where its padded image does.
     for name in [name for name in found if name.startswith("in_image/")]:
         level, in_image = name.removeprefix("in_image/"), found.pop(name)
         for kind in ("objectness", "deltas", "anchors"):
@@ -136,7 +136,7 @@ def _in_image(found: dict[str, np.ndarray], theirs: Mapping[str, np.ndarray]) ->
 
 
 def training_batch(dataset: CocoDataset, file_names: np.ndarray, config: Config) -> Batch:
-    """The images of these names at the one training scale, not mirrored."""
+    """The named images at the single training scale, not flipped."""
     source = FolderSource(dataset, mask_grid=config.data.mask_grid if config.model.mask else 0)
     index = {image.file_name: number for number, image in enumerate(dataset.images)}
     settings = dataclasses.replace(config.data, flip=False)
@@ -166,13 +166,13 @@ def losses_and_gradients(
 
     @jax.jit
     def compute(params: Arrays, batch: Batch) -> tuple[dict, dict]:
-        def loss_of(params: Arrays) -> tuple[jax.Array, dict]:
+        def loss_fn(params: Arrays) -> tuple[jax.Array, dict]:
             model = blueprint.build(params | frozen | batch_stats)
             model.train()
             losses = compute_losses(model, batch, key, config)
             return sum(losses.values(), jnp.zeros(())), losses
 
-        gradients, losses = jax.grad(loss_of, has_aux=True)(params)
+        gradients, losses = jax.grad(loss_fn, has_aux=True)(params)
         return losses, gradients
 
     losses, gradients = jax.device_get(compute(params, batch))
@@ -182,19 +182,19 @@ def losses_and_gradients(
 
 
 def _targets(model: MaskRCNN, batch: Batch, key: jax.Array, config: Config) -> dict[str, jax.Array]:
-    """What the anchors and regions of a batch are to learn."""
+    """The targets of a batch's anchors and regions."""
     train = config.train
     features = model.features(batch.images, batch.image_sizes)
     rpn = model.rpn(features)
     anchors = model.anchors(features, batch.image_sizes)
-    together = jax.tree.map(lambda *levels: jnp.concatenate(levels, axis=1), *anchors.values())
+    all_anchors = jax.tree.map(lambda *levels: jnp.concatenate(levels, axis=1), *anchors.values())
     proposals = model.propose(rpn, anchors, batch.image_sizes, train)
     keys = jax.random.split(key, len(batch.images))
-    of_anchors = jax.vmap(partial(anchor_targets, config=train))(keys, together, batch.gt)
+    rpn_targets = jax.vmap(partial(anchor_targets, config=train))(keys, all_anchors, batch.gt)
     regions = jax.vmap(partial(region_targets, config=train))(keys, proposals, batch.gt)
     return {
-        "in_image": together.in_image,
-        "anchor_labels": of_anchors.assignment - Assignment.NEGATIVE,  # -1, 0, 1
+        "in_image": all_anchors.in_image,
+        "anchor_labels": rpn_targets.assignment - Assignment.NEGATIVE,  # -1, 0, 1
         "roi_boxes": regions.boxes,
         "roi_labels": jnp.where(regions.assignment == Assignment.IGNORE, -1, regions.labels),
     }
@@ -209,7 +209,7 @@ def steps(
 ) -> dict[str, np.ndarray]:
     """The losses of a training step for each of ``proposals``, over the batches in turn.
 
-    They take the place of the RPN's own, so that rounding has no say in which regions the heads see.
+    These replace the RPN's own proposals, so that rounding cannot change which regions the heads see.
     """
     state = make_state(blueprint, weights, config)
 
@@ -226,7 +226,7 @@ def steps(
 
 
 def given_proposals(theirs: Mapping[str, np.ndarray], step: int) -> Proposals:
-    """What the peer's RPN proposed at a step, as ours would."""
+    """The peer's proposals at a step, in our format."""
     prefix = f"step_proposals/{step}/"
     boxes = [theirs[f"{prefix}{image}"] for image in range(sum(name.startswith(prefix) for name in theirs))]
     count = max(map(len, boxes))

@@ -1,10 +1,10 @@
-"""How much of the batches is padding, by canvases, and in Detectron2's and torchvision's own batches.
+"""The share of padding in batches, by set of canvases, and in Detectron2's and torchvision's own batches.
 
     python tests/parity/padding.py --annotations=COCO/annotations/instances_train2017.json
 
-Only the sizes of the images in the file count, each image equally often, with and without objects. The
-columns are Detectron2's six short sides and torchvision's one. Those systems put images of like aspect ratio
-together, and pad those of one GPU to the largest height and width among them, and that to a multiple of 32.
+Only the image sizes in the file matter; every image counts equally, with or without objects. The columns
+are for Detectron2's six short sides and torchvision's one. Those systems batch images of similar aspect
+ratio, and pad the images on one GPU to their largest height and width, rounded up to a multiple of 32.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SETS: tuple[tuple[Size, ...], ...] = (
     (*TWO, (800, 1088), (1088, 800), (800, 1216), (1216, 800)),
 )
 CONFIGS = (presets.detectron2().data, presets.torchvision().data)
-UNIT = 32  # pixels: canvases and the peers' batches are multiples
+UNIT = 32  # pixels: canvases and the peers' batches are multiples of it
 # Edges between groups of width / height: wider than high or not (Detectron2's AspectRatioGroupedDataset), and
 # the eight of torchvision's reference training (--aspect-ratio-group-factor=3).
 GROUPS = {"Detectron2": np.array([np.nextafter(1, 2)]), "torchvision": 2 ** np.linspace(-1, 1, 7)}
@@ -65,7 +65,7 @@ def padding(sizes: np.ndarray, config: DataConfig) -> float:
 
 
 def padding_by_side(sizes: np.ndarray, config: DataConfig) -> float:
-    """As ``padding``, if every short side had canvases of its own, those of ``config`` made smaller."""
+    """Like ``padding``, but every short side has its own canvases, those of ``config`` scaled down."""
     covered = total = 0.0
     for side in config.train_short_sides:
         factor = side / max(config.train_short_sides)
@@ -83,7 +83,7 @@ def padding_by_side(sizes: np.ndarray, config: DataConfig) -> float:
 
 
 def peer_padding(sizes: np.ndarray, config: DataConfig, *, edges: np.ndarray, batch_size: int) -> float:
-    """The share of padding where each batch is made of the next images of a group, in a random order.
+    """The share of padding if each batch takes the next images of a group, in random order.
 
     ``edges`` are the ratios width / height between the groups.
     """
@@ -96,7 +96,7 @@ def peer_padding(sizes: np.ndarray, config: DataConfig, *, edges: np.ndarray, ba
     )  # [shapes sides 2]
     group = np.digitize(sizes[:, 1] / sizes[:, 0], edges)
     covered = total = 0
-    for _, number in itertools.product(range(4), np.unique(group)):  # passes that are averaged
+    for _, number in itertools.product(range(4), np.unique(group)):  # averages four passes
         images = rng.permutation(np.flatnonzero(group == number))
         batches = images[: len(images) // batch_size * batch_size].reshape(-1, batch_size)
         shown = resized[which[batches], rng.integers(len(sides), size=batches.shape)]

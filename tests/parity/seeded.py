@@ -1,6 +1,6 @@
-"""Weights and images that formulas make, the same under torch and under JAX, so that no file need hold them.
+"""Weights and images made by formulas, the same for torch and JAX, so that no file needs to store them.
 
-NumPy alone, and of it only what gives the same bits everywhere.
+Uses only NumPy, and only functions of it that give the same bits everywhere.
 """
 
 import math
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# What values are multiplied by beside the rule that keeps a layer's outputs near 1 (see ``seeded``).
+# Extra factors for values, besides the rule that keeps a layer's outputs near 1 (see ``seeded``).
 _GAINS = {
-    r"\.bn2\.(weight|bias)$": 0.25,  # inside every residual branch: their sum stays near 1, too
+    r"\.bn2\.(weight|bias)$": 0.25,  # in every residual branch, so that their sum stays near 1, too
     r"downsample\.0\.weight$": 0.6,
-    r"inner_blocks\.\d\.0\.weight$": 0.15,  # from thousands of correlated channels
+    r"inner_blocks\.\d\.0\.weight$": 0.15,  # its input has thousands of correlated channels
     r"rpn\.head\.cls_logits\.weight$": 1.3,  # objectness of several units
     r"rpn\.head\.bbox_pred\.weight$": 0.1,  # anchors moved by some tenths of their size
     r"cls_score\.weight$": 0.7,
@@ -25,14 +25,14 @@ _DECONVOLUTIONS = ("conv5_mask.weight", "kps_score_lowres.weight")
 
 
 def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The weights of torchvision's detectors by the names and shapes (in, out, ... or out, in, ...) there.
+    """A weight of torchvision's detectors, by torchvision's name and shape (in, out, ... or out, in, ...).
 
-    They depend on the name and the shape alone. Outputs of layers stay near 1, and detections are many:
+    It depends only on the name and the shape. Layer outputs stay near 1, and there are many detections:
 
-    - What all positions have in common must not drown what they differ in, so the weights of an output add up
-      to 0, except those of the first layer, which sees pixels.
-    - Background gets a head start over K classes, or every region would be a detection. With it tens of 1000
-      regions pass a score of .05.
+    - What all positions have in common must not hide their differences, so an output's weights sum to 0,
+      except in the first layer, which sees pixels.
+    - Background gets a head start over K classes, or every region would be a detection. With it, tens of 1000
+      regions exceed a score of .05.
     """
     rng = np.random.default_rng(list(name.encode()))
     values = rng.random(shape, dtype=np.float32) - np.float32(0.5)
@@ -41,9 +41,9 @@ def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray:
         transposed = name.endswith(_DECONVOLUTIONS)
         if shape[1] > 3:
             values -= values.mean(axis=0 if transposed else tuple(range(1, len(shape))), keepdims=True)
-        # A cell of a deconvolution of stride 2 sees a quarter of the kernel.
+        # An output cell of a stride-2 deconvolution sees a quarter of the kernel.
         fan_in = shape[0] * shape[2] * shape[3] / 4 if transposed else math.prod(shape[1:])
-        gain *= math.sqrt(36 / fan_in)  # 12 makes the uniform's variance 1; 3 is lost to ReLU
+        gain *= math.sqrt(36 / fan_in)  # 12 gives the uniform distribution variance 1; 3 offsets ReLU
     elif name.endswith(("weight", "running_var")):
         values += np.float32(1)
     elif name.endswith("cls_score.bias"):
@@ -79,12 +79,12 @@ class Scene:
         return bitmaps
 
 
-CLASSES = 5  # beside background
+CLASSES = 5  # not counting background
 KEYPOINTS = 5
 
 
 def make_scene(seed: int, height: int, width: int, *, grid: int = 56) -> Scene:
-    """Three to five objects, each in its own colour, before a pattern of squares; masks have grid^2 cells."""
+    """Three to five objects, each in its own colour, on a pattern of squares; masks have grid^2 cells."""
     rng = np.random.default_rng([seed, height, width])
     squares = rng.integers(0, 200, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
     image = squares.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
@@ -101,7 +101,7 @@ def make_scene(seed: int, height: int, width: int, *, grid: int = 56) -> Scene:
     ellipse = centre[:, None] ** 2 + centre**2 <= 1
     bar = (abs(centre[:, None]) <= 0.5) | (centre < 0)
     masks = np.stack([ellipse if row % 2 == 0 else bar for row in range(count)]).astype(np.uint8)
-    # In or a little beyond the box, so that some points are out of it.
+    # In the box or slightly beyond it, so that some points are outside.
     at = rng.integers(-1, 18, (count, KEYPOINTS, 2)) / 16
     visibility = rng.integers(0, 3, (count, KEYPOINTS, 1))
     points = boxes[:, None, :2] + at * (boxes[:, None, 2:] - boxes[:, None, :2])
@@ -117,13 +117,13 @@ def make_scene(seed: int, height: int, width: int, *, grid: int = 56) -> Scene:
     return scene
 
 
-# Padded to 96x128 and 160x96 pixels if the shorter side becomes 96; those of training all to 96x128.
+# At a short side of 96 these are padded to 96x128 and 160x96 pixels; the training scenes all to 96x128.
 DETECTED = (make_scene(0, 72, 96), make_scene(1, 100, 64))
 TRAINED = ((make_scene(0, 72, 96), make_scene(2, 80, 100)), (make_scene(4, 72, 90), make_scene(5, 60, 80)))
-# For models that do not pad, and learn whether a mask is half or more: the images of a batch are of one size,
-# 96x128 and 96x120, and the 14 or 28 cells of an object's box never lie half way between those of its mask,
-# as they would for an even multiple of 14. The seeds are among those that leave rounding little to decide:
-# units about 0 before a ReLU, regions about an IoU of .35.
+# For models that do not pad, with mask targets thresholded at one half: each batch's images have one size,
+# 96x128 and 96x120, and the 14 or 28 cells of an object's box never lie halfway between those of its mask, as
+# they would for an even multiple of 14. The seeds were chosen so that rounding decides little: few units near
+# 0 before a ReLU, few regions near an IoU of .35.
 TRAINED_ALIKE = (
     (make_scene(33, 72, 96, grid=42), make_scene(38, 60, 80, grid=42)),
     (make_scene(8, 80, 100, grid=42), make_scene(10, 72, 90, grid=42)),

@@ -1,4 +1,4 @@
-"""Narrow models of Detectron2's, against what ``detectron2_peer.py --tiny`` stored of them."""
+"""Our narrow models against Detectron2's results, stored by ``detectron2_peer.py --tiny``."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def make_config(kind: str):
 
 
 def stages_as_theirs(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Detectron2 has the background last."""
+    """Our stages in Detectron2's format, with the background last."""
     return found | {"box_logits": np.roll(found["box_logits"], -1, axis=1)}
 
 

@@ -6,7 +6,7 @@ from tests.data.conftest import CocoFolder
 from tests.parity.mask_quality import measure, quietly
 
 
-def test_rectangles_by_hand_and_a_triangle_in_finer_and_finer_grids(tmp_path):
+def test_rectangles_by_hand_and_a_triangle_on_two_grids(tmp_path):
     folder = CocoFolder(tmp_path)
     image = folder.add_image(size=(200, 300))
     folder.add_object(
@@ -20,7 +20,7 @@ def test_rectangles_by_hand_and_a_triangle_in_finer_and_finer_grids(tmp_path):
     truth = quietly(COCO, str(where["root"] / where["annotations"]))
     found = measure(list(read_coco(**where).images), truth, 28)
     assert found["count"] == {"small": 0, "medium": 1, "large": 1, "all": 2}
-    # Of cells 3.6 pixels wide the bilinear map is (1 - 0.36)**2 < 0.5 at the centres of the corners' pixels.
+    # With cells 3.6 pixels wide, the bilinear map is (1 - 0.36)**2 < 0.5 at the centres of the corner pixels.
     assert found["iou"] == pytest.approx({"medium": 100, "large": 99.96, "all": 99.98})
     assert found["ap"]["all"] == pytest.approx(100)
     assert measure(list(read_coco(**where).images), truth, 0)["iou"]["all"] == 100

@@ -1,4 +1,4 @@
-"""Narrow models of torchvision's, against what ``torchvision_peer.py --tiny`` stored of them."""
+"""Our narrow models against torchvision's results, stored by ``torchvision_peer.py --tiny``."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def make_config(kind: str):
 
 
 def stages_as_theirs(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """torchvision has deltas of the background, too, and probabilities of proposals."""
+    """Our stages in torchvision's format: deltas for background, too, and proposals' probabilities."""
     return found | {
         "box_deltas": np.pad(found["box_deltas"], [(0, 0), (1, 0), (0, 0)], constant_values=np.nan),
         "proposals/scores": 1 / (1 + np.exp(-found["proposals/scores"])),

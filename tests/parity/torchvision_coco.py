@@ -1,4 +1,4 @@
-"""Images and objects of COCO files, as torchvision's own training scripts read them."""
+"""Images and objects from COCO files, read as in torchvision's own training scripts."""
 
 import argparse
 import itertools
@@ -21,7 +21,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def choose_images(folder: Path, count: int) -> list[Path]:
-    """The first images of a folder, one of each shape before a second one of any."""
+    """The first images of a folder, one of each shape before a second of any shape."""
     shapes: dict[tuple[int, int], list[Path]] = {}
     for path in sorted(folder.glob("*.jpg")):
         with Image.open(path) as image:
@@ -31,9 +31,9 @@ def choose_images(folder: Path, count: int) -> list[Path]:
 
 
 def read_batches(args: argparse.Namespace, *, keypoints: bool) -> tuple[list[Batch], Arrays]:
-    """The first batches of images with objects that torchvision pads to one size, and what they hold by name.
+    """The first batches of images that torchvision pads to the same size, and their ids and names as arrays.
 
-    Images with crowds are left out: torchvision skips crowds, others do not.
+    Images without objects or with crowds are left out: torchvision skips crowds, unlike this project.
     """
     file = args.keypoints if keypoints else args.annotations
     if file is None:
@@ -76,7 +76,7 @@ def _padded_size(image: dict, short_side: int, long_side: int) -> tuple[int, ...
 def _read_example(
     image: dict, items: list[dict], folder: Path, frames: np.lib.npyio.NpzFile | None, keypoints: bool
 ) -> tuple[Example, list[int]]:
-    """An image, and its objects from large to small with the ids of their annotations."""
+    """An image with its objects, from large to small, and their annotation ids."""
     width, height = image["width"], image["height"]
     boxed = []
     for item in items:
@@ -101,7 +101,7 @@ def _read_example(
 
 
 def _bitmap(polygons: list[list[float]], height: int, width: int) -> np.ndarray:
-    """Polygons as COCO's own tools rasterise them."""
+    """Polygons rasterised by COCO's own tools."""
     from pycocotools import mask
 
     return mask.decode(mask.merge(mask.frPyObjects(polygons, height, width)))

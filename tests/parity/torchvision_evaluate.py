@@ -1,4 +1,4 @@
-"""Evaluates weights that were exported for torchvision, in torchvision, with pycocotools.
+"""Evaluates weights exported for torchvision, in torchvision, with pycocotools.
 
     python tests/parity/torchvision_evaluate.py --weights=mine.safetensors --num_classes=2 \
         --images=DATA/val --annotations=DATA/annotations/instances_val.json \
@@ -6,8 +6,8 @@
         --mean 123.68 116.779 103.939 --std 1 1 1 --epsilon=1e-5]
 
 runs in an environment with torchvision 0.28, pycocotools and, for ``.safetensors``, safetensors. The options
-are what ``scripts/convert_weights.py --target=torchvision`` says is unlike torchvision's defaults; pixels are
-0 to 255.
+are those that ``scripts/convert_weights.py --target=torchvision`` lists as different from torchvision's
+defaults; pixels are 0 to 255.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def build(args: argparse.Namespace) -> torch.nn.Module:
-    """torchvision's model with the weights; batch norms frozen, as they are in inference."""
+    """torchvision's model with the weights, in inference mode, so that batch norms are frozen."""
     anchors = AnchorGenerator(tuple((size,) for size in args.anchor_sizes), ((0.5, 1.0, 2.0),) * 5)
     levels = ["0", "1", "2", "3"]
     pools = {
@@ -95,7 +95,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weights", required=True)
-    parser.add_argument("--num_classes", type=int, required=True, help="the background counted")
+    parser.add_argument("--num_classes", type=int, required=True, help="including the background")
     parser.add_argument("--images", required=True)
     parser.add_argument("--annotations", required=True)
     parser.add_argument("--short_side", type=int, default=800)

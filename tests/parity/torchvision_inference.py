@@ -1,6 +1,6 @@
-"""What a torchvision detector computes for one image, stage by stage, as arrays by name.
+"""A torchvision detector's results for one image, stage by stage, as arrays by name.
 
-Shapes: H W of the image, A anchors of a level (by row, column, ratio), R proposals, C classes with background
+Shapes: image H x W, A anchors of a level (by row, column, ratio), R proposals, C classes with the background
 first, D detections, M cells per axis of a head's output, K keypoints. Channels are last everywhere.
 """
 
@@ -17,7 +17,7 @@ _LEVELS = ("p2", "p3", "p4", "p5", "p6")
 
 
 def array(tensor: Tensor) -> np.ndarray:
-    """The tensor as a NumPy array of its own, float32 if it is of any float type."""
+    """A NumPy copy of the tensor, as float32 if it has any float dtype."""
     values = tensor.detach().numpy()
     return values.astype(np.float32) if values.dtype.kind == "f" else values.copy()
 
@@ -33,12 +33,12 @@ def image_tensor(image: np.ndarray) -> Tensor:
 
 
 def pack_masks(masks: np.ndarray, prefix: str) -> Arrays:
-    """Masks ``[N H W]`` of 0 and 1 as the bits of one uint8 array (``np.packbits``), and their shape."""
+    """Masks ``[N H W]`` of 0 and 1 packed into bits of a uint8 array (``np.packbits``), and their shape."""
     return {f"{prefix}masks": np.packbits(masks), f"{prefix}mask_shape": np.array(masks.shape)}
 
 
 def watch(model: FasterRCNN) -> dict[str, Any]:
-    """A dict in which the latest output of each stage appears whenever the model runs."""
+    """A dict that holds the latest output of each stage, updated whenever the model runs."""
     outputs: dict[str, Any] = {}
     stages = {
         "transform": model.transform,
@@ -53,7 +53,7 @@ def watch(model: FasterRCNN) -> dict[str, Any]:
     for name, module in stages.items():
         if module is not None:
             module.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: output}))
-    # What comes after the heads writes into their results.
+    # Postprocessing changes the heads' results in place, so keep a copy.
     model.roi_heads.register_forward_hook(
         lambda _, __, output: outputs.update(detected=[dict(result) for result in output[0]])
     )
@@ -70,7 +70,7 @@ def watch(model: FasterRCNN) -> dict[str, Any]:
 def detect(model: FasterRCNN, outputs: dict[str, Any], image: np.ndarray, *, stages: bool) -> Arrays:
     """Pixels, detections and, if wanted, the stages of an image ``[H W 3]`` uint8.
 
-    torchvision_peer.py says what the keys are. ``outputs`` is that of ``watch(model)``.
+    torchvision_peer.py lists the keys. ``outputs`` comes from ``watch(model)``.
     """
     result = model.eval()([image_tensor(image)])[0]
     batch = outputs["transform"][0]

@@ -1,8 +1,8 @@
-"""torchvision's detectors, as they are when its COCO weights are loaded, but with ``seeded`` weights.
+"""torchvision's detectors, configured as for its COCO weights, but with ``seeded`` weights.
 
-In the first versions of the models a backbone's norm layers are frozen, with an epsilon of 0, and its stem
-and first stage are not trained. Those called v2 train all: where torchvision trains fewer stages of such a
-model, the norms of the others go on with the statistics of each batch, which this project's do not.
+In the first versions of the models the backbone's norm layers are frozen, with an epsilon of 0, and its stem
+and first stage are not trained. The v2 models train everything: if torchvision trains fewer stages of such a
+model, the norms in the others still use each batch's statistics, which this project's do not.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ TINY_MODELS = ("mask", "keypoint", "v2")
 
 
 def build(name: str, **settings: Any) -> FasterRCNN:
-    """The model of this name in torchvision, with arguments of ``FasterRCNN``."""
+    """The torchvision model of this name; ``settings`` are arguments of ``FasterRCNN``."""
     if name in _FIRST_VERSIONS:
         backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d)
         model = _FIRST_VERSIONS[name](backbone, **settings)
@@ -44,7 +44,7 @@ def build(name: str, **settings: Any) -> FasterRCNN:
 
 
 def build_tiny(kind: str, **settings: Any) -> FasterRCNN:
-    """A narrow model with all parts of a large one: "mask" and "keypoint" of the first version, or "v2"."""
+    """A narrow model with all parts of the full one: "mask" and "keypoint" of the first version, or "v2"."""
     second = kind == "v2"
     # Bottlenecks in one model, plain blocks in the others, which compile faster.
     block, blocks = (Bottleneck, [3, 4, 6, 3]) if kind == "mask" else (BasicBlock, [2, 2, 2, 2])
@@ -74,7 +74,7 @@ def build_tiny(kind: str, **settings: Any) -> FasterRCNN:
             "keypoint_head": keypoint_rcnn.KeypointRCNNHeads(16, (16, 16)),
             "keypoint_predictor": keypoint_rcnn.KeypointRCNNPredictor(16, KEYPOINTS),
         }
-        # KeypointRCNN wants the number of keypoints from its predictor.
+        # KeypointRCNN takes the number of keypoints from its predictor.
         model = KeypointRCNN(backbone, num_keypoints=None, **settings)
     else:
         norm = nn.BatchNorm2d if second else None
@@ -89,11 +89,11 @@ def build_tiny(kind: str, **settings: Any) -> FasterRCNN:
 
 
 def load_seeded(model: nn.Module) -> None:
-    """Gives the model its weights (anew)."""
+    """Sets, or resets, the model's weights to the seeded ones."""
     state = model.state_dict()
     for name, value in state.items():
-        made = seeded(name, tuple(value.shape)) if value.ndim else 0  # a count of batches seen
-        value.copy_(torch.as_tensor(made))
+        weight = seeded(name, tuple(value.shape)) if value.ndim else 0  # the number of batches tracked
+        value.copy_(torch.as_tensor(weight))
 
 
 def _finish(model: FasterRCNN) -> FasterRCNN:
@@ -109,7 +109,7 @@ def _pool(size: int) -> MultiScaleRoIAlign:
 
 
 class _NarrowResNet(ResNet):
-    """A ResNet with ``width`` channels after the stem in place of 64."""
+    """A ResNet with ``width`` channels after the stem instead of 64."""
 
     def __init__(
         self,

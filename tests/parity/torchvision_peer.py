@@ -5,14 +5,14 @@
         [--mask_targets=box_frames --box_frames=FILE.npz]]
     python tests/parity/torchvision_peer.py --tiny --output=tests/fixtures/torchvision_models.npz
 
-runs in an environment with torchvision 0.28, and pycocotools for training with masks. Runs are equal bit by
-bit on the same machine with the same number of threads: they print a digest of what they write.
+runs in an environment with torchvision 0.28, and pycocotools for training with masks. Runs are bit-equal
+on the same machine with the same number of threads: they print a digest of what they write.
 
-Arrays are float32 unless said, images and features channels-last without the batch axis, boxes
-``x1 y1 x2 y2`` in pixels of the resized image unless said. Levels are "p2" to "p6". Labels are COCO's
+Unless noted, arrays are float32, images and features are channels-last without a batch axis, and boxes are
+``x1 y1 x2 y2`` in pixels of the resized image. Levels are "p2" to "p6". Labels are COCO's
 category ids (1 for persons in models with keypoints); 0 is the background.
 
-``DIR/weights.npz`` is the model's state dict, in torch's layout (``seeded.py`` makes the same).
+``DIR/weights.npz`` is the model's state dict, in torch's layout (``seeded.py`` makes the same values).
 
 ``DIR/inference.npz``, for each image i = 0, 1, ...:
 
@@ -22,7 +22,7 @@ category ids (1 for persons in models with keypoints); 0 is the background.
   ``i/masks`` (packed bits of the pasted masks > .5) and their shape ``i/mask_shape`` (D, height, width),
   ``i/keypoints [D K 3]`` x, y and 1, ``i/keypoint_scores [D K]`` logits
 
-and for images 0 and 1, which differ in shape if the folder has images that do, what led to them:
+and for images 0 and 1 (of different shapes if the folder has such images) the stages before them:
 
 - ``i/backbone/c2`` to ``c5`` and ``i/features/<level>``
 - ``i/objectness/<level> [A]`` logits, ``i/deltas/<level> [A 4]``, ``i/anchors/<level> [A 4]``, ordered by
@@ -32,39 +32,39 @@ and for images 0 and 1, which differ in shape if the folder has images that do, 
 - ``i/detected_boxes [D 4]``, ``i/detected_labels [D]`` int
 - ``i/mask_logits [D M M]`` of the detected category; ``i/keypoint_logits [D M M K]``
 
-``DIR/training.npz``. Sampling takes every candidate, so that it is no matter of chance; proposals are few, so
-that it is cheap. Images have the size that ``--short_side`` and ``--long_side`` give and are not flipped.
-Objects are no crowds, and ordered from large to small.
+``DIR/training.npz``. Sampling takes every candidate, so that nothing is random; proposals are few, so that it
+is cheap. Images are resized to ``--short_side`` and ``--long_side`` and not flipped. Crowds are excluded, and
+objects are ordered from large to small.
 
-- ``settings/<name>``: what the losses and steps depend on
-- ``batches [batches 2]`` the images' file names, ``batch_ids [batches 2]`` int
+- ``settings/<name>``: settings that the losses and steps depend on
+- ``batches [batches 2]`` the images' file names, ``batch_ids [batches 2]`` their ids, int
 
-and of batch 0, whose images are j = 0 and 1:
+and for batch 0, whose images are j = 0 and 1:
 
 - ``pixels [2 H W 3]``, ``image_sizes [2 2]`` int; ``ground_truth/j/boxes [G 4]``, ``.../labels [G]`` int,
-  ``.../ids [G]`` int of the annotations, ``.../masks`` (packed bits) and ``.../mask_shape``,
+  ``.../ids [G]`` int, the annotation ids, ``.../masks`` (packed bits) and ``.../mask_shape``,
   ``.../keypoints [G K 3]``
 - ``anchor_labels [2 A]`` int, all levels in turn: 1 positive, 0 negative, -1 neither;
-  ``anchor_boxes [2 A 4]`` the matched objects'
+  ``anchor_boxes [2 A 4]`` the matched objects' boxes
 - ``proposals/j/boxes``, ``proposals/j/scores``: from the RPN, before the ground truth is appended
 - ``roi_boxes/j [R 4]``, ``roi_labels/j [R]`` int, ``roi_objects/j [R]`` int row of the matched object and
-  ``roi_gt_boxes/j [R 4]`` its box (of the background they mean nothing), ``regression_targets/j [R 4]``
+  ``roi_gt_boxes/j [R 4]`` its box (undefined for the background), ``regression_targets/j [R 4]``
 - ``mask_logits [P M M]`` of the true category for the positive regions of both images in turn,
-  ``mask_targets/bitmaps [P M M]`` and ``mask_losses/bitmaps``, and with ``--box_frames`` the same of
+  ``mask_targets/bitmaps [P M M]`` and ``mask_losses/bitmaps``, and with ``--box_frames`` the same for
   ``box_frames``
 - ``losses/<name>`` under torchvision's names; ``gradients/<parameter>`` of their sum, in torch's layout
 
-and ``steps/<loss> [steps]`` of SGD, step s on batch s modulo the number of batches, and what the RPN proposed
-then, ``step_proposals/s/j [R 4]``.
+and for SGD, with step s on batch s modulo the number of batches, ``steps/<loss> [steps]`` and the RPN's
+proposals in each step, ``step_proposals/s/j [R 4]``.
 
-``--mask_targets=box_frames`` trains on masks in the frames of their boxes in place of bitmaps.
-``--box_frames`` names a file with an array uint8 ``[S S]`` for every annotation id, as
-``mrcnn_jax.data.rasterise`` makes it.
+``--mask_targets=box_frames`` trains on masks in the frames of their boxes instead of bitmaps.
+``--box_frames`` names a file with a uint8 array ``[S S]`` for every annotation id, made by
+``mrcnn_jax.data.rasterise``.
 
-``--tiny`` writes a fixture: the keys of both files, after "mask/", "keypoint/" and "v2/", for the narrow
-models and the scenes of ``seeded.py``. Its inference is on ``DETECTED`` there, its training, from box-frame
-masks, on ``TRAINED``; arrays are kept as ``thin`` says. ``<model>/weights`` lists the state dict: a name and
-its shape in each row. ``<model>/gradient_norms`` are those of the whole gradients, in their order.
+``--tiny`` writes a fixture: the keys of both files, prefixed with "mask/", "keypoint/" and "v2/", for the
+narrow models on scenes of ``seeded.py``: inference on ``DETECTED``, training, from box-frame masks, on
+``TRAINED``. Arrays are reduced by ``thin``. ``<model>/weights`` lists the state dict, a name and its shape
+per row. ``<model>/gradient_norms`` are the norms of the full gradients, in the same order.
 """
 
 import argparse
@@ -122,11 +122,11 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=MODELS)
-    parser.add_argument("--tiny", action="store_true", help="write the fixture, without other options")
+    parser.add_argument("--tiny", action="store_true", help="write the fixture; no other options")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--annotations", type=Path)
-    parser.add_argument("--keypoints", type=Path, help="annotations of models with keypoints")
+    parser.add_argument("--keypoints", type=Path, help="annotations for models with keypoints")
     parser.add_argument("--count", type=int, default=8)
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--steps", type=int, default=10)
@@ -145,7 +145,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def tiny() -> Arrays:
-    """The fixture: what the narrow models compute."""
+    """The fixture's arrays: the narrow models' results."""
     sgd = SGD | {"lr": 0.001}
     chosen = EVERY_CANDIDATE | {
         "min_size": 96,
@@ -192,7 +192,7 @@ def weights_of(model: FasterRCNN) -> Arrays:
 
 
 def settings(values: dict[str, Any]) -> Arrays:
-    """Arguments of torchvision's constructors by the names that all peers use, or else by their own."""
+    """Arguments of torchvision's constructors, under the names that both peers share where there is one."""
     names = {
         "min_size": "short_side",
         "max_size": "long_side",
@@ -208,7 +208,7 @@ def prefixed(arrays: Arrays, prefix: str) -> Arrays:
 
 
 def describe(found: Arrays, prefix: str = "") -> str:
-    """Detections in words."""
+    """A summary of the detections in words."""
     scores, labels = found[f"{prefix}scores"], found[f"{prefix}labels"]
     return (
         f"{len(scores)} detections of {len(set(labels.tolist()))} categories, scores "
@@ -217,7 +217,7 @@ def describe(found: Arrays, prefix: str = "") -> str:
 
 
 def save(path: Path, arrays: Arrays) -> None:
-    """Writes the arrays and prints a digest of them all, by which runs can be compared."""
+    """Writes the arrays and prints a digest of them all, for comparing runs."""
     digest = hashlib.sha256()
     for name, value in arrays.items():
         digest.update(name.encode() + np.ascontiguousarray(value).tobytes())

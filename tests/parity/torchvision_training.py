@@ -1,6 +1,6 @@
-"""What a torchvision detector computes in training: targets, losses, gradients and steps, as arrays by name.
+"""A torchvision detector's training results: targets, losses, gradients and steps, as arrays by name.
 
-Nothing is left to chance: samples are so large that they take every candidate.
+Nothing is random: samples are large enough to take every candidate.
 
 Shapes: N objects, A anchors of all levels (by level, row, column, ratio), R regions, Q positive regions of a
 batch, M cells per axis of a mask.
@@ -19,7 +19,7 @@ from torchvision.models.detection import FasterRCNN, roi_heads
 from torchvision_inference import Arrays, array, channels_last, image_tensor, pack_masks
 from torchvision_models import load_seeded
 
-# Under these settings of a model sampling takes all there is, and proposals are few enough to be cheap.
+# With these settings sampling takes every candidate, and proposals are few enough to be cheap.
 EVERY_CANDIDATE = {
     "rpn_batch_size_per_image": 300_000,  # 800 x 1344 pixels have 268,569 anchors
     "rpn_positive_fraction": 0.5,
@@ -68,12 +68,12 @@ def train(
     """Targets, losses and gradients of the first batch, then ``steps`` of SGD over the batches in turn.
 
     Args:
-        model: With the settings ``EVERY_CANDIDATE``. It keeps what it learns.
-        outputs: Of ``watch(model)``.
-        batches: Of images that torchvision pads to one size.
-        mask_targets: The kind that is learnt from, "bitmaps" or "box_frames".
+        model: Built with ``EVERY_CANDIDATE``; its weights are changed.
+        outputs: Returned by ``watch(model)``.
+        batches: Images that torchvision pads to the same size.
+        mask_targets: The kind to train on, "bitmaps" or "box_frames".
         steps: 0 for none.
-        sgd: Arguments of torch's optimizer of that name.
+        sgd: Arguments of ``torch.optim.SGD``.
     """
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     arrays: Arrays = {}
@@ -86,7 +86,7 @@ def train(
         if targets:
             arrays |= _mask_stages(outputs, targets)
 
-        load_seeded(model)  # the running statistics of batch norms have moved
+        load_seeded(model)  # the batch norms' running statistics have changed
         optimizer = torch.optim.SGD(trained.values(), **sgd)
         history: dict[str, list[float]] = {name: [] for name in losses}
         for step in range(steps):
@@ -108,7 +108,7 @@ def _backward(model: FasterRCNN, batch: Batch) -> dict[str, Tensor]:
 
 
 def _targets(outputs: dict[str, Any]) -> Arrays:
-    """What the images of the latest batch, its anchors and its regions should become."""
+    """The latest batch's pixels and objects, and the targets of its anchors and regions."""
     images, objects = outputs["transform"]
     anchor_labels, anchor_boxes = outputs["assign_targets_to_anchors"]
     proposals, scores = outputs["filter_proposals"]
@@ -141,7 +141,7 @@ def _targets(outputs: dict[str, Any]) -> Arrays:
 
 
 def _mask_stages(outputs: dict[str, Any], targets: dict[str, list[Tensor]]) -> Arrays:
-    """Logits ``[Q M M]`` of the true category, targets of each kind, and the loss that each gives."""
+    """Logits ``[Q M M]`` for the true category, targets of each kind, and the loss with each."""
     labels = torch.cat(outputs["select_training_samples"][2])
     labels = labels[labels > 0]
     logits = outputs["mask"][torch.arange(len(labels)), labels]
@@ -155,13 +155,13 @@ def _mask_stages(outputs: dict[str, Any], targets: dict[str, list[Tensor]]) -> A
 
 @contextmanager
 def _mask_targets(outputs: dict[str, Any], chosen: str) -> Iterator[dict[str, list[Tensor]]]:
-    """Has torchvision learn from mask targets of one kind; yields the first batch's targets of each kind.
+    """Makes torchvision train on mask targets of one kind; yields the first batch's targets of each kind.
 
-    A list of them has an entry per image.
+    Each kind's list has an entry per image.
     """
     project_bitmaps = roi_heads.project_masks_on_boxes
     targets: dict[str, list[Tensor]] = {}
-    pending: list[dict[str, Tensor]] = []  # images of this batch that are still to come
+    pending: list[dict[str, Tensor]] = []  # remaining images of this batch
 
     def project(bitmaps: Tensor, rois: Tensor, matched: Tensor, size: int) -> Tensor:
         if not pending:
@@ -186,7 +186,7 @@ def _mask_targets(outputs: dict[str, Any], chosen: str) -> Iterator[dict[str, li
 def crop_box_frames(masks: Tensor, boxes: Tensor, rois: Tensor, size: int) -> Tensor:
     """Values ``[N size size]`` of masks ``[N S S]`` over ``boxes`` at the centres of cells of ``rois``.
 
-    The same as ``mrcnn_jax.ops.masks.crop_box_masks``, by another way: the four cells around each centre.
+    Equals ``mrcnn_jax.ops.masks.crop_box_masks``, but is computed from the four cells around each centre.
     """
     cells = masks.shape[-1]
     share = (torch.arange(size) + 0.5) / size

@@ -218,7 +218,7 @@ def test_sigterm_to_one_has_all_save_and_end(by_two: Path, start: Start, directo
     processes.all[1].send_signal(signal.SIGTERM)
     assert processes.wait() == [128 + signal.SIGTERM] * 2, processes.output(0) + processes.output(1)
     step, _ = load_weights(directory / "stopped")
-    assert f"stopped after step {step}, as asked to by SIGTERM" in processes.output(0)
+    assert f"stopped after step {step} by SIGTERM" in processes.output(0)
 
 
 def test_processes_must_be_started_alike(start: Start, directory: Path) -> None:
