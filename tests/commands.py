@@ -57,13 +57,17 @@ def run_here(program: str, *arguments: str, directory: Path) -> Outcome:
             traceback.print_exc()
             code = 1
         finally:
-            for name in set(flags.FLAGS) - known:
-                with contextlib.suppress(
-                    AttributeError, flags.UnrecognizedFlagError
-                ):  # an alias already gone
-                    delattr(flags.FLAGS, name)
-            flags.FLAGS.unparse_flags()
+            forget_flags(set(flags.FLAGS) - known)
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def forget_flags(names: set[str]) -> None:
+    """Undefines flags, so that the next program can define its own of the same names."""
+    for name in names:
+        # An alias goes with its flag.
+        with contextlib.suppress(AttributeError, flags.UnrecognizedFlagError):
+            delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()
 
 
 def run_apart(program: str, *arguments: str, directory: Path, python: tuple[str, ...] = ()) -> Outcome:

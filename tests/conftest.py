@@ -21,9 +21,7 @@ if version("jaxlib").startswith("0.10."):  # other versions abort on flags that 
     xla_flags.append("--xla_cpu_experimental_ynn_fusion_type=")
     xla_flags.append("--xla_cpu_enable_concurrency_optimized_scheduler=false")
     xla_flags.append("--xla_disable_hlo_passes=cse_barrier_expander")
-    # Compiling takes most of the tests' time: a third less without fusion emitters, and most of the rest
-    # without LLVM's optimisations. Scripts in processes of their own have their programs optimised.
-    xla_flags.append("--xla_cpu_use_fusion_emitters=false")
+    # Compiling takes most of the tests' time. Scripts in separate processes have their programs optimised.
     xla_flags.append("--xla_backend_optimization_level=0")
 os.environ["XLA_FLAGS"] = " ".join(xla_flags)
 # Compiled programs are shared between workers and kept for later runs.

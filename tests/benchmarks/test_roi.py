@@ -1,16 +1,23 @@
 """benchmarks/roi.py, run in this process: its rows, and the misalignment."""
 
+import importlib
+import sys
+
 import pytest
 from absl import flags
 from PIL import Image
 
-from benchmarks import roi
+from tests.commands import forget_flags
 
 
 @pytest.fixture(scope="module")
 def benchmark():
+    known = set(flags.FLAGS)
+    module = importlib.import_module("benchmarks.roi")
     flags.FLAGS(["roi.py", "--turns=1", "--scale=0.02"])
-    return roi
+    yield module
+    forget_flags(set(flags.FLAGS) - known)
+    del sys.modules["benchmarks.roi"]
 
 
 def test_a_row_for_every_program(benchmark, monkeypatch, capsys):

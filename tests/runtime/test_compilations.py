@@ -37,7 +37,7 @@ def test_other_inputs_for_a_canvas_are_reported_once(compilations, other, differ
     with pytest.warns(UserWarning) as told:
         _record(compilations, other)
     assert [str(warning.message) for warning in told] == [
-        f"inference is compiled again, which takes its time: {difference}"
+        f"inference is compiled again, which takes time: {difference}"
     ]
     _record(compilations, other)
     _record(compilations, _images())
@@ -50,7 +50,7 @@ def test_an_input_that_is_added_or_removed(compilations):
 
 
 def test_an_unexpected_canvas_is_reported_once(compilations):
-    rule = r"images are 32x96, which is none of data.canvases \(32x64, 64x32\)$"
+    rule = r"images are 32x96, which is not in data.canvases \(32x64, 64x32\)$"
     with pytest.warns(UserWarning, match=rule):
         _record(compilations, _images(32, 96))
     with warnings.catch_warnings():

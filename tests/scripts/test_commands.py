@@ -99,7 +99,7 @@ def test_records_train_as_their_folder_does(trained: str, start: Start) -> None:
         "train.py", "--config=tiny.py", "--workdir=again", f"--config.data.train_records=../{folder}"
     )
     assert done.returncode == 0, done.stderr
-    losses, wanted = (re.findall(r"loss .* rate \S+", output) for output in (done.stdout, trained))
+    losses, wanted = (re.findall(r"loss .* lr \S+", output) for output in (done.stdout, trained))
     assert losses and losses == wanted
 
 

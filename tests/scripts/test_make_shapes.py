@@ -20,7 +20,7 @@ def test_makes_a_data_set_once_and_says_so_in_a_line(tmp_path: Path) -> None:
     )
 
     done = run_here("make_shapes.py", *arguments, "--seed=1", directory=tmp_path)
-    assert done.stderr.startswith("error: made: holds a data set of other settings")
+    assert done.stderr.startswith("error: made: holds a dataset with other settings")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 2)
 
 

@@ -89,10 +89,10 @@ def test_nothing_to_learn_costs_nothing_and_has_no_gradient():
     def total(logits, deltas, maps):
         none, labels, no = jnp.array([IGNORE, IGNORE]), jnp.array([0, 0]), jnp.array([False, False])
         boxes = jnp.zeros((2, 4))  # degenerate, as padding is
-        losses = rpn_loss(
-            logits[None, :, 0], deltas[None, :, 0], boxes[None], none[None], boxes[None], samples=4, beta=0.0
-        )
-        losses |= box_loss(logits, deltas, boxes, none, labels, boxes, beta=0.0)
+        settings = {"box_weights": (1.0, 1.0, 1.0, 1.0), "beta": 0.0}
+        rpn = (logits[None, :, 0], deltas[None, :, 0], boxes[None], none[None], boxes[None])
+        losses = rpn_loss(*rpn, samples=4, **settings)
+        losses |= box_loss(logits, deltas, boxes, none, labels, boxes, **settings)
         losses["mask"] = mask_loss(maps[..., 0], jnp.full((2, 3, 3), jnp.nan), no)
         losses["keypoint"] = keypoint_loss(maps, jnp.zeros((2, 2), jnp.int32), jnp.zeros((2, 2), bool))
         return sum(losses.values())
