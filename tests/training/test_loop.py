@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import shutil
 
 import jax
@@ -7,10 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 import mrcnn_jax
+from mrcnn_jax.data.open_data_source import open_data_source
+from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.data.shapes import make_shapes
+from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh
 from mrcnn_jax.json_files import write_json
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints, load_weights
@@ -57,6 +61,135 @@ def _interrupted_at(step, monkeypatch, error):
         return run
 
     monkeypatch.setattr(loop, "compile_step", compile_interrupted)
+
+
+@pytest.fixture
+def counted_steps(monkeypatch, tiny_blueprint):
+    """The states and batches of steps that compute nothing: they count, also in the optimizer's state."""
+    seen = []
+
+    def compile_step(*_):
+        def run(state, batch):
+            seen.append((state, batch))
+            after = state.replace(
+                step=state.step + 1, opt_state=jax.tree.map(lambda x: x + 1, state.opt_state)
+            )
+            return after, {"loss": state.step + 1.0, "lr": jnp.array(0.1)}
+
+        return run
+
+    monkeypatch.setattr(loop, "compile_step", compile_step)
+    # As drawing weights would take most of the time.
+    zeros = {name: np.zeros(x.shape, x.dtype) for name, x in tiny_blueprint.shapes().items()}
+    monkeypatch.setattr(loop, "make_blueprint", lambda *_, **__: tiny_blueprint)
+    monkeypatch.setattr(loop, "_initial_weights", lambda *_: zeros)
+    return seen
+
+
+def test_when_it_reports_evaluates_and_saves(config, tmp_path, monkeypatch, capsys, counted_steps):
+    evaluated, saved, clock = [], {}, []
+
+    class Log(loop.StepLog):
+        def add(self, step, metrics, *, waited):
+            assert waited > 0
+            self.last = step
+            super().add(step, metrics, waited=waited)
+
+        def restart_clock(self, after=None):
+            clock.append(self.last)
+            return super().restart_clock(after)
+
+    def evaluate(monitor, step, weights):
+        evaluated.append(step)
+        return {"bbox": float(step)}
+
+    monkeypatch.setattr(loop, "StepLog", Log)
+    monkeypatch.setattr(loop.Monitor, "evaluate", evaluate)
+    monkeypatch.setattr(loop.Checkpoints, "save", lambda self, step, *items: saved.update({step: items[-1]}))
+    config = _with(config, steps=8, log_every=5, eval_every=3, checkpoint_every=4)
+    assert loop.train(config, tmp_path)
+    assert evaluated == [3, 6, 8]
+    assert saved == {3: {"bbox": 3.0}, 4: None, 6: {"bbox": 6.0}, 8: {"bbox": 8.0}}
+    # After compiling, with every line, and after every save: none of these counts for the images a second.
+    assert clock == [1, 3, 3, 4, 4, 5, 6, 6, 8, 8]
+    lines = capsys.readouterr().out
+    assert [int(number) for number in re.findall(r"^step +(\d+)/", lines, re.MULTILINE)] == [3, 4, 5, 6, 8]
+    # There are 1, 3, 4, 4, 5, 5, 6, 6, 7 and 8 objects in the images.
+    assert "6 of them have more than 4 objects (data.max_objects): the smallest are ignored" in lines
+
+
+def test_it_goes_on_where_it_ended(config, tmp_path, counted_steps):
+    """With the batches, the state and the key that the steps would have had in one run."""
+    first = _with(config, steps=5, seed=3, eval_every=0, checkpoint_every=100)
+    loop.train(first, tmp_path)
+    loop.train(_with(first, steps=8), tmp_path)
+    batches = training_batches(
+        open_data_source(config),
+        config.data,
+        batch_size=8,
+        seed=3,
+        start_step=0,
+        masks=True,
+        keypoints=True,
+        process_index=0,
+        process_count=1,
+    )
+    assert len(counted_steps) == 8
+    for step, ((state, found), wanted) in enumerate(zip(counted_steps, batches, strict=False)):
+        assert found.ids is None
+        jax.tree.map(np.testing.assert_array_equal, found, dataclasses.replace(wanted, ids=None))
+        assert int(state.step) == step
+        assert {int(x.min()) for x in jax.tree.leaves(state.opt_state)} == {step}
+        np.testing.assert_array_equal(
+            *map(jax.random.key_data, jax.device_get([state.key, jax.random.key(3)]))
+        )
+    begun = {event.step for event in _events(tmp_path) if event.session_log.status == SessionLog.START}
+    assert begun == {1, 6}  # what was written of these steps and later ones is dropped
+
+
+def test_asked_to_stop_it_saves_and_says_so(config, tmp_path, monkeypatch, capsys, counted_steps):
+    monkeypatch.setattr(loop.hosts, "should_stop", lambda step: step in (2, 4))
+    config = _with(config, eval_every=0, checkpoint_every=100)
+    assert not loop.train(config, tmp_path)
+    assert load_weights(tmp_path)[0] == 2
+    assert "stopped after step 2 by SIGTERM" in capsys.readouterr().out
+    assert loop.train(config, tmp_path)  # it was the last step
+    assert "stopped" not in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2", "4"}
+
+
+def test_batches_are_on_the_devices_two_ahead_and_in_order(tiny_batch):
+    taken = []
+
+    def batches():
+        for number in range(5):
+            taken.append(number)
+            yield tiny_batch.replace(images=np.full((8, 1, 1, 3), number, np.uint8))
+
+    on_devices = loop._on_devices(batches(), batch_sharding(make_mesh()))
+    assert [int(next(on_devices).images.max()) for _ in range(2)] == [0, 1]
+    assert taken == [0, 1, 2, 3]
+
+
+def test_the_backbones_weights_are_those_of_its_file(config, tiny_blueprint, monkeypatch, capsys):
+    drawn = []
+
+    def draw(blueprint, key):
+        drawn.append(jax.random.key_data(key).tolist())
+        return {"backbone.a": jnp.zeros(1), "fpn.b": jnp.zeros(1)}
+
+    monkeypatch.setattr(type(tiny_blueprint), "draw", draw)
+    monkeypatch.setattr(loop, "load_backbone", lambda *_: ({"backbone.a": jnp.ones(1)}, ["backbone.c"]))
+    config = _with(config, seed=3)
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, backbone_weights="resnet.pth")
+    )
+    weights = loop._initial_weights(tiny_blueprint, config)
+    assert {name: float(value[0]) for name, value in weights.items()} == {"backbone.a": 1, "fpn.b": 0}
+    assert drawn == [jax.random.key_data(jax.random.key(3)).tolist()]
+    lines = capsys.readouterr().out
+    assert "backbone from resnet.pth, assumed to expect rgb pixels" in lines
+    assert "not in that file, so trained from scratch: backbone.c" in lines
 
 
 def test_an_interrupted_run_ends_bit_equal(config, workdir, tmp_path, monkeypatch, capsys):
@@ -201,10 +334,14 @@ def test_a_failed_evaluation_costs_no_training(config, tmp_path, monkeypatch):
     assert load_weights(tmp_path)[0] == 4
 
 
+def _events(workdir):
+    paths = [str(path) for path in (workdir / "tensorboard").iterdir()]
+    return [Event.FromString(record) for record in tf.data.TFRecordDataset(paths).as_numpy_iterator()]
+
+
 def test_tensorboard_has_losses_scores_and_pictures(workdir):
-    (path,) = (workdir / "tensorboard").iterdir()
-    events = [Event.FromString(record) for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
-    values = [(event.step, value) for event in events for value in event.summary.value]
+    assert len(list((workdir / "tensorboard").iterdir())) == 1
+    values = [(event.step, value) for event in _events(workdir) for value in event.summary.value]
     scalars = {(value.tag, step) for step, value in values if value.HasField("simple_value")}
     assert {
         ("train/loss", 2),

@@ -5,9 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
-from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.models.mask_rcnn import MaskRCNN
+from mrcnn_jax.models.norm import Frozen
+from mrcnn_jax.models.variables import Blueprint, make_blueprint
 from mrcnn_jax.training.metrics import STAGES
 from mrcnn_jax.training.step import compile_step, make_state
 
@@ -214,6 +217,60 @@ def test_bfloat16_computes_and_keeps_float32(tiny_config, tiny_weights, tiny_bat
     for name in LOSSES:
         assert metrics[name].dtype == jnp.float32
         np.testing.assert_allclose(metrics[name], two_steps[0][1][name], rtol=0.15, err_msg=name)
+
+
+class OneWeight(MaskRCNN):
+    """A model of one number, besides which another is frozen, and a third counts."""
+
+    def __init__(self):
+        self.weight = nnx.Param(jnp.array([2.0]))
+        self.frozen = Frozen(jnp.array([3.0]))
+        self.count = nnx.BatchStat(jnp.array([0.0]))
+        self.deterministic = True
+
+
+def test_two_steps_by_hand(tiny_config, tiny_batch, monkeypatch):
+    """Of the loss w^2 / 2 + 3 w, its gradient clipped to 4, with momentum and decay; the rate halves."""
+    given_back = []
+
+    def compute_losses(model, batch, key, config):
+        assert not model.deterministic
+        model.count[...] += batch.images.shape[0]
+        weight, noise = model.weight[0], jax.random.uniform(key)
+        return {"square": weight**2 / 2, "linear": model.frozen[0] * weight, "noise": noise}
+
+    monkeypatch.setattr("mrcnn_jax.training.step.compute_losses", compute_losses)
+    monkeypatch.setattr("mrcnn_jax.training.step.trim_heap", lambda: given_back.append(True))
+    settings = {"learning_rate": 0.1, "warmup_steps": 0, "decay_steps": (1,), "decay_factor": 0.5, "seed": 3}
+    settings |= {"momentum": 0.9, "weight_decay": 0.5, "clip_norm": 4.0}
+    config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, **settings))
+    graphdef, variables = nnx.split(OneWeight())
+    blueprint = Blueprint(config.model, 1, 0, graphdef, dict(nnx.to_flat_state(variables)), frozenset())
+    weights = {"weight": jnp.array([2.0]), "frozen": jnp.array([3.0]), "count": jnp.array([0.0])}
+
+    take_step = compile_step(blueprint, config, make_mesh(jax.devices()[:1]))
+    first = make_state(blueprint, weights, config)
+    key = jax.random.key(3)
+    noise = [float(jax.random.uniform(jax.random.fold_in(key, step))) for step in range(2)]
+    second, metrics = take_step(first, tiny_batch)
+    # 2 + 3 is clipped to 4, to which .5 * 2 is added; the weight moves by .1 * 5.
+    assert float(second.params["weight"][0]) == pytest.approx(1.5)
+    assert {name: float(value) for name, value in metrics.items()} == pytest.approx(
+        {"square": 2, "linear": 6, "noise": noise[0], "loss": 8 + noise[0]} | {"gradient_norm": 5, "lr": 0.1}
+    )
+    third, metrics = take_step(second, tiny_batch)
+    # 1.5 + 3 is clipped to 4; with .5 * 1.5 and .9 * 5 the trace is 9.25, and the rate .05.
+    assert float(third.params["weight"][0]) == pytest.approx(1.5 - 0.05 * 9.25)
+    assert {name: float(value) for name, value in metrics.items()} == pytest.approx(
+        {"square": 1.125, "linear": 4.5, "noise": noise[1], "loss": 5.625 + noise[1]}
+        | {"gradient_norm": 4.5, "lr": 0.05}
+    )
+    assert {name: float(value[0]) for name, value in third.weights().items()} == pytest.approx(
+        {"weight": 1.0375, "frozen": 3, "count": 16}
+    )
+    assert int(third.step) == 2
+    assert second.params["weight"].is_deleted() and second.batch_stats["count"].is_deleted()  # donated
+    assert len(given_back) == 1  # after compiling
 
 
 def test_batch_that_does_not_divide(tiny_blueprint, tiny_config):

@@ -1,0 +1,270 @@
+"""The losses of a model whose outputs are written down."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrcnn_jax.config import Config, TrainConfig
+from mrcnn_jax.models.mask_rcnn import MaskRCNN
+from mrcnn_jax.models.rpn import Anchors
+from mrcnn_jax.ops.boxes import encode_boxes
+from mrcnn_jax.training.objective import compute_losses
+from mrcnn_jax.types import Batch, Features, GroundTruth, Proposals
+
+# Samples enough for every candidate, so that nothing is left to chance.
+TAKE_ALL = TrainConfig(
+    rpn_samples=16, roi_samples=8, roi_positive_fraction=0.5, rpn_pre_nms=7, rpn_post_nms=5
+)
+SURE = 50.0  # a logit whose loss is nothing if it is right
+
+
+def losses_of(outputs, batch, key, config):
+    """The losses of a model that gives ``outputs``, whatever it sees, and what each stage was asked."""
+    asked = {}
+
+    class Scripted(MaskRCNN):
+        def __init__(self):
+            pass
+
+        def features(self, images, image_sizes):
+            asked["features"] = image_sizes
+            return Features(maps={"p2": jnp.zeros((len(images), 1, 1, 1))}, sizes={})
+
+        def anchors(self, features, image_sizes):
+            asked["anchors"] = image_sizes
+            return outputs["anchors"]
+
+        def rpn(self, features):
+            return outputs["rpn"]
+
+        def propose(self, rpn_outputs, anchors, image_sizes, config):
+            asked["propose"] = image_sizes, config.rpn_pre_nms, config.rpn_post_nms, config.rpn_nms_iou
+            return outputs["proposals"]
+
+        def box_outputs(self, features, boxes, valid=None):
+            asked["box"] = boxes, valid
+            return outputs["logits"], outputs["deltas"]
+
+        def mask_logits(self, features, boxes, labels, valid):
+            asked["mask"] = boxes, labels, valid
+            return outputs["mask"]
+
+        def keypoint_logits(self, features, boxes, valid):
+            asked["keypoint"] = boxes, valid
+            return outputs["keypoint"]
+
+    return compute_losses(Scripted(), batch, key, Config(train=config)), asked
+
+
+def compiled(config):
+    return jax.jit(lambda outputs, batch, key: losses_of(outputs, batch, key, config))
+
+
+AS_DETECTRON2 = compiled(TAKE_ALL)
+AS_TORCHVISION = compiled(
+    dataclasses.replace(
+        TAKE_ALL, rpn_normalizer="sampled", rpn_beta=1.0, box_beta=0.5, mask_soft_targets=True
+    )
+)
+KEY = jax.random.key(0)
+
+# Two images: in the first a small object, and one whose upper half is cut off; in the second an object
+# without a mask, and a row of padding.
+GT_BOXES = np.array([[[6, 0, 16.1, 10], [20, 20, 40, 40]], [[50, 50, 60, 70], [1, 2, 3, 4]]], np.float32)
+KEYPOINTS = [
+    [[[6, 0, 2], [16, 9, 1]], [[21, 21, 2], [39, 39, 0]]],
+    [[[59, 51, 1], [59, 69, 2]], [[2, 3, 2]] * 2],
+]
+ANCHORS = np.array(
+    [
+        [[6, 0, 16, 9], [70, 70, 80, 80], [20, 20, 40, 44]],  # IoU .89 with the first object, none, .83
+        [[50, 50, 60, 70], [0, 0, 8, 8], [90, 90, 99, 99]],  # IoU 1, none; the last is beyond the image
+    ],
+    np.float32,
+)
+# IoUs of .67 and .4 with the object that was cut, of .8 and .4 with the third.
+PROPOSALS = np.array(
+    [[[20, 20, 40, 33.47], [20, 20, 40, 28]], [[50, 50, 60, 66], [50, 50, 60, 58]]], np.float32
+)
+
+# So the regions are, in this order: a proposal, the objects themselves, the other proposal; padding.
+IMAGE = np.arange(2)[:, None]
+REGIONS = np.concatenate([PROPOSALS, GT_BOXES], axis=1)[IMAGE, [[0, 2, 3, 1], [0, 2, 1, 3]]]
+OBJECT = [[1, 0, 1, 1], [0, 0, 0, 0]]
+LABELS = [[2, 1, 2, 0], [3, 3, 0, 0]]
+POSITIVE = np.array([[True, True, True, False], [True, True, False, False]])
+SAMPLED = np.array([[True] * 4 + [False] * 4, [True] * 3 + [False] * 5])
+
+
+def make_batch():
+    masks = np.zeros((2, 2, 4, 4), np.uint8)
+    masks[0, 0, :, 1] = 1  # half of the left cells, rounded to a little less
+    masks[0, 1, 2] = 1
+    mask_boxes = GT_BOXES.copy()
+    mask_boxes[0, 1] = 20, 0, 40, 40
+    return Batch(
+        images=np.zeros((2, 100, 100, 3), np.uint8),
+        image_sizes=np.array([[100, 90], [80, 100]], np.int32),
+        ids=None,
+        gt=GroundTruth(
+            boxes=GT_BOXES,
+            labels=np.array([[1, 2], [3, 2]], np.int32),
+            crowd=np.zeros((2, 2), bool),
+            valid=np.array([[True, True], [True, False]]),
+            masks=masks,
+            mask_boxes=mask_boxes,
+            keypoints=np.array(KEYPOINTS, np.float32),
+        ),
+    )
+
+
+def right_outputs():
+    """Right wherever it counts; elsewhere they would cost a lot."""
+    objectness = np.array([[SURE, -SURE, SURE], [SURE, -SURE, SURE]], np.float32)
+    anchor_deltas = encode_boxes(
+        jnp.array(GT_BOXES[IMAGE, [[0, 0, 1], [0, 0, 0]]]), jnp.array(ANCHORS), (1.0, 1.0, 1.0, 1.0)
+    )
+    anchor_deltas = jnp.where(jnp.array([[1, 0, 1], [1, 0, 0]])[..., None] > 0, anchor_deltas, 9.0)
+
+    logits = np.full((2, 8, 4), (0, 0, 0, SURE), np.float32)
+    logits[SAMPLED] = SURE * np.eye(4)[np.array(LABELS)[SAMPLED[:, :4]]]
+    deltas = np.full((2, 8, 3, 4), 9, np.float32)
+    image, row = np.nonzero(POSITIVE)
+    deltas[image, row, np.array(LABELS)[POSITIVE] - 1] = encode_boxes(
+        jnp.array(GT_BOXES[IMAGE, OBJECT]), jnp.array(REGIONS), (10.0, 10.0, 5.0, 5.0)
+    )[POSITIVE]
+
+    mask = np.full((2, 4, 2, 2), SURE, np.float32)
+    mask[0, [0, 2]] = [[SURE, SURE], [-SURE, -SURE]]  # the object that was cut
+    mask[0, 1] = [[SURE, -SURE], [SURE, -SURE]]
+    mask[0, 3] = -SURE
+
+    keypoint = np.zeros((2, 4, 2, 2, 2), np.float32)
+    keypoint[:, :, 1, 0] = SURE  # where no keypoint is
+    for image, row, y, x, point in [
+        (0, 0, 0, 0, 0),
+        (0, 1, 0, 0, 0),
+        (0, 1, 1, 1, 1),
+        (0, 2, 0, 0, 0),
+        (1, 0, 0, 1, 0),
+        (1, 1, 0, 1, 0),
+        (1, 1, 1, 1, 1),
+    ]:
+        keypoint[image, row, 1, 0, point], keypoint[image, row, y, x, point] = 0, SURE
+    return {
+        "anchors": {
+            "p2": Anchors(jnp.array(ANCHORS[:, :2]), jnp.ones((2, 2), bool)),
+            "p3": Anchors(jnp.array(ANCHORS[:, 2:]), jnp.array([[True], [False]])),
+        },
+        "rpn": {
+            "p2": (objectness[:, :2], anchor_deltas[:, :2]),
+            "p3": (objectness[:, 2:], anchor_deltas[:, 2:]),
+        },
+        "proposals": Proposals(jnp.array(PROPOSALS), jnp.zeros((2, 2)), jnp.ones((2, 2), bool)),
+        "logits": logits,
+        "deltas": deltas,
+        "mask": mask,
+        "keypoint": keypoint,
+    }
+
+
+def test_a_model_that_is_right_has_no_loss():
+    losses, _ = AS_DETECTRON2(right_outputs(), make_batch(), KEY)
+    assert set(losses) == {"rpn_objectness", "rpn_box", "box_class", "box", "mask", "keypoint"}
+    for name, loss in losses.items():
+        assert abs(float(loss)) < 1e-5, name
+
+
+def test_what_the_stages_are_asked():
+    batch = make_batch()
+    _, asked = AS_DETECTRON2(right_outputs(), batch, KEY)
+    for stage in ("features", "anchors"):
+        np.testing.assert_array_equal(asked[stage], batch.image_sizes)
+    np.testing.assert_array_equal(asked["propose"][0], batch.image_sizes)
+    assert [float(x) for x in asked["propose"][1:]] == pytest.approx([7, 5, 0.7])
+    boxes, valid = asked["box"]
+    np.testing.assert_array_equal(boxes[:, :4], REGIONS)
+    np.testing.assert_array_equal(valid, SAMPLED)
+    for stage in ("mask", "keypoint"):
+        np.testing.assert_array_equal(asked[stage][0], REGIONS)
+        np.testing.assert_array_equal(asked[stage][-1], POSITIVE)
+    np.testing.assert_array_equal(asked["mask"][1], LABELS)
+
+
+def test_losses_by_hand():
+    """Of a model that sees no difference, with every box wide of the object by a quarter of a delta."""
+    right = right_outputs()
+    outputs = jax.tree.map(jnp.zeros_like, right) | {name: right[name] for name in ("anchors", "proposals")}
+    outputs["rpn"] = {
+        level: (0 * objectness, deltas + jnp.array([0.25, 0, 0, 0]))
+        for level, (objectness, deltas) in right["rpn"].items()
+    }
+    outputs["deltas"] = right["deltas"] + jnp.array([0.25, 0, 0, 0])
+    outputs["mask"] = jnp.ones_like(right["mask"])
+
+    # 3 positive anchors of 5 in two samples of 16; 5 positive regions of 7; masks of 3 of these, of 4 cells.
+    losses, _ = AS_DETECTRON2(outputs, make_batch(), KEY)
+    assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(
+        {
+            "rpn_objectness": 5 * np.log(2) / 32,
+            "rpn_box": 3 * 0.25 / 32,
+            "box_class": np.log(4),
+            "box": 5 * 0.25 / 7,
+            "mask": np.log(1 + np.e) - 6 / 12,
+            "keypoint": np.log(4),
+        },
+        rel=1e-5,
+    )
+    # The first region's cells are 20 + 13.47 / 4 and 20 + 13.47 * 3 / 4 pixels down the mask of 4 rows of 10
+    # pixels, of which the third is set: 1.83675 and 2.51025 rows beyond the centre of the first row.
+    losses, _ = AS_TORCHVISION(outputs, make_batch(), KEY)
+    assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(
+        {
+            "rpn_objectness": np.log(2),
+            "rpn_box": 3 * 0.25**2 / 2 / 5,
+            "box_class": np.log(4),
+            "box": 5 * 0.25**2 / 2 / 0.5 / 7,
+            "mask": np.log(1 + np.e) - (2 * 0.83675 + 2 * 0.48975 + 2 * 0.5 + 2) / 12,
+            "keypoint": np.log(4),
+        },
+        rel=1e-5,
+    )
+
+
+def test_every_image_and_stage_has_a_sample_of_its_own():
+    """Of 16 negatives that are the same in both images, for anchors and regions."""
+    boxes = jnp.tile(10.0 * jnp.arange(16)[None, :, None] + jnp.array([0.0, 0, 8, 8]), (2, 1, 1))
+    none = GroundTruth(
+        boxes=jnp.zeros((2, 2, 4)),
+        labels=jnp.zeros((2, 2), jnp.int32),
+        crowd=jnp.zeros((2, 2), bool),
+        valid=jnp.zeros((2, 2), bool),
+    )
+    anchors = Anchors(jnp.pad(boxes, [(0, 0), (0, 2), (0, 0)]), jnp.tile(jnp.arange(18) < 16, (2, 1)))
+    outputs = {
+        "anchors": {"p2": anchors},
+        "proposals": Proposals(boxes, jnp.zeros((2, 16)), jnp.ones((2, 16), bool)),
+        "logits": jnp.zeros((2, 4, 4)),
+        "deltas": jnp.zeros((2, 4, 3, 4)),
+    }
+    config = TrainConfig(rpn_samples=4, roi_samples=4)
+
+    @jax.jit
+    def draw(key):
+        def loss(objectness):
+            rpn = {"p2": (objectness, jnp.zeros((2, 18, 4)))}
+            losses, asked = losses_of(outputs | {"rpn": rpn}, make_batch().replace(gt=none), key, config)
+            return losses["rpn_objectness"], asked["box"][0]
+
+        return jax.grad(loss, has_aux=True)(jnp.zeros((2, 18)))
+
+    samples = []
+    for seed in (0, 1):
+        gradient, regions = draw(jax.random.key(seed))
+        samples += [np.flatnonzero(of_image).tolist() for of_image in gradient]
+        samples += [(of_image[:, 0] / 10).tolist() for of_image in np.asarray(regions)]
+    assert {len(sample) for sample in samples} == {4}
+    assert len({frozenset(sample) for sample in samples}) == 8
