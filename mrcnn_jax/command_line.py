@@ -121,11 +121,13 @@ def define_hosts(*, handle_sigterm: bool) -> Callable[[], AbstractContextManager
             with _plain_errors(), hosts.explain_lost_process():
                 yield
         except BaseException as error:
-            if not isinstance(error, SystemExit):
-                traceback.print_exc()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
+            try:
+                if not isinstance(error, SystemExit):
+                    traceback.print_exc()
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:  # also if nobody reads the output any more
+                os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
 
     return joined
 
@@ -145,8 +147,8 @@ def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> Non
 
     ``positional`` describes these arguments in the help; without it there must be none. A ValueError, OSError
     or FloatingPointError (a loss that is not finite) is printed to stderr as ``error: ...``, followed by a
-    line that mentions ``--debug``, which shows the traceback instead; the exit code is 1. Ctrl-C exits with
-    130.
+    line that mentions ``--debug``, which shows the traceback instead; the exit code is 1. It is also 1 if
+    the reader of the output closes it (``| head``), but without a message. Ctrl-C exits with 130.
     """
     # Set before TensorFlow and XLA are loaded: their C++ logs below the error level are not actionable.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -154,6 +156,7 @@ def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> Non
     def parse(argv: list[str]) -> list[str]:
         if {"--help", "-help", "-h"} & set(argv):
             _print_help(positional)
+            sys.stdout.flush()
             sys.exit(0)
         _check_config_flags(argv)
         arguments = flags.FLAGS(argv)[1:]
@@ -163,7 +166,9 @@ def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> Non
 
     def quiet_main(arguments: list[str]) -> int | None:
         logging.set_verbosity(logging.ERROR)  # for the libraries; this project's output is printed
-        return main(arguments)
+        code = main(arguments)
+        sys.stdout.flush()  # raises BrokenPipeError here, where it is handled, rather than at exit
+        return code
 
     flags.declare_key_flag("debug")
     with _plain_errors():
@@ -216,6 +221,13 @@ def _plain_errors() -> Iterator[None]:
     """Prints errors that a user can fix without a traceback, and exits with code 1 (130 for Ctrl-C)."""
     try:
         yield
+    except BrokenPipeError:
+        if "--debug" in sys.argv:
+            raise
+        # Python would fail again when it flushes stdout at exit, so what is left of the output is discarded:
+        # https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (ValueError, OSError, FloatingPointError, flags.Error) as error:
         if "--debug" in sys.argv:
             raise

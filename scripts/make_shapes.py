@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the embedded data set: pictures of shapes and stick figures, annotated in COCO's format.
+"""Writes the synthetic dataset: pictures of shapes and stick figures, annotated in COCO's format.
 
     scripts/make_shapes.py --output=data/shapes
 
@@ -44,7 +44,7 @@ def main(_: list[str]) -> None:
             f"{_OUTPUT.value}: {_TRAIN.value} training and {_VAL.value} validation images in {seconds:.0f} s"
         )
     else:
-        print(f"{_OUTPUT.value}: already holds the same data set")
+        print(f"{_OUTPUT.value}: already holds the same dataset")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Converts a COCO data set to records with random access: images unchanged, masks as bits.
+"""Converts a COCO dataset to records with random access: images unchanged, masks as bits.
 
     scripts/prepare_coco.py --images=coco/train2017 --annotations=coco/annotations/instances_train2017.json \
         --keypoints=coco/annotations/person_keypoints_train2017.json --output=records

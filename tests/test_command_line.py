@@ -1,9 +1,12 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mrcnn_jax import command_line
-from tests.commands import Outcome, run_here
+from tests.commands import ROOT, Outcome, run_here
 
 SCRIPT = '''"""Trains nothing.
 
@@ -41,6 +44,29 @@ def get_config(steps="7"):
     config = Config()
     config.train.steps = int(steps)
     return config
+"""
+
+# One of two processes, whose peer waits: only os._exit ends it at once.
+JOINED = """
+import atexit
+import sys
+from unittest import mock
+
+from mrcnn_jax import command_line
+from mrcnn_jax.distributed import hosts
+
+_hosts = command_line.define_hosts(handle_sigterm=False)
+atexit.register(lambda: print("waiting for the others", file=sys.stderr))
+
+
+def main(arguments):
+    with _hosts():
+        print("a line that nobody reads")
+        raise {error}("the reason")
+
+
+with mock.patch.multiple(hosts, join=mock.DEFAULT, is_single_process=lambda: False):
+    command_line.run(main)
 """
 
 
@@ -147,6 +173,41 @@ def test_help_lists_the_script_and_its_flags(directory):
         assert text in done.stdout
     assert "pixel_mean" not in done.stdout
     assert done.returncode == 0
+
+
+def start_unread(directory: Path, script: str, *arguments: str, unbuffered: bool) -> tuple[int, str]:
+    """The exit code and stderr of a script whose stdout is a pipe that the reader has closed."""
+    unread, output = os.pipe()
+    os.close(unread)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    try:
+        done = subprocess.run(
+            [sys.executable, *(["-u"] if unbuffered else []), script, *arguments],
+            cwd=directory,
+            env=environment | {"PYTHONPATH": str(ROOT)},
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(output)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize("arguments", [["--help"], ["--config=config.py", "--workdir=run"]])
+def test_closing_the_output_is_quiet(directory, arguments, unbuffered):
+    assert start_unread(directory, "train.py", *arguments, unbuffered=unbuffered) == (1, "")
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "ValueError"])
+def test_one_of_several_processes_exits_at_once_even_if_its_output_is_closed(tmp_path, error):
+    (tmp_path / "joined.py").write_text(JOINED.format(error=error))
+    code, message = start_unread(tmp_path, "joined.py", unbuffered=False)
+    assert code == 1
+    assert "the reason" in message
+    assert "waiting for the others" not in message
 
 
 def test_all_unknown_fields_are_reported_at_once():

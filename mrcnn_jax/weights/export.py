@@ -25,6 +25,7 @@ _BUILDERS: dict[str, dict[str, Any]] = {
     "fasterrcnn_resnet50_fpn_v2": {**_V2, "mask": False},
     "keypointrcnn_resnet50_fpn": {"mask": False, "keypoint": True},
 }
+_FIXED_ANCHORS = ("maskrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2")  # take no anchor generator
 _EPSILON = 1e-5  # the default of torchvision's batch norm
 
 
@@ -54,12 +55,7 @@ def export_torchvision(
     write_arrays(output, arrays)
     lines = [f"{output}: {len(arrays)} arrays of step {step} of {workdir}; load them in Python with"]
     lines += loading_lines(output, run.config, run.categories)
-    if changes := _differences(run.config, "behaviour", {}):
-        lines.append("torchvision's detections will differ somewhat, because the run has other settings:")
-        lines += [
-            f"  {name}: {ours!r} in the run, {theirs!r} in torchvision"
-            for name, (ours, theirs) in changes.items()
-        ]
+    lines += difference_lines(run.config)
     return "\n".join(lines)
 
 
@@ -72,6 +68,12 @@ def loading_lines(output: Path, config: Config, categories: Categories) -> list[
     if sizes != {"min_size": 800, "max_size": 1333}:
         arguments |= sizes
     given = ", ".join(f"{name}={value}" for name, value in arguments.items())
+    anchors = []
+    if _passed_anchors(config):
+        levels = tuple((size,) for size in config.model.anchor_sizes)  # torchvision wants one tuple per level
+        made = f"sizes={levels}, aspect_ratios=({config.model.anchor_ratios},) * {len(levels)}"
+        anchors = [f"anchors = torchvision.models.detection.anchor_utils.AnchorGenerator({made})"]
+        given += ", rpn_anchor_generator=anchors"
     if name := builder_name(config):
         built = f"torchvision.models.detection.{name}(weights=None, weights_backbone=None, {given})"
     else:
@@ -82,19 +84,46 @@ def loading_lines(output: Path, config: Config, categories: Categories) -> list[
     else:
         imports = "import safetensors.torch, torchvision"
         loaded = f"safetensors.torch.load_file({str(output)!r})"
-    lines = [imports, f"model = {built}", f"model.load_state_dict({loaded})"]
+    lines = [imports, *anchors, f"model = {built}", f"model.load_state_dict({loaded})"]
     if config.model.backbone_norm_epsilon != _EPSILON:
         lines += ["for module in model.backbone.body.modules():", "    if hasattr(module, 'eps'):"]
         lines += [f"        module.eps = {config.model.backbone_norm_epsilon}"]
     return [f"  {line}" for line in lines]
 
 
+def difference_lines(config: Config) -> list[str]:
+    """Lines that list the settings with which torchvision's detections differ; empty if they do not."""
+    differing = _differences(config, "behaviour", _passed_anchors(config))
+    lines = [
+        f"  {name}: {ours!r} in the run, {theirs!r} in torchvision"
+        for name, (ours, theirs) in differing.items()
+    ]
+    if lines:
+        lines.insert(0, "torchvision's detections will differ somewhat, because the run has other settings:")
+    return lines
+
+
 def builder_name(config: Config) -> str | None:
-    """The name of torchvision's function that builds a model with the same arrays, if there is one."""
+    """The name of torchvision's function that builds a model with the same arrays; None if there is none.
+
+    Functions outside ``_FIXED_ANCHORS`` have to be passed the anchors if the run has others.
+    """
     for name, changes in _BUILDERS.items():
         if not _differences(config, "architecture", changes):
-            return name
+            # The number of ratios determines the shapes of the RPN's last layers.
+            ratios = presets.torchvision().model.anchor_ratios
+            same_shapes = name not in _FIXED_ANCHORS or len(config.model.anchor_ratios) == len(ratios)
+            return name if same_shapes else None
     return None
+
+
+def _passed_anchors(config: Config) -> dict[str, tuple[float, ...]]:
+    """The model fields that ``loading_lines`` passes on as an anchor generator; empty if it passes none."""
+    name, builtin = builder_name(config), presets.torchvision().model
+    fields = {field: getattr(config.model, field) for field in ("anchor_sizes", "anchor_ratios")}
+    if name is None or name in _FIXED_ANCHORS:
+        return {}
+    return {} if all(getattr(builtin, field) == values for field, values in fields.items()) else fields
 
 
 def _differences(config: Config, decides: str, changes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

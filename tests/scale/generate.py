@@ -1,4 +1,4 @@
-"""A data set with the counts of COCO train2017 and tiny images, to see what its size alone costs.
+"""A dataset with the counts of COCO train2017 and tiny images, to see what its size alone costs.
 
     python tests/scale/generate.py --output=FOLDER
 
@@ -47,7 +47,7 @@ class Counts:
 
 
 def generate(folder: Path, counts: Counts, *, seed: int, image_bytes: int = 0) -> None:
-    """Writes the data set below ``folder``, with files of images of at least ``image_bytes``."""
+    """Writes the dataset below ``folder``, with files of images of at least ``image_bytes``."""
     rng = np.random.default_rng(seed)
     sizes = np.array(list(SIZES))[rng.choice(len(SIZES), counts.images, p=np.array([*SIZES.values()]) / 100)]
     per_image = objects_per_image(rng, counts)

@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction from the command line, on a tiny data set."""
+"""Training, evaluation and prediction from the command line, on a tiny dataset."""
 
 import contextlib
 import io
@@ -38,7 +38,7 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With the data set ``shapes`` and the settings ``tiny.py``."""
+    """With the dataset ``shapes`` and the settings ``tiny.py``."""
     path = tmp_path_factory.mktemp("commands")
     make_shapes(path / "shapes", train=8, val=3, image_size=64, seed=0)
     values = asdict(tiny_config)

@@ -28,7 +28,7 @@ IMPORT = ("--source=torchvision", "--config=tiny.py", "--input=weights.npz")
 
 @pytest.fixture(scope="module")
 def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With the data set ``shapes``, the settings ``tiny.py`` and ``weights.npz`` in torchvision's names."""
+    """With the dataset ``shapes``, the settings ``tiny.py`` and ``weights.npz`` in torchvision's names."""
     path = tmp_path_factory.mktemp("convert")
     make_shapes(path / "shapes", train=1, val=2, image_size=64, seed=0)
     values = asdict(tiny_config)

@@ -3,7 +3,7 @@ from pathlib import Path
 from tests.commands import run_apart, run_here
 
 
-def test_makes_a_data_set_once_and_says_so_in_a_line(tmp_path: Path) -> None:
+def test_writes_the_dataset_once_and_reports_it_in_one_line(tmp_path: Path) -> None:
     arguments = ["--output=made", "--train=2", "--val=1", "--image_size=32"]
     done = run_here("make_shapes.py", *arguments, directory=tmp_path)
     assert done.stderr == ""  # no progress bar where nobody watches
@@ -15,7 +15,7 @@ def test_makes_a_data_set_once_and_says_so_in_a_line(tmp_path: Path) -> None:
     done = run_here("make_shapes.py", *arguments, directory=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
-        "made: already holds the same data set\n",
+        "made: already holds the same dataset\n",
         "",
     )
 
@@ -26,7 +26,7 @@ def test_makes_a_data_set_once_and_says_so_in_a_line(tmp_path: Path) -> None:
 
 def test_help_and_a_mistyped_flag(tmp_path: Path) -> None:
     done = run_here("make_shapes.py", "--help", directory=tmp_path)
-    assert "Writes the embedded data set" in done.stdout
+    assert "Writes the synthetic dataset" in done.stdout
     assert "--image_size: side of the square images" in done.stdout
     assert (done.returncode, done.stderr) == (0, "")
     for arguments, message in (

@@ -181,7 +181,7 @@ def scalars(workdir: Path) -> dict[tuple[int, str], float]:
 
 
 @pytest.mark.slow
-def test_losses_and_scores_are_those_of_one_process_also_after_a_death(alone: Path, by_two: Path) -> None:
+def test_losses_and_metrics_equal_one_process_even_after_a_crash(alone: Path, by_two: Path) -> None:
     wanted, found = scalars(alone), scalars(by_two)
     assert found.keys() == wanted.keys()
     assert {step for step, name in wanted if name == "train/mask"} == {1, 2, 3, 4}
@@ -195,7 +195,7 @@ def test_losses_and_scores_are_those_of_one_process_also_after_a_death(alone: Pa
 
 
 @pytest.mark.slow
-def test_evaluation_is_that_of_one_process(by_two: Path, start: Start, directory: Path) -> None:
+def test_evaluation_equals_one_process(by_two: Path, start: Start, directory: Path) -> None:
     processes = start("evaluate.py", "--workdir=two", "--batch_size=4", "--output=scores-two.json")
     assert processes.wait() == [0, 0], processes.output(0) + processes.output(1)
     assert "written to scores-two.json" in processes.output(0) and "AP" not in processes.output(1)
@@ -206,7 +206,7 @@ def test_evaluation_is_that_of_one_process(by_two: Path, start: Start, directory
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_has_all_save_and_end(by_two: Path, start: Start, directory: Path) -> None:
+def test_sigterm_to_one_process_makes_all_save_and_exit(by_two: Path, start: Start, directory: Path) -> None:
     processes = start(
         "train.py", "--config=tiny.py", "--workdir=stopped", "--config.train.steps=100000",
         "--config.train.checkpoint_every=100000", "--config.train.eval_every=0",
@@ -221,7 +221,7 @@ def test_sigterm_to_one_has_all_save_and_end(by_two: Path, start: Start, directo
     assert f"stopped after step {step} by SIGTERM" in processes.output(0)
 
 
-def test_processes_must_be_started_alike(start: Start, directory: Path) -> None:
+def test_different_settings_are_an_error(start: Start, directory: Path) -> None:
     arguments = ("train.py", "--config=tiny.py", "--workdir=unlike")
     processes = start(*arguments, of_second=("--config.train.learning_rate=0.5",))
     assert processes.wait() == [1, 1]
@@ -232,7 +232,7 @@ def test_processes_must_be_started_alike(start: Start, directory: Path) -> None:
     assert not (directory / "unlike").exists()
 
 
-def test_what_fails_in_one_process_fails_in_all(start: Start) -> None:
+def test_an_error_in_one_process_stops_all(start: Start) -> None:
     arguments = ("train.py", "--config=tiny.py", "--workdir=unlike")
     processes = start(*arguments, of_second=("--config.data.root=nowhere",))
     assert processes.wait() == [1, 1]
@@ -240,7 +240,7 @@ def test_what_fails_in_one_process_fails_in_all(start: Start) -> None:
     assert "error: nowhere: there is no such folder\n" in processes.output(1)
 
 
-def test_who_the_others_are_is_said_wholly_or_not_at_all(start: Start) -> None:
+def test_host_flags_must_be_given_together(start: Start) -> None:
     processes = start("train.py", "--config=tiny.py", "--workdir=x", "--process_id=0", count=1)
     assert processes.wait() == [1]
     assert "error: --coordinator, --num_processes and --process_id must be given together" in (

@@ -9,7 +9,7 @@ from mrcnn_jax.data.coco_categories import COCO_PERSON
 from mrcnn_jax.runs.checkpoint import Checkpoints
 from mrcnn_jax.runs.description import write_run
 from mrcnn_jax.types import Categories
-from mrcnn_jax.weights.export import export_torchvision, loading_lines
+from mrcnn_jax.weights.export import difference_lines, export_torchvision, loading_lines
 from mrcnn_jax.weights.files import read_arrays
 
 CATEGORIES = Categories(
@@ -142,3 +142,31 @@ def test_the_builder_function_follows_the_model():
     assert epsilon[-1] == "module.eps = 0.0"
     config.model.mask = True
     assert lines_for(config)[1].startswith("model = ...  #")
+
+
+def test_other_anchors_are_passed_to_the_builder_function():
+    config = presets.torchvision()
+    config.model.anchor_sizes = (16.0, 32.0, 64.0, 128.0, 256.0)
+    _, anchors, made, _ = lines_for(config)
+    assert anchors == (
+        "anchors = torchvision.models.detection.anchor_utils.AnchorGenerator("
+        "sizes=((16.0,), (32.0,), (64.0,), (128.0,), (256.0,)), aspect_ratios=((0.5, 1.0, 2.0),) * 5)"
+    )
+    assert made.endswith("weights_backbone=None, num_classes=2, rpn_anchor_generator=anchors)")
+    config.model.anchor_ratios = (1.0,)
+    assert lines_for(config)[1].endswith("aspect_ratios=((1.0,),) * 5)")
+    assert difference_lines(config) == []
+
+
+def test_second_versions_cannot_be_built_with_another_number_of_anchors():
+    config = presets.torchvision()
+    model = config.model
+    model.fpn_norm = model.box_norm = model.mask_norm = "batch"
+    model.rpn_convs, model.box_convs, model.box_fcs = 2, 4, 1
+    model.anchor_ratios = (0.4, 1.0, 2.5)  # as many as torchvision's own: the arrays fit, the anchors differ
+    assert lines_for(config)[1].endswith("_v2(weights=None, weights_backbone=None, num_classes=2)")
+    assert difference_lines(config)[1:] == [
+        "  model.anchor_ratios: (0.4, 1.0, 2.5) in the run, (0.5, 1.0, 2.0) in torchvision"
+    ]
+    model.anchor_ratios = (1.0, 2.0)
+    assert lines_for(config)[1].startswith("model = ...  # a detector with these layers")
