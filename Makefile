@@ -22,7 +22,7 @@ demo: $(READY) ## generate the shapes dataset, train on it, evaluate, draw predi
 	$(BIN)/python scripts/predict.py --workdir=runs/demo --output=runs/demo/pictures \
 		$$(ls -d data/shapes/val/* | head -n 6)
 	@echo
-	@echo "pictures: runs/demo/pictures"
+	@echo "pictures: runs/demo/pictures; during training, runs/demo/validation"
 	@echo "numbers:  runs/demo/evaluation.json"
 	@echo "curves:   runs/demo/tensorboard (pip install tensorboard; tensorboard --logdir=runs/demo)"
 

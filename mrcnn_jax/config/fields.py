@@ -205,6 +205,8 @@ class TrainConfig:
     box_beta: float = training(0.0, not_negative)  # as rpn_beta (D2's keypoint models 0.5)
     # A cell's target is the mask's value there, not whether it is >= .5 (TV).
     mask_soft_targets: bool = training(False)
+    # Factor of the keypoint loss, both in the total and as logged (D2 MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT).
+    keypoint_weight: float = training(1.0, not_negative)
     # An anchor or region with this share inside a crowd is no negative.
     crowd_ioa: float = training(0.7, share)
 

@@ -85,6 +85,7 @@ _OTHER_NAMES = {
     "train.roi_positive_fraction": "roi_heads_positive_fraction box_positive_fraction pos_fraction",
     "train.roi_positive_iou": "roi_heads_iou_thresholds box_fg_iou_thresh box_bg_iou_thresh pos_iou_thr",
     "train.box_beta": "roi_box_head_smooth_l1_beta smooth_l1_beta",
+    "train.keypoint_weight": "roi_keypoint_head_loss_weight keypoint_loss_weight loss_keypoint_weight",
     "train.log_every": "log_interval log_period log_freq print_freq logger_interval log_config_interval",
     "train.checkpoint_every": "checkpoint_period checkpoint_interval checkpoint_config_interval save_every",
     "train.keep_checkpoints": "max_keep_ckpts max_to_keep",
@@ -121,6 +122,7 @@ _ANSWERS = {
     "use model.backbone_weights for a backbone; scripts/convert_weights.py makes a run of a whole model": (
         "weights pretrained load_from init_cfg weights_backbone"
     ),
+    "only the keypoint loss has a weight, train.keypoint_weight": "loss_weight bbox_reg_loss_weight",
     "weights are not averaged: there is no EMA": "ema use_ema with_ema model_ema ema_decay model_ema_decay",
     "a run is resumed by starting it again with its --workdir": "resume resume_from auto_resume",
     "use the flag --workdir": "output_dir out_dir work_dir workdir log_dir save_dir",

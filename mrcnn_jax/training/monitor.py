@@ -1,12 +1,14 @@
-"""What a run reports besides its step lines: TensorBoard summaries and validation scores."""
+"""What a run reports besides its step lines: TensorBoard summaries, validation scores and pictures."""
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import jax
+from PIL import Image
 from tensorboardX import SummaryWriter
 
 from mrcnn_jax.config import Config
@@ -24,10 +26,14 @@ from mrcnn_jax.types import Categories
 
 _PICTURES = 4  # validation images drawn at every evaluation
 _PICTURE_SCORE = 0.5  # objects of at least this score are drawn
+_NAME_LENGTH = 50  # characters of an image's name in a picture's: at most 200 of the 255 bytes of a file name
 
 
 class Monitor:
     """Writes ``workdir/tensorboard``, and evaluates if ``config.train.eval_every`` asks for it.
+
+    Every evaluation also writes the first validation images with the objects found, to TensorBoard and to
+    ``workdir/validation/<step>/<number>_<name>.png``.
 
     With several processes, the first one writes, and each evaluates its share of the images on its devices.
 
@@ -37,7 +43,7 @@ class Monitor:
     """
 
     def __init__(self, workdir: Path, blueprint: Blueprint, config: Config, categories: Categories) -> None:
-        self._directory = workdir / "tensorboard"
+        self._workdir = workdir
         self._config = config
         self._categories = categories
         self._mesh = make_mesh(jax.local_devices())
@@ -72,7 +78,9 @@ class Monitor:
         Drops what an interrupted run wrote about steps after ``after_step``.
         """
         with SummaryWriter(
-            str(self._directory), purge_step=after_step + 1, write_to_disk=hosts.is_main_process()
+            str(self._workdir / "tensorboard"),
+            purge_step=after_step + 1,
+            write_to_disk=hosts.is_main_process(),
         ) as self._writer:
             yield
 
@@ -94,13 +102,24 @@ class Monitor:
 
         scores = {kind: values["AP"] for kind, values in metrics.items() if values["AP"] is not None}
         if hosts.is_main_process():
-            self._write_pictures(step, detector)
+            folder = self._write_pictures(step, detector)
             line = ", ".join(f"{kind} AP {score:.1f}" for kind, score in scores.items())
-            print(f"step {step}: {line}", flush=True)
+            print(f"step {step}: {line or 'no objects to measure AP on'}; pictures in {folder}", flush=True)
         return scores
 
-    def _write_pictures(self, step: int, detector: Detector) -> None:
+    def _write_pictures(self, step: int, detector: Detector) -> Path:
+        """The folder with the pictures of this step, replacing those that an interrupted run left there."""
+        folder = self._workdir / "validation" / str(step)
+        folder.mkdir(parents=True, exist_ok=True)
         paths = [image.path for image in self._dataset.images[:_PICTURES]]
-        for path, result in zip(paths, detector.stream(paths), strict=True):
+        for number, (path, result) in enumerate(zip(paths, detector.stream(paths), strict=True), start=1):
             picture = draw(read_image(path), result.above(_PICTURE_SCORE))
+            Image.fromarray(picture).save(folder / _picture_name(number, path))
             self._writer.add_image(f"validation/{path.name}", picture, step, dataformats="HWC")
+        return folder
+
+
+def _picture_name(number: int, image: Path) -> str:
+    """A file name that is unique by its number, and legal whatever the name of the image."""
+    stem = re.sub(r"[^-.\w]", "_", image.stem)
+    return f"{number}_{stem[:_NAME_LENGTH]}.png"

@@ -28,7 +28,8 @@ def compute_losses(
 ) -> dict[str, Float[Array, ""]]:
     """The losses by name; training minimises their sum (paper 3).
 
-    The mask and keypoint losses are included if the batch has masks and keypoints.
+    The mask and keypoint losses are included if the batch has masks and keypoints. The keypoint loss has been
+    multiplied by ``train.keypoint_weight``, so its logged value is the weighted one, as in Detectron2.
     """
     train, gt = config.train, batch.gt
     anchor_keys, region_keys = jax.random.split(key, (2, len(batch.images)))
@@ -90,7 +91,8 @@ def compute_losses(
             _rows(regions.boxes),
             size=keypoint_logits.shape[1],
         )
-        losses["keypoint"] = keypoint_loss(keypoint_logits, cells, visible & _rows(positive)[:, None])
+        loss = keypoint_loss(keypoint_logits, cells, visible & _rows(positive)[:, None])
+        losses["keypoint"] = train.keypoint_weight * loss
     return losses
 
 

@@ -81,7 +81,8 @@ def trained(start: Start) -> str:
 
 def test_training_reports_its_steps_and_saves(trained: str, directory: Path) -> None:
     losses, scores = [line for line in trained.splitlines() if line.startswith("step 4")]
-    assert losses.startswith("step 4/4  loss ") and scores.startswith("step 4: bbox AP ")
+    assert losses.startswith("step 4/4  loss ")
+    assert scores.startswith("step 4: bbox AP ") and scores.endswith("; pictures in run/validation/4")
     assert trained.splitlines()[-1] == "trained for 4 steps; checkpoints are in run/checkpoints"
     assert (directory / "run" / "checkpoints" / "4").is_dir()
     assert (directory / "run" / "config.json").exists()

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import re
 import shutil
 
@@ -352,6 +353,16 @@ def test_tensorboard_has_losses_scores_and_pictures(workdir):
     pictures = [value for _, value in values if value.HasField("image")]
     assert len(pictures) == 3
     assert pictures[0].image.width == 640  # 64 pixels, enlarged to be legible
+
+
+def test_pictures_are_files_too(workdir):
+    values = [value for event in _events(workdir) for value in event.summary.value]
+    for number, tag in enumerate(("000001.jpg", "000002.jpg", "000003.jpg"), start=1):
+        (shown,) = [value.image.encoded_image_string for value in values if value.tag == f"validation/{tag}"]
+        file = workdir / "validation" / "4" / f"{number}_{tag.removesuffix('.jpg')}.png"
+        with Image.open(io.BytesIO(shown)) as wanted, Image.open(file) as found:
+            np.testing.assert_array_equal(np.array(found), np.array(wanted))
+    assert len(list((workdir / "validation").glob("**/*"))) == 4
 
 
 def test_the_run_predicts_by_itself(config, workdir):

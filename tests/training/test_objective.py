@@ -171,6 +171,19 @@ def right_outputs():
     }
 
 
+def undecided_outputs():
+    """A model's outputs that prefer no class or cell; every box misses its object by a quarter of a delta."""
+    right = right_outputs()
+    outputs = jax.tree.map(jnp.zeros_like, right) | {name: right[name] for name in ("anchors", "proposals")}
+    outputs["rpn"] = {
+        level: (0 * objectness, deltas + jnp.array([0.25, 0, 0, 0]))
+        for level, (objectness, deltas) in right["rpn"].items()
+    }
+    outputs["deltas"] = right["deltas"] + jnp.array([0.25, 0, 0, 0])
+    outputs["mask"] = jnp.ones_like(right["mask"])
+    return outputs
+
+
 def test_a_model_that_is_right_has_no_loss():
     losses, _ = AS_DETECTRON2(right_outputs(), make_batch(), KEY)
     assert set(losses) == {"rpn_objectness", "rpn_box", "box_class", "box", "mask", "keypoint"}
@@ -195,16 +208,7 @@ def test_what_the_stages_are_asked():
 
 
 def test_losses_by_hand():
-    """Of a model that sees no difference, with every box wide of the object by a quarter of a delta."""
-    right = right_outputs()
-    outputs = jax.tree.map(jnp.zeros_like, right) | {name: right[name] for name in ("anchors", "proposals")}
-    outputs["rpn"] = {
-        level: (0 * objectness, deltas + jnp.array([0.25, 0, 0, 0]))
-        for level, (objectness, deltas) in right["rpn"].items()
-    }
-    outputs["deltas"] = right["deltas"] + jnp.array([0.25, 0, 0, 0])
-    outputs["mask"] = jnp.ones_like(right["mask"])
-
+    outputs = undecided_outputs()
     # 3 positive anchors of 5 in two samples of 16; 5 positive regions of 7; masks of 3 of these, of 4 cells.
     losses, _ = AS_DETECTRON2(outputs, make_batch(), KEY)
     assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(
@@ -231,6 +235,15 @@ def test_losses_by_hand():
             "keypoint": np.log(4),
         },
         rel=1e-5,
+    )
+
+
+def test_the_keypoint_loss_alone_has_the_weight():
+    outputs = undecided_outputs()
+    plain, _ = AS_DETECTRON2(outputs, make_batch(), KEY)
+    weighted, _ = compiled(dataclasses.replace(TAKE_ALL, keypoint_weight=0.25))(outputs, make_batch(), KEY)
+    assert {name: float(loss) for name, loss in weighted.items()} == pytest.approx(
+        {name: float(loss) for name, loss in plain.items()} | {"keypoint": np.log(4) / 4}, rel=1e-5
     )
 
 
