@@ -5,8 +5,8 @@
     scripts/evaluate.py --workdir=runs/coco --config.data.root=/data/coco --config.data.val_images=val2017
 
 Prints the tables and writes evaluation.json (percent; null where there is nothing to measure) to the run's
-directory, or to --output. To evaluate on another data set with the same categories, set --config.data.root,
-val_images, val_annotations and val_keypoints.
+directory, or to --output. To evaluate on another dataset with the same categories, set --config.data.root,
+val_images, val_annotations and val_keypoints, or val_records. All images are checked first.
 """
 
 from pathlib import Path
@@ -41,10 +41,10 @@ def main(_: list[str]) -> None:
 
 
 def _evaluate() -> None:
-    from mrcnn_jax.data.coco import read_coco
+    from mrcnn_jax.data.open_data_source import open_validation_source
     from mrcnn_jax.distributed import hosts
     from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config
-    from mrcnn_jax.evaluation.coco_eval import check_dataset, evaluate
+    from mrcnn_jax.evaluation.coco_eval import check_source, evaluate
     from mrcnn_jax.evaluation.table import format_metrics
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.json_files import write_json
@@ -54,13 +54,11 @@ def _evaluate() -> None:
         run = read_run(_WORKDIR.value)
         config = _override(run.config)
         data = config.data
-        annotations = Path(data.root) / data.val_annotations
         output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "evaluation.json")
-        _check_output(output, inputs=[annotations, Path(data.root) / data.val_keypoints])
-        dataset = read_coco(
-            data.root, images=data.val_images, annotations=data.val_annotations, keypoints=data.val_keypoints
-        )
-        check_dataset(config, run.categories, dataset)
+        inputs = [data.val_annotations, data.val_keypoints, data.val_records]
+        _check_output(output, inputs=[Path(data.root) / path for path in inputs if path])
+        source = open_validation_source(config)
+        check_source(config, run.categories, source)
         detector = load(
             _WORKDIR.value,
             step=_STEP.value,
@@ -70,16 +68,16 @@ def _evaluate() -> None:
     check_same_config(config)
     check_same_arrays("checkpoints", np.array(detector.step))
     if hosts.is_main_process():
-        print(f"step {detector.step} on the {len(dataset.images)} images of {dataset.name}", flush=True)
-    metrics = evaluate(detector, dataset, evaluator=_EVALUATOR.value, progress=True)
+        print(f"step {detector.step} on the {len(source.ids)} images of {source.name}", flush=True)
+    metrics = evaluate(detector, source, evaluator=_EVALUATOR.value, progress=True)
     if hosts.is_main_process():
-        write_json(output, {"step": detector.step, "annotations": str(annotations), **metrics})
+        write_json(output, {"step": detector.step, "annotations": source.name, **metrics})
         print(f"{format_metrics(metrics)}\n\nwritten to {output}")
 
 
 def _check_output(output: Path, *, inputs: list[Path]) -> None:
-    """Checks, before the evaluation, that ``output`` can be written and is none of ``inputs``."""
-    if output.resolve() in [path.resolve() for path in inputs]:
+    """Checks, before the evaluation, that ``output`` can be written and is not among or in ``inputs``."""
+    if {output.resolve(), output.resolve().parent} & {path.resolve() for path in inputs}:
         raise ValueError(f"{output} is an input and would be overwritten; choose another --output")
     command_line.check_output("output", output)
 

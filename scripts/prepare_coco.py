@@ -4,7 +4,7 @@
     scripts/prepare_coco.py --images=coco/train2017 --annotations=coco/annotations/instances_train2017.json \
         --keypoints=coco/annotations/person_keypoints_train2017.json --output=records
 
-Prints the folder of the records, for --config.data.train_records. TFDS opens them as
+Prints the folder of the records, for --config.data.train_records or val_records. TFDS opens them as
 coco_objects/instances_train2017 (see docs/data.md); the second part is the annotation file's name, or --name.
 Every entry is checked and every image read completely. Damaged ones are listed and make the script fail,
 unless --skip_bad leaves them out.

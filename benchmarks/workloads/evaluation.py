@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from benchmarks.timing import Workload
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
+from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.evaluators import Kind
 from mrcnn_jax.evaluation.ground_truth import ground_truth
@@ -44,7 +45,7 @@ def evaluate(name: str, images: int) -> tuple[Workload, Workload]:
     generator = np.random.default_rng(0)
     dataset = make_dataset(generator, kind, images)
     results = make_results(generator, dataset, kind)
-    truth = ground_truth(dataset)
+    truth = ground_truth(FolderSource(dataset, mask_grid=0))
     their_truth = COCO()
     their_truth.dataset = truth.dataset
     with contextlib.redirect_stdout(io.StringIO()):

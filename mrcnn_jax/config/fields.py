@@ -134,6 +134,7 @@ class DataConfig:
     val_images: str = free("val2017", not_empty)
     val_annotations: str = free("annotations/instances_val2017.json", not_empty)
     val_keypoints: str = free("", anything)
+    val_records: str = free("", anything)  # likewise, in place of the three above
 
     # Pixels: one of these is drawn per image.
     train_short_sides: tuple[int, ...] = training((640, 672, 704, 736, 768, 800), not_empty, positive)

@@ -4,35 +4,19 @@ import dataclasses
 
 import numpy as np
 
-from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset
+from mrcnn_jax.data.coco import CocoAnnotation
 from mrcnn_jax.data.coco_categories import UNUSED
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.source import AnnotatedImage, DataSource
 from mrcnn_jax.types import Categories
 
 
-def align_labels(dataset: CocoDataset, categories: Categories) -> CocoDataset:
-    """The dataset with the run's labels, category ids and names; ``categories`` are the run's.
+class AlignedSource:
+    """A ``DataSource`` with the run's labels, category ids and names; ``categories`` are the run's.
 
-    A category keeps keypoints only if both define them; the sigmas are the dataset's. Raises ValueError as
+    A category keeps keypoints only if both define them; the sigmas are the data's. Raises ValueError as
     ``check_categories`` does.
     """
-    to_run, aligned = match_labels(dataset.categories, categories, where=dataset.name)
-
-    def align(item: CocoAnnotation) -> CocoAnnotation:
-        label = int(to_run[item.label])
-        keypoints = item.keypoints if label in aligned.keypoint_labels else None
-        return dataclasses.replace(item, label=label, keypoints=keypoints)
-
-    images = tuple(
-        dataclasses.replace(image, annotations=tuple(map(align, image.annotations)))
-        for image in dataset.images
-    )
-    return dataclasses.replace(dataset, categories=aligned, images=images)
-
-
-class AlignedSource:
-    """A ``DataSource`` with the run's labels, category ids and names: ``align_labels`` for data sources."""
 
     def __init__(self, source: DataSource, categories: Categories) -> None:
         self._source = source
@@ -52,6 +36,14 @@ class AlignedSource:
 
     def objects(self, index: int) -> Objects:
         return self._align(self._source.objects(index))
+
+    def annotations(self, index: int) -> tuple[CocoAnnotation, ...]:
+        return tuple(map(self._align_annotation, self._source.annotations(index)))
+
+    def _align_annotation(self, item: CocoAnnotation) -> CocoAnnotation:
+        label = int(self._to_run[item.label])
+        keypoints = item.keypoints if label in self.categories.keypoint_labels else None
+        return dataclasses.replace(item, label=label, keypoints=keypoints)
 
     def _align(self, objects: Objects) -> Objects:
         labels = self._to_run[objects.labels]

@@ -1,12 +1,12 @@
-"""Opens the training data that a config names."""
+"""Opens the training and validation data that a config names."""
 
+import dataclasses
 from pathlib import Path
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.check_images import check_images
 from mrcnn_jax.data.coco import leave_out, read_coco
 from mrcnn_jax.data.findings import raise_errors
-from mrcnn_jax.data.records import RecordSource
 from mrcnn_jax.data.source import DataSource, FolderSource
 
 
@@ -18,7 +18,7 @@ def open_data_source(config: Config) -> DataSource:
     """
     data = config.data
     if data.train_records:
-        return RecordSource(Path(data.root) / data.train_records, mask_grid=data.mask_grid)
+        return _open_records(Path(data.root) / data.train_records, mask_grid=data.mask_grid)
     dataset = read_coco(
         data.root,
         images=data.train_images,
@@ -32,3 +32,31 @@ def open_data_source(config: Config) -> DataSource:
             dataset.name, dataset.findings, remedy="--config.data.skip_bad trains without those listed"
         )
     return FolderSource(dataset, mask_grid=data.mask_grid if config.model.mask else 0)
+
+
+def open_validation_source(config: Config, *, count: int | None = None) -> DataSource:
+    """The validation data of ``config.data``, of which the first ``count`` images are used (None: all).
+
+    Raises ValueError as ``open_data_source`` does, but regardless of ``skip_bad``: a score on part of the
+    images would not be comparable.
+    """
+    data = config.data
+    if data.val_records:
+        return _open_records(Path(data.root) / data.val_records, count=count)
+    dataset = read_coco(
+        data.root, images=data.val_images, annotations=data.val_annotations, keypoints=data.val_keypoints
+    )
+    dataset = dataclasses.replace(dataset, images=dataset.images[:count])
+    raise_errors(
+        dataset.name,
+        check_images(dataset),
+        remedy="an evaluation needs all images, so data.skip_bad does not apply",
+    )
+    return FolderSource(dataset, mask_grid=0)
+
+
+def _open_records(folder: Path, **settings: int | None) -> DataSource:
+    # Imported here, as it imports TensorFlow, which evaluating on a folder does not need.
+    from mrcnn_jax.data.records import RecordSource
+
+    return RecordSource(folder, **settings)

@@ -1,7 +1,8 @@
 """COCO datasets as random-access records: a TFDS dataset with one record per image.
 
 A record holds the unchanged image file, and its objects as in ``Objects``. ``index.npz`` and
-``categories.json`` next to the records hold the metadata of all images, so opening them reads no record.
+``categories.json`` next to the records hold the metadata of all images, so opening them reads no record;
+``annotations.jsonl`` is only for evaluation.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ import numpy as np
 from tqdm import tqdm
 
 from mrcnn_jax import images
-from mrcnn_jax.data.coco import CocoDataset, CocoImage, leave_out
+from mrcnn_jax.data.annotations import read_annotations, write_annotations
+from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage, leave_out
 from mrcnn_jax.data.findings import Finding, as_table, errors, printable, raise_errors, summary
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.record import make_record
@@ -31,6 +33,7 @@ from mrcnn_jax.data.tensorflow import tfds
 from mrcnn_jax.runs.categories import CATEGORIES_FILE, load_categories, save_categories
 
 SPLIT = "images"
+ANNOTATIONS_FILE = "annotations.jsonl"
 # TFDS holds one shard in memory while writing it. COCO's train2017 becomes 150 shards of this size.
 _SHARD_BYTES = 128_000_000
 _INDEX = ("ids", "sizes", "learnable", "num_objects", "has_masks", "mask_grid")
@@ -183,6 +186,7 @@ def prepare_records(
     source = FolderSource(dataset, mask_grid=mask_grid)
     index = {name: getattr(source, name) for name in _INDEX if name != "mask_grid"}
     save_categories(folder / CATEGORIES_FILE, dataset.categories)
+    write_annotations(folder / ANNOTATIONS_FILE, dataset.images)
     if left_out := errors(dataset.findings):
         (folder / "left_out.txt").write_text(f"{as_table(left_out)}\n", encoding="utf-8")
     # Written last: marks the records as complete.
@@ -193,11 +197,17 @@ def prepare_records(
 class RecordSource:
     """The ``DataSource`` of a folder that ``prepare_records`` returned; its ``findings`` are empty.
 
-    Raises ValueError, naming the folder, if it does not hold such records, or holds records of another file
-    format or with masks of other than ``mask_grid`` cells per axis.
+    Args:
+        folder: The records.
+        mask_grid: The cells per axis that their masks must have; None: any number.
+        count: How many of the images there are in this source, from the first on; None: all.
+
+    Raises:
+        ValueError: naming the folder, if it does not hold such records, or holds records of another file
+            format or with other masks; from ``annotations``, as ``read_annotations`` does.
     """
 
-    def __init__(self, folder: Path, *, mask_grid: int) -> None:
+    def __init__(self, folder: Path, *, mask_grid: int | None = None, count: int | None = None) -> None:
         self.name = str(folder)
         self.findings: tuple[Finding, ...] = ()
         try:
@@ -218,10 +228,10 @@ class RecordSource:
             raise ValueError(
                 f"{folder}: not random-access records as written by scripts/prepare_coco.py: {error}"
             ) from error
-        self.ids, self.sizes = index["ids"], index["sizes"]
-        self.learnable, self.num_objects = index["learnable"], index["num_objects"]
+        self.ids, self.sizes = index["ids"][:count], index["sizes"][:count]
+        self.learnable, self.num_objects = index["learnable"][:count], index["num_objects"][:count]
         self.has_masks = bool(index["has_masks"])
-        if (cells := int(index["mask_grid"])) != mask_grid:
+        if mask_grid is not None and (cells := int(index["mask_grid"])) != mask_grid:
             raise ValueError(
                 f"{folder}: its masks have {cells} cells per axis; set data.mask_grid, now {mask_grid}, to "
                 f"{cells}, or remake the records"
@@ -239,6 +249,13 @@ class RecordSource:
 
     def objects(self, index: int) -> Objects:
         return self._objects(self._records[index])
+
+    def annotations(self, index: int) -> tuple[CocoAnnotation, ...]:
+        return self._annotations[index]
+
+    @cached_property
+    def _annotations(self) -> list[tuple[CocoAnnotation, ...]]:
+        return read_annotations(Path(self.name) / ANNOTATIONS_FILE, count=len(self._records))
 
     def _objects(self, record: dict[str, Any]) -> Objects:
         points = len(self.categories.keypoint_names)

@@ -1,4 +1,4 @@
-"""Random access to training images and their objects, from a COCO folder or from records."""
+"""Random access to images and their objects, for training and evaluation, in a COCO folder or in records."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from mrcnn_jax import images
-from mrcnn_jax.data.coco import CocoDataset
+from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset
 from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.data.objects import Objects, clipped_box, read_objects
 from mrcnn_jax.images import Size
@@ -26,13 +26,13 @@ class AnnotatedImage:
 class DataSource(Protocol):
     """N images with their objects, readable in any order and from any thread.
 
-    Training reads its data only through this interface; ``FolderSource`` and ``RecordSource`` give equal
-    batches. A ``CocoDataset``, in contrast, is just the parsed annotation file.
+    Training and evaluation read data only through this interface; ``FolderSource`` and ``RecordSource`` give
+    equal batches and metrics. A ``CocoDataset``, in contrast, is just the parsed annotation file.
     """
 
     name: str  # identifies the data in messages
     categories: Categories
-    ids: np.ndarray  # [N] int64
+    ids: np.ndarray  # [N] int64, all different
     sizes: np.ndarray  # [N 2] int32: height and width
     learnable: np.ndarray  # [N] bool: has at least one object that is not a crowd
     num_objects: np.ndarray  # [N] int32, crowds included
@@ -51,9 +51,20 @@ class DataSource(Protocol):
         """The same objects as from ``read``, without decoding the image."""
         ...
 
+    def annotations(self, index: int) -> tuple[CocoAnnotation, ...]:
+        """All objects of the image as annotated, in order: not clipped, masks at full resolution.
+
+        Evaluation compares detections with these, and calls this several times.
+        """
+        ...
+
+    def __hash__(self) -> int:
+        """By identity, as for any class without ``__eq__``: evaluation caches a source's ground truth."""
+        ...
+
 
 class FolderSource:
-    """The ``DataSource`` of a COCO folder read by ``read_coco``."""
+    """The ``DataSource`` of a COCO folder read by ``read_coco``; ``mask_grid`` 0: no box-frame masks."""
 
     def __init__(self, dataset: CocoDataset, *, mask_grid: int) -> None:
         self.name, self.categories, self.findings = dataset.name, dataset.categories, dataset.findings
@@ -84,6 +95,9 @@ class FolderSource:
     def objects(self, index: int) -> Objects:
         points = len(self.categories.keypoint_names)
         return read_objects(self._images[index], mask_grid=self._mask_grid, num_keypoints=points)
+
+    def annotations(self, index: int) -> tuple[CocoAnnotation, ...]:
+        return self._images[index].annotations
 
 
 def check_size(pixels: np.ndarray, size: Size, where: str) -> None:

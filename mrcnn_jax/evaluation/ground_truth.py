@@ -1,4 +1,4 @@
-"""Converts a dataset to the ground truth of COCO's metrics."""
+"""Converts annotations to the ground truth of COCO's metrics."""
 
 import itertools
 from functools import lru_cache
@@ -8,41 +8,48 @@ import hotcoco
 import numpy as np
 from hotcoco import mask
 
-from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
+from mrcnn_jax.data.coco import CocoAnnotation
+from mrcnn_jax.data.source import DataSource
+from mrcnn_jax.images import Size
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
 
 
-@lru_cache(maxsize=1)  # training repeatedly evaluates on the same dataset object
-def ground_truth(dataset: CocoDataset) -> hotcoco.COCO:
-    """The dataset's objects, with the area, crowd flag and keypoint count that COCO's metrics need.
+@lru_cache(maxsize=1)  # training repeatedly evaluates on the same source
+def ground_truth(source: DataSource) -> hotcoco.COCO:
+    """The source's objects, with the area, crowd flag and keypoint count that COCO's metrics need.
 
     An area missing from the file is that of the mask, or of the box if there is no mask. Keypoint metrics
     ignore objects of a category with keypoints that have none themselves, as in COCO's own files. Objects are
     numbered from 1, because pycocotools never matches the object with id 0.
     """
     ids = itertools.count(1)
+    images = list(zip(source.ids.tolist(), source.sizes.tolist(), strict=True))
     return hotcoco.COCO(
         {
             "images": [
-                {"id": image.id, "height": image.height, "width": image.width} for image in dataset.images
+                {"id": image_id, "height": height, "width": width} for image_id, (height, width) in images
             ],
             "categories": [
                 {"id": category, "name": name}
-                for category, name in zip(dataset.categories.ids, dataset.categories.names, strict=True)
+                for category, name in zip(source.categories.ids, source.categories.names, strict=True)
             ],
             "annotations": [
-                {"id": next(ids), **_entry(annotation, image, dataset.categories)}
-                for image in dataset.images
-                for annotation in image.annotations
+                {
+                    "id": next(ids),
+                    "image_id": image_id,
+                    **_entry(annotation, (height, width), source.categories),
+                }
+                for index, (image_id, (height, width)) in enumerate(images)
+                for annotation in source.annotations(index)
             ],
         }
     )
 
 
-def _entry(annotation: CocoAnnotation, image: CocoImage, categories: Categories) -> dict[str, Any]:
+def _entry(annotation: CocoAnnotation, size: Size, categories: Categories) -> dict[str, Any]:
     x1, y1, x2, y2 = annotation.box
-    rle = _encode(annotation, image)
+    rle = _encode(annotation, size)
     area = annotation.area
     if area is None:
         area = (x2 - x1) * (y2 - y1) if annotation.segmentation is None else float(mask.area(rle))
@@ -50,7 +57,6 @@ def _entry(annotation: CocoAnnotation, image: CocoImage, categories: Categories)
     if points is None:
         points = np.zeros((len(categories.keypoint_names), 3))
     return {
-        "image_id": image.id,
         "category_id": categories.ids[annotation.label - 1],
         "bbox": [x1, y1, x2 - x1, y2 - y1],
         "area": area,
@@ -61,9 +67,8 @@ def _entry(annotation: CocoAnnotation, image: CocoImage, categories: Categories)
     }
 
 
-def _encode(annotation: CocoAnnotation, image: CocoImage) -> dict[str, Any]:
+def _encode(annotation: CocoAnnotation, size: Size) -> dict[str, Any]:
     """The mask as a compressed RLE; an empty mask if the object has none."""
-    size = image.height, image.width
     if isinstance(annotation.segmentation, Rle):
         return mask.frPyObjects(dict(annotation.segmentation.uncompressed()), *size)
     if not annotation.segmentation:

@@ -30,8 +30,8 @@ from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.runtime.compilations import CompilationTracker
 from mrcnn_jax.types import Categories, Detections
 
-# An image file, Pillow's image, or uint8 pixels: RGB [H W 3] or gray [H W].
-Source = str | os.PathLike[str] | Image.Image | np.ndarray
+# An image file, Pillow's image, or uint8 pixels, RGB [H W 3] or gray [H W], also as a function's result.
+Source = str | os.PathLike[str] | Image.Image | np.ndarray | Callable[[], np.ndarray]
 
 # Takes images [B H W 3] (uint8 or float32) and their sizes without padding, [B 2] int32. Returns detections
 # without waiting for the device.
@@ -90,9 +90,10 @@ class Detector:
     def __call__(self, source: Source | list[Any] | tuple[Any, ...]) -> Result | list[Result]:
         """The result of one image, or the list of results of a list or tuple of images.
 
-        An image is a path, a ``PIL.Image.Image`` (converted like a file, see ``images.to_rgb``), or a uint8
-        array [H W 3] (RGB) or [H W] (gray). Raises ``ValueError``, naming the image and the rule, for
-        anything else and for a file that is missing or cannot be read.
+        An image is a path, a ``PIL.Image.Image`` (converted like a file, see ``images.to_rgb``), a uint8
+        array [H W 3] (RGB) or [H W] (gray), or a function that returns such an array, called in a thread.
+        Raises ``ValueError``, naming the image and the rule, for anything else and for a file that is missing
+        or cannot be read.
         """
         if isinstance(source, list | tuple):
             return list(self.stream(source))
@@ -176,7 +177,7 @@ class Detector:
         elif isinstance(source, Image.Image):
             image = _check_pixels(_decode(source, index), index)
         else:
-            image = _check_pixels(source, index)
+            image = _check_pixels(source() if callable(source) else source, index)
         data = self.config.data
         fitted = fit(
             image,

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.findings import summary
 from mrcnn_jax.data.labels import AlignedSource
-from mrcnn_jax.data.open_data_source import open_data_source
+from mrcnn_jax.data.open_data_source import open_data_source, open_validation_source
 from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
@@ -72,7 +72,10 @@ def train(config: Config, workdir: Path) -> bool:
             config.model, num_classes=len(categories), num_keypoints=len(categories.keypoint_names)
         )
         take_step = compile_step(blueprint, config, mesh)
-        monitor = Monitor(workdir, blueprint, config, categories)
+        validation = None
+        if settings.eval_every:
+            validation = open_validation_source(config, count=settings.eval_images or None)
+        monitor = Monitor(workdir, blueprint, config, categories, validation)
         untrained = is_untrained(workdir)
     check_same_config(config)
     check_same_arrays("training images", source.ids, source.sizes, source.num_objects, source.learnable)

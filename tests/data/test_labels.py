@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.data.coco import read_coco
-from mrcnn_jax.data.labels import AlignedSource, align_labels, check_categories
+from mrcnn_jax.data.labels import AlignedSource, check_categories
 from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.types import Categories
 
@@ -29,10 +29,14 @@ def dataset(folder):
     return read_coco(**folder.write())
 
 
+def aligned_to(run, dataset):
+    return AlignedSource(FolderSource(dataset, mask_grid=4), run)
+
+
 def test_labels_become_those_of_the_run(dataset):
     assert [item.label for item in dataset.images[0].annotations] == [2, 1]
-    aligned = align_labels(dataset, RUN)
-    dog, car = aligned.images[0].annotations
+    aligned = aligned_to(RUN, dataset)
+    dog, car = aligned.annotations(0)
     assert (dog.label, car.label) == (4, 2)
     assert dog.keypoints.tolist() == [[3, 2, 2], [6, 1, 1], [5, 5, 0]]
     assert dog.box == (2, 1, 10, 5)
@@ -40,26 +44,26 @@ def test_labels_become_those_of_the_run(dataset):
 
 
 def test_identical_categories_change_nothing(dataset):
-    aligned = align_labels(dataset, dataset.categories)
+    aligned = aligned_to(dataset.categories, dataset)
     assert aligned.categories == dataset.categories
-    assert [item.label for item in aligned.images[0].annotations] == [2, 1]
+    assert [item.label for item in aligned.annotations(0)] == [2, 1]
 
 
 def test_keypoints_are_dropped_if_the_run_has_none(dataset):
-    aligned = align_labels(dataset, Categories(ids=RUN.ids, names=RUN.names))
+    aligned = aligned_to(Categories(ids=RUN.ids, names=RUN.names), dataset)
     assert aligned.categories.keypoint_names == ()
-    assert all(item.keypoints is None for item in aligned.images[0].annotations)
+    assert all(item.keypoints is None for item in aligned.annotations(0))
 
 
 def test_keypoints_are_dropped_if_the_run_has_none_for_the_category(dataset):
-    aligned = align_labels(dataset, dataclasses.replace(RUN, keypoint_labels=(2,)))
+    aligned = aligned_to(dataclasses.replace(RUN, keypoint_labels=(2,)), dataset)
     assert aligned.categories == Categories(ids=RUN.ids, names=RUN.names)
-    assert aligned.images[0].annotations[0].keypoints is None
+    assert aligned.annotations(0)[0].keypoints is None
 
 
 def test_a_dataset_without_keypoints(dataset):
     bare = dataclasses.replace(dataset, categories=Categories(ids=(3, 7), names=("car", "dog")))
-    assert align_labels(bare, RUN).categories.keypoint_labels == ()
+    assert aligned_to(RUN, bare).categories.keypoint_labels == ()
 
 
 @pytest.mark.parametrize(
@@ -70,10 +74,15 @@ def test_a_dataset_without_keypoints(dataset):
         dataclasses.replace(RUN, keypoint_labels=(2,)),
     ],
 )
-def test_aligning_a_source_equals_aligning_its_dataset(dataset, run):
-    found = AlignedSource(FolderSource(dataset, mask_grid=4), run)
-    wanted = FolderSource(align_labels(dataset, run), mask_grid=4)
-    assert found.categories == wanted.categories and found.has_masks == wanted.has_masks
+def test_objects_are_aligned_as_annotations_are(dataset, run):
+    found = aligned_to(run, dataset)
+    images = [
+        dataclasses.replace(image, annotations=found.annotations(index))
+        for index, image in enumerate(dataset.images)
+    ]
+    aligned = dataclasses.replace(dataset, categories=found.categories, images=tuple(images))
+    wanted = FolderSource(aligned, mask_grid=4)
+    assert found.has_masks == wanted.has_masks
     for index in range(len(wanted.ids)):
         one, other = found.read(index).objects, wanted.read(index).objects
         for field in dataclasses.fields(other):
@@ -88,8 +97,7 @@ def test_all_differences_are_reported(dataset):
         RUN, ids=(1, 3, 5, 8), names=("N/A", "cat", "bird", "dog"), keypoint_names=("nose", "a", "b")
     )
     for check in (
-        lambda: align_labels(dataset, other),
-        lambda: AlignedSource(FolderSource(dataset, mask_grid=4), other),
+        lambda: aligned_to(other, dataset),
         lambda: check_categories(dataset.categories, other, where=dataset.name),
     ):
         with pytest.raises(ValueError) as error:

@@ -15,6 +15,7 @@ from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.data.records import RecordSource, prepare_records, records_name
 from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.data.tensorflow import tfds
+from mrcnn_jax.evaluation.ground_truth import ground_truth
 
 GRID = 12
 
@@ -58,6 +59,24 @@ def test_records_equal_the_folder(odd):
             np.testing.assert_array_equal(value, expected, err_msg=field.name)
         for source, image in ((records, found), (files, wanted)):
             assert_same_objects(source.objects(index), image.objects)
+
+
+def test_ground_truth_from_records_equals_that_from_the_folder(odd):
+    dataset, folder = odd
+    records, files = RecordSource(folder), FolderSource(dataset, mask_grid=0)
+    truth = ground_truth(files).dataset
+    assert len(truth["annotations"]) == 5 and any(item["iscrowd"] for item in truth["annotations"])
+    assert repr(ground_truth(records).dataset) == repr(truth)
+
+
+def test_the_first_images_of_records(odd):
+    dataset, folder = odd
+    records = RecordSource(folder, count=2)
+    images = dataclasses.replace(dataset, images=dataset.images[:2])
+    files = FolderSource(images, mask_grid=0)
+    for name in ("ids", "sizes", "learnable", "num_objects"):
+        np.testing.assert_array_equal(getattr(records, name), getattr(files, name), err_msg=name)
+    assert repr(ground_truth(records).dataset) == repr(ground_truth(files).dataset)
 
 
 def assert_same_objects(found, wanted):
@@ -195,6 +214,29 @@ def test_damaged_records_are_named(odd, tmp_path, name, damage):
         RecordSource(copy, mask_grid=GRID)
 
 
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (None, "No such file or directory"),  # made by an older version
+        (lambda data: data[: len(data) // 2], "damaged: "),
+        (lambda data: b"\n".join(data.split(b"\n")[:3]), "damaged: 3 lines for 5 images"),
+        (lambda data: data.replace(b'"box"', b'"bbox"'), "damaged: 'box'"),
+        (lambda data: data.replace(b'"area"', b'"acreage"'), "damaged: .*acreage"),
+    ],
+)
+def test_records_without_their_annotations_are_only_for_training(odd, tmp_path, damage, reason):
+    _, folder = odd
+    copy = tmp_path / "coco_objects" / "instances" / "1.0.0"
+    shutil.copytree(folder, copy)
+    path = copy / "annotations.jsonl"
+    path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
+    source = RecordSource(copy, mask_grid=GRID)
+    assert_same_objects(source.objects(3), RecordSource(folder, mask_grid=GRID).objects(3))
+    message = rf"annotations\.jsonl: {reason}.*; to evaluate .* remake them with scripts/prepare_coco\.py"
+    with pytest.raises(ValueError, match=message):
+        source.annotations(0)
+
+
 def test_folders_without_matching_records_are_an_error(odd, tmp_path):
     _, folder = odd
     with pytest.raises(ValueError, match=r"nowhere: not random-access records"):
@@ -203,3 +245,4 @@ def test_folders_without_matching_records_are_an_error(odd, tmp_path):
         ValueError, match=r"its masks have 12 cells per axis; set data\.mask_grid, now 28, to 12"
     ):
         RecordSource(folder, mask_grid=28)
+    RecordSource(folder)  # any number of cells

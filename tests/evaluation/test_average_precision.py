@@ -3,12 +3,14 @@ import io
 from pathlib import Path
 from typing import Any
 
+import hotcoco
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage, read_coco
+from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.evaluators import Kind
 from mrcnn_jax.evaluation.ground_truth import ground_truth
@@ -41,6 +43,10 @@ def make_dataset(
     return CocoDataset(name="made up", categories=categories, images=(image,))
 
 
+def truth_of(dataset: CocoDataset) -> hotcoco.COCO:
+    return ground_truth(FolderSource(dataset, mask_grid=0))
+
+
 def entry(box: Box, score: float, **more: Any) -> dict[str, Any]:
     x1, y1, x2, y2 = box
     return {"image_id": 11, "category_id": 5, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score, **more}
@@ -48,7 +54,7 @@ def entry(box: Box, score: float, **more: Any) -> dict[str, Any]:
 
 def test_by_hand() -> None:
     """The higher-scoring detection hits one of two objects: precision 1 up to a recall of one half."""
-    truth = ground_truth(make_dataset([(0, 0, 50, 50), (100, 100, 200, 200)]))
+    truth = truth_of(make_dataset([(0, 0, 50, 50), (100, 100, 200, 200)]))
     found = [entry((0, 0, 50, 50), 0.9), entry((60, 0, 90, 30), 0.8)]
     precision = average_precision(truth, found, "bbox", category_ids=[5])
     half = round(100 * 51 / 101, 3)  # 51 of the recalls 0, .01 ... 1 are at most one half
@@ -59,14 +65,14 @@ def test_by_hand() -> None:
 
 
 def test_false_positive_first() -> None:
-    truth = ground_truth(make_dataset([(0, 0, 50, 50)]))
+    truth = truth_of(make_dataset([(0, 0, 50, 50)]))
     found = [entry((0, 0, 50, 50), 0.7), entry((60, 0, 90, 30), 0.8)]
     assert average_precision(truth, found, "bbox", category_ids=[5]).summary["AP"] == 50.0
 
 
 def test_overlap_decides_at_each_threshold() -> None:
     """An IoU of 0.62 passes 0.5, 0.55 and 0.6 of the ten thresholds."""
-    truth = ground_truth(make_dataset([(0, 0, 100, 100)]))
+    truth = truth_of(make_dataset([(0, 0, 100, 100)]))
     summary = average_precision(truth, [entry((0, 0, 100, 62), 0.9)], "bbox", category_ids=[5]).summary
     assert (summary["AP"], summary["AP50"], summary["AP75"]) == (30.0, 100.0, 0.0)
 
@@ -74,7 +80,7 @@ def test_overlap_decides_at_each_threshold() -> None:
 def test_keypoints_by_hand() -> None:
     """OKS is the mean of exp(-d^2 / (2 area (2 sigma)^2)) over the labelled points, d being their error."""
     points = np.array([[20, 20, 2], [80, 80, 1]], np.float32)
-    truth = ground_truth(make_dataset([(0, 0, 100, 100)], keypoints=points))
+    truth = truth_of(make_dataset([(0, 0, 100, 100)], keypoints=points))
     variance = 10_000 * (2 * 0.1) ** 2
     off = np.sqrt(-2 * variance * np.log(0.44))  # 0.44 for the second and 1 for the first: 0.72
     found = [entry((0, 0, 100, 100), 0.9, keypoints=[20, 20, 1, 80 + off, 80, 1])]
@@ -83,7 +89,7 @@ def test_keypoints_by_hand() -> None:
 
 
 def test_object_without_labelled_keypoints_is_ignored() -> None:
-    truth = ground_truth(make_dataset([(0, 0, 100, 100)], keypoints=np.zeros((2, 3), np.float32)))
+    truth = truth_of(make_dataset([(0, 0, 100, 100)], keypoints=np.zeros((2, 3), np.float32)))
     found = [entry((0, 0, 100, 100), 0.9, keypoints=[20, 20, 1, 80, 80, 1])]
     summary = average_precision(truth, found, "keypoints", category_ids=[5], sigmas=(0.05, 0.1)).summary
     assert set(summary.values()) == {None}
@@ -92,7 +98,7 @@ def test_object_without_labelled_keypoints_is_ignored() -> None:
 @pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
 def test_nothing_found(kind: Kind) -> None:
     points = np.array([[20, 20, 2], [30, 30, 2]], np.float32)
-    truth = ground_truth(make_dataset([(0, 0, 50, 50)], keypoints=points))
+    truth = truth_of(make_dataset([(0, 0, 50, 50)], keypoints=points))
     precision = average_precision(truth, [], kind, category_ids=[5], sigmas=(0.05, 0.1))
     assert precision.summary["AP"] == 0.0 and precision.summary["APl"] is None
     assert precision.per_category == {5: 0.0}
@@ -101,7 +107,7 @@ def test_nothing_found(kind: Kind) -> None:
 def test_nothing_to_find() -> None:
     for dataset in (make_dataset([]), make_dataset([(0, 0, 50, 50)], crowd=True)):
         found = [entry((0, 0, 50, 50), 0.9)]
-        precision = average_precision(ground_truth(dataset), found, "bbox", category_ids=[5])
+        precision = average_precision(truth_of(dataset), found, "bbox", category_ids=[5])
         assert set(precision.summary.values()) == {None} and precision.per_category == {5: None}
 
 
@@ -113,13 +119,13 @@ def test_detections_in_a_crowd_are_not_wrong() -> None:
     image = CocoImage(
         **{name: getattr(image, name) for name in image.__slots__} | {"annotations": (whole, group)}
     )
-    truth = ground_truth(CocoDataset(dataset.name, dataset.categories, (image,)))
+    truth = truth_of(CocoDataset(dataset.name, dataset.categories, (image,)))
     found = [entry((110, 10, 150, 50), 0.95), entry((0, 0, 50, 50), 0.9)]
     assert average_precision(truth, found, "bbox", category_ids=[5]).summary["AP"] == 100.0
 
 
 def test_area_missing_from_the_file_is_computed() -> None:
-    (annotation,) = ground_truth(make_dataset([(10, 10, 30, 50)])).dataset["annotations"]
+    (annotation,) = truth_of(make_dataset([(10, 10, 30, 50)])).dataset["annotations"]
     assert annotation["area"] == 20 * 40
 
 
@@ -149,7 +155,7 @@ def category_ids(dataset: CocoDataset, kind: str) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
 def test_ground_truth_against_itself_is_perfect(coco_mini: CocoDataset, kind: Kind) -> None:
-    truth = ground_truth(coco_mini)
+    truth = truth_of(coco_mini)
     entries = truth_as_entries(truth)
     if kind == "keypoints":
         entries = [item for item in entries if item["num_keypoints"]]
@@ -163,7 +169,7 @@ def test_ground_truth_against_itself_is_perfect(coco_mini: CocoDataset, kind: Ki
 def test_equals_pycocotools_on_coco(coco_mini: CocoDataset, shared: Path, kind: Kind) -> None:
     """Noisy detections, passed to pycocotools through ``loadRes`` and ``summarize``."""
     rng = np.random.default_rng(0)
-    truth = ground_truth(coco_mini)
+    truth = truth_of(coco_mini)
     found = []
     for item in truth_as_entries(truth):
         for _ in range(int(rng.integers(0, 3))):

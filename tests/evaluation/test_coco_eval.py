@@ -9,9 +9,11 @@ from PIL import Image
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
-from mrcnn_jax.data.labels import align_labels
+from mrcnn_jax.data.labels import AlignedSource
+from mrcnn_jax.data.objects import Objects, read_objects
+from mrcnn_jax.data.source import AnnotatedImage, DataSource, FolderSource
 from mrcnn_jax.distributed import hosts
-from mrcnn_jax.evaluation.coco_eval import check_dataset, check_same_dataset, evaluate
+from mrcnn_jax.evaluation.coco_eval import check_same_source, check_source, evaluate
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.results import Result
 from mrcnn_jax.types import Categories, Detections
@@ -58,11 +60,20 @@ def dataset(tmp_path: Path) -> CocoDataset:
     return CocoDataset(name="made_up.json", categories=CATEGORIES, images=tuple(images))
 
 
-class Oracle:
-    """The ground truth of ``dataset`` as detections in images resized from 32 to 64 pixels."""
+@pytest.fixture
+def source(dataset: CocoDataset) -> DataSource:
+    return source_of(dataset)
 
-    def __init__(self, dataset: CocoDataset, *, found: bool = True) -> None:
-        self.images = dataset.images
+
+def source_of(dataset: CocoDataset, **changes: Any) -> DataSource:
+    return FolderSource(dataclasses.replace(dataset, **changes), mask_grid=0)
+
+
+class Oracle:
+    """The ground truth of ``source`` as detections in images resized from 32 to 64 pixels."""
+
+    def __init__(self, source: DataSource, *, found: bool = True) -> None:
+        self.source = source
         self.found = found
 
     def __call__(self, images: np.ndarray, sizes: np.ndarray) -> Detections:
@@ -73,7 +84,7 @@ class Oracle:
         masks = np.full((count, 3, 28, 28), np.nan, np.float32)
         keypoints = np.full((count, 3, 2, 3), np.nan, np.float32)
         for row, value in enumerate(images[:, 0, 0, 0]):
-            for i, item in enumerate(self.images[value].annotations):
+            for i, item in enumerate(self.source.annotations(value)):
                 boxes[row, i] = 2 * np.array(item.box)
                 labels[row, i], valid[row, i], masks[row, i] = item.label, self.found, 1
                 if item.keypoints is not None:
@@ -84,8 +95,8 @@ class Oracle:
         )
 
 
-def test_truth_as_detections(dataset: CocoDataset, capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES, batch_size=2), dataset)
+def test_truth_as_detections(source: DataSource, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = evaluate(Detector(Oracle(source), CONFIG, CATEGORIES, batch_size=2), source)
     small_only = {
         "AP": 100.0,
         "AP50": 100.0,
@@ -104,39 +115,37 @@ def test_truth_as_detections(dataset: CocoDataset, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == ""
 
 
-def test_keypoints_of_small_objects(dataset: CocoDataset) -> None:
+def test_keypoints_of_small_objects(source: DataSource) -> None:
     """Small objects count in the keypoint AP, which has no APs."""
-    metrics = evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), dataset)
+    metrics = evaluate(Detector(Oracle(source), CONFIG, CATEGORIES), source)
     assert metrics["keypoints"]["AP"] == 100.0
     assert metrics["keypoints"]["APm"] is None and metrics["keypoints"]["APl"] is None
 
 
-def test_nothing_found(dataset: CocoDataset) -> None:
-    metrics = evaluate(Detector(Oracle(dataset, found=False), CONFIG, CATEGORIES), dataset)
+def test_nothing_found(source: DataSource) -> None:
+    metrics = evaluate(Detector(Oracle(source, found=False), CONFIG, CATEGORIES), source)
     assert [metrics[kind]["AP"] for kind in ("bbox", "segm", "keypoints")] == [0.0, 0.0, 0.0]
 
 
-def test_kinds_follow_the_model_and_the_data(dataset: CocoDataset) -> None:
+def test_kinds_follow_the_model_and_the_data(dataset: CocoDataset, source: DataSource) -> None:
     boxes_only = dataclasses.replace(CONFIG, model=ModelConfig(mask=False, keypoint=False))
-    assert set(evaluate(Detector(Oracle(dataset), boxes_only, CATEGORIES), dataset)) == {
+    assert set(evaluate(Detector(Oracle(source), boxes_only, CATEGORIES), source)) == {
         "bbox",
         "per_category",
     }
     no_keypoints = Categories(ids=CATEGORIES.ids, names=CATEGORIES.names)
-    without = dataclasses.replace(dataset, categories=no_keypoints)
-    assert set(evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), without)) == {
+    without = source_of(dataset, categories=no_keypoints)
+    assert set(evaluate(Detector(Oracle(source), CONFIG, CATEGORIES), without)) == {
         "bbox",
         "segm",
         "per_category",
     }
 
 
-def test_other_categories_are_an_error(dataset: CocoDataset) -> None:
+def test_other_categories_are_an_error(dataset: CocoDataset, source: DataSource) -> None:
     other = Categories(ids=(3, 8), names=("bell", "figure"), keypoint_names=("head", "hand"))
     with pytest.raises(ValueError) as error:
-        evaluate(
-            Detector(Oracle(dataset), CONFIG, CATEGORIES), dataclasses.replace(dataset, categories=other)
-        )
+        evaluate(Detector(Oracle(source), CONFIG, CATEGORIES), source_of(dataset, categories=other))
     assert str(error.value).splitlines() == [
         "made_up.json: its categories are not those that the run was trained on:",
         "  no category 7 ('figure'), which the run has",
@@ -146,30 +155,30 @@ def test_other_categories_are_an_error(dataset: CocoDataset) -> None:
     ]
 
 
-def test_unused_labels_of_the_run(dataset: CocoDataset) -> None:
+def test_unused_labels_of_the_run(source: DataSource) -> None:
     run = dataclasses.replace(
         CATEGORIES, ids=(1, 3, 5, 7), names=("N/A", "ball", "N/A", "figure"), keypoint_labels=(4,)
     )
-    oracle = Oracle(align_labels(dataset, run))
-    metrics = evaluate(Detector(oracle, CONFIG, run), dataset)
+    oracle = Oracle(AlignedSource(source, run))
+    metrics = evaluate(Detector(oracle, CONFIG, run), source)
     assert [metrics[kind]["AP50"] for kind in ("bbox", "segm", "keypoints")] == [100.0] * 3
     assert metrics["per_category"].keys() == {"ball", "figure"}
 
 
-def test_keypoints_without_sigmas_are_an_error(dataset: CocoDataset) -> None:
-    bare = dataclasses.replace(dataset, categories=dataclasses.replace(CATEGORIES, sigmas=()))
+def test_keypoints_without_sigmas_are_an_error(dataset: CocoDataset, source: DataSource) -> None:
+    bare = source_of(dataset, categories=dataclasses.replace(CATEGORIES, sigmas=()))
     with pytest.raises(ValueError, match=r"made_up.json: keypoint AP needs .* list 'sigmas' of 2 numbers"):
-        evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), bare)
+        evaluate(Detector(Oracle(source), CONFIG, CATEGORIES), bare)
 
 
-def test_the_dataset_can_be_checked_without_a_detector(dataset: CocoDataset) -> None:
-    check_dataset(CONFIG, CATEGORIES, dataset)
-    bare = dataclasses.replace(dataset, categories=dataclasses.replace(CATEGORIES, sigmas=()))
+def test_the_source_can_be_checked_without_a_detector(dataset: CocoDataset, source: DataSource) -> None:
+    check_source(CONFIG, CATEGORIES, source)
+    bare = source_of(dataset, categories=dataclasses.replace(CATEGORIES, sigmas=()))
     with pytest.raises(ValueError, match="keypoint AP needs"):
-        check_dataset(CONFIG, CATEGORIES, bare)
-    check_dataset(Config(model=ModelConfig(keypoint=False)), CATEGORIES, bare)  # has no use for sigmas
+        check_source(CONFIG, CATEGORIES, bare)
+    check_source(Config(model=ModelConfig(keypoint=False)), CATEGORIES, bare)  # has no use for sigmas
     with pytest.raises(ValueError, match="category 3 is 'ball', in the run 'cube'"):
-        check_dataset(CONFIG, dataclasses.replace(CATEGORIES, names=("cube", "figure")), dataset)
+        check_source(CONFIG, dataclasses.replace(CATEGORIES, names=("cube", "figure")), source)
 
 
 def test_ids_that_cannot_be_evaluated_are_an_error(dataset: CocoDataset) -> None:
@@ -178,22 +187,61 @@ def test_ids_that_cannot_be_evaluated_are_an_error(dataset: CocoDataset) -> None
         for image, number in zip(dataset.images, (-1, 2**53, 2**53 + 1), strict=True)
     )
     with pytest.raises(ValueError) as error:
-        check_dataset(CONFIG, CATEGORIES, dataclasses.replace(dataset, images=images))
+        check_source(CONFIG, CATEGORIES, source_of(dataset, images=images))
     assert str(error.value) == (
         "made_up.json: for evaluation, ids must be from 0 to 2^53: image -1, image 9007199254740993"
     )
 
 
-def test_pycocotools_gives_the_same_metrics(dataset: CocoDataset) -> None:
-    detector = Detector(Oracle(dataset), CONFIG, CATEGORIES)
-    assert evaluate(detector, dataset, evaluator="pycocotools") == evaluate(detector, dataset)
+class Drawn:
+    """A source of its own kind: pictures drawn on request, by two threads at once or not at all."""
+
+    name = "drawn"
+    categories = CATEGORIES
+    ids = np.array([10, 11, 12])
+    sizes = np.full((3, 2), 32, np.int32)
+    learnable = np.array([True, False, True])
+    num_objects = np.array([2, 0, 1], np.int32)
+    has_masks = True
+    findings = ()
+
+    def __init__(self, annotations: list[tuple[CocoAnnotation, ...]]) -> None:
+        self.found = annotations
+        self.readers = threading.Barrier(2, timeout=20)
+
+    def read(self, index: int) -> AnnotatedImage:
+        if index < 2:
+            self.readers.wait()
+        pixels = np.full((32, 32, 3), index, np.uint8)
+        return AnnotatedImage(name=f"drawing {index}", pixels=pixels, objects=self.objects(index))
+
+    def file(self, index: int) -> bytes:
+        raise NotImplementedError("drawings are not files")
+
+    def objects(self, index: int) -> Objects:
+        image = CocoImage(int(self.ids[index]), Path(), "", 32, 32, self.found[index])
+        return read_objects(image, mask_grid=0, num_keypoints=2)
+
+    def annotations(self, index: int) -> tuple[CocoAnnotation, ...]:
+        return self.found[index]
+
+
+def test_a_source_that_is_neither_folder_nor_records(dataset: CocoDataset, source: DataSource) -> None:
+    drawn = Drawn([image.annotations for image in dataset.images])
+    detector = Detector(Oracle(source), CONFIG, CATEGORIES, batch_size=2)
+    assert evaluate(detector, drawn) == evaluate(detector, source)
+
+
+def test_pycocotools_gives_the_same_metrics(source: DataSource) -> None:
+    detector = Detector(Oracle(source), CONFIG, CATEGORIES)
+    assert evaluate(detector, source, evaluator="pycocotools") == evaluate(detector, source)
 
 
 def test_results_are_written_while_the_next_batch_is_computed(
-    dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch
+    source: DataSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scores of a batch become available only once the next one has been requested."""
-    requested = [threading.Event() for _ in dataset.images]  # one batch per image
+    requested = [threading.Event() for _ in source.ids]  # one batch per image
     batches = 0
     written_after: list[int] = []  # batches requested when an image's results are written
 
@@ -208,7 +256,7 @@ def test_results_are_written_while_the_next_batch_is_computed(
             assert self.next.wait(timeout=20)
             return self.value
 
-    oracle = Oracle(dataset)
+    oracle = Oracle(source)
 
     def predict_fn(images: np.ndarray, sizes: np.ndarray) -> Detections:
         nonlocal batches
@@ -224,13 +272,13 @@ def test_results_are_written_while_the_next_batch_is_computed(
         return to_coco(result, image_id)
 
     monkeypatch.setattr(Result, "to_coco", spy)
-    evaluate(Detector(predict_fn, CONFIG, CATEGORIES), dataset)
+    evaluate(Detector(predict_fn, CONFIG, CATEGORIES), source)
     assert written_after[0] >= 2 and written_after[1] == 3
 
 
 def test_categories_with_the_same_name_stay_separate(dataset: CocoDataset) -> None:
     categories = dataclasses.replace(CATEGORIES, names=("thing", "thing"))
-    renamed = dataclasses.replace(dataset, categories=categories)
+    renamed = source_of(dataset, categories=categories)
     per_category = evaluate(Detector(Oracle(renamed), CONFIG, categories), renamed)["per_category"]
     assert {name: set(kinds) for name, kinds in per_category.items()} == {
         "thing (3)": {"bbox", "segm"},
@@ -238,31 +286,32 @@ def test_categories_with_the_same_name_stay_separate(dataset: CocoDataset) -> No
     }
 
 
-def test_image_of_another_size_is_an_error(dataset: CocoDataset) -> None:
+def test_image_of_another_size_is_an_error(dataset: CocoDataset, source: DataSource) -> None:
     Image.fromarray(np.zeros((31, 32, 3), np.uint8)).save(dataset.images[0].path)
     with pytest.raises(
-        ValueError, match=r"0.png: the image is 31 x 32 .* made_up.json says 32 x 32 \(image 10\)"
+        ValueError, match=r"0.png: image 10 of made_up.json: the file has 31x32 .* annotations say 32x32"
     ):
-        evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), dataset)
+        evaluate(Detector(Oracle(source), CONFIG, CATEGORIES), source)
 
 
-def test_unreadable_image_is_an_error(dataset: CocoDataset) -> None:
+def test_unreadable_image_is_an_error(dataset: CocoDataset, source: DataSource) -> None:
     dataset.images[1].path.write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"1\.png"):
-        evaluate(Detector(Oracle(dataset), CONFIG, CATEGORIES), dataset)
+        evaluate(Detector(Oracle(source), CONFIG, CATEGORIES), source)
 
 
-def test_processes_must_have_the_same_images(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    def digest(data: CocoDataset) -> str:
+def test_processes_must_have_the_same_images(
+    dataset: CocoDataset, source: DataSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest(data: DataSource) -> str:
         sent: list[str] = []
         monkeypatch.setattr(hosts, "all_gather", lambda value: [sent.append(value) or value])
-        check_same_dataset(data)
+        check_same_source(data)
         return sent[0]
 
-    fewer = dataclasses.replace(dataset, images=dataset.images[:2])
-    others = [digest(fewer), digest(dataset)]
+    others = [digest(source_of(dataset, images=dataset.images[:2])), digest(source)]
     monkeypatch.setattr(hosts, "all_gather", lambda value: [value, *others])
     with pytest.raises(
         ValueError, match="the images to evaluate on of process 1 differ from those of process 0"
     ):
-        check_same_dataset(dataset)
+        check_same_source(source)

@@ -2,10 +2,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hotcoco
 import numpy as np
 import pytest
 
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
+from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.evaluation.evaluators import Kind, evaluate_entries
 from mrcnn_jax.evaluation.ground_truth import ground_truth
 from mrcnn_jax.rle import Rle
@@ -60,6 +62,10 @@ def random_dataset(rng: np.random.Generator) -> CocoDataset:
             )
         )
     return CocoDataset(name="made up", categories=categories, images=tuple(images))
+
+
+def truth_of(dataset: CocoDataset) -> hotcoco.COCO:
+    return ground_truth(FolderSource(dataset, mask_grid=0))
 
 
 def random_box(rng: np.random.Generator) -> list[float]:
@@ -128,7 +134,7 @@ def test_both_evaluators_give_the_same_arrays(
     rng = np.random.default_rng(seed)
     dataset = random_dataset(rng)
     entries = random_entries(rng, dataset)
-    truth = ground_truth(dataset)
+    truth = truth_of(dataset)
     categories = dataset.categories
     labels = categories.keypoint_labels if kind == "keypoints" else range(1, len(categories) + 1)
     ids = sorted(categories.ids[label - 1] for label in labels)
@@ -158,7 +164,7 @@ def one_image(number: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH), **change
 
 def both(dataset: CocoDataset, entries: list[dict[str, Any]], kind: Kind) -> np.ndarray:
     """The precision [T R K A M], after checking that both evaluators agree on it."""
-    truth = ground_truth(dataset)
+    truth = truth_of(dataset)
     ours, theirs = (
         evaluate_entries(truth, entries, kind, category_ids=[0], sigmas=(), evaluator=evaluator)
         for evaluator in ("hotcoco", "pycocotools")
@@ -207,5 +213,5 @@ def test_malformed_entry_is_an_error(kind: Kind, change: dict[str, Any], message
     entry = {"image_id": 0, "category_id": 0, "score": 0.5, "bbox": [1, 2, 3, 4], **change}
     with pytest.raises(ValueError, match=message):
         evaluate_entries(
-            ground_truth(one_image()), [entry], kind, category_ids=[0], sigmas=(), evaluator="hotcoco"
+            truth_of(one_image()), [entry], kind, category_ids=[0], sigmas=(), evaluator="hotcoco"
         )

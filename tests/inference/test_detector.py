@@ -2,6 +2,7 @@ import itertools
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,20 @@ def test_list_of_arrays_and_files(tmp_path: Path, model: Any, config: Config, ca
     assert scores(results) == [10, 20, 20, 30]
     assert [result.file_name for result in results] == ["", "a.png", "a.png", ""]
     assert Detector(model, config, categories)(()) == []
+
+
+def test_functions_are_called_in_other_threads(model: Any, config: Config, categories: Categories) -> None:
+    threads = set()
+
+    def read(value: int) -> np.ndarray:
+        threads.add(threading.current_thread())
+        return picture(value)
+
+    results = Detector(model, config, categories)([partial(read, value) for value in (10, 20)])
+    assert scores(results) == [10, 20] and results[0].file_name == ""
+    assert threading.current_thread() not in threads
+    with pytest.raises(ValueError, match=r"image 0 is of type str; an image is"):
+        Detector(model, config, categories)(lambda: "a.png")
 
 
 def test_batches_are_full_and_of_one_canvas(model: Any, config: Config, categories: Categories) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco import CocoDataset, read_coco
-from mrcnn_jax.data.labels import align_labels
+from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.objects import clipped_box
 from mrcnn_jax.data.pipeline import load_example, training_canvas
 from mrcnn_jax.data.rasterise import rasterise
@@ -29,17 +29,18 @@ from mrcnn_jax.types import Batch, Categories, GroundTruth, Proposals
 
 
 def read_data(images: Path, annotations: Path, categories: Categories) -> CocoDataset:
-    """The data set with the labels of ``categories``, without crowds.
+    """The dataset with the labels of ``categories``, without crowds.
 
     Neither reference trains on crowds, and this project handles them differently.
     """
     dataset = read_coco("/", images=str(images.resolve()), annotations=str(annotations.resolve()))
-    dataset = align_labels(dataset, categories)
+    aligned = AlignedSource(FolderSource(dataset, mask_grid=0), categories)
     return dataclasses.replace(
         dataset,
+        categories=aligned.categories,
         images=tuple(
-            dataclasses.replace(image, annotations=tuple(a for a in image.annotations if not a.crowd))
-            for image in dataset.images
+            dataclasses.replace(image, annotations=tuple(a for a in aligned.annotations(i) if not a.crowd))
+            for i, image in enumerate(dataset.images)
         ),
     )
 

@@ -142,6 +142,24 @@ def test_evaluation_file(trained: str, start: Start, directory: Path) -> None:
     assert not (directory / "run" / "evaluation.json").exists()
 
 
+def test_records_are_evaluated_as_their_folder_is(trained: str, start: Start, directory: Path) -> None:
+    done = start(
+        "prepare_coco.py", "--images=shapes/val", "--annotations=shapes/annotations/instances_val.json",
+        "--output=records", "--workers=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder = "shapes/../records/coco_objects/instances_val/1.0.0"
+    records = f"--config.data.val_records={folder.removeprefix('shapes/')}"
+    for arguments in (("--output=files.json",), ("--output=records.json", records)):
+        done = start("evaluate.py", "--workdir=run", *arguments)
+        assert done.returncode == 0, done.stderr
+    wanted, found = (json.loads((directory / name).read_text()) for name in ("files.json", "records.json"))
+    assert found == wanted | {"annotations": folder} and found["bbox"]["AP"] is not None
+    done = start("evaluate.py", "--workdir=run", f"--output={folder}/index.npz", records)
+    assert done.returncode == 1
+    assert "index.npz is an input and would be overwritten" in done.stderr
+
+
 def test_predictions_and_what_cannot_be_read(trained: str, start: Start, directory: Path) -> None:
     inputs = directory / "inputs"
     inputs.mkdir()

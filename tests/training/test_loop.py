@@ -209,7 +209,7 @@ def test_an_interrupted_run_ends_bit_equal(config, workdir, tmp_path, monkeypatc
 
 @pytest.fixture
 def converted(config, workdir, tmp_path):
-    """A run of random weights, with a label in no use before the data set's four, and no sigmas."""
+    """A run of random weights, with a label in no use before the dataset's four, and no sigmas."""
     used = read_run(workdir).categories
     categories = dataclasses.replace(
         used, ids=(9, *used.ids), names=("N/A", *used.names), keypoint_labels=(5,), sigmas=()
@@ -267,7 +267,7 @@ def test_a_run_of_weights_takes_other_settings_and_keeps_its_labels(config, conv
     run = read_run(converted)
     assert run.config.train.learning_rate == 0.5
     assert run.categories.names[:2] == ("N/A", "circle")
-    assert run.categories.sigmas  # the data set's, as evaluation needs them
+    assert run.categories.sigmas  # the dataset's, as evaluation needs them
 
 
 def test_other_categories_than_the_runs(config, converted):
@@ -357,9 +357,10 @@ def test_tensorboard_has_losses_scores_and_pictures(workdir):
 
 def test_pictures_are_files_too(workdir):
     values = [value for event in _events(workdir) for value in event.summary.value]
-    for number, tag in enumerate(("000001.jpg", "000002.jpg", "000003.jpg"), start=1):
-        (shown,) = [value.image.encoded_image_string for value in values if value.tag == f"validation/{tag}"]
-        file = workdir / "validation" / "4" / f"{number}_{tag.removesuffix('.jpg')}.png"
+    for number in (1, 2, 3):
+        tag = f"validation/image_{number}"
+        (shown,) = [value.image.encoded_image_string for value in values if value.tag == tag]
+        file = workdir / "validation" / "4" / f"{number}.png"
         with Image.open(io.BytesIO(shown)) as wanted, Image.open(file) as found:
             np.testing.assert_array_equal(np.array(found), np.array(wanted))
     assert len(list((workdir / "validation").glob("**/*"))) == 4

@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 
 from mrcnn_jax.data.coco import read_coco
+from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.json_files import write_json
 from mrcnn_jax.training import monitor
-from mrcnn_jax.training.monitor import Monitor, _picture_name
+from mrcnn_jax.training.monitor import Monitor
 from mrcnn_jax.types import Detections
 
-IMAGES = ("monday/photo.jpg", "tuesday/photo.jpg", "a\nb.jpg", "ü" * 125 + ".jpg", "fifth.jpg")
+IMAGES = ("monday/photo.jpg", "tuesday/photo.jpg", "third.jpg", "fourth.jpg", "fifth.jpg")
 
 
 def find_nothing(images, image_sizes):
@@ -40,12 +41,12 @@ def evaluate(tiny_config, tiny_blueprint, tmp_path, monkeypatch):
     )
     train = dataclasses.replace(tiny_config.train, eval_every=1)
     config = dataclasses.replace(tiny_config, data=data, train=train)
-    dataset = read_coco(tmp_path, images="val", annotations="val.json")
+    source = FolderSource(read_coco(tmp_path, images="val", annotations="val.json"), mask_grid=0)
     monkeypatch.setattr(monitor, "make_predict_fn", lambda *_: lambda _: find_nothing)
 
     def run(step, metrics):
         monkeypatch.setattr(monitor, "evaluate", lambda *_, **__: metrics | {"per_category": {}})
-        of_run = Monitor(tmp_path / "run", tiny_blueprint, config, dataset.categories)
+        of_run = Monitor(tmp_path / "run", tiny_blueprint, config, source.categories, source)
         with of_run.writing(after_step=0):
             return of_run.evaluate(step, {})
 
@@ -58,12 +59,7 @@ def test_pictures_of_a_step_and_the_line_that_says_where(evaluate, tmp_path, cap
     folder = tmp_path / "run" / "validation" / "400"
     assert capsys.readouterr().out == f"step 400: bbox AP 33.1, segm AP 22.0; pictures in {folder}\n"
     pictures = sorted(folder.iterdir())
-    assert [path.name for path in pictures] == [
-        "1_photo.png",
-        "2_photo.png",
-        "3_a_b.png",
-        f"4_{'ü' * 50}.png",
-    ]
+    assert [path.name for path in pictures] == ["0.png", "1.png", "2.png", "3.png"]
     for number, path in enumerate(pictures):
         with Image.open(path) as picture:
             assert picture.size == (640, 32) and picture.getpixel((0, 0)) == (number, 0, 0)
@@ -72,12 +68,12 @@ def test_pictures_of_a_step_and_the_line_that_says_where(evaluate, tmp_path, cap
 def test_a_step_replaces_its_own_pictures_alone(evaluate, tmp_path):
     folder = tmp_path / "run" / "validation"
     (folder / "4").mkdir(parents=True)
-    kept = [folder / "1_photo.png", folder / "4" / "mine.png"]
-    for path in (*kept, folder / "4" / "1_photo.png"):
+    kept = [folder / "0.png", folder / "4" / "mine.png"]
+    for path in (*kept, folder / "4" / "0.png"):
         path.write_text("mine")
     evaluate(4, {"bbox": {"AP": 1.0}})
     assert [path.read_text() for path in kept] == ["mine", "mine"]
-    with Image.open(folder / "4" / "1_photo.png") as picture:
+    with Image.open(folder / "4" / "0.png") as picture:
         assert picture.size == (640, 32)
 
 
@@ -91,13 +87,3 @@ def test_only_the_main_process_writes_and_prints(evaluate, tmp_path, monkeypatch
     assert evaluate(4, {"bbox": {"AP": 1.0}}) == {"bbox": 1.0}
     assert not (tmp_path / "run").exists()
     assert capsys.readouterr().out == ""
-
-
-def test_names_of_other_people_stay_inside_the_folder(tmp_path):
-    for name in ("..jpg", "...", "a\\..\\b.jpg", "c:d.jpg", "x" * 255, "\U0001f600" * 62, "\udce9.jpg"):
-        written = tmp_path / "4" / _picture_name(7, tmp_path / name)
-        written.parent.mkdir(exist_ok=True)
-        written.touch()
-        assert written.resolve().parent == (tmp_path / "4").resolve()
-    assert [path.name for path in tmp_path.iterdir()] == ["4"]
-    assert all(set(path.name).isdisjoint("\\/: \n\udce9") for path in (tmp_path / "4").iterdir())

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from mrcnn_jax.data.annotations import read_annotations, write_annotations
+from mrcnn_jax.data.coco import CocoAnnotation, read_coco
+from mrcnn_jax.rle import Rle
+
+
+def as_values(item):
+    """The annotation as values whose equality is that of every bit."""
+    segmentation = item.segmentation
+    if isinstance(segmentation, Rle):
+        segmentation = (segmentation.height, segmentation.width, segmentation.counts.tolist())
+    elif segmentation is not None:
+        segmentation = [(polygon.dtype, polygon.shape, polygon.tobytes()) for polygon in segmentation]
+    keypoints = None if item.keypoints is None else (item.keypoints.dtype, item.keypoints.tolist())
+    return repr((item.id, item.label, item.box, item.crowd, segmentation, keypoints, item.area))
+
+
+def test_by_hand(folder, tmp_path):
+    first, second = folder.add_image(), folder.add_image()
+    folder.add_object(first, bbox=[0.1, 0.2, 0.3, 5], area=1 / 3, segmentation=[[0.1, 0.2, 8, 1, 3, 7.7]] * 2)
+    folder.add_object(first, category_id=3, keypoints=[], segmentation=[])
+    crowd = {"size": [10, 20], "counts": [0, 40, 150, 10]}
+    folder.add_object(second, iscrowd=1, segmentation=crowd, keypoints=[0.1] * 2 + [2] + [0] * 6)
+    del folder.content["annotations"][1]["area"]
+    folder.add_image()
+    images = read_coco(**folder.write()).images
+    path = tmp_path / "annotations.jsonl"
+    write_annotations(path, images)
+    assert len(path.read_text().splitlines()) == 3
+    found = read_annotations(path, count=3)
+    assert [len(annotations) for annotations in found] == [2, 1, 0]
+    for annotations, image in zip(found, images, strict=True):
+        assert list(map(as_values, annotations)) == list(map(as_values, image.annotations))
+    assert found[0][1].area is None and found[0][1].segmentation is None and found[0][1].keypoints is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_numbers_keep_every_bit(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=4) * 10.0 ** rng.integers(-9, 9, 4)
+    item = CocoAnnotation(
+        id=int(rng.integers(2**62)),
+        label=2,
+        box=tuple(values.tolist()),
+        crowd=False,
+        segmentation=tuple(rng.normal(0, 1e3, (count, 2)) for count in (3, 50)),
+        keypoints=rng.normal(0, 100, (3, 3)).astype(np.float32),
+        area=float(abs(values[0])),
+    )
+
+    class Image:
+        annotations = (item,)
+
+    write_annotations(tmp_path / "a", [Image])
+    ((found,),) = read_annotations(tmp_path / "a", count=1)
+    assert as_values(found) == as_values(item)
