@@ -17,7 +17,7 @@ def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
     Otherwise XLA would allocate it once for all calls with results of the same shape, keep it until the last
     of them, and copy it.
     """
-    called = custom_vmap(function)
+    called = custom_vmap(jax.jit(function))  # jitted, it is traced once
 
     @called.def_vmap
     def _rule(axis_size: int, in_batched: list[Any], *operands: Any) -> tuple[Any, Any]:

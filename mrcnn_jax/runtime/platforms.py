@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from jax import lax
 
 # Forms of RoIAlign and of its gradient. "cached" keeps a core's data in its cache; "gather" pools all regions
@@ -21,5 +22,12 @@ NMS_BLOCK = {"cpu": 32, "default": 16384}
 
 
 def by_platform(forms: dict[str, Callable[..., Any]], *operands: Any) -> Any:
-    """``forms[platform](*operands)`` for the platform that the program is compiled for, or for "default"."""
-    return lax.platform_dependent(*operands, **forms)
+    """``forms[platform](*operands)`` for the platform that the program is compiled for, or for "default".
+
+    Under a mesh (``jax.set_mesh``) the platform is its devices', and only that form is traced: half of the
+    tracing on a CPU. Without a mesh every form is traced, and the program may be lowered for any platform.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is None:
+        return lax.platform_dependent(*operands, **forms)
+    return forms.get(device.platform, forms["default"])(*operands)

@@ -70,7 +70,9 @@ def positions(regions: Regions, axis: int, output_size: int, point: Array) -> tu
 
 def corner_cells(regions: Regions, step: Array, output_size: int) -> list[CornerCell]:
     """The four cells around point ``step`` of every bin; points are indexed in row-major order."""
-    row, column = jnp.divmod(step, jnp.maximum(regions.points[:, 1], 1))
+    per_row = jnp.maximum(regions.points[:, 1], 1)
+    row = lax.div(jnp.broadcast_to(step, per_row.shape), per_row)  # nothing is negative, so no floor_divide
+    column = step - row * per_row
     sides = []
     for axis, point in ((0, row), (1, column)):
         position, counts = positions(regions, axis, output_size, point[:, None, None])
