@@ -80,7 +80,21 @@ class Blueprint:
 
 
 def make_blueprint(config: ModelConfig, *, num_classes: int, num_keypoints: int = 0) -> Blueprint:
-    """The structure of the model that ``config`` describes; allocates no arrays."""
+    """The structure of the model that ``config`` describes; allocates no arrays.
+
+    Made once for equal arguments: tracing the constructors of a ResNet-50 takes a second.
+    """
+    key = repr(config), num_classes, num_keypoints
+    if key not in _BLUEPRINTS:
+        own = dataclasses.replace(config)  # the caller may change theirs
+        _BLUEPRINTS[key] = _trace_constructors(own, num_classes, num_keypoints)
+    return _BLUEPRINTS[key]
+
+
+_BLUEPRINTS: dict[tuple[str, int, int], Blueprint] = {}
+
+
+def _trace_constructors(config: ModelConfig, num_classes: int, num_keypoints: int) -> Blueprint:
     model = nnx.eval_shape(
         lambda: MaskRCNN(config, num_classes=num_classes, num_keypoints=num_keypoints, rngs=nnx.Rngs(0))
     )
