@@ -57,7 +57,9 @@ def run_here(program: str, *arguments: str, directory: Path) -> Outcome:
             traceback.print_exc()
             code = 1
         finally:
-            forget_flags(set(flags.FLAGS) - known)
+            defined_by = flags.FLAGS.find_module_defining_flag
+            # Libraries define theirs once, on import.
+            forget_flags({name for name in set(flags.FLAGS) - known if defined_by(name) not in sys.modules})
     return Outcome(code, out.getvalue(), err.getvalue())
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.commands import Outcome, run_here
 
@@ -21,13 +23,41 @@ if version("jaxlib").startswith("0.10."):  # other versions abort on flags that 
     xla_flags.append("--xla_cpu_experimental_ynn_fusion_type=")
     xla_flags.append("--xla_cpu_enable_concurrency_optimized_scheduler=false")
     xla_flags.append("--xla_disable_hlo_passes=cse_barrier_expander")
-    # Compiling takes most of the tests' time. Scripts in separate processes have their programs optimised.
+    # Compiling takes most of the tests' time: with these it is a third. Scripts in separate processes have
+    # their programs optimised.
     xla_flags.append("--xla_backend_optimization_level=0")
+    xla_flags.append("--xla_cpu_use_fusion_emitters=false")
+    xla_flags.append("--xla_cpu_parallel_codegen_split_count=1")
 os.environ["XLA_FLAGS"] = " ".join(xla_flags)
 # Compiled programs are shared between workers and kept for later runs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+# Test files that run the tiny model: one worker traces and compiles its programs for all of them.
+TINY_MODEL = {
+    "tests/training/test_step.py",
+    "tests/training/test_loop.py",
+    "tests/scripts/test_commands.py",
+    "tests/inference/test_load.py",
+}
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """Gives each worker whole files, and those of ``TINY_MODEL`` to one worker."""
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "tiny model" if file in TINY_MODEL else file
+
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves what takes longest to the beginning, so that no worker is left with it at the end."""
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in TINY_MODEL)
 
 
 def pytest_configure() -> None:
@@ -124,10 +154,10 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def tiny_blueprint(tiny_config):
-    """The tiny model's structure, with 3 categories and 5 keypoints."""
+    """The tiny model's structure, with the 4 categories and 9 keypoints of the shapes dataset."""
     from mrcnn_jax.models.variables import make_blueprint
 
-    return make_blueprint(tiny_config.model, num_classes=3, num_keypoints=5)
+    return make_blueprint(tiny_config.model, num_classes=4, num_keypoints=9)
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +166,56 @@ def tiny_weights(tiny_blueprint):
     import jax
 
     return tiny_blueprint.initialize(jax.random.key(0))
+
+
+@pytest.fixture
+def on_cpu():
+    """Programs are traced for a CPU alone, which takes half of the time (``by_platform``)."""
+    import jax
+
+    from mrcnn_jax.distributed.sharding import make_mesh
+
+    with jax.set_mesh(make_mesh(jax.devices()[:1])):
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn_eagerly():
+    """Initial weights without compiling a program for each model: single operations are shared by models."""
+    from mrcnn_jax.models.variables import Blueprint
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Blueprint, "draw", Blueprint.initialize)
+        yield
+
+
+@pytest.fixture(scope="session")
+def programs():
+    """What ``shared_programs`` has made, by function, model and settings."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def shared_programs(programs, drawn_eagerly):
+    """Runs and detectors of the same model and settings share their traced programs."""
+    from mrcnn_jax.inference import detector
+    from mrcnn_jax.training import loop, monitor
+
+    def share(make):
+        def find(blueprint, config, mesh):
+            model = blueprint.config, blueprint.num_classes, blueprint.num_keypoints
+            key = repr((make.__name__, model, config.train, config.test, config.data.canvases, mesh))
+            if key not in programs:
+                programs[key] = make(blueprint, config, mesh)
+            return programs[key]
+
+        return find
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "compile_step", share(loop.compile_step))
+        patch.setattr(monitor, "make_predict_fn", share(monitor.make_predict_fn))
+        patch.setattr(detector, "make_predict_fn", share(detector.make_predict_fn))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -148,15 +228,15 @@ def tiny_batch():
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 30, (8, 4, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(8, 34, (8, 4, 2))], axis=-1)
-    keypoints = rng.uniform(corner[:, :, None], boxes[:, :, None, 2:], (8, 4, 5, 2))
-    visibility = rng.integers(0, 3, (8, 4, 5, 1))
+    keypoints = rng.uniform(corner[:, :, None], boxes[:, :, None, 2:], (8, 4, 9, 2))
+    visibility = rng.integers(0, 3, (8, 4, 9, 1))
     return Batch(
         images=rng.integers(0, 256, (8, 64, 64, 3), dtype=np.uint8),
         image_sizes=np.full((8, 2), 64, np.int32),
         ids=None,
         gt=GroundTruth(
             boxes=boxes.astype(np.float32),
-            labels=rng.integers(1, 4, (8, 4), dtype=np.int32),
+            labels=rng.integers(1, 5, (8, 4), dtype=np.int32),
             crowd=np.zeros((8, 4), bool),
             valid=np.tile([True, True, True, False], (8, 1)),
             masks=rng.integers(0, 2, (8, 4, 28, 28), dtype=np.uint8),

@@ -65,7 +65,7 @@ def test_the_given_number_of_regions_is_classified(tiny_model, tiny_config, monk
     monkeypatch.setattr(growth, "compiled", lambda function, *x: lambda: jax.eval_shape(function, *x))
     workloads = growth.pool_regions(tiny_config, (5, 9))
     logits, deltas = workloads[9].run()
-    assert logits.shape == (1, 9, 3 + 1) and deltas.shape == (1, 9, 3, 4)
+    assert logits.shape == (1, 9, 4 + 1) and deltas.shape == (1, 9, 4, 4)
 
 
 def test_a_step_has_one_image_per_device(tiny_model, tiny_config, monkeypatch):

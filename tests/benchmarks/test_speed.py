@@ -24,6 +24,8 @@ for line in sys.stdin:
     print(json.dumps({"seconds": 0.5 * json.loads(line)["times"]}), flush=True)
 """
 
+pytestmark = pytest.mark.usefixtures("drawn_eagerly")
+
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
@@ -115,6 +117,7 @@ def test_metrics_equal_pycocotools():
         assert ours.run() == theirs.run() and max(ours.run()) > 0
 
 
+@pytest.mark.slow
 def test_the_model_finds_the_maximum_number_of_objects(tiny_config):
     without_keypoints = dataclasses.replace(tiny_config.model, keypoint=False)
     every_score = dataclasses.replace(tiny_config.test, score_threshold=0.0)

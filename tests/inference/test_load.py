@@ -28,6 +28,8 @@ CATEGORIES = Categories(
     sigmas=(0.05, 0.1),
 )
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 @pytest.fixture(scope="module")
 def config(tiny_config: Config) -> Config:

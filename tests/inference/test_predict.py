@@ -80,7 +80,7 @@ def test_shapes_and_one_compilation(predict_tiny, tiny_batch):
     found = predict_tiny(tiny_batch.images[2:4], np.array([[30, 64], [64, 20]], np.int32))
     assert found.boxes.shape == (2, 8, 4)
     assert found.masks.shape == (2, 8, 28, 28)
-    assert found.keypoints.shape == (2, 8, 5, 3)
+    assert found.keypoints.shape == (2, 8, 9, 3)
     assert bool(((found.masks >= 0) & (found.masks <= 1)).all())
     assert predict_tiny.traces == 1
 

@@ -20,6 +20,9 @@ def test_normalize_by_hand():
     np.testing.assert_array_equal(out[0, 1], 0)
 
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
+
 @pytest.fixture(scope="module")
 def features_of(tiny_blueprint):
     return jax.jit(lambda weights, images, sizes: tiny_blueprint.build(weights).features(images, sizes))
@@ -40,8 +43,13 @@ def test_padding_content_has_no_effect(features_of, tiny_weights, tiny_batch):
 
 
 def test_levels_anchors_and_rpn_outputs_agree(tiny_blueprint, tiny_weights, tiny_batch):
-    model = tiny_blueprint.build(tiny_weights)
-    features = model.features(jnp.asarray(tiny_batch.images[:1]), jnp.asarray(tiny_batch.image_sizes[:1]))
+    @jax.jit
+    def outputs(weights, images, sizes):
+        model = tiny_blueprint.build(weights)
+        features = model.features(images, sizes)
+        return features, model.anchors(features, sizes), model.rpn(features)
+
+    features, anchors, rpn = outputs(tiny_weights, tiny_batch.images[:1], tiny_batch.image_sizes[:1])
     assert {name: p.shape for name, p in features.maps.items()} == {
         "p2": (1, 16, 16, 16),
         "p3": (1, 8, 8, 16),
@@ -49,8 +57,7 @@ def test_levels_anchors_and_rpn_outputs_agree(tiny_blueprint, tiny_weights, tiny
         "p5": (1, 2, 2, 16),
         "p6": (1, 1, 1, 16),
     }
-    anchors = model.anchors(features, jnp.asarray(tiny_batch.image_sizes[:1]))
-    for level, (objectness, deltas) in model.rpn(features).items():
+    for level, (objectness, deltas) in rpn.items():
         assert objectness.shape == anchors[level].in_image.shape
         assert deltas.shape == anchors[level].boxes.shape
         assert anchors[level].in_image.all()
@@ -59,14 +66,20 @@ def test_levels_anchors_and_rpn_outputs_agree(tiny_blueprint, tiny_weights, tiny
 
 
 def test_heads_give_a_row_per_region(tiny_blueprint, tiny_weights, tiny_batch):
-    model = tiny_blueprint.build(tiny_weights)
-    features = model.features(jnp.asarray(tiny_batch.images[:2]), jnp.asarray(tiny_batch.image_sizes[:2]))
-    boxes = jnp.asarray(tiny_batch.gt.boxes[:2])
-    logits, deltas = model.box_outputs(features, boxes)
-    assert (logits.shape, deltas.shape) == ((2, 4, 4), (2, 4, 3, 4))
-    valid = jnp.array([[True] * 4, [True, False, False, False]])
-    assert model.mask_logits(features, boxes, jnp.ones((2, 4), int), valid).shape == (2, 4, 28, 28)
-    assert model.keypoint_logits(features, boxes, valid).shape == (2, 4, 56, 56, 5)
+    @jax.jit
+    def outputs(weights, images, sizes, boxes, valid):
+        model = tiny_blueprint.build(weights)
+        features = model.features(images, sizes)
+        labels = jnp.ones((2, 4), int)
+        masks = model.mask_logits(features, boxes, labels, valid)
+        return model.box_outputs(features, boxes), masks, model.keypoint_logits(features, boxes, valid)
+
+    valid = np.array([[True] * 4, [True, False, False, False]])
+    arguments = tiny_batch.images[:2], tiny_batch.image_sizes[:2], tiny_batch.gt.boxes[:2], valid
+    (logits, deltas), masks, keypoints = outputs(tiny_weights, *arguments)
+    assert (logits.shape, deltas.shape) == ((2, 4, 5), (2, 4, 4, 4))
+    assert masks.shape == (2, 4, 28, 28)
+    assert keypoints.shape == (2, 4, 56, 56, 9)
 
 
 def test_image_anchor_stride_divides_the_padded_image_by_its_cells():

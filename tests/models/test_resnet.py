@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,14 +96,12 @@ def test_recomputed_stages_save_memory_and_preserve_gradients():
             return sum(jnp.sum(feature**2) for feature in nnx.merge(graphdef, state)(image).values())
 
         kept = jax.eval_shape(lambda state: jax.vjp(total, state)[1], state)
-        return jax.jit(jax.value_and_grad(total))(state), sum(leaf.size for leaf in jax.tree.leaves(kept))
+        compute = jax.jit(jax.value_and_grad(total))
+        return functools.partial(compute, state), sum(leaf.size for leaf in jax.tree.leaves(kept))
 
-    (expected, expected_gradient), most = measure(0)
-    sizes = [most]
-    for recomputed in (1, 2, 4):
-        (value, gradient), size = measure(recomputed)
-        sizes.append(size)
-        np.testing.assert_allclose(value, expected, rtol=1e-5)
-        for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * np.abs(other).max())
-    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
+    computations, sizes = zip(*map(measure, (0, 1, 2, 4)), strict=True)
+    assert list(sizes) == sorted(sizes, reverse=True) and len(set(sizes)) == 4
+    (expected, expected_gradient), (value, gradient) = computations[0](), computations[-1]()
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * np.abs(other).max())

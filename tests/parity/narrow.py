@@ -12,11 +12,11 @@ import optax
 import pytest
 
 from mrcnn_jax.config import Config
-from mrcnn_jax.distributed.sharding import make_mesh
+from mrcnn_jax.distributed.sharding import make_mesh, replicated
 from mrcnn_jax.images import fit
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.models.variables import make_blueprint
-from mrcnn_jax.training.step import make_state, train_step
+from mrcnn_jax.training.step import compile_step, make_state
 from mrcnn_jax.types import Batch, Categories, GroundTruth
 from tests.parity import compare, ours
 from tests.parity.measure import System
@@ -172,10 +172,10 @@ def check_training(model: Model) -> None:
     theirs, train, system = model.theirs, model.config.train, model.peer.system
     batches = [model.batch(scenes) for scenes in model.peer.trained]
     state = make_state(model.blueprint, jax.tree.map(jnp.copy, model.weights), model.config)
-    step = jax.jit(
-        lambda state, batch: train_step(state, batch, blueprint=model.blueprint, config=model.config)
-    )
-    params = state.params
+    params = jax.device_get(state.params)
+    mesh = make_mesh(jax.devices()[:1])
+    step = compile_step(model.blueprint, model.config, mesh)
+    state = jax.device_put(state, replicated(mesh))
     history = []
     gradients = {}
     for number in range(3):
@@ -186,8 +186,7 @@ def check_training(model: Model) -> None:
             (momentum,) = (leaf.trace for leaf in leaves if isinstance(leaf, optax.TraceState))
             is_norm = {name for name in params if f"{name.rpartition('.')[0]}.scale" in params}
             gradients = {
-                name: np.asarray(momentum[name])
-                - (name not in is_norm) * train.weight_decay * np.asarray(params[name])
+                name: np.asarray(momentum[name]) - (name not in is_norm) * train.weight_decay * params[name]
                 for name in params
             }
     names = [name for name in system.losses if f"losses/{system.losses[name]}" in theirs]

@@ -17,6 +17,7 @@ from mrcnn_jax.data.objects import clipped_box
 from mrcnn_jax.data.pipeline import load_example, training_canvas
 from mrcnn_jax.data.rasterise import rasterise
 from mrcnn_jax.data.source import FolderSource
+from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.images import fit
 from mrcnn_jax.models.canvas import padded_sizes
 from mrcnn_jax.models.mask_rcnn import MaskRCNN, normalize
@@ -114,7 +115,8 @@ def make_stages(
         )
         labels = theirs["detected_labels"].astype(np.int32)
         given = (np.array(fitted.size), theirs["proposals/boxes"], theirs["detected_boxes"], labels)
-        computed = compute(weights, fitted.image[None], *(jnp.asarray(value)[None] for value in given))
+        with jax.set_mesh(make_mesh(jax.devices()[:1])):
+            computed = compute(weights, fitted.image[None], *(jnp.asarray(value)[None] for value in given))
         return _in_image({name: np.asarray(value[0]) for name, value in computed.items()}, theirs)
 
     return stages

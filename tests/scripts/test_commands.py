@@ -72,7 +72,7 @@ def test_data_cannot_be_drawn_into_a_file(start: Start, directory: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def trained(start: Start) -> str:
+def trained(start: Start, shared_programs: None) -> str:
     """What the training of ``run`` printed."""
     done = start("train.py", "--config=tiny.py", "--workdir=run")
     assert done.returncode == 0, done.stderr

@@ -25,6 +25,8 @@ def get_config():
 """
 IMPORT = ("--source=torchvision", "--config=tiny.py", "--input=weights.npz")
 
+pytestmark = pytest.mark.usefixtures("drawn_eagerly")
+
 
 @pytest.fixture(scope="module")
 def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:

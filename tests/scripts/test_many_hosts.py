@@ -221,6 +221,7 @@ def test_sigterm_to_one_process_makes_all_save_and_exit(by_two: Path, start: Sta
     assert f"stopped after step {step} by SIGTERM" in processes.output(0)
 
 
+@pytest.mark.slow  # tests/distributed has the same without processes
 def test_different_settings_are_an_error(start: Start, directory: Path) -> None:
     arguments = ("train.py", "--config=tiny.py", "--workdir=unlike")
     processes = start(*arguments, of_second=("--config.train.learning_rate=0.5",))
@@ -240,6 +241,7 @@ def test_an_error_in_one_process_stops_all(start: Start) -> None:
     assert "error: nowhere: there is no such folder\n" in processes.output(1)
 
 
+@pytest.mark.slow  # tests/distributed has the same without processes
 def test_host_flags_must_be_given_together(start: Start) -> None:
     processes = start("train.py", "--config=tiny.py", "--workdir=x", "--process_id=0", count=1)
     assert processes.wait() == [1]

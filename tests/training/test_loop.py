@@ -35,8 +35,11 @@ def config(tiny_config, tmp_path_factory):
     )
 
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
+
 @pytest.fixture(scope="module")
-def workdir(config, tmp_path_factory):
+def workdir(config, shared_programs, tmp_path_factory):
     """A run that was never interrupted."""
     path = tmp_path_factory.mktemp("runs") / "whole"
     loop.train(config, path)
@@ -221,23 +224,19 @@ def converted(config, workdir, tmp_path):
     return tmp_path
 
 
-def test_a_run_begins_from_its_first_weights(config, workdir, tmp_path, capsys):
-    """The same weights, given instead of drawn, end bit-equal."""
-    run = read_run(workdir)
-    blueprint = make_blueprint(
-        config.model,
-        num_classes=len(run.categories),
-        num_keypoints=len(run.categories.keypoint_names),
-    )
-    write_run(tmp_path, config, run.categories)
+def test_a_run_begins_from_its_first_weights(config, tiny_weights, tmp_path, capsys, counted_steps):
+    categories = open_data_source(config).categories
+    write_run(tmp_path, config, categories)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        checkpoints.save(0, blueprint.draw(jax.random.key(config.train.seed)))
+        checkpoints.save(0, tiny_weights)
+    config = _with(config, eval_every=0)
     loop.train(config, tmp_path)
     assert f"beginning from the weights in {tmp_path}" in capsys.readouterr().out
-    (_, wanted), (step, found) = load_weights(workdir), load_weights(tmp_path)
-    assert step == 4
-    for name, value in wanted.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    state, _ = counted_steps[0]
+    for name, value in state.weights().items():
+        np.testing.assert_array_equal(value, tiny_weights[name], err_msg=name)
+    key = jax.random.key(config.train.seed)
+    np.testing.assert_array_equal(*map(jax.random.key_data, jax.device_get([state.key, key])))
     # From now on it is a run like any other.
     with pytest.raises(ValueError, match=r"train.batch_size: 16 here, 8 in the run"):
         loop.train(_with(config, batch_size=16), tmp_path)
@@ -325,7 +324,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(config, tmp_p
         assert checkpoints.latest_step() is None
 
 
-def test_a_failed_evaluation_costs_no_training(config, tmp_path, monkeypatch):
+def test_a_failed_evaluation_costs_no_training(config, tmp_path, monkeypatch, counted_steps):
     def fail(*_):
         raise ValueError("photo.jpg: cannot be read")
 

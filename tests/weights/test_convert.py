@@ -23,6 +23,8 @@ LAYOUTS = {"torchvision": torchvision.layouts, "detectron2": detectron2.layouts}
 SCORES = "roi_heads.box_predictor.cls_score.bias"
 DRAWN = ("box_head.cls_score", "box_head.bbox_pred", "mask_head.mask_fcn_logits")
 
+pytestmark = pytest.mark.usefixtures("drawn_eagerly")
+
 
 def changed(config: Config, **model: object) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
@@ -216,7 +218,7 @@ class TestAnotherRun:
     @pytest.fixture
     def run(self, tmp_path: Path, tiny_config: Config, tiny_weights: dict[str, jax.Array]) -> Path:
         categories = Categories(
-            ids=(1, 2, 3), names=("a", "b", "c"), keypoint_labels=(1,), keypoint_names=tuple("vwxyz")
+            ids=(1, 2, 3, 4), names=tuple("abcd"), keypoint_labels=(1,), keypoint_names=tuple("rstuvwxyz")
         )
         write_run(tmp_path / "trained", tiny_config, categories)
         with Checkpoints(tmp_path / "trained", keep=2) as checkpoints:
@@ -234,7 +236,7 @@ class TestAnotherRun:
             np.testing.assert_array_equal(weights[name], array, err_msg=name)
 
     def test_its_newest_checkpoint_with_new_categories(self, tmp_path, tiny_config, tiny_weights, run):
-        new = categories_file(tmp_path / "new.json", classes=2, keypoints=5)
+        new = categories_file(tmp_path / "new.json", classes=2, keypoints=9)
         made = import_weights("run", run, tiny_config, tmp_path / "new", new_categories=new)
         assert made.new_layers == DRAWN
         _, weights = load_weights(tmp_path / "new")

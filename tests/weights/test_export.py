@@ -13,7 +13,7 @@ from mrcnn_jax.weights.export import difference_lines, export_torchvision, loadi
 from mrcnn_jax.weights.files import read_arrays
 
 CATEGORIES = Categories(
-    ids=(1, 2, 3), names=("a", "b", "c"), keypoint_labels=(1,), keypoint_names=tuple("vwxyz")
+    ids=(1, 2, 3, 4), names=tuple("abcd"), keypoint_labels=(1,), keypoint_names=tuple("rstuvwxyz")
 )
 
 
@@ -39,7 +39,7 @@ def test_writes_torchvisions_arrays_of_a_step(run, tiny_weights, tmp_path):
 
 def test_settings_that_torchvision_does_not_share_are_listed(run, tmp_path):
     message = export_torchvision(run, tmp_path / "out.npz")
-    assert "a detector with these layers, for which torchvision has no function; num_classes=4, " in message
+    assert "a detector with these layers, for which torchvision has no function; num_classes=5, " in message
     assert "\n  model.roi_aligned: True in the run, False in torchvision" in message
     assert "model.mask_channels" not in message  # determined by the arrays
 

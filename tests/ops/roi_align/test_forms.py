@@ -129,9 +129,8 @@ def test_boxes_get_no_gradient():
     np.testing.assert_array_equal(gradient, np.zeros((1, 4)))
 
 
-@pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize(
-    ("reduction", "ratio"), [("mean", 1), ("mean", 3), ("mean", 0), ("max", 2), ("max", 0)]
+    ("reduction", "ratio", "aligned"), [(*method, True) for method in METHODS] + [("mean", 0, False)]
 )
 def test_every_form_equals_the_plain_one(reduction, ratio, aligned):
     """Forward and gradient, with random boxes of all sizes and a pyramid that is partly padding."""
