@@ -42,6 +42,16 @@ def test_the_same_key_gives_the_same_weights(tiny_blueprint, tiny_weights):
         np.testing.assert_allclose(drawn[name], array, rtol=1e-5, atol=1e-7)
 
 
+def test_equal_arguments_share_a_blueprint_that_later_changes_of_the_config_leave_alone(tiny_config):
+    config = dataclasses.replace(tiny_config.model)
+    first = make_blueprint(config, num_classes=2)
+    assert make_blueprint(tiny_config.model, num_classes=2) is first
+    assert make_blueprint(config, num_classes=3).num_classes == 3
+    config.mask = False
+    assert first.config == tiny_config.model
+    assert not any(name.startswith("mask_head") for name in make_blueprint(config, num_classes=2).shapes())
+
+
 @pytest.mark.parametrize("head", ["mask", "keypoint"])
 def test_config_switches_heads_off(tiny_config, head):
     config = dataclasses.replace(tiny_config.model, **{head: False})

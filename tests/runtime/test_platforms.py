@@ -1,10 +1,13 @@
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.inference.predict import predict
+from mrcnn_jax.runtime.platforms import by_platform
 from mrcnn_jax.training.step import make_state, train_step
 
 STAGES = {"backbone", "fpn", "rpn", "proposals", "roi_align", "box_head", "mask_head", "keypoint_head"}
@@ -23,6 +26,26 @@ def programs(tiny_config, tiny_blueprint, tiny_weights, tiny_batch):
         "inference": jax.jit(detect).trace(tiny_weights, tiny_batch),
         "training": jax.jit(step).trace(state, tiny_batch),
     }
+
+
+def test_only_the_form_of_a_meshs_platform_is_traced(monkeypatch):
+    traced = []
+
+    def make(name, value):
+        return lambda x: (traced.append(name), x + value)[1]
+
+    forms = {"cpu": make("cpu", 1), "tpu": make("tpu", 2), "default": make("default", 3)}
+    program = jax.jit(lambda x: by_platform(forms, x))
+    assert program(1.0) == 2.0
+    assert set(traced) == {"cpu", "tpu", "default"}
+    traced.clear()
+    with jax.set_mesh(make_mesh(jax.devices()[:1])):
+        assert program(1.0) == 2.0
+    assert traced == ["cpu"]
+    for platform, value in (("tpu", 2), ("gpu", 3)):
+        mesh = SimpleNamespace(abstract_device=SimpleNamespace(platform=platform))
+        monkeypatch.setattr(jax.sharding, "get_abstract_mesh", lambda mesh=mesh: mesh)
+        assert by_platform(forms, 0) == value
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
