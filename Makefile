@@ -58,7 +58,7 @@ $(READY): requirements.lock setup.cfg pyproject.toml
 	@echo "installing into $(VENV) (a minute or two, 2 GB) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
-	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'; fi
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[test]'; fi
 	@touch $@

@@ -43,7 +43,7 @@ def get_config() -> Config:
             mask_grid=56,
         ),
         train=TrainConfig(
-            steps=1000,
+            steps=1400,
             batch_size=8,
             optimizer="adamw",
             adam_b2=0.99,
@@ -57,8 +57,8 @@ def get_config() -> Config:
             rpn_post_nms=128,
             roi_samples=32,
             log_every=20,
-            checkpoint_every=250,
-            eval_every=250,
+            checkpoint_every=350,
+            eval_every=350,
         ),
         test=TestConfig(batch_size=8, rpn_pre_nms=256, rpn_post_nms=128, candidates=512, detections=32),
     )
