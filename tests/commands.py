@@ -57,10 +57,14 @@ def run_here(program: str, *arguments: str, directory: Path) -> Outcome:
             traceback.print_exc()
             code = 1
         finally:
-            defined_by = flags.FLAGS.find_module_defining_flag
-            # Libraries define theirs once, on import.
-            forget_flags({name for name in set(flags.FLAGS) - known if defined_by(name) not in sys.modules})
+            forget_flags({name for name in set(flags.FLAGS) - known if not _is_a_librarys(name)})
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def _is_a_librarys(name: str) -> bool:
+    """Whether a library defined the flag, which it does only once, on import."""
+    is_override = name.startswith("config.")  # defined by ml_collections, for one program
+    return not is_override and flags.FLAGS.find_module_defining_flag(name) in sys.modules
 
 
 def forget_flags(names: set[str]) -> None:

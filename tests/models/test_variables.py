@@ -44,12 +44,13 @@ def test_the_same_key_gives_the_same_weights(tiny_blueprint, tiny_weights):
 
 def test_equal_arguments_share_a_blueprint_that_later_changes_of_the_config_leave_alone(tiny_config):
     config = dataclasses.replace(tiny_config.model)
-    first = make_blueprint(config, num_classes=2)
-    assert make_blueprint(tiny_config.model, num_classes=2) is first
-    assert make_blueprint(config, num_classes=3).num_classes == 3
+    counts = {"num_classes": 2, "num_keypoints": 5}
+    first = make_blueprint(config, **counts)
+    assert make_blueprint(tiny_config.model, **counts) is first
+    assert make_blueprint(config, num_classes=3, num_keypoints=5).num_classes == 3
     config.mask = False
     assert first.config == tiny_config.model
-    assert not any(name.startswith("mask_head") for name in make_blueprint(config, num_classes=2).shapes())
+    assert not any(name.startswith("mask_head") for name in make_blueprint(config, **counts).shapes())
 
 
 @pytest.mark.parametrize("head", ["mask", "keypoint"])

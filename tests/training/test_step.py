@@ -172,7 +172,7 @@ def test_an_object_without_a_mask_adds_nothing_to_the_mask_loss(two_steps, take_
 
 def test_a_batch_is_learnt_when_seen_again_and_again(take_steps, tiny_batch):
     filled = tiny_batch.replace(gt=tiny_batch.gt.replace(masks=np.ones_like(tiny_batch.gt.masks)))
-    history = take_steps(1, [filled] * 20)
+    history = take_steps(1, [filled] * 30)
     for name in ("rpn_objectness", "box_class", "mask", "keypoint"):
         assert history[-1][1][name] < 0.97 * history[0][1][name], name
 
