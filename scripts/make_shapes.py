@@ -14,7 +14,7 @@ from absl import flags
 from mrcnn_jax import command_line
 
 _OUTPUT = flags.DEFINE_string("output", "data/shapes", "folder to write")
-_TRAIN = flags.DEFINE_integer("train", 4000, "number of training images", lower_bound=1)
+_TRAIN = flags.DEFINE_integer("train", 3000, "number of training images", lower_bound=1)
 _VAL = flags.DEFINE_integer("val", 200, "number of validation images", lower_bound=1)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 128, "side of the square images, in pixels", lower_bound=32)
 _WORKERS = flags.DEFINE_integer("workers", None, "processes; as many as cores if not given", lower_bound=1)
