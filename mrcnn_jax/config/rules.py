@@ -10,7 +10,7 @@ stand at the end of this file, or are made by ``one_of`` and ``between``. A bool
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_type_hints
 
 T = TypeVar("T")
 
@@ -68,9 +68,9 @@ def settings_of(config: type) -> dict[str, Setting]:
     bools that has no rule.
     """
     fields = {
-        f"{section.name}.{field.name}": field
-        for section in dataclasses.fields(config)
-        for field in dataclasses.fields(section.type)  # type: ignore[arg-type]  # the section's class
+        f"{name}.{field.name}": field
+        for name, section in get_type_hints(config).items()
+        for field in dataclasses.fields(section)
     }
     settings, problems = {}, []
     for name, field in fields.items():

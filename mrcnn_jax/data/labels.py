@@ -31,9 +31,6 @@ class AlignedSource:
         picture = self._source.read(index)
         return dataclasses.replace(picture, objects=self._align(picture.objects))
 
-    def file(self, index: int) -> bytes:
-        return self._source.file(index)
-
     def objects(self, index: int) -> Objects:
         return self._align(self._source.objects(index))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.check_images import check_images
@@ -9,8 +10,11 @@ from mrcnn_jax.data.coco import leave_out, read_coco
 from mrcnn_jax.data.findings import raise_errors
 from mrcnn_jax.data.source import DataSource, FolderSource
 
+if TYPE_CHECKING:
+    from mrcnn_jax.data.records import RecordSource
 
-def open_data_source(config: Config) -> DataSource:
+
+def open_data_source(config: Config) -> "FolderSource | RecordSource":
     """The training data of ``config.data``: records, or a COCO folder, all of whose files are checked.
 
     Raises ValueError, naming file and rule, for missing or malformed data. For invalid entries and images of
@@ -55,7 +59,7 @@ def open_validation_source(config: Config, *, count: int | None = None) -> DataS
     return FolderSource(dataset, mask_grid=0)
 
 
-def _open_records(folder: Path, **settings: int | None) -> DataSource:
+def _open_records(folder: Path, **settings: int | None) -> "RecordSource":
     # Imported here, as it imports TensorFlow, which evaluating on a folder does not need.
     from mrcnn_jax.data.records import RecordSource
 

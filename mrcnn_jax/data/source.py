@@ -43,10 +43,6 @@ class DataSource(Protocol):
         """The decoded image. Raises ValueError, naming it, if it is unreadable or of the wrong size."""
         ...
 
-    def file(self, index: int) -> bytes:
-        """The bytes of the image file, undecoded."""
-        ...
-
     def objects(self, index: int) -> Objects:
         """The same objects as from ``read``, without decoding the image."""
         ...
@@ -90,6 +86,7 @@ class FolderSource:
         return AnnotatedImage(name=str(image.path), pixels=pixels, objects=self.objects(index))
 
     def file(self, index: int) -> bytes:
+        """The bytes of the image file, undecoded."""
         return images.read_file(self._images[index].path)
 
     def objects(self, index: int) -> Objects:

@@ -54,7 +54,7 @@ def train(config: Config, workdir: Path) -> bool:
 
     with hosts.fail_together():
         # Data
-        source = open_data_source(config)
+        source: DataSource = open_data_source(config)
         names = source.categories.names
         _print(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
         if source.findings:

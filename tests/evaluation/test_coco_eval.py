@@ -215,9 +215,6 @@ class Drawn:
         pixels = np.full((32, 32, 3), index, np.uint8)
         return AnnotatedImage(name=f"drawing {index}", pixels=pixels, objects=self.objects(index))
 
-    def file(self, index: int) -> bytes:
-        raise NotImplementedError("drawings are not files")
-
     def objects(self, index: int) -> Objects:
         image = CocoImage(int(self.ids[index]), Path(), "", 32, 32, self.found[index])
         return read_objects(image, mask_grid=0, num_keypoints=2)
