@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax import Array
 from jax.sharding import SingleDeviceSharding
@@ -59,9 +60,9 @@ class Checkpoints:
     ) -> None:
         """Saves in the background; returns once the arrays are copied, so they may be donated or changed.
 
-        ``weights`` is keyed by each parameter's dotted path, and ``training`` is any pytree of arrays;
-        without it, training can start from the checkpoint but not resume. Raises ValueError if there already
-        is a checkpoint of this step, and the error of the previous save if that failed.
+        ``weights`` is keyed by each parameter's dotted path, and ``training`` is any pytree of arrays other
+        than random keys; without it, training can start from the checkpoint but not resume. Raises ValueError
+        if there already is a checkpoint of this step, and the error of the previous save if that failed.
         """
         items = {"weights": weights}
         if training is not None:
@@ -69,7 +70,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                **{item: ocp.args.StandardSave(arrays) for item, arrays in items.items()}
+                **{item: ocp.args.PyTreeSave(arrays) for item, arrays in items.items()}
             ),
             metrics=metrics or None,
             force=True,
@@ -98,8 +99,7 @@ class Checkpoints:
             like["training"] = _flat(training_like)
         found = _shapes(self._manager, step, tuple(like))
         for item in like:
-            wanted = {name: _stored(array) for name, array in like[item].items()}
-            check_arrays_match(wanted, found[item], source=f"{_directory(self._manager, step)}, {item}")
+            check_arrays_match(like[item], found[item], source=f"{_directory(self._manager, step)}, {item}")
         restored = _restore(self._manager, step, like)
         leaves = restored.get("training", {}).values()
         return restored["weights"], jax.tree.unflatten(jax.tree.structure(training_like), leaves)
@@ -171,11 +171,17 @@ def _listed(head: str, names: list[str]) -> str:
 
 
 def _manager(workdir: str | Path, **options: Any) -> ocp.CheckpointManager:
+    # One device writes each array. By default all devices that hold it slice it and write a part each: saving
+    # 500 small arrays of 8 devices then kept training waiting for 2.7 s instead of 0.1 s, and once for 15 s.
+    arrays = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False)),
+        (np.ndarray, ocp.type_handlers.NumpyHandler()),
+    )
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     for item in _ITEMS:
-        handler = ocp.StandardCheckpointHandler()
-        registry.add(item, ocp.args.StandardSave, handler)
-        registry.add(item, ocp.args.StandardRestore, handler)
+        handler = ocp.PyTreeCheckpointHandler(type_handler_registry=arrays)
+        registry.add(item, ocp.args.PyTreeSave, handler)
+        registry.add(item, ocp.args.PyTreeRestore, handler)
     return ocp.CheckpointManager(
         Path(workdir).resolve() / _CHECKPOINTS,
         options=ocp.CheckpointManagerOptions(best_fn=_score, save_root_metadata=False, **options),
@@ -229,7 +235,12 @@ def _restore(
         }
         for item, arrays in like.items()
     }
-    arguments = {item: ocp.args.StandardRestore(template) for item, template in templates.items()}
+    arguments = {
+        item: ocp.args.PyTreeRestore(
+            template, restore_args=ocp.checkpoint_utils.construct_restore_args(template)
+        )
+        for item, template in templates.items()
+    }
     try:
         restored = manager.restore(step, args=ocp.args.Composite(**arguments))
         return {item: {name: restored[item][name] for name in names} for item, names in like.items()}
@@ -251,9 +262,3 @@ def _flat(tree: Any) -> dict[str, Any]:
     if len(flat) != len(leaves):
         raise ValueError("two leaves of the training state have the same dotted path")
     return flat
-
-
-def _stored(array: Any) -> Any:
-    """Something with the array's shape in a checkpoint: for a random key, the shape of its key data."""
-    is_key = jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
-    return jax.eval_shape(jax.random.key_data, array) if is_key else array
