@@ -94,9 +94,16 @@ def make_blueprint(config: ModelConfig, *, num_classes: int, num_keypoints: int 
 _BLUEPRINTS: dict[tuple[str, int, int], Blueprint] = {}
 
 
+class _OneKey(nnx.Rngs):
+    """Gives everyone the same key. It is enough for shapes, and tracing the split of keys takes longest."""
+
+    def params(self) -> Array:
+        return self.default.key[...]
+
+
 def _trace_constructors(config: ModelConfig, num_classes: int, num_keypoints: int) -> Blueprint:
     model = nnx.eval_shape(
-        lambda: MaskRCNN(config, num_classes=num_classes, num_keypoints=num_keypoints, rngs=nnx.Rngs(0))
+        lambda: MaskRCNN(config, num_classes=num_classes, num_keypoints=num_keypoints, rngs=_OneKey(0))
     )
     model.eval()
     graphdef, variables = _structure(model)

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 import mrcnn_jax
 from mrcnn_jax.config import Config
-from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.models.variables import Blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints
 from mrcnn_jax.runs.description import write_run
 from mrcnn_jax.types import Categories
@@ -20,27 +20,19 @@ from tests.commands import run_here
 
 ROOT = Path(__file__).parents[2]
 CATEGORIES = Categories(
-    ids=(3, 7),
-    names=("ball", "figure"),
+    ids=(3, 7, 8, 9),
+    names=("ball", "figure", "cone", "cube"),
     keypoint_labels=(2,),
-    keypoint_names=("head", "foot"),
+    keypoint_names=tuple("abcdefghi"),
     skeleton=((0, 1),),
-    sigmas=(0.05, 0.1),
+    sigmas=(0.05,) * 9,
 )
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 @pytest.fixture(scope="module")
-def config(tiny_config: Config) -> Config:
-    """The tiny model's config, keeping every score: an untrained model is never confident."""
-    return dataclasses.replace(
-        tiny_config, test=dataclasses.replace(tiny_config.test, score_threshold=0.0, detections=6)
-    )
-
-
-@pytest.fixture(scope="module")
-def workdir(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workdir(tiny_config: Config, tiny_blueprint: Blueprint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run")
     rng = np.random.default_rng(0)
     weights = {
@@ -50,9 +42,9 @@ def workdir(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
             else rng.normal(0, 0.1, array.shape),
             jnp.float32,
         )
-        for name, array in make_blueprint(config.model, num_classes=2, num_keypoints=2).shapes().items()
+        for name, array in tiny_blueprint.shapes().items()
     }
-    write_run(path, config, CATEGORIES)
+    write_run(path, tiny_config, CATEGORIES)
     with Checkpoints(path, keep=1) as checkpoints:
         checkpoints.save(7, weights, {"nothing": jnp.zeros(1)})
     return path
@@ -66,24 +58,27 @@ def images() -> list[np.ndarray]:
     ]
 
 
+# The tests that share the program use other batch sizes.
+@pytest.mark.filterwarnings("ignore:inference is compiled again")
 def test_results_do_not_depend_on_the_batch(workdir: Path, images: list[np.ndarray]) -> None:
     detector = mrcnn_jax.load(workdir, batch_size=3)
     assert detector.step == 7 and detector.categories == CATEGORIES
     for image, in_batch in zip(images, detector(images), strict=True):
         result = detector(image)  # in a batch filled up with blank images
-        assert 0 < len(result) <= 6
+        assert 0 < len(result) <= 8
         assert result.image_size == image.shape[:2]
         assert result.masks is not None and result.masks.shape == (len(result), *image.shape[:2])
-        assert result.keypoints is not None and result.keypoints.shape == (len(result), 2, 3)
+        assert result.keypoints is not None and result.keypoints.shape == (len(result), 9, 3)
         np.testing.assert_allclose(in_batch.boxes, result.boxes, atol=1e-2)
         np.testing.assert_allclose(in_batch.scores, result.scores, atol=1e-4)
         np.testing.assert_array_equal(in_batch.labels, result.labels)
 
 
-def test_missing_step_and_weights_of_another_model_are_errors(workdir: Path, config: Config) -> None:
+def test_missing_step_and_weights_of_another_model_are_errors(workdir: Path, tiny_config: Config) -> None:
     with pytest.raises(ValueError, match="no checkpoint of step 8"):
         mrcnn_jax.load(workdir, step=8)
-    wider = dataclasses.replace(config, model=dataclasses.replace(config.model, mask_channels=16))
+    model = dataclasses.replace(tiny_config.model, mask_channels=16)
+    wider = dataclasses.replace(tiny_config, model=model)
     with pytest.raises(ValueError, match="do not fit the model"):
         mrcnn_jax.load(workdir, config=wider)
 
@@ -96,23 +91,23 @@ def test_predict_script(workdir: Path, images: list[np.ndarray], tmp_path: Path)
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     output = tmp_path / "out"
     inputs = photos, tmp_path / "broken.jpg", photos / "a.jpg"
-    arguments = f"--workdir={workdir}", f"--output={output}", "--config.test.detections=3"
-    done = run_here("predict.py", *arguments, "--score_threshold=0", *map(str, inputs), directory=tmp_path)
+    arguments = f"--workdir={workdir}", f"--output={output}", "--score_threshold=0"
+    done = run_here("predict.py", *arguments, *map(str, inputs), directory=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "broken.jpg: cannot be read" in done.stderr and "Traceback" not in done.stderr
-    assert done.stdout.startswith("4 images, 12 objects in "), done.stdout
+    assert done.stdout.startswith("4 images, 32 objects in "), done.stdout
     assert sorted(path.name for path in output.iterdir()) == [
         "a-2.png", "a.png", "b.png", "c.png", "detections.json",
     ]  # fmt: skip
 
     found = json.loads((output / "detections.json").read_text())
-    assert [entry["image_id"] for entry in found] == [1] * 3 + [2] * 3 + [3] * 3 + [5] * 3
+    assert [entry["image_id"] for entry in found] == [1] * 8 + [2] * 8 + [3] * 8 + [5] * 8
     truth = COCO()
     truth.dataset = {
         "info": {},
         "images": [{"id": i, "height": 50, "width": 50} for i in range(1, 6)],
-        "categories": [{"id": 3}, {"id": 7}],
+        "categories": [{"id": i} for i in CATEGORIES.ids],
         "annotations": [],
     }
     truth.createIndex()
-    assert len(truth.loadRes(str(output / "detections.json")).getAnnIds()) == 12
+    assert len(truth.loadRes(str(output / "detections.json")).getAnnIds()) == 32

@@ -1,23 +1,37 @@
+import functools
+from functools import partial
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mrcnn_jax.config import TestConfig
+from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.inference.predict import predict, select_detections
 from mrcnn_jax.types import Proposals
 
 
 def _select(boxes, probabilities, valid=None, **changes):
-    """Detections from proposals with zero deltas and their class probabilities, background first."""
-    boxes = jnp.array(boxes, jnp.float32)
-    valid = jnp.ones(len(boxes), bool) if valid is None else jnp.array(valid)
-    logits = jnp.log(jnp.array(probabilities, jnp.float32))
-    deltas = jnp.zeros((len(boxes), logits.shape[1] - 1, 4))
-    config = TestConfig(**({"detections": 4} | changes))
-    proposals = Proposals(boxes=boxes, scores=jnp.zeros(len(boxes)), valid=valid)
-    size, weights = jnp.array([100, 100]), (10.0, 10.0, 5.0, 5.0)
-    return select_detections(proposals, logits, deltas, size, config=config, box_weights=weights)
+    """Detections from proposals with zero deltas and their class probabilities, background first.
+
+    There are always 5 proposals and 2 categories, so tests with the same settings share a program.
+    """
+    missing = 5 - len(boxes)
+    valid = np.pad([True] * len(boxes) if valid is None else valid, (0, missing))
+    boxes = np.pad(np.array(boxes, np.float32), [(0, missing), (0, 0)])
+    probabilities = np.array(probabilities)
+    probabilities = np.pad(probabilities, [(0, missing), (0, 3 - probabilities.shape[1])])
+    proposals = Proposals(boxes=boxes, scores=np.zeros(5, np.float32), valid=valid)
+    with np.errstate(divide="ignore"):
+        logits = np.log(probabilities)
+    select = _selection(**({"detections": 4} | changes))
+    return jax.device_get(select(proposals, logits, np.zeros((5, 2, 4)), np.array([100, 100])))
+
+
+@functools.cache
+def _selection(**settings):
+    config, weights = TestConfig(**settings), (10.0, 10.0, 5.0, 5.0)
+    return jax.jit(partial(select_detections, config=config, box_weights=weights))
 
 
 A, NEAR_A, B = [0, 0, 20, 20], [2, 0, 22, 20], [50, 50, 90, 90]
@@ -66,10 +80,11 @@ def predict_tiny(tiny_blueprint, tiny_weights, tiny_config):
         run.traces += 1
         return predict(tiny_blueprint.build(tiny_weights), images, sizes, tiny_config)
 
-    jitted = jax.jit(traced)
+    jitted, mesh = jax.jit(traced), make_mesh(jax.devices()[:1])
 
     def run(images, sizes):
-        return jitted(images, sizes)
+        with jax.set_mesh(mesh):
+            return jax.device_get(jitted(images, sizes))
 
     run.traces = 0
     return run

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -23,9 +24,14 @@ def _identity_fpn():
     return fpn
 
 
+@jax.jit
+def pyramid_of(features):
+    return _identity_fpn()(features, dict.fromkeys(features))
+
+
 def test_levels_are_summed_top_down():
-    features = {f"c{i}": jnp.full((1, 64 >> i, 64 >> i, 1), 10.0 ** (i - 2)) for i in range(2, 6)}
-    pyramid = _identity_fpn()(features, dict.fromkeys(features))
+    features = {f"c{i}": np.full((1, 64 >> i, 64 >> i, 1), 10.0 ** (i - 2), np.float32) for i in range(2, 6)}
+    pyramid = jax.device_get(pyramid_of(features))
     expected = {"p2": 1111, "p3": 1110, "p4": 1100, "p5": 1000, "p6": 1000}
     assert {level: float(p.max()) for level, p in pyramid.items()} == expected
     assert {level: p.shape[1] for level, p in pyramid.items()} == {
@@ -38,8 +44,7 @@ def test_levels_are_summed_top_down():
 
 
 def test_p6_is_every_second_cell_of_p5_and_rounds_up():
-    features = {f"c{i}": jnp.zeros((1, 96 >> i, 96 >> i, 1)) for i in range(2, 5)}
-    features["c5"] = jnp.arange(9.0).reshape(1, 3, 3, 1)
-    np.testing.assert_array_equal(
-        _identity_fpn()(features, dict.fromkeys(features))["p6"][0, :, :, 0], [[0, 2], [6, 8]]
-    )
+    features = {f"c{i}": np.zeros((1, 96 >> i, 96 >> i, 1), np.float32) for i in range(2, 5)}
+    features["c5"] = np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1)
+    pyramid = jax.device_get(pyramid_of(features))
+    np.testing.assert_array_equal(pyramid["p6"][0, :, :, 0], [[0, 2], [6, 8]])

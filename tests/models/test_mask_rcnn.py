@@ -86,9 +86,9 @@ def test_image_anchor_stride_divides_the_padded_image_by_its_cells():
     """torchvision: an 800 x 1333 image, padded to 800 x 1344, has 13 x 21 cells on p6: 61 pixels a row."""
     config = ModelConfig(anchor_stride="image", anchor_rounded=True)
     model = nnx.eval_shape(lambda: MaskRCNN(config, num_classes=1, rngs=nnx.Rngs(0)))
-    sizes = {level: jnp.array([[-(-800 // s), -(-1344 // s)]]) for level, s in model.strides.items()}
-    maps = {level: jnp.zeros((1, 1344 // s, 1344 // s, 1)) for level, s in model.strides.items()}
-    anchors = model.anchors(Features(maps=maps, sizes=sizes), jnp.array([[800, 1333]]))
+    sizes = {level: np.array([[-(-800 // s), -(-1344 // s)]]) for level, s in model.strides.items()}
+    maps = {level: np.zeros((1, 1344 // s, 1344 // s, 1)) for level, s in model.strides.items()}
+    anchors = jax.jit(model.anchors)(Features(maps=maps, sizes=sizes), jnp.array([[800, 1333]]))
     boxes = anchors["p6"].boxes[0].reshape(21, 21, 3, 4)
     np.testing.assert_array_equal(boxes[2, 5, 1], [5 * 64 - 256, 2 * 61 - 256, 5 * 64 + 256, 2 * 61 + 256])
     in_image = anchors["p6"].in_image[0].reshape(21, 21, 3)
@@ -125,12 +125,15 @@ def test_canvas_size_has_no_effect(changes, tiny_config):
     depth = 50 if "features" in changes else 18
     config = dataclasses.replace(tiny_config.model, backbone_depth=depth, keypoint=False, **changes)
     blueprint = make_blueprint(config, num_classes=2)
-    weights = blueprint.initialize(jax.random.key(0))
-    # Biases and shifts that would make the padding nonzero.
-    weights = {
-        name: w + 0.3 if name.endswith(("bias", "mean")) and w.ndim == 1 else w for name, w in weights.items()
-    }
     rng = np.random.default_rng(0)
+    # Biases and shifts that would make the padding nonzero.
+    others = {"scale": 1.0, "var": 1.0, "bias": 0.3, "mean": 0.3}
+    weights = {
+        name: rng.normal(size=x.shape, scale=np.prod(x.shape[:-1]) ** -0.5).astype(np.float32)
+        if name.endswith("kernel")
+        else np.full(x.shape, others[name.rpartition(".")[2]], np.float32)
+        for name, x in blueprint.shapes().items()
+    }
     image = rng.integers(0, 256, (1, 70, 52, 3), dtype=np.uint8)
     padded = tuple(-(-side // config.padding_multiple) * config.padding_multiple for side in (70, 52))
     boxes = jnp.array([[[3.0, 4, 40, 60], [0, 0, 52, 70], [30, 50, 52, 70]]])

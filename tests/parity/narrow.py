@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -171,11 +171,11 @@ def check_training(model: Model) -> None:
     These are the optimizer's momentum minus the weight decay."""
     theirs, train, system = model.theirs, model.config.train, model.peer.system
     batches = [model.batch(scenes) for scenes in model.peer.trained]
-    state = make_state(model.blueprint, jax.tree.map(jnp.copy, model.weights), model.config)
-    params = jax.device_get(state.params)
     mesh = make_mesh(jax.devices()[:1])
+    begin = partial(make_state, model.blueprint, config=model.config)
+    state = jax.jit(begin, out_shardings=replicated(mesh))(jax.tree.map(np.array, model.weights))
+    params = jax.device_get(state.params)
     step = compile_step(model.blueprint, model.config, mesh)
-    state = jax.device_put(state, replicated(mesh))
     history = []
     gradients = {}
     for number in range(3):

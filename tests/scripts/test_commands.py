@@ -44,7 +44,6 @@ def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> 
     values = asdict(tiny_config)
     values["data"]["root"] = "shapes"
     values["train"] |= {"log_every": 1, "eval_every": 4}
-    values["test"]["score_threshold"] = 0.0
     (path / "tiny.py").write_text(CONFIG_FILE.format(values=values))
     return path
 

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.ops.matching import Assignment
-from mrcnn_jax.training.losses import box_loss, keypoint_loss, mask_loss, rpn_loss, smooth_l1
+from mrcnn_jax.training import losses
+from mrcnn_jax.training.losses import smooth_l1
 
+rpn_loss = jax.jit(losses.rpn_loss, static_argnames=("samples", "box_weights", "beta"))
+box_loss = jax.jit(losses.box_loss, static_argnames=("box_weights", "beta"))
+mask_loss, keypoint_loss = jax.jit(losses.mask_loss), jax.jit(losses.keypoint_loss)
 POSITIVE, NEGATIVE, IGNORE = Assignment.POSITIVE, Assignment.NEGATIVE, Assignment.IGNORE
 
 
@@ -17,14 +21,14 @@ def test_smooth_l1_by_hand(beta, expected):
 
 
 def _rpn(objectness, assignment, deltas=None, samples=4):
-    anchors = jnp.array([[[0, 0, 10, 10]] * len(assignment)], jnp.float32)
-    gt_boxes = jnp.array([[[5, 0, 15, 10]] * len(assignment)], jnp.float32)
-    deltas = jnp.zeros((1, len(assignment), 4)) if deltas is None else deltas
+    anchors = np.array([[[0, 0, 10, 10]] * len(assignment)], np.float32)
+    gt_boxes = np.array([[[5, 0, 15, 10]] * len(assignment)], np.float32)
+    deltas = np.zeros((1, len(assignment), 4)) if deltas is None else deltas
     return rpn_loss(
-        jnp.array([objectness]),
+        np.array([objectness]),
         deltas,
         anchors,
-        jnp.array([assignment]),
+        np.array([assignment]),
         gt_boxes,
         samples=samples,
         box_weights=(1.0, 1.0, 1.0, 1.0),
@@ -33,27 +37,27 @@ def _rpn(objectness, assignment, deltas=None, samples=4):
 
 
 def test_rpn_by_hand():
-    losses = _rpn([0.0, 2.0, -7.0], [POSITIVE, NEGATIVE, IGNORE])
+    found = _rpn([0.0, 2.0, -7.0], [POSITIVE, NEGATIVE, IGNORE])
     # -log(sigmoid(0)) and -log(1 - sigmoid(2)) over 4 samples; dx = 5 / 10 of the one positive
-    np.testing.assert_allclose(losses["rpn_objectness"], (np.log(2) + np.log1p(np.exp(2))) / 4, rtol=1e-6)
-    np.testing.assert_allclose(losses["rpn_box"], 0.5 / 4)
+    np.testing.assert_allclose(found["rpn_objectness"], (np.log(2) + np.log1p(np.exp(2))) / 4, rtol=1e-6)
+    np.testing.assert_allclose(found["rpn_box"], 0.5 / 4)
 
 
 def test_rpn_divided_by_the_anchors_that_were_sampled():
-    losses = _rpn([0.0, 2.0, -7.0], [POSITIVE, NEGATIVE, IGNORE], samples=None)
-    np.testing.assert_allclose(losses["rpn_objectness"], (np.log(2) + np.log1p(np.exp(2))) / 2, rtol=1e-6)
-    np.testing.assert_allclose(losses["rpn_box"], 0.5 / 2)
+    found = _rpn([0.0, 2.0, -7.0], [POSITIVE, NEGATIVE, IGNORE], samples=None)
+    np.testing.assert_allclose(found["rpn_objectness"], (np.log(2) + np.log1p(np.exp(2))) / 2, rtol=1e-6)
+    np.testing.assert_allclose(found["rpn_box"], 0.5 / 2)
 
 
 def _box(logits, deltas, assignment, labels):
-    regions = jnp.array([[0, 0, 10, 10]] * len(assignment), jnp.float32)
-    gt_boxes = jnp.array([[1, 0, 11, 10]] * len(assignment), jnp.float32)
+    regions = np.array([[0, 0, 10, 10]] * len(assignment), np.float32)
+    gt_boxes = np.array([[1, 0, 11, 10]] * len(assignment), np.float32)
     return box_loss(
-        jnp.array(logits),
-        jnp.array(deltas),
+        np.array(logits),
+        np.array(deltas),
         regions,
-        jnp.array(assignment),
-        jnp.array(labels),
+        np.array(assignment),
+        np.array(labels),
         gt_boxes,
         box_weights=(10.0, 10.0, 5.0, 5.0),
         beta=0.0,
@@ -64,41 +68,42 @@ def test_box_by_hand():
     # two categories; the positive's target is dx = .1 * 10 = 1, read from the deltas of category 2
     deltas = [[[9.0] * 4, [0.5, 0, 0, 0.25]], [[7.0] * 4] * 2, [[7.0] * 4] * 2]
     logits = [[0.0, 0.0, 0.0], [np.log(2.0), 0.0, 0.0], [5.0, 0.0, 0.0]]
-    losses = _box(logits, deltas, [POSITIVE, NEGATIVE, IGNORE], [2, 0, 0])
-    np.testing.assert_allclose(losses["box_class"], (np.log(3) + np.log(2)) / 2, rtol=1e-6)
-    np.testing.assert_allclose(losses["box"], (0.5 + 0.25) / 2, rtol=1e-5)
+    found = _box(logits, deltas, [POSITIVE, NEGATIVE, IGNORE], [2, 0, 0])
+    np.testing.assert_allclose(found["box_class"], (np.log(3) + np.log(2)) / 2, rtol=1e-6)
+    np.testing.assert_allclose(found["box"], (0.5 + 0.25) / 2, rtol=1e-5)
 
 
 def test_mask_by_hand():
     # the first region's map is undecided; the second's would cost, but is no positive
-    logits = jnp.stack([jnp.zeros((2, 2)), jnp.full((2, 2), 50.0)])
-    targets = jnp.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
-    loss = mask_loss(logits, targets, jnp.array([True, False]))
+    logits = np.stack([np.zeros((2, 2)), np.full((2, 2), 50.0)])
+    targets = np.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    loss = mask_loss(logits, targets, np.array([True, False]))
     np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
 
 
 def test_keypoint_by_hand():
-    logits = jnp.zeros((1, 2, 2, 2)).at[0, 1, 0, 0].set(np.log(5.0))  # keypoint 0 prefers cell 2
-    loss = keypoint_loss(logits, jnp.array([[2, 3]]), jnp.array([[True, False]]))
+    logits = np.zeros((1, 2, 2, 2))
+    logits[0, 1, 0, 0] = np.log(5)  # keypoint 0 prefers cell 2
+    loss = keypoint_loss(logits, np.array([[2, 3]]), np.array([[True, False]]))
     np.testing.assert_allclose(loss, np.log(8 / 5), rtol=1e-6)
-    both = keypoint_loss(logits, jnp.array([[2, 3]]), jnp.array([[True, True]]))
+    both = keypoint_loss(logits, np.array([[2, 3]]), np.array([[True, True]]))
     np.testing.assert_allclose(both, (np.log(8 / 5) + np.log(4)) / 2, rtol=1e-6)
 
 
 def test_nothing_to_learn_costs_nothing_and_has_no_gradient():
     def total(logits, deltas, maps):
-        none, labels, no = jnp.array([IGNORE, IGNORE]), jnp.array([0, 0]), jnp.array([False, False])
-        boxes = jnp.zeros((2, 4))  # degenerate, as padding is
+        none, labels, no = np.array([IGNORE, IGNORE]), np.array([0, 0]), np.array([False, False])
+        boxes = np.zeros((2, 4))  # degenerate, as padding is
         settings = {"box_weights": (1.0, 1.0, 1.0, 1.0), "beta": 0.0}
         rpn = (logits[None, :, 0], deltas[None, :, 0], boxes[None], none[None], boxes[None])
-        losses = rpn_loss(*rpn, samples=4, **settings)
-        losses |= box_loss(logits, deltas, boxes, none, labels, boxes, **settings)
-        losses["mask"] = mask_loss(maps[..., 0], jnp.full((2, 3, 3), jnp.nan), no)
-        losses["keypoint"] = keypoint_loss(maps, jnp.zeros((2, 2), jnp.int32), jnp.zeros((2, 2), bool))
-        return sum(losses.values())
+        found = rpn_loss(*rpn, samples=4, **settings)
+        found |= box_loss(logits, deltas, boxes, none, labels, boxes, **settings)
+        found["mask"] = mask_loss(maps[..., 0], np.full((2, 3, 3), np.nan), no)
+        found["keypoint"] = keypoint_loss(maps, np.zeros((2, 2), np.int32), np.zeros((2, 2), bool))
+        return sum(found.values())
 
-    arguments = (jnp.full((2, 3), 3.0), jnp.full((2, 2, 4), 3.0), jnp.full((2, 3, 3, 2), 3.0))
-    loss, gradients = jax.value_and_grad(total, argnums=(0, 1, 2))(*arguments)
+    arguments = (np.full((2, 3), 3.0), np.full((2, 2, 4), 3.0), np.full((2, 3, 3, 2), 3.0))
+    loss, gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(*arguments)
     assert float(loss) == 0
     for gradient in gradients:
         np.testing.assert_array_equal(gradient, 0)

@@ -1,5 +1,6 @@
 import dataclasses
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,11 @@ from mrcnn_jax.training.metrics import STAGES
 from mrcnn_jax.training.step import compile_step, make_state
 
 
-def _state(blueprint, weights, config):
-    """The first state, of arrays of its own: a step consumes them."""
-    return make_state(blueprint, jax.tree.map(jnp.copy, weights), config)
+@pytest.fixture(scope="module")
+def first_state(tiny_blueprint, tiny_weights, tiny_config):
+    """``first_state()``: the first state, of arrays of its own, as a step consumes them."""
+    begin = jax.jit(partial(make_state, tiny_blueprint, config=tiny_config))
+    return lambda: begin(jax.tree.map(np.array, tiny_weights))
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +31,13 @@ def compiled(tiny_blueprint, tiny_config, shared_programs):
 
 
 @pytest.fixture(scope="module")
-def take_steps(tiny_blueprint, tiny_weights, tiny_config, compiled):
+def take_steps(first_state, compiled):
     """``take_steps(devices, batches)``: states and metrics after each."""
 
     def run(devices, batches):
         take_step = compiled(devices)
         mesh = take_step.mesh
-        state = jax.device_put(_state(tiny_blueprint, tiny_weights, tiny_config), replicated(mesh))
+        state = jax.device_put(first_state(), replicated(mesh))
         history = []
         for batch in batches:
             state, metrics = take_step(state, jax.device_put(batch, batch_sharding(mesh)))
@@ -90,19 +93,14 @@ def test_eight_devices_give_the_numbers_of_one(two_steps, take_steps, tiny_batch
         np.testing.assert_allclose(on_eight[-1][0].params[name], value, atol=1e-5, err_msg=name)
 
 
-def test_the_only_collectives_are_all_reduces(
-    tiny_blueprint, tiny_weights, tiny_config, tiny_batch, compiled
-):
-    state = _state(tiny_blueprint, tiny_weights, tiny_config)
-    text = compiled(8).lower(state, tiny_batch).compile().as_text()
+def test_the_only_collectives_are_all_reduces(first_state, tiny_batch, compiled):
+    text = compiled(8).lower(first_state(), tiny_batch).compile().as_text()
     collectives = re.findall(r" ((?:all-|collective-|reduce-scatter|ragged-)[\w-]*)\(", text)
     assert len(jax.devices()) == 8
     assert set(collectives) == {"all-reduce"}
 
 
-def test_no_recompilation_after_the_first_step(
-    tiny_blueprint, tiny_weights, tiny_config, tiny_batch, take_steps
-):
+def test_no_recompilation_after_the_first_step(tiny_batch, take_steps):
     take_steps(1, [tiny_batch])
     with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
         messages = []
@@ -114,7 +112,7 @@ def test_no_recompilation_after_the_first_step(
 
 
 def test_one_compilation_for_each_canvas_and_a_warning_of_others(
-    tiny_blueprint, tiny_weights, tiny_config, tiny_batch, monkeypatch
+    tiny_blueprint, tiny_config, tiny_batch, first_state, monkeypatch
 ):
     compiled = []
 
@@ -127,7 +125,7 @@ def test_one_compilation_for_each_canvas_and_a_warning_of_others(
     config = dataclasses.replace(tiny_config, data=data)
     mesh = make_mesh(jax.devices()[:1])
     step = compile_step(tiny_blueprint, config, mesh)
-    state = jax.device_put(_state(tiny_blueprint, tiny_weights, config), replicated(mesh))
+    state = jax.device_put(first_state(), replicated(mesh))
     for batch in (tiny_batch, tiny_batch.replace(images=tiny_batch.images[:, :, :48])) * 2:
         state, _ = step(state, batch)
     assert compiled == [(8, 64, 64, 3), (8, 64, 48, 3)]
@@ -172,9 +170,9 @@ def test_an_object_without_a_mask_adds_nothing_to_the_mask_loss(two_steps, take_
 
 def test_a_batch_is_learnt_when_seen_again_and_again(take_steps, tiny_batch):
     filled = tiny_batch.replace(gt=tiny_batch.gt.replace(masks=np.ones_like(tiny_batch.gt.masks)))
-    history = take_steps(1, [filled] * 30)
+    history = take_steps(1, [filled] * 12)
     for name in ("rpn_objectness", "box_class", "mask", "keypoint"):
-        assert history[-1][1][name] < 0.97 * history[0][1][name], name
+        assert history[-1][1][name] < 0.95 * history[0][1][name], name
 
 
 @pytest.mark.parametrize(
@@ -217,12 +215,11 @@ def test_other_norms_and_heads(tiny_config, tiny_batch, changes):
 
 
 @pytest.mark.slow
-def test_bfloat16_computes_and_keeps_float32(tiny_config, tiny_weights, tiny_batch, two_steps):
+def test_bfloat16_computes_and_keeps_float32(tiny_config, first_state, tiny_batch, two_steps):
     config = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, dtype="bfloat16"))
     blueprint = make_blueprint(config.model, num_classes=4, num_keypoints=9)
     mesh = make_mesh(jax.devices()[:1])
-    state = _state(blueprint, tiny_weights, config)
-    state, metrics = compile_step(blueprint, config, mesh)(state, tiny_batch)
+    state, metrics = compile_step(blueprint, config, mesh)(first_state(), tiny_batch)
     assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
     for name in LOSSES:
         assert metrics[name].dtype == jnp.float32

@@ -1,12 +1,12 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mrcnn_jax.config import TrainConfig
 from mrcnn_jax.models.rpn import Anchors
 from mrcnn_jax.ops.matching import Assignment
-from mrcnn_jax.training.targets import anchor_targets, positive_regions, region_targets
+from mrcnn_jax.training import targets
+from mrcnn_jax.training.targets import positive_regions
 from mrcnn_jax.types import GroundTruth, Proposals
 
 KEY = jax.random.key(0)
@@ -15,111 +15,130 @@ POSITIVE, NEGATIVE, IGNORE = Assignment.POSITIVE, Assignment.NEGATIVE, Assignmen
 TAKE_ALL = TrainConfig(rpn_samples=16, roi_samples=16, rpn_positive_fraction=0.5, roi_positive_fraction=0.5)
 
 
+def anchor_targets(anchors, gt):
+    return jax.device_get(_anchor_targets(anchors, gt))
+
+
+def region_targets(proposals, gt):
+    return jax.device_get(_region_targets(proposals, gt))
+
+
+_anchor_targets = jax.jit(lambda anchors, gt: targets.anchor_targets(KEY, anchors, gt, TAKE_ALL))
+_region_targets = jax.jit(lambda proposals, gt: targets.region_targets(KEY, proposals, gt, TAKE_ALL))
+
+
+def _pad(rows, count):
+    """``count`` rows, the last of which are not valid, so that all tests share a program."""
+    rows = np.array(rows)
+    return np.pad(rows, [(0, count - len(rows))] + [(0, 0)] * (rows.ndim - 1))
+
+
 def _gt(boxes, labels=None, crowd=None, valid=None):
     count = len(boxes)
     return GroundTruth(
-        boxes=jnp.array(boxes, jnp.float32).reshape(count, 4),
-        labels=jnp.array(labels or [1] * count, jnp.int32),
-        crowd=jnp.array(crowd or [False] * count, bool),
-        valid=jnp.array(valid or [True] * count, bool),
+        boxes=_pad(np.array(boxes, np.float32), 2),
+        labels=_pad(np.array(labels or [1] * count, np.int32), 2),
+        crowd=_pad(crowd or [False] * count, 2),
+        valid=_pad(valid or [True] * count, 2),
     )
 
 
 def _anchors(boxes, in_image=None):
-    boxes = jnp.array(boxes, jnp.float32)
-    return Anchors(boxes, jnp.ones(len(boxes), bool) if in_image is None else jnp.array(in_image))
+    return Anchors(_pad(np.array(boxes, np.float32), 4), _pad(in_image or [True] * len(boxes), 4))
 
 
 def _proposals(boxes, valid=None):
-    boxes = jnp.array(boxes, jnp.float32)
-    valid = jnp.ones(len(boxes), bool) if valid is None else jnp.array(valid)
-    return Proposals(boxes=boxes, scores=jnp.zeros(len(boxes)), valid=valid)
+    boxes, valid = _pad(np.array(boxes, np.float32), 3), _pad(valid or [True] * len(boxes), 3)
+    return Proposals(boxes=boxes, scores=np.zeros(3, np.float32), valid=valid)
 
 
 def test_anchors_by_hand():
-    anchors = jnp.array([[0, 0, 10, 10], [0, 0, 10, 5], [40, 40, 50, 50], [20, 20, 26, 26]], jnp.float32)
-    targets = anchor_targets(KEY, _anchors(anchors), _gt([[0, 0, 10, 10], [20, 20, 30, 30]]), TAKE_ALL)
+    anchors = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [40, 40, 50, 50], [20, 20, 26, 26]], np.float32)
+    found = anchor_targets(_anchors(anchors), _gt([[0, 0, 10, 10], [20, 20, 30, 30]]))
     # IoU 1; IoU .5 lies between; none; IoU .36, but the best that the second object has
-    assert targets.assignment.tolist() == [POSITIVE, IGNORE, NEGATIVE, POSITIVE]
-    np.testing.assert_array_equal(targets.boxes[jnp.array([0, 3])], [[0, 0, 10, 10], [20, 20, 30, 30]])
+    assert found.assignment.tolist() == [POSITIVE, IGNORE, NEGATIVE, POSITIVE]
+    np.testing.assert_array_equal(found.boxes[[0, 3]], [[0, 0, 10, 10], [20, 20, 30, 30]])
 
 
 def test_an_anchor_inside_a_crowd_is_no_negative_and_no_target():
-    anchors = jnp.array([[2, 2, 8, 8], [60, 60, 70, 70]], jnp.float32)
+    anchors = np.array([[2, 2, 8, 8], [60, 60, 70, 70]], np.float32)
     crowd = _gt([[0, 0, 40, 40]], crowd=[True])
-    assert anchor_targets(KEY, _anchors(anchors), crowd, TAKE_ALL).assignment.tolist() == [IGNORE, NEGATIVE]
+    assert anchor_targets(_anchors(anchors), crowd).assignment.tolist() == [IGNORE, NEGATIVE, IGNORE, IGNORE]
 
 
 def test_a_box_that_overlaps_a_crowd_as_no_negative_may_is_none():
     crowd = _gt([[0, 0, 40, 40]], crowd=[True])
     # a share of .67 inside the crowd, but an IoU of .67; then a share and an IoU of .17
-    boxes = jnp.array([[0, 0, 40, 60], [0, 30, 40, 90]], jnp.float32)
-    assert anchor_targets(KEY, _anchors(boxes), crowd, TAKE_ALL).assignment.tolist() == [IGNORE, NEGATIVE]
-    targets = region_targets(KEY, _proposals(boxes), crowd, TAKE_ALL)
-    np.testing.assert_array_equal(targets.boxes[0], boxes[1])
-    assert targets.assignment.tolist() == [NEGATIVE] + [IGNORE] * 15
+    boxes = np.array([[0, 0, 40, 60], [0, 30, 40, 90]], np.float32)
+    assert anchor_targets(_anchors(boxes), crowd).assignment.tolist() == [IGNORE, NEGATIVE, IGNORE, IGNORE]
+    found = region_targets(_proposals(boxes), crowd)
+    np.testing.assert_array_equal(found.boxes[0], boxes[1])
+    assert found.assignment.tolist() == [NEGATIVE] + [IGNORE] * 15
 
 
 def test_anchors_beyond_the_image_are_not_learnt_from():
     anchors = _anchors([[80, 40, 90, 60], [92, 40, 102, 60]], in_image=[True, False])
     none = _gt([[0, 0, 0, 0]], valid=[False])
-    assert anchor_targets(KEY, anchors, none, TAKE_ALL).assignment.tolist() == [NEGATIVE, IGNORE]
+    assert anchor_targets(anchors, none).assignment.tolist() == [NEGATIVE] + [IGNORE] * 3
 
 
 def test_an_object_inside_a_crowd_is_still_a_target():
     gt = _gt([[0, 0, 40, 40], [2, 2, 12, 12]], labels=[1, 2], crowd=[True, False])
-    anchors = jnp.array([[2, 2, 12, 12]], jnp.float32)
-    assert anchor_targets(KEY, _anchors(anchors), gt, TAKE_ALL).assignment.tolist() == [POSITIVE]
+    anchors = np.array([[2, 2, 12, 12]], np.float32)
+    assert anchor_targets(_anchors(anchors), gt).assignment.tolist() == [POSITIVE] + [IGNORE] * 3
 
 
 def test_regions_by_hand():
     gt = _gt([[0, 0, 10, 10], [50, 50, 80, 80]], labels=[2, 3])
     proposals = _proposals([[0, 0, 10, 6], [20, 20, 30, 30], [0, 0, 10, 4]])
-    targets = region_targets(KEY, proposals, gt, TAKE_ALL)
+    found = region_targets(proposals, gt)
     # IoU .6, the two objects themselves, then IoU 0 and .4
-    assert targets.assignment[:5].tolist() == [POSITIVE] * 3 + [NEGATIVE] * 2
-    assert targets.labels[:5].tolist() == [2, 2, 3, 0, 0]
-    assert targets.gt_index[:3].tolist() == [0, 0, 1]
-    assert set(targets.assignment[5:].tolist()) == {IGNORE}
-    np.testing.assert_array_equal(targets.boxes[0], [0, 0, 10, 6])
+    assert found.assignment[:5].tolist() == [POSITIVE] * 3 + [NEGATIVE] * 2
+    assert found.labels[:5].tolist() == [2, 2, 3, 0, 0]
+    assert found.gt_index[:3].tolist() == [0, 0, 1]
+    assert set(found.assignment[5:].tolist()) == {IGNORE}
+    np.testing.assert_array_equal(found.boxes[0], [0, 0, 10, 6])
 
 
 def test_an_image_without_objects_gives_negatives_only():
-    targets = region_targets(KEY, _proposals([[0, 0, 10, 10]]), _gt([[0, 0, 0, 0]], valid=[False]), TAKE_ALL)
-    assert targets.assignment.tolist() == [NEGATIVE] + [IGNORE] * 15
+    found = region_targets(_proposals([[0, 0, 10, 10]]), _gt([[0, 0, 0, 0]], valid=[False]))
+    assert found.assignment.tolist() == [NEGATIVE] + [IGNORE] * 15
 
 
 def test_a_crowd_does_not_join_the_proposals():
-    targets = region_targets(KEY, _proposals([[1, 1, 9, 9]]), _gt([[0, 0, 40, 40]], crowd=[True]), TAKE_ALL)
-    assert set(targets.assignment.tolist()) == {IGNORE}
+    found = region_targets(_proposals([[1, 1, 9, 9]]), _gt([[0, 0, 40, 40]], crowd=[True]))
+    assert set(found.assignment.tolist()) == {IGNORE}
     # Nor does one that overlaps an object as a positive would.
     gt = _gt([[0, 0, 10, 10], [0, 0, 10, 12]], crowd=[False, True])
-    targets = region_targets(KEY, _proposals([[60, 60, 70, 70]]), gt, TAKE_ALL)
-    assert targets.assignment.tolist() == [POSITIVE, NEGATIVE] + [IGNORE] * 14
-    np.testing.assert_array_equal(targets.boxes[0], gt.boxes[0])
+    found = region_targets(_proposals([[60, 60, 70, 70]]), gt)
+    assert found.assignment.tolist() == [POSITIVE, NEGATIVE] + [IGNORE] * 14
+    np.testing.assert_array_equal(found.boxes[0], gt.boxes[0])
 
 
 @pytest.mark.parametrize("garbage", [[0, 0, 0, 0], [0, 0, 10, 10], [np.nan] * 4])
 def test_what_invalid_rows_hold_changes_nothing(garbage):
-    anchors = jnp.array([[0, 0, 10, 10], [0, 0, 10, 5], [40, 40, 50, 50]], jnp.float32)
+    anchors = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [40, 40, 50, 50]], np.float32)
     proposals = _proposals([[0, 0, 10, 6], garbage], valid=[True, False])
     plain = _gt([[0, 0, 10, 10], [0, 0, 0, 0]], labels=[2, 0], valid=[True, False])
     padded = _gt([[0, 0, 10, 10], garbage], labels=[2, 9], crowd=[False, True], valid=[True, False])
-    for targets in (
-        lambda gt: anchor_targets(KEY, _anchors(anchors), gt, TAKE_ALL),
-        lambda gt: region_targets(KEY, proposals, gt, TAKE_ALL),
+    for find in (
+        lambda gt: anchor_targets(_anchors(anchors), gt),
+        lambda gt: region_targets(proposals, gt),
     ):
-        wanted, found = targets(plain), targets(padded)
+        wanted, found = find(plain), find(padded)
         np.testing.assert_array_equal(wanted.assignment, found.assignment)
         sampled = wanted.assignment != IGNORE
         np.testing.assert_array_equal(wanted.boxes[sampled], found.boxes[sampled])
 
 
 def test_positive_regions_are_the_first_rows():
-    proposals = _proposals([[60, 60, 70, 70], [0, 0, 10, 9]])
     config = TrainConfig(roi_samples=8, roi_positive_fraction=0.25)
-    targets, positive = positive_regions(
-        region_targets(KEY, proposals, _gt([[0, 0, 10, 10]], labels=[3]), config), config
-    )
-    assert targets.labels.tolist() == [3, 3]
+
+    @jax.jit
+    def find(proposals, gt):
+        return positive_regions(targets.region_targets(KEY, proposals, gt, config), config)
+
+    proposals = _proposals([[60, 60, 70, 70], [0, 0, 10, 9]])
+    found, positive = find(proposals, _gt([[0, 0, 10, 10]], labels=[3]))
+    assert found.labels.tolist() == [3, 3]
     assert positive.tolist() == [True, True]

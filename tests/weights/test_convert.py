@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -222,8 +223,8 @@ class TestAnotherRun:
         )
         write_run(tmp_path / "trained", tiny_config, categories)
         with Checkpoints(tmp_path / "trained", keep=2) as checkpoints:
-            checkpoints.save(5, tiny_weights, {"step": np.int32(5)})
-            checkpoints.save(6, {name: x + 1 for name, x in tiny_weights.items()}, {"step": np.int32(6)})
+            checkpoints.save(5, tiny_weights, {"step": jnp.int32(5)})
+            checkpoints.save(6, {name: x + 1 for name, x in tiny_weights.items()}, {"step": jnp.int32(6)})
         return tmp_path / "trained"
 
     def test_its_weights_and_categories(self, tmp_path, tiny_config, tiny_weights, run):
