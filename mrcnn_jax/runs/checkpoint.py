@@ -69,9 +69,7 @@ class Checkpoints:
             items["training"] = _flat(training)
         self._manager.save(
             step,
-            args=ocp.args.Composite(
-                **{item: ocp.args.PyTreeSave(arrays) for item, arrays in items.items()}
-            ),
+            args=ocp.args.Composite(**{item: ocp.args.PyTreeSave(arrays) for item, arrays in items.items()}),
             metrics=metrics or None,
             force=True,
         )

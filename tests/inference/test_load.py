@@ -28,7 +28,11 @@ CATEGORIES = Categories(
     sigmas=(0.05,) * 9,
 )
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
+pytestmark = [
+    pytest.mark.usefixtures("shared_programs"),
+    # Programs are shared by detectors of other batch sizes.
+    pytest.mark.filterwarnings("ignore:inference is compiled again"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +62,6 @@ def images() -> list[np.ndarray]:
     ]
 
 
-# The tests that share the program use other batch sizes.
-@pytest.mark.filterwarnings("ignore:inference is compiled again")
 def test_results_do_not_depend_on_the_batch(workdir: Path, images: list[np.ndarray]) -> None:
     detector = mrcnn_jax.load(workdir, batch_size=3)
     assert detector.step == 7 and detector.categories == CATEGORIES

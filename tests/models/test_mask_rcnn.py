@@ -97,7 +97,6 @@ def test_image_anchor_stride_divides_the_padded_image_by_its_cells():
 
 
 VARIANTS = {
-    "pyramid": {},
     "group norm": {"backbone_norm": "group", "fpn_norm": "group"},
     "C4: one map, stage 5 in the heads": {
         "features": "c4",

@@ -41,10 +41,10 @@ def test_features_equal_torchvision(depth, torchvision_backbone):
         else:
             value = script.seeded(f"{prefix}.{leaves[leaf]}", variable.shape)
         filled.append((path, variable.replace(jnp.asarray(value))))
-    model = nnx.merge(graphdef, nnx.from_flat_state(filled))
+    features_of = jax.jit(lambda state, image: nnx.merge(graphdef, state)(image))
 
     image = jnp.asarray(script.seeded("image", (1, 3, 64, 96)).transpose(0, 2, 3, 1) * 8)
-    for level, feature in model(image).items():
+    for level, feature in features_of(nnx.from_flat_state(filled), image).items():
         wanted = expected[f"resnet{depth}_{level}"]
         np.testing.assert_allclose(np.ravel(feature)[::37], wanted, atol=1e-5 * np.abs(wanted).max())
 
@@ -87,9 +87,14 @@ def test_batch_norm_of_a_frozen_stage_keeps_its_statistics():
 def test_recomputed_stages_save_memory_and_preserve_gradients():
     image = jnp.asarray(np.random.default_rng(0).standard_normal((1, 64, 64, 3), np.float32))
 
+    model = nnx.jit(lambda: _resnet(backbone_depth=18, backbone_width=8))()
+    state = nnx.state(model)
+
     def measure(recomputed):
-        graphdef, state = nnx.split(
-            _resnet(backbone_depth=18, backbone_width=8, backbone_recomputed_stages=recomputed)
+        graphdef = nnx.graphdef(
+            nnx.eval_shape(
+                lambda: _resnet(backbone_depth=18, backbone_width=8, backbone_recomputed_stages=recomputed)
+            )
         )
 
         def total(state):
