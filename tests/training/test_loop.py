@@ -162,6 +162,55 @@ def test_asked_to_stop_it_saves_and_says_so(config, tmp_path, monkeypatch, capsy
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2", "4"}
 
 
+def test_the_latest_checkpoints_are_kept(config, tmp_path, counted_steps):
+    loop.train(_with(config, eval_every=0, checkpoint_every=1, keep_checkpoints=2), tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"3", "4"}
+
+
+def test_batches_hold_what_the_heads_learn_from(config, tmp_path, counted_steps):
+    config = _with(config, steps=1, eval_every=0)
+    for mask in (True, False):
+        model = dataclasses.replace(config.model, mask=mask, keypoint=not mask)
+        loop.train(dataclasses.replace(config, model=model), tmp_path / str(mask))
+        _, batch = counted_steps[-1]
+        assert (batch.gt.masks is not None, batch.gt.keypoints is not None) == (mask, not mask)
+
+
+@pytest.mark.parametrize(("eval_images", "count"), [(0, 3), (2, 2)])
+def test_as_many_images_are_evaluated_as_asked(
+    config, tmp_path, monkeypatch, counted_steps, eval_images, count
+):
+    seen = []
+    monitor = loop.Monitor
+
+    def make_monitor(workdir, blueprint, config, categories, validation):
+        seen.append(len(validation.ids))
+        return monitor(workdir, blueprint, config, categories, None)
+
+    monkeypatch.setattr(loop, "Monitor", make_monitor)
+    monkeypatch.setattr(monitor, "evaluate", lambda *_: None)
+    loop.train(_with(config, steps=1, eval_images=eval_images), tmp_path)
+    assert seen == [count]
+
+
+def test_what_processes_agree_on_before_the_first_step(config, tmp_path, monkeypatch, counted_steps):
+    agreed = []
+    monkeypatch.setattr(loop, "check_same_config", lambda config: agreed.append("config"))
+    monkeypatch.setattr(loop, "check_same_arrays", lambda name, *_: agreed.append(name))
+    monkeypatch.setattr(loop.Monitor, "check_same_validation_set", lambda _: agreed.append("validation set"))
+    monkeypatch.setattr(loop, "check_shared_workdir", lambda _: agreed.append("workdir"))
+    loop.train(_with(config, steps=1, eval_every=0), tmp_path)
+    assert agreed == ["config", "training images", "validation set", "workdir", "initial weights"]
+
+
+def test_other_processes_write_and_print_nothing(config, tmp_path, monkeypatch, capsys, counted_steps):
+    monkeypatch.setattr(loop.hosts, "is_main_process", lambda: False)
+    monkeypatch.setattr(loop, "check_shared_workdir", lambda _: None)
+    loop.train(_with(config, steps=1, eval_every=0), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints"}  # orbax's, which all take part in
+    assert capsys.readouterr().out == ""
+
+
 def test_batches_are_on_the_devices_two_ahead_and_in_order(tiny_batch):
     taken = []
 
