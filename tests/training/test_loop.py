@@ -203,6 +203,23 @@ def test_what_processes_agree_on_before_the_first_step(config, tmp_path, monkeyp
     assert agreed == ["config", "training images", "validation set", "workdir", "initial weights"]
 
 
+def test_each_process_reads_its_share_of_a_batch(config, tmp_path, monkeypatch, counted_steps):
+    class Second:
+        process_index, process_count = staticmethod(lambda: 1), staticmethod(lambda: 2)
+
+        def __getattr__(self, name):
+            return getattr(jax, name)
+
+    def read(*_, process_index, process_count, **__):
+        assert (process_index, process_count) == (1, 2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "jax", Second())
+    monkeypatch.setattr(loop, "training_batches", read)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(_with(config, eval_every=0), tmp_path)
+
+
 def test_other_processes_write_and_print_nothing(config, tmp_path, monkeypatch, capsys, counted_steps):
     monkeypatch.setattr(loop.hosts, "is_main_process", lambda: False)
     monkeypatch.setattr(loop, "check_shared_workdir", lambda _: None)
