@@ -17,7 +17,7 @@ from tests.commands import Outcome, run_here
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 xla_flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
-if version("jaxlib").startswith("0.10."):  # other versions abort on flags that they do not know
+if version("jaxlib").startswith(("0.10.", "0.12.")):  # others may abort on flags that they do not know
     # Eight devices on two cores can wait for each other longer than XLA's default timeout.
     xla_flags.append("--xla_cpu_collective_call_terminate_timeout_seconds=600")
     # As the scripts set them: see setup_jax in mrcnn_jax/runtime/setup.py.
@@ -27,8 +27,9 @@ if version("jaxlib").startswith("0.10."):  # other versions abort on flags that 
     # Compiling takes most of the tests' time: with these it is a third. Scripts in separate processes have
     # their programs optimised.
     xla_flags.append("--xla_backend_optimization_level=0")
-    xla_flags.append("--xla_cpu_use_fusion_emitters=false")
     xla_flags.append("--xla_cpu_parallel_codegen_split_count=1")
+    if version("jaxlib").startswith("0.10."):
+        xla_flags.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join(xla_flags)
 # Compiled programs are shared between workers and kept for later runs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))

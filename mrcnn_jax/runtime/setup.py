@@ -38,7 +38,7 @@ def setup_jax(*, keep_memory: bool = True) -> None:
     }
     xla_flags = os.environ.get("XLA_FLAGS", "")
     # An unknown XLA flag aborts the process, so set them only for versions and platforms they were tried on.
-    tried = importlib.metadata.version("jaxlib").startswith("0.10.") and _only_cpu()
+    tried = importlib.metadata.version("jaxlib").startswith(("0.10.", "0.12.")) and _only_cpu()
     if tried and not any(flag in xla_flags for flag in flags):
         os.environ["XLA_FLAGS"] = " ".join([xla_flags, *map("=".join, flags.items())]).strip()
 
