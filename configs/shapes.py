@@ -57,8 +57,8 @@ def get_config() -> Config:
             rpn_post_nms=128,
             roi_samples=32,
             log_every=20,
-            checkpoint_every=200,
-            eval_every=200,
+            checkpoint_every=150,
+            eval_every=150,
         ),
         test=TestConfig(batch_size=8, rpn_pre_nms=256, rpn_post_nms=128, candidates=512, detections=32),
     )
