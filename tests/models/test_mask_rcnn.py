@@ -97,6 +97,7 @@ def test_image_anchor_stride_divides_the_padded_image_by_its_cells():
 
 
 VARIANTS = {
+    "pyramid": {},
     "group norm": {"backbone_norm": "group", "fpn_norm": "group"},
     "C4: one map, stage 5 in the heads": {
         "features": "c4",
@@ -118,7 +119,13 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(changes, id=name, marks=[pytest.mark.slow] if name == "pyramid" else [])
+        for name, changes in VARIANTS.items()
+    ],
+)
 def test_canvas_size_has_no_effect(changes, tiny_config):
     """An image gives equal outputs on the smallest canvas that fits and on a larger one."""
     depth = 50 if "features" in changes else 18
