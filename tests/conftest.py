@@ -41,6 +41,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 TINY_MODEL = {
     "tests/training/test_step.py",
     "tests/training/test_loop.py",
+    "tests/training/test_loop_processes.py",
     "tests/scripts/test_commands.py",
     "tests/inference/test_load.py",
 }

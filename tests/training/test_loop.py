@@ -14,26 +14,12 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 import mrcnn_jax
 from mrcnn_jax.data.open_data_source import open_data_source
 from mrcnn_jax.data.pipeline import training_batches
-from mrcnn_jax.data.shapes import make_shapes
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh
 from mrcnn_jax.json_files import write_json
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints, load_weights
 from mrcnn_jax.runs.description import read_run, write_run
 from mrcnn_jax.training import loop
-
-
-@pytest.fixture(scope="module")
-def config(tiny_config, tmp_path_factory):
-    """Four steps on ten small pictures, evaluated after the last."""
-    root = tmp_path_factory.mktemp("data") / "shapes"
-    make_shapes(root, train=10, val=3, image_size=64, seed=0)
-    return dataclasses.replace(
-        tiny_config,
-        data=dataclasses.replace(tiny_config.data, root=str(root)),
-        train=dataclasses.replace(tiny_config.train, eval_every=4),
-    )
-
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -65,29 +51,6 @@ def _interrupted_at(step, monkeypatch, error):
         return run
 
     monkeypatch.setattr(loop, "compile_step", compile_interrupted)
-
-
-@pytest.fixture
-def counted_steps(monkeypatch, tiny_blueprint):
-    """The states and batches of steps that compute nothing: they count, also in the optimizer's state."""
-    seen = []
-
-    def compile_step(*_):
-        def run(state, batch):
-            seen.append((state, batch))
-            after = state.replace(
-                step=state.step + 1, opt_state=jax.tree.map(lambda x: x + 1, state.opt_state)
-            )
-            return after, {"loss": state.step + 1.0, "lr": jnp.array(0.1)}
-
-        return run
-
-    monkeypatch.setattr(loop, "compile_step", compile_step)
-    # As drawing weights would take most of the time.
-    zeros = {name: np.zeros(x.shape, x.dtype) for name, x in tiny_blueprint.shapes().items()}
-    monkeypatch.setattr(loop, "make_blueprint", lambda *_, **__: tiny_blueprint)
-    monkeypatch.setattr(loop, "_initial_weights", lambda *_: zeros)
-    return seen
 
 
 def test_when_it_reports_evaluates_and_saves(config, tmp_path, monkeypatch, capsys, counted_steps):
@@ -191,41 +154,6 @@ def test_as_many_images_are_evaluated_as_asked(
     monkeypatch.setattr(monitor, "evaluate", lambda *_: None)
     loop.train(_with(config, steps=1, eval_images=eval_images), tmp_path)
     assert seen == [count]
-
-
-def test_what_processes_agree_on_before_the_first_step(config, tmp_path, monkeypatch, counted_steps):
-    agreed = []
-    monkeypatch.setattr(loop, "check_same_config", lambda config: agreed.append("config"))
-    monkeypatch.setattr(loop, "check_same_arrays", lambda name, *_: agreed.append(name))
-    monkeypatch.setattr(loop.Monitor, "check_same_validation_set", lambda _: agreed.append("validation set"))
-    monkeypatch.setattr(loop, "check_shared_workdir", lambda _: agreed.append("workdir"))
-    loop.train(_with(config, steps=1, eval_every=0), tmp_path)
-    assert agreed == ["config", "training images", "validation set", "workdir", "initial weights"]
-
-
-def test_each_process_reads_its_share_of_a_batch(config, tmp_path, monkeypatch, counted_steps):
-    class Second:
-        process_index, process_count = staticmethod(lambda: 1), staticmethod(lambda: 2)
-
-        def __getattr__(self, name):
-            return getattr(jax, name)
-
-    def read(*_, process_index, process_count, **__):
-        assert (process_index, process_count) == (1, 2)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "jax", Second())
-    monkeypatch.setattr(loop, "training_batches", read)
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(_with(config, eval_every=0), tmp_path)
-
-
-def test_other_processes_write_and_print_nothing(config, tmp_path, monkeypatch, capsys, counted_steps):
-    monkeypatch.setattr(loop.hosts, "is_main_process", lambda: False)
-    monkeypatch.setattr(loop, "check_shared_workdir", lambda _: None)
-    loop.train(_with(config, steps=1, eval_every=0), tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints"}  # orbax's, which all take part in
-    assert capsys.readouterr().out == ""
 
 
 def test_batches_are_on_the_devices_two_ahead_and_in_order(tiny_batch):
