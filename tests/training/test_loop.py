@@ -190,6 +190,31 @@ def test_the_backbones_weights_are_those_of_its_file(config, tiny_blueprint, mon
     assert "not in that file, so trained from scratch: backbone.c" in lines
 
 
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_warning_if_frozen_stages_are_random(config, tiny_blueprint, monkeypatch, capsys, frozen):
+    monkeypatch.setattr(type(tiny_blueprint), "draw", lambda *_: {})
+    model = dataclasses.replace(config.model, backbone_frozen_stages=frozen)
+    config = dataclasses.replace(config, model=model)
+    loop._initial_weights(make_blueprint(model, num_classes=4, num_keypoints=9), config)
+    warning = "its frozen stages stay random (model.backbone_frozen_stages is 1)"
+    assert (warning in capsys.readouterr().out) == bool(frozen)
+
+
+def test_findings_in_the_data_are_printed_at_the_start(config, tmp_path, capsys, counted_steps):
+    root = tmp_path / "data"
+    shutil.copytree(config.data.root, root)
+    removed = sorted((root / "train").iterdir())[0]
+    removed.unlink()
+    data = dataclasses.replace(config.data, root=str(root), skip_bad=True)
+    loop.train(_with(dataclasses.replace(config, data=data), steps=1, eval_every=0), tmp_path / "run")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "9 training images, 4 categories: circle, square, triangle, figure",
+        "1 error, left out of the data",
+    ]
+    assert removed.name in lines[3] and "there is no such file" in lines[3]
+
+
 def test_an_interrupted_run_ends_bit_equal(config, workdir, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         _interrupted_at(4, patch, KeyboardInterrupt())
@@ -270,7 +295,7 @@ def test_other_categories_than_the_runs(config, converted):
     with pytest.raises(ValueError) as error:
         loop.train(config, converted)
     assert "category 1 is 'circle', in the run 'ball'" in str(error.value)
-    assert "convert_weights.py --source=run --new_categories=FILE" in str(error.value)
+    assert "mrcnn-jax convert --source=run --new_categories=FILE" in str(error.value)
 
 
 def test_a_run_whose_training_state_was_removed(config, workdir, tmp_path):
@@ -279,7 +304,7 @@ def test_a_run_whose_training_state_was_removed(config, workdir, tmp_path):
     with pytest.raises(ValueError) as error:
         loop.train(config, tmp_path / "run")
     assert "checkpoints/4 has no folder 'training', so the run cannot go on" in str(error.value)
-    assert f"convert_weights.py --source=run --input={tmp_path / 'run'} " in str(error.value)
+    assert f"mrcnn-jax convert --source=run --input={tmp_path / 'run'} " in str(error.value)
 
 
 def test_a_finished_run_is_left_alone(config, workdir, capsys):
