@@ -16,10 +16,10 @@ help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
 
 demo: $(READY) ## generate the shapes dataset, train on it, evaluate, draw predictions
-	$(BIN)/python scripts/make_shapes.py --output=data/shapes
-	$(BIN)/python scripts/train.py --config=configs/shapes.py --workdir=runs/demo
-	$(BIN)/python scripts/evaluate.py --workdir=runs/demo
-	$(BIN)/python scripts/predict.py --workdir=runs/demo --output=runs/demo/pictures \
+	$(BIN)/mrcnn-jax shapes --output=data/shapes
+	$(BIN)/mrcnn-jax train --config=shapes --workdir=runs/demo
+	$(BIN)/mrcnn-jax evaluate --workdir=runs/demo
+	$(BIN)/mrcnn-jax predict --workdir=runs/demo --output=runs/demo/pictures \
 		$$(ls -d data/shapes/val/* | head -n 6)
 	@echo
 	@echo "pictures: runs/demo/pictures; during training, runs/demo/validation"
@@ -29,13 +29,13 @@ demo: $(READY) ## generate the shapes dataset, train on it, evaluate, draw predi
 test: $(READY) ## lint, check types and run the quick tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy mrcnn_jax scripts configs benchmarks
+	$(BIN)/mypy mrcnn_jax scripts
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-all: $(READY) ## the same with the slow tests, before a release
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy mrcnn_jax scripts configs benchmarks
+	$(BIN)/mypy mrcnn_jax scripts
 	$(BIN)/python -m pytest $(WORKERS) -m ""
 
 lock: ## rewrite requirements.lock with the newest versions that setup.cfg allows

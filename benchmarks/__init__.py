@@ -1,4 +1,6 @@
-"""Benchmarks: run ``python -m benchmarks.NAME`` from the repository's root.
+"""Benchmarks, which ``mrcnn-jax benchmark NAME`` runs.
+
+In the repository they have a folder of their own, and ``mrcnn_jax/benchmarks`` is a link to it.
 
 ``speed`` times ops, inference, training and evaluation, against torchvision and the machine's peak; ``roi``
 compares RoIAlign with RoIPool; ``growth`` shows how time grows with size; and ``data`` times the input

@@ -1,6 +1,6 @@
 """Measures how fast training batches are made, and how long each stage takes.
 
-    python -m benchmarks.data --config=configs/coco.py --config.data.root=COCO --peer=PEER/bin/python \
+    mrcnn-jax benchmark data --config=coco --config.data.root=COCO --peer=PEER/bin/python \
         --json=data.json
 
 Prints images per second, bytes per batch, and milliseconds per image of each stage. With --peer, an
@@ -149,7 +149,3 @@ def _stages(config: Any) -> dict[str, float]:
         for name, start, end in zip(totals, marks, marks[1:], strict=False):
             totals[name] += 1000 * (end - start) / count
     return totals
-
-
-if __name__ == "__main__":
-    command_line.run(main)

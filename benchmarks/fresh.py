@@ -1,6 +1,6 @@
 """Training steps in a fresh process: the time until the first one is done, and the memory of the second.
 
-    python -m benchmarks.fresh CACHE < request.json
+    python -m mrcnn_jax.benchmarks.fresh CACHE < request.json
 
 CACHE is the directory of the compilation cache. The request, made by ``choose_objects`` or ``measure``, holds
 the config, the batch size or the objects, and the time at which the process was started.
@@ -30,7 +30,7 @@ def measure(config: Config, objects: list[Any], cache: Path) -> dict[str, float]
 
 def _ask(config: Config, cache: Path, **request: Any) -> Any:
     request |= {"config": to_dict(config), "started": time.time()}
-    command = [sys.executable, "-m", "benchmarks.fresh", str(cache)]
+    command = [sys.executable, "-m", "mrcnn_jax.benchmarks.fresh", str(cache)]
     done = subprocess.run(command, input=json.dumps(request), stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise ValueError(f"{' '.join(command)}: ended with exit code {done.returncode}")
@@ -38,14 +38,14 @@ def _ask(config: Config, cache: Path, **request: Any) -> Any:
 
 
 def main() -> None:
-    from mrcnn_jax.runtime.setup import setup_jax
+    from mrcnn_jax.runtime.setup import setup
 
-    setup_jax(keep_memory=False)
+    setup(keep_memory=False)
 
     import jax
     import numpy as np
 
-    from benchmarks.workloads import models
+    from mrcnn_jax.benchmarks.workloads import models
     from mrcnn_jax.config.io import from_dict
 
     jax.config.update("jax_compilation_cache_dir", sys.argv[1])

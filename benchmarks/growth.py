@@ -1,8 +1,8 @@
 """Measures how time grows with the number of images, regions, objects, boxes and devices.
 
-    python -m benchmarks.growth --json=growth.json --png=growth.png
+    mrcnn-jax benchmark growth --json=growth.json --png=growth.png
     XLA_FLAGS="--xla_force_host_platform_device_count=8 \
-        --xla_cpu_collective_call_terminate_timeout_seconds=600" python -m benchmarks.growth --only=devices
+        --xla_cpu_collective_call_terminate_timeout_seconds=600" mrcnn-jax benchmark growth --only=devices
 
 For each workload it prints the numbers, the milliseconds in all and per item, and the exponent e of "grows as
 number ** e" over the last three numbers; e = 1 means that time is proportional to the number. Only NMS may
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from mrcnn_jax import command_line
-from mrcnn_jax.runtime.setup import setup_jax
+from mrcnn_jax.runtime.setup import setup
 
 
 class Growth(NamedTuple):
@@ -60,7 +60,7 @@ def main(_: list[str]) -> None:
     unknown = sorted(set(_ONLY.value) - set(GROWTHS))
     if unknown:
         raise ValueError(f"--only={','.join(unknown)}: unknown; choose from {', '.join(GROWTHS)}")
-    setup_jax()
+    setup()
     import jax
 
     from mrcnn_jax.json_files import write_json
@@ -80,8 +80,8 @@ def main(_: list[str]) -> None:
 
 def measure(name: str) -> Row:
     """A workload's seconds for each of its numbers, which alternate so that all see the same machine load."""
-    from benchmarks.timing import Local, median_seconds
-    from benchmarks.workloads.growth import WORKLOADS, exponent
+    from mrcnn_jax.benchmarks.timing import Local, median_seconds
+    from mrcnn_jax.benchmarks.workloads.growth import WORKLOADS, exponent
 
     growth = GROWTHS[name]
     workloads = WORKLOADS[name](_config(), growth.numbers[: _POINTS.value])
@@ -105,7 +105,7 @@ def print_row(row: Row) -> None:
 
 def draw(rows: list[Row], path: Path) -> None:
     """Draws a panel per workload, with a line for time proportional to the number."""
-    from benchmarks.curves import Panel, draw_panels
+    from mrcnn_jax.benchmarks.curves import Panel, draw_panels
 
     panels = []
     for row in rows:
@@ -114,7 +114,3 @@ def draw(rows: list[Row], path: Path) -> None:
         curves = {"measured": points, "proportional": [(n, longest * n / last) for n, _ in points]}
         panels.append(Panel(f"{row['workload']}: milliseconds by {row['items']}", curves))
     draw_panels(panels, path)
-
-
-if __name__ == "__main__":
-    command_line.run(main)

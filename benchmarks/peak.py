@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from benchmarks.timing import Local, Workload, median_seconds
+from mrcnn_jax.benchmarks.timing import Local, Workload, median_seconds
 
 _SIDE = {"cpu": 3072}  # side of the matrices; elsewhere 8192
 _COPIED_BYTES = {"cpu": 256 * 2**20}  # beyond all caches; elsewhere 2 GiB

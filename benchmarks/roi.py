@@ -1,7 +1,7 @@
 """Compares RoIAlign, in all its forms, with RoIPool: time, memory and misalignment.
 
-    python -m benchmarks.roi --json=roi.json --png=roi.png
-    python -m benchmarks.roi --only=regions,side,channels,output
+    mrcnn-jax benchmark roi --json=roi.json --png=roi.png
+    mrcnn-jax benchmark roi --only=regions,side,channels,output
 
 Features and regions are synthetic; it takes four minutes on two CPU cores. Each row is one program:
 "forward", or "both" with the gradient of the features. "MB" is the program's memory without inputs and
@@ -19,7 +19,8 @@ from typing import Any
 from absl import flags
 
 from mrcnn_jax import command_line
-from mrcnn_jax.runtime.setup import setup_jax
+from mrcnn_jax.runtime.compilations import compiler_options
+from mrcnn_jax.runtime.setup import setup
 
 STUDIES = ("forms", "pyramid", "regions", "side", "channels", "output", "misalignment")
 _ONLY = flags.DEFINE_list("only", list(STUDIES), "studies to run")
@@ -88,10 +89,10 @@ def main(_: list[str]) -> None:
     for flag, value in (("json", _JSON.value), ("png", _PNG.value)):
         if value:
             command_line.check_output(flag, Path(value))
-    setup_jax()
+    setup()
     import jax
 
-    from benchmarks.peak import copy_peak
+    from mrcnn_jax.benchmarks.peak import copy_peak
     from mrcnn_jax.json_files import write_json
 
     jax.config.update("jax_enable_compilation_cache", False)  # a cache hit would be timed as compilation
@@ -149,7 +150,7 @@ def build(case: Case) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, fl
     import jax.numpy as jnp
     import numpy as np
 
-    from benchmarks.workloads.ops import random_boxes
+    from mrcnn_jax.benchmarks.workloads.ops import random_boxes
     from mrcnn_jax.ops.roi_align import multilevel_roi_align
     from mrcnn_jax.ops.roi_pool import multilevel_roi_pool
 
@@ -181,7 +182,8 @@ def build(case: Case) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, fl
     result = jnp.ones((case.regions, case.output, case.output, case.channels), jnp.float32)
     operands: tuple[Any, ...] = (maps, result) if case.gradient else (maps,)
     start = time.perf_counter()
-    program = jax.jit(both if case.gradient else pool).lower(*operands).compile()
+    options = compiler_options(jax.default_backend())
+    program = jax.jit(both if case.gradient else pool, compiler_options=options).lower(*operands).compile()
     compile_s = time.perf_counter() - start
     run_time(program, operands)
     memory = program.memory_analysis()
@@ -210,7 +212,7 @@ def misalignment() -> list[dict[str, float]]:
     import jax.numpy as jnp
     import numpy as np
 
-    from benchmarks.workloads.ops import random_boxes
+    from mrcnn_jax.benchmarks.workloads.ops import random_boxes
     from mrcnn_jax.ops.roi_align import roi_align
     from mrcnn_jax.ops.roi_pool import roi_pool
 
@@ -257,7 +259,7 @@ def print_misalignment(rows: list[dict[str, float]]) -> None:
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
     """Draws a panel for every study that has curves."""
-    from benchmarks.curves import Panel, draw_panels
+    from mrcnn_jax.benchmarks.curves import Panel, draw_panels
 
     panels = []
     for study in ("regions", "side", "channels", "output"):
@@ -277,7 +279,3 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
         }
         panels.append(Panel("misalignment in pixels, by stride (RoIAlign: none)", curves))
     draw_panels(panels, path)
-
-
-if __name__ == "__main__":
-    command_line.run(main)

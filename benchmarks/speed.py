@@ -1,7 +1,7 @@
 """Measures how fast this project is on this machine, and how much of the machine it uses.
 
-    python -m benchmarks.speed --peer=PEER/bin/python --json=benchmark.json
-    python -m benchmarks.speed --config=configs/detectron2/mask_rcnn_r50_fpn_3x.py --only=stages,inference_b1
+    mrcnn-jax benchmark speed --peer=PEER/bin/python --json=benchmark.json
+    mrcnn-jax benchmark speed --config=detectron2/mask_rcnn_r50_fpn_3x --only=stages,inference_b1
 
 With --peer, an interpreter that has torch and torchvision, the same workloads run there, alternating with
 this process and both warmed up, and the table has the ratio of the median times, theirs to ours. COCO's
@@ -29,7 +29,7 @@ from typing import Any
 from absl import flags
 
 from mrcnn_jax import command_line
-from mrcnn_jax.runtime.setup import setup_jax
+from mrcnn_jax.runtime.setup import setup
 
 _ROOT = Path(__file__).resolve().parents[1]
 _WORKLOADS = [
@@ -57,7 +57,7 @@ def main(_: list[str]) -> None:
         command_line.check_output("json", Path(_JSON.value))
     if _PEER.value:  # it needs memory on the same accelerator
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    setup_jax()
+    setup()
     from mrcnn_jax.json_files import write_json
 
     for name in _ONLY.value:
@@ -87,10 +87,10 @@ def _run(name: str) -> Iterator[Row]:
     import jax
     import jax.numpy as jnp
 
-    from benchmarks.peak import copy_peak, matmul_peak
-    from benchmarks.peers.process import Peer
-    from benchmarks.timing import Local, median_seconds
-    from benchmarks.workloads import models, ops
+    from mrcnn_jax.benchmarks.peak import copy_peak, matmul_peak
+    from mrcnn_jax.benchmarks.peers.process import Peer
+    from mrcnn_jax.benchmarks.timing import Local, median_seconds
+    from mrcnn_jax.benchmarks.workloads import models, ops
 
     config = _config()
     _print_once(f"ours: {jax.devices()[0].device_kind}, jax {jax.__version__}, model in {config.model.dtype}")
@@ -124,8 +124,8 @@ def _run(name: str) -> Iterator[Row]:
 
 
 def _evaluate(name: str) -> Row:
-    from benchmarks.timing import Local, median_seconds
-    from benchmarks.workloads import evaluation
+    from mrcnn_jax.benchmarks.timing import Local, median_seconds
+    from mrcnn_jax.benchmarks.workloads import evaluation
 
     workloads = evaluation.evaluate(name, _IMAGES.value)
     return _row(name, *median_seconds([Local(workload) for workload in workloads], _TURNS.value))
@@ -135,9 +135,9 @@ def _fresh(name: str) -> Iterator[Row]:
     """Rows of training steps in fresh processes: the first step's seconds, or the second step's memory."""
     import numpy as np
 
-    from benchmarks import fresh
-    from benchmarks.peers.process import Peer
-    from benchmarks.workloads import models
+    from mrcnn_jax.benchmarks import fresh
+    from mrcnn_jax.benchmarks.peers.process import Peer
+    from mrcnn_jax.benchmarks.workloads import models
 
     config = _config()
     with tempfile.TemporaryDirectory() as cache:
@@ -183,7 +183,3 @@ def _seconds(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"
-
-
-if __name__ == "__main__":
-    command_line.run(main)

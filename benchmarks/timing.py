@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from jaxlib import _jax
 
+from mrcnn_jax.runtime.compilations import compiler_options
+
 _MIN_TURN_S = 0.2  # shorter workloads run several times per turn
 
 
@@ -82,6 +84,7 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> Callable[[], f
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
     """A function that runs the compiled ``function`` once and waits for the result."""
-    program = jax.jit(function).lower(*arguments).compile()
+    options = compiler_options(jax.default_backend())
+    program = jax.jit(function, compiler_options=options).lower(*arguments).compile()
     on_device = jax.device_put(arguments)
     return lambda: jax.block_until_ready(program(*on_device))

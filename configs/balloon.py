@@ -1,6 +1,6 @@
 """Fine-tunes R50-FPN on your own photos, a folder in COCO format, from an ImageNet backbone.
 
-    scripts/train.py --config=configs/balloon.py --workdir=runs/balloon --config.data.root=PHOTOS \
+    mrcnn-jax train --config=balloon --workdir=runs/balloon --config.data.root=PHOTOS \
         --config.model.backbone_weights=resnet50.npz
 
 PHOTOS holds ``annotations/instances_train.json``, ``annotations/instances_val.json``, ``train/`` and
@@ -8,7 +8,7 @@ PHOTOS holds ``annotations/instances_train.json``, ``annotations/instances_val.j
 two per batch; anchors and pyramid levels are scaled to match, to half the paper's sizes.
 
 By default, the backbone file must follow MSRA's and Caffe's conventions (stride in the first 1x1 convolution,
-BGR pixels minus a mean). For torchvision's ResNet-50, use ``--config=configs/balloon.py:torchvision``.
+BGR pixels minus a mean). For torchvision's ResNet-50, use ``--config=balloon:torchvision``.
 """
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig

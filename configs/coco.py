@@ -1,6 +1,6 @@
 """Mask R-CNN R50-FPN on COCO 2017, with Detectron2's 1x schedule (90,000 steps of 16 images).
 
-    scripts/train.py --config=configs/coco.py --workdir=runs/coco --config.data.root=COCO \
+    mrcnn-jax train --config=coco --workdir=runs/coco --config.data.root=COCO \
         --config.model.backbone_weights=resnet50.npz
 
 COCO holds ``annotations/``, ``train2017/`` and ``val2017/``; resnet50.npz is torchvision's ImageNet model.

@@ -1,7 +1,7 @@
 """Boxes, masks and keypoints of drawn shapes: all of Mask R-CNN in ten minutes on two CPU cores.
 
-    scripts/make_shapes.py --output=data/shapes
-    scripts/train.py --config=configs/shapes.py --workdir=runs/shapes
+    mrcnn-jax shapes --output=data/shapes
+    mrcnn-jax train --config=shapes --workdir=runs/shapes
 
 AP 64.5 for boxes, 52.5 for masks and 59.3 for keypoints after 1200 steps (docs/results.md).
 """

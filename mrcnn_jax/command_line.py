@@ -1,18 +1,15 @@
-"""Shared by the scripts: the ``--config`` flag, flags for several hosts, and one-line error messages.
+"""Shared by the commands: the ``--config`` flag, flags for several hosts, and one-line error messages.
 
-A script reads:
+A command is a module, see ``commands/__init__.py``, that reads:
 
     _config = command_line.define_config()
 
     def main(arguments: list[str]) -> None:
-        setup_jax()  # from mrcnn_jax.runtime.setup
+        setup()  # from mrcnn_jax.runtime.setup
         ...  # slow imports go here, so that --help and mistyped flags respond immediately
 
-    if __name__ == "__main__":
-        command_line.run(main)
-
-Only scripts and similar programs that own their process import this module. Importing the library, or calling
-``mrcnn_jax.load``, changes no process-wide setting.
+and that ``command_line.run(main)`` runs. Only programs that own their process import this module: importing
+the library, or calling ``mrcnn_jax.load``, changes no process-wide setting.
 """
 
 import faulthandler
@@ -33,11 +30,12 @@ from mrcnn_jax.config import Config, to_dict
 from mrcnn_jax.config.io import flatten, from_dict, validate
 from mrcnn_jax.config.suggestions import suggest
 
-# Attribute the flags defined here to the calling script, so that its --help lists them.
+# Attribute the flags defined here to the calling command, so that its --help lists them.
 flags.disclaim_key_flags()
 
 _DEBUG = flags.DEFINE_bool("debug", False, "show the full traceback of an error")
 
+_CONFIGS = Path(__file__).with_name("configs")
 _CONFIG_FILE = re.compile(r"--?config(?:=(?P<path>.*))?")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.(?P<name>[^=]+)")
 
@@ -45,16 +43,18 @@ _OVERRIDE = re.compile(r"--?(?:no)?config\.(?P<name>[^=]+)")
 def define_config(default: Path | None = None) -> Callable[[], Config]:
     """A function that returns the config of ``--config=FILE``, with all ``--config.FIELD=VALUE`` applied.
 
+    FILE may also be the name of one of this project's configs: ``torchvision/mask_rcnn_r50_fpn``.
     ``--config=FILE:WORD`` calls the file's ``get_config("WORD")``.
 
-    Call this at the top of a script, and the returned function in ``main``. The latter raises ValueError if
+    Call this at the top of a command, and the returned function in ``main``. The latter raises ValueError if
     the flag is missing and has no ``default``, or if the file's ``get_config`` returns something other than a
     ``Config`` or one that ``validate`` rejects.
     """
     flag = config_flags.DEFINE_config_file(
         "config",
         None if default is None else str(default),
-        "file that defines get_config(); --config.train.steps=100 changes one of its fields",
+        "file that defines get_config(), or the name of a config of this project, such as shapes or "
+        "torchvision/mask_rcnn_r50_fpn; --config.train.steps=100 changes one of its fields",
     )
 
     def config() -> Config:
@@ -73,8 +73,8 @@ def define_config(default: Path | None = None) -> Callable[[], Config]:
 def define_overrides() -> Callable[[Config], Config]:
     """A function that applies overrides like ``--config.test.detections=10`` to a given config.
 
-    For scripts that take their config from a saved run. Call this at the top of the script, and the returned
-    function in ``main``. The latter raises ValueError if ``validate`` rejects the result.
+    For commands that take their config from a saved run. Call this at the top of the command, and the
+    returned function in ``main``. The latter raises ValueError if ``validate`` rejects the result.
     """
     with _plain_errors():  # ml_collections parses the command line already when the flag is defined
         _check_config_flags(sys.argv)
@@ -98,7 +98,7 @@ def define_overrides() -> Callable[[Config], Config]:
 def define_hosts(*, handle_sigterm: bool) -> Callable[[], AbstractContextManager[None]]:
     """A function that joins this process to a run, by calling ``hosts.join`` with the flags defined here.
 
-    Call this at the top of a script, and the returned function in ``main`` around the block that uses JAX:
+    Call this at the top of a command, and the returned function in ``main`` around the block that uses JAX:
     ``with hosts(): ...``. If there are other processes, an error in the block ends this process immediately;
     otherwise JAX would wait for the others at exit, and they for this one.
     """
@@ -133,7 +133,7 @@ def define_hosts(*, handle_sigterm: bool) -> Callable[[], AbstractContextManager
 
 
 def define_step() -> flags.FlagHolder[int | Literal["best"] | None]:
-    """The flag ``--step``, with a value for ``mrcnn_jax.load``. Call this at the top of a script."""
+    """The flag ``--step``, with a value for ``mrcnn_jax.load``. Call this at the top of a command."""
     return flags.DEFINE(
         _StepParser(),
         "step",
@@ -155,9 +155,10 @@ def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> Non
 
     def parse(argv: list[str]) -> list[str]:
         if {"--help", "-help", "-h"} & set(argv):
-            _print_help(positional)
+            _print_help(main.__module__, positional)
             sys.stdout.flush()
             sys.exit(0)
+        argv[:] = _with_config_paths(argv)  # in place: ml_collections reads sys.argv
         _check_config_flags(argv)
         arguments = flags.FLAGS(argv)[1:]
         if arguments and not positional:
@@ -170,7 +171,7 @@ def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> Non
         sys.stdout.flush()  # raises BrokenPipeError here, where it is handled, rather than at exit
         return code
 
-    flags.declare_key_flag("debug")
+    flags.FLAGS.register_key_flag_for_module(_module_name(main.__module__), flags.FLAGS["debug"])
     with _plain_errors():
         app.run(quiet_main, flags_parser=parse)
 
@@ -197,13 +198,36 @@ class _StepParser(flags.ArgumentParser):
         return "step"
 
 
+def _with_config_paths(argv: list[str]) -> list[str]:
+    """The arguments, with the path of this project's config for ``--config=NAME`` or ``--config NAME``."""
+    return [
+        f"--config={_config_path(argument.partition('=')[2])}"
+        if argument.startswith(("--config=", "-config="))
+        else _config_path(argument)
+        if previous in ("--config", "-config")
+        else argument
+        for previous, argument in zip(["", *argv], argv, strict=False)
+    ]
+
+
+def _config_path(text: str) -> str:
+    """``NAME`` or ``NAME:WORD`` with the path of this project's config NAME, unless there is a file NAME."""
+    name, colon, word = text.partition(":")
+    path = _CONFIGS / f"{name}.py"
+    return text if Path(name).exists() or not path.is_file() else f"{path}{colon}{word}"
+
+
 def _check_config_flags(argv: list[str]) -> None:
     """Raises FileNotFoundError for a missing ``--config`` file, ValueError listing all unknown fields."""
     for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
         if match := _CONFIG_FILE.fullmatch(argument):
             path = (following if match["path"] is None else match["path"]).partition(":")[0]
             if not Path(path).is_file():
-                raise FileNotFoundError(f"--config={path}: there is no such file")
+                files = sorted(_CONFIGS.rglob("*.py"))
+                names = [file.relative_to(_CONFIGS).with_suffix("").as_posix() for file in files]
+                raise FileNotFoundError(
+                    f"--config={path}: there is no such file; this project has {', '.join(names)}"
+                )
 
     fields, sections = flatten(Config()), to_dict(Config())
     problems = []
@@ -248,9 +272,14 @@ def _message(error: BaseException) -> str:
     return re.sub(wrapper, "", text).rstrip()
 
 
-def _print_help(positional: str) -> None:
-    script = sys.modules["__main__"]
-    print((script.__doc__ or "").strip())
+def _print_help(module: str, positional: str) -> None:
+    print((sys.modules[module].__doc__ or "").strip())
     if positional:
         print(f"\nArguments: {positional}")
-    print(f"\nFlags:{flags.FLAGS.main_module_help()}")
+    _, _, described = flags.FLAGS.module_help(_module_name(module)).lstrip().partition("\n")
+    print(f"\nFlags:\n{described}")
+
+
+def _module_name(module: str) -> str:
+    """What absl calls a module."""
+    return sys.argv[0] if module == "__main__" else module

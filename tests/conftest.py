@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-from tests.commands import Outcome, run_here
+from tests.run_command import Outcome, run_here
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -20,7 +20,7 @@ xla_flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_
 if version("jaxlib").startswith(("0.10.", "0.12.")):  # others may abort on flags that they do not know
     # Eight devices on two cores can wait for each other longer than XLA's default timeout.
     xla_flags.append("--xla_cpu_collective_call_terminate_timeout_seconds=600")
-    # As the scripts set them: see setup_jax in mrcnn_jax/runtime/setup.py.
+    # Those of compiler_options in mrcnn_jax/runtime/compilations.py, for the tests' own programs, too.
     xla_flags.append("--xla_cpu_experimental_ynn_fusion_type=")
     xla_flags.append("--xla_cpu_enable_concurrency_optimized_scheduler=false")
     xla_flags.append("--xla_disable_hlo_passes=cse_barrier_expander")
@@ -42,7 +42,7 @@ TINY_MODEL = {
     "tests/training/test_step.py",
     "tests/training/test_loop.py",
     "tests/training/test_loop_processes.py",
-    "tests/scripts/test_commands.py",
+    "tests/commands/test_commands.py",
     "tests/inference/test_load.py",
 }
 
@@ -108,7 +108,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="module")
 def start(directory: Path) -> Callable[..., Outcome]:
-    """Runs a script, or a module of ``benchmarks``, in the module's ``directory`` (``commands.run_here``)."""
+    """Runs a command of ``mrcnn-jax`` in the module's ``directory`` (``run_command.run_here``)."""
     return partial(run_here, directory=directory)
 
 

@@ -1,7 +1,6 @@
 """Runs command lines for tests: in this process, which is quick, or in a separate one."""
 
 import contextlib
-import importlib
 import io
 import os
 import runpy
@@ -26,21 +25,22 @@ class Outcome(NamedTuple):
     stderr: str
 
 
-def run_here(program: str, *arguments: str, directory: Path) -> Outcome:
-    """Runs a script of ``scripts`` (or at a path), or a module of ``benchmarks``, in this process.
+def run_here(command: str, *arguments: str, directory: Path) -> Outcome:
+    """Runs a command of ``mrcnn-jax``, or the program at a path, in this process.
 
     It has its own flags, environment and working directory, but this process's devices. It never joins other
     hosts, and leaves the C library's memory settings as they are.
     """
-    importlib.import_module("mrcnn_jax.command_line")  # defines its flags once, on import; they stay
+    from mrcnn_jax import commands  # defines command_line's flags once, on import; they stay
+
     known = set(flags.FLAGS)
     out, err = io.StringIO(), io.StringIO()
-    path = program if program.startswith("benchmarks.") else str(ROOT / "scripts" / program)
+    argv = [command, *arguments] if command.endswith(".py") else ["mrcnn-jax", command, *arguments]
     with (
         contextlib.chdir(directory),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        mock.patch.object(sys, "argv", [path, *arguments]),
+        mock.patch.object(sys, "argv", argv),
         mock.patch.dict(os.environ),
         mock.patch("mrcnn_jax.runtime.setup.keep_freed_memory"),
         mock.patch("mrcnn_jax.distributed.hosts.join"),
@@ -48,15 +48,23 @@ def run_here(program: str, *arguments: str, directory: Path) -> Outcome:
     ):
         warnings.simplefilter("ignore", DeprecationWarning)  # as in a separate process
         try:
-            run = runpy.run_module if program.startswith("benchmarks.") else runpy.run_path
-            run(path, run_name="__main__")
+            if command.endswith(".py"):
+                runpy.run_path(command, run_name="__main__")
+            else:
+                commands.main()
             code = 0
         except SystemExit as exit_:
             code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+            if isinstance(exit_.code, str):
+                print(exit_.code, file=sys.stderr)
         except Exception:
             traceback.print_exc()
             code = 1
         finally:
+            for name in commands.COMMANDS:  # they define flags when they are imported
+                sys.modules.pop(f"mrcnn_jax.commands.{name}", None)
+            for name in commands.BENCHMARKS:
+                sys.modules.pop(f"mrcnn_jax.benchmarks.{name}", None)
             forget_flags({name for name in set(flags.FLAGS) - known if not _is_a_librarys(name)})
     return Outcome(code, out.getvalue(), err.getvalue())
 
@@ -76,12 +84,11 @@ def forget_flags(names: set[str]) -> None:
     flags.FLAGS.unparse_flags()
 
 
-def run_apart(program: str, *arguments: str, directory: Path, python: tuple[str, ...] = ()) -> Outcome:
-    """Runs the same program in a separate process, on one device."""
+def run_apart(command: str, *arguments: str, directory: Path, python: tuple[str, ...] = ()) -> Outcome:
+    """Runs the same command in a separate process, on one device."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    target = ["-m", program] if program.startswith("benchmarks.") else [str(ROOT / "scripts" / program)]
     done = subprocess.run(
-        [sys.executable, *python, *target, *arguments],
+        [sys.executable, *python, "-m", "mrcnn_jax", command, *arguments],
         cwd=directory,
         env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mrcnn_jax import command_line
-from tests.commands import ROOT, Outcome, run_here
+from tests.run_command import ROOT, Outcome, run_here
 
 SCRIPT = '''"""Trains nothing.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import Workload
+from mrcnn_jax.benchmarks.timing import Workload
 
 _PROGRAM = Path(__file__).with_name("torchvision_workloads.py")
 

@@ -1,4 +1,4 @@
-"""The reference for ``python -m benchmarks.speed``: runs the same workloads with torchvision.
+"""The reference for ``mrcnn-jax benchmark speed``: runs the same workloads with torchvision.
 
 Requests and answers are lines of JSON on standard input and output. The first request is a workload with its
 settings; each later one asks to run it so many times, or once for its peak memory. Uses a GPU if torch finds

@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.timing import Workload
+from mrcnn_jax.benchmarks.timing import Workload
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
 from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.evaluation.average_precision import average_precision

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from benchmarks.timing import Workload, compiled
-from benchmarks.workloads import models, ops
+from mrcnn_jax.benchmarks.timing import Workload, compiled
+from mrcnn_jax.benchmarks.workloads import models, ops
 from mrcnn_jax.config import Config
 from mrcnn_jax.models.rpn import Anchors
 from mrcnn_jax.training.targets import anchor_targets, region_targets
@@ -42,7 +42,8 @@ def infer_images(config: Config, numbers: Sequence[int]) -> Workloads:
 
 def evaluate_images(_: Config, numbers: Sequence[int]) -> Workloads:
     """COCO's box metrics, with 100 detections per image."""
-    from benchmarks.workloads import evaluation  # the only workload that needs pycocotools and hotcoco
+    # The only workload that needs pycocotools and hotcoco.
+    from mrcnn_jax.benchmarks.workloads import evaluation
 
     return {n: evaluation.evaluate("evaluation_bbox", n)[0] for n in numbers}
 

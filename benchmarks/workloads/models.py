@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from benchmarks.timing import Workload, compiled, count_flops
+from mrcnn_jax.benchmarks.timing import Workload, compiled, count_flops
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, map_images, replicated
 from mrcnn_jax.inference.detector import Detector, make_predict_fn

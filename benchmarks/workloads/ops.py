@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import Workload, compiled
+from mrcnn_jax.benchmarks.timing import Workload, compiled
 from mrcnn_jax.inference.paste import paste_mask
 from mrcnn_jax.ops.nms import nms
 from mrcnn_jax.ops.roi_align import multilevel_roi_align

@@ -1,8 +1,8 @@
 """Detectron2's Keypoint R-CNN R50-FPN, 3x schedule: persons and 17 keypoints.
 
-    scripts/convert_weights.py --source=detectron2 --config=configs/detectron2/keypoint_rcnn_r50_fpn_3x.py \
+    mrcnn-jax convert --source=detectron2 --config=detectron2/keypoint_rcnn_r50_fpn_3x \
         --input=model_final.pkl --workdir=runs/converted
-    scripts/predict.py --workdir=runs/converted --output=out photo.jpg
+    mrcnn-jax predict --workdir=runs/converted --output=out photo.jpg
 
 model_final.pkl is Detectron2's COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x;
 its model zoo reports box AP 55.4 and keypoint AP 65.5. This config has not been trained at full size.

@@ -1,8 +1,8 @@
 """Detectron2's Mask R-CNN R101-FPN, 3x schedule.
 
-    scripts/convert_weights.py --source=detectron2 --config=configs/detectron2/mask_rcnn_r101_fpn_3x.py \
+    mrcnn-jax convert --source=detectron2 --config=detectron2/mask_rcnn_r101_fpn_3x \
         --input=model_final.pkl --workdir=runs/converted
-    scripts/predict.py --workdir=runs/converted --output=out photo.jpg
+    mrcnn-jax predict --workdir=runs/converted --output=out photo.jpg
 
 model_final.pkl is Detectron2's COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x;
 its model zoo reports box AP 42.9 and mask AP 38.6. This config has not been trained at full size.

@@ -1,8 +1,8 @@
 """Detectron2's Mask R-CNN R50-C4, 1x schedule: one map of stride 16, stage 5 in the heads (paper figure 4).
 
-    scripts/convert_weights.py --source=detectron2 --config=configs/detectron2/mask_rcnn_r50_c4_1x.py \
+    mrcnn-jax convert --source=detectron2 --config=detectron2/mask_rcnn_r50_c4_1x \
         --input=model_final.pkl --workdir=runs/converted
-    scripts/predict.py --workdir=runs/converted --output=out photo.jpg
+    mrcnn-jax predict --workdir=runs/converted --output=out photo.jpg
 
 model_final.pkl is Detectron2's COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x;
 its model zoo reports box AP 36.8 and mask AP 32.2. This config has not been trained at full size.

@@ -1,8 +1,8 @@
 """Detectron2's Mask R-CNN R50-DC5, 3x schedule: one map, of stage 5 dilated to stride 16.
 
-    scripts/convert_weights.py --source=detectron2 --config=configs/detectron2/mask_rcnn_r50_dc5_3x.py \
+    mrcnn-jax convert --source=detectron2 --config=detectron2/mask_rcnn_r50_dc5_3x \
         --input=model_final.pkl --workdir=runs/converted
-    scripts/predict.py --workdir=runs/converted --output=out photo.jpg
+    mrcnn-jax predict --workdir=runs/converted --output=out photo.jpg
 
 model_final.pkl is Detectron2's COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_3x;
 its model zoo reports box AP 40.0 and mask AP 35.9. This config has not been trained at full size.

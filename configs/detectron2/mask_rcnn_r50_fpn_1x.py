@@ -1,8 +1,8 @@
 """Detectron2's Mask R-CNN R50-FPN, 1x schedule.
 
-    scripts/convert_weights.py --source=detectron2 --config=configs/detectron2/mask_rcnn_r50_fpn_1x.py \
+    mrcnn-jax convert --source=detectron2 --config=detectron2/mask_rcnn_r50_fpn_1x \
         --input=model_final.pkl --workdir=runs/converted
-    scripts/predict.py --workdir=runs/converted --output=out photo.jpg
+    mrcnn-jax predict --workdir=runs/converted --output=out photo.jpg
 
 model_final.pkl is Detectron2's COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x;
 its model zoo reports box AP 38.6 and mask AP 35.2. This config has not been trained at full size.

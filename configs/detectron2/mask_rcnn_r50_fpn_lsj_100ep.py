@@ -1,9 +1,9 @@
 """Detectron2's Mask R-CNN R50-FPN from scratch: batch norm everywhere, large-scale jitter, 100 epochs.
 
-    scripts/train.py --config=configs/detectron2/mask_rcnn_r50_fpn_lsj_100ep.py --workdir=runs/lsj \
+    mrcnn-jax train --config=detectron2/mask_rcnn_r50_fpn_lsj_100ep --workdir=runs/lsj \
         --config.data.root=COCO
-    scripts/convert_weights.py --source=detectron2 \
-        --config=configs/detectron2/mask_rcnn_r50_fpn_lsj_100ep.py \
+    mrcnn-jax convert --source=detectron2 \
+        --config=detectron2/mask_rcnn_r50_fpn_lsj_100ep \
         --input=model_final.pkl --workdir=runs/converted
 
 model_final.pkl is Detectron2's new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ;

@@ -1,9 +1,9 @@
 """Detectron2's Mask R-CNN with ResNeXt-101 32x8d and FPN, 3x schedule.
 
-    scripts/convert_weights.py --source=detectron2 \
-        --config=configs/detectron2/mask_rcnn_x101_32x8d_fpn_3x.py \
+    mrcnn-jax convert --source=detectron2 \
+        --config=detectron2/mask_rcnn_x101_32x8d_fpn_3x \
         --input=model_final.pkl --workdir=runs/converted
-    scripts/predict.py --workdir=runs/converted --output=out photo.jpg
+    mrcnn-jax predict --workdir=runs/converted --output=out photo.jpg
 
 model_final.pkl is Detectron2's COCO-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_3x;
 its model zoo reports box AP 44.3 and mask AP 39.5. This config has not been trained at full size.

@@ -1,14 +1,14 @@
 """torchvision's fasterrcnn_resnet50_fpn: boxes only.
 
-    scripts/convert_weights.py --source=torchvision --config=configs/torchvision/faster_rcnn_r50_fpn.py \
+    mrcnn-jax convert --source=torchvision --config=torchvision/faster_rcnn_r50_fpn \
         --input=fasterrcnn_resnet50_fpn_coco.pth --workdir=runs/converted
-    scripts/predict.py --workdir=runs/converted --output=out photo.jpg
+    mrcnn-jax predict --workdir=runs/converted --output=out photo.jpg
 
 torchvision reports box AP 37.0. Its COCO weights (COCO_V1) need a batch norm epsilon of 0.
 This config has not been trained at full size.
 
 torchvision's other reference augmentations are available as
-``--config=configs/torchvision/faster_rcnn_r50_fpn.py:multiscale`` and ``:lsj`` (large-scale jitter).
+``--config=torchvision/faster_rcnn_r50_fpn:multiscale`` and ``:lsj`` (large-scale jitter).
 """
 
 from mrcnn_jax.config import Config, presets

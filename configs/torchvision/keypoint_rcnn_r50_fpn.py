@@ -1,8 +1,8 @@
 """torchvision's keypointrcnn_resnet50_fpn, for its COCO weights (COCO_V1): persons and 17 keypoints.
 
-    scripts/convert_weights.py --source=torchvision --config=configs/torchvision/keypoint_rcnn_r50_fpn.py \
+    mrcnn-jax convert --source=torchvision --config=torchvision/keypoint_rcnn_r50_fpn \
         --input=keypointrcnn_resnet50_fpn_coco.pth --workdir=runs/converted
-    scripts/predict.py --workdir=runs/converted --output=out photo.jpg
+    mrcnn-jax predict --workdir=runs/converted --output=out photo.jpg
 
 torchvision reports box AP 54.6 and keypoint AP 65.0 for these weights. They need a batch norm epsilon of 0;
 for your own weights, trained from an ImageNet backbone, add --config.model.backbone_norm_epsilon=1e-5.

@@ -1,15 +1,15 @@
 """torchvision's maskrcnn_resnet50_fpn, for its COCO weights (COCO_V1).
 
-    scripts/convert_weights.py --source=torchvision --config=configs/torchvision/mask_rcnn_r50_fpn.py \
+    mrcnn-jax convert --source=torchvision --config=torchvision/mask_rcnn_r50_fpn \
         --input=maskrcnn_resnet50_fpn_coco.pth --workdir=runs/converted
-    scripts/predict.py --workdir=runs/converted --output=out photo.jpg
+    mrcnn-jax predict --workdir=runs/converted --output=out photo.jpg
 
 torchvision reports box AP 37.9 and mask AP 34.6 for these weights. They need a batch norm epsilon of 0; for
 your own weights, trained from an ImageNet backbone, add --config.model.backbone_norm_epsilon=1e-5.
 This config has not been trained at full size.
 
 torchvision's other reference augmentations are available as
-``--config=configs/torchvision/mask_rcnn_r50_fpn.py:multiscale`` and ``:lsj`` (large-scale jitter).
+``--config=torchvision/mask_rcnn_r50_fpn:multiscale`` and ``:lsj`` (large-scale jitter).
 """
 
 from mrcnn_jax.config import Config, presets

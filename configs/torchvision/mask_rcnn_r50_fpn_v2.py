@@ -1,14 +1,14 @@
 """torchvision's maskrcnn_resnet50_fpn_v2: batch norm everywhere, deeper RPN and box heads.
 
-    scripts/convert_weights.py --source=torchvision --config=configs/torchvision/mask_rcnn_r50_fpn_v2.py \
+    mrcnn-jax convert --source=torchvision --config=torchvision/mask_rcnn_r50_fpn_v2 \
         --input=maskrcnn_resnet50_fpn_v2_coco.pth --workdir=runs/converted
-    scripts/predict.py --workdir=runs/converted --output=out photo.jpg
+    mrcnn-jax predict --workdir=runs/converted --output=out photo.jpg
 
 torchvision reports box AP 47.4 and mask AP 41.8, after 400 epochs with large-scale jitter; the schedule
 below is the first version's. This config has not been trained at full size.
 
 torchvision's other reference augmentations are available as
-``--config=configs/torchvision/mask_rcnn_r50_fpn_v2.py:multiscale`` and ``:lsj`` (large-scale jitter).
+``--config=torchvision/mask_rcnn_r50_fpn_v2:multiscale`` and ``:lsj`` (large-scale jitter).
 """
 
 from mrcnn_jax.config import Config, presets

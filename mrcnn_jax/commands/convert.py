@@ -1,13 +1,12 @@
-#!/usr/bin/env python3
 """Creates a run from the weights of torchvision, Detectron2 or another run, or exports a run's weights.
 
-    scripts/convert_weights.py --source=torchvision --config=configs/torchvision/mask_rcnn_r50_fpn.py \\
+    mrcnn-jax convert --source=torchvision --config=torchvision/mask_rcnn_r50_fpn \\
         --input=maskrcnn_resnet50_fpn_coco.pth --workdir=runs/converted
-    scripts/convert_weights.py --source=run --config=configs/balloon.py --input=runs/converted \\
+    mrcnn-jax convert --source=run --config=balloon --input=runs/converted \\
         --new_categories=annotations.json --workdir=runs/balloon
-    scripts/convert_weights.py --target=torchvision --workdir=runs/balloon --output=balloon.safetensors
+    mrcnn-jax convert --target=torchvision --workdir=runs/balloon --output=balloon.safetensors
 
-The first two commands create a run for predict.py, evaluate.py and train.py. Weights files end in
+The first two commands create a run for mrcnn-jax predict, evaluate and train. Weights files end in
 .safetensors, .npz, .pth or .pkl, and cannot run code. If anything does not match, every mismatch is listed
 and nothing is written. Existing files are never overwritten.
 """
@@ -15,7 +14,7 @@ and nothing is written. Existing files are never overwritten.
 from absl import flags
 
 from mrcnn_jax import command_line
-from mrcnn_jax.runtime.setup import setup_jax
+from mrcnn_jax.runtime.setup import setup
 
 _config = command_line.define_config()
 _SOURCE = flags.DEFINE_enum(
@@ -51,7 +50,7 @@ def main(_: list[str]) -> None:
 
 def _import(source: str, path: str) -> None:
     config = _config()
-    setup_jax()
+    setup()
     from mrcnn_jax.weights.convert import import_weights
 
     made = import_weights(
@@ -73,7 +72,7 @@ def _import(source: str, path: str) -> None:
 
 
 def _export(output: str) -> None:
-    setup_jax()
+    setup()
     from mrcnn_jax.weights.export import export_torchvision
 
     print(export_torchvision(_WORKDIR.value, output, step=_STEP.value))
@@ -89,7 +88,3 @@ def _reject(*names: str, mode: str) -> None:
     given = [f"--{name}" for name in names if flags.FLAGS[name].value is not None]
     if given:
         raise ValueError(f"{mode} does not take {', '.join(given)}; see --help")
-
-
-if __name__ == "__main__":
-    command_line.run(main)

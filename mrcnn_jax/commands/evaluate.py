@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Evaluates a trained run on its validation set: COCO's average precision for boxes, masks and keypoints.
 
-    scripts/evaluate.py --workdir=runs/shapes
-    scripts/evaluate.py --workdir=runs/coco --config.data.root=/data/coco --config.data.val_images=val2017
+    mrcnn-jax evaluate --workdir=runs/shapes
+    mrcnn-jax evaluate --workdir=runs/coco --config.data.root=/data/coco --config.data.val_images=val2017
 
 Prints the tables and writes evaluation.json (percent; null where there is nothing to measure) to the run's
 directory, or to --output. To evaluate on another dataset with the same categories, set --config.data.root,
@@ -16,7 +15,8 @@ import numpy as np
 from absl import flags
 
 from mrcnn_jax import command_line
-from mrcnn_jax.runtime.setup import setup_jax
+from mrcnn_jax.config.paths import check_data_paths
+from mrcnn_jax.runtime.setup import setup
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
@@ -35,7 +35,7 @@ _EVALUATOR: Any = flags.DEFINE_enum(
 
 
 def main(_: list[str]) -> None:
-    setup_jax()
+    setup()
     with _hosts():
         _evaluate()
 
@@ -57,6 +57,7 @@ def _evaluate() -> None:
         output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "evaluation.json")
         inputs = [data.val_annotations, data.val_keypoints, data.val_records]
         _check_output(output, inputs=[Path(data.root) / path for path in inputs if path])
+        check_data_paths(config, "val")
         source = open_validation_source(config)
         check_source(config, run.categories, source)
         detector = load(
@@ -80,7 +81,3 @@ def _check_output(output: Path, *, inputs: list[Path]) -> None:
     if {output.resolve(), output.resolve().parent} & {path.resolve() for path in inputs}:
         raise ValueError(f"{output} is an input and would be overwritten; choose another --output")
     command_line.check_output("output", output)
-
-
-if __name__ == "__main__":
-    command_line.run(main)

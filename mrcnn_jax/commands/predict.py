@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Finds objects in images; writes pictures with the objects drawn, and a COCO results list.
 
-    scripts/predict.py --workdir=runs/shapes --output=out photo.jpg folder/
+    mrcnn-jax predict --workdir=runs/shapes --output=out photo.jpg folder/
 
 Writes out/photo.png for photo.jpg, and out/detections.json, which pycocotools' loadRes takes. Only pictures
 of earlier runs are replaced: if another file has the name, the picture is written to photo-2.png.
@@ -16,7 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from mrcnn_jax import command_line
-from mrcnn_jax.runtime.setup import setup_jax
+from mrcnn_jax.runtime.setup import setup
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
@@ -49,7 +48,7 @@ def main(arguments: list[str]) -> int:
 
     if not arguments:
         raise ValueError(
-            "no images given: name image files or folders, as in: predict.py ... photo.jpg folder/"
+            "no images given: name image files or folders, as in: mrcnn-jax predict ... photo.jpg folder/"
         )
     images, errors = find_images(arguments)
     if not images:
@@ -63,7 +62,7 @@ def main(arguments: list[str]) -> int:
     if _ANNOTATIONS.value is not None:
         ids = read_image_ids(Path(_ANNOTATIONS.value), images)
 
-    setup_jax()
+    setup()
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.inference.pictures import write_pictures
     from mrcnn_jax.json_files import write_json
@@ -90,7 +89,3 @@ def _report(errors: list[ValueError]) -> int:
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     return 1 if errors else 0
-
-
-if __name__ == "__main__":
-    command_line.run(main, positional="image files and folders of images")

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Converts a COCO dataset to records with random access: images unchanged, masks as bits.
 
-    scripts/prepare_coco.py --images=coco/train2017 --annotations=coco/annotations/instances_train2017.json \
+    mrcnn-jax prepare --images=coco/train2017 --annotations=coco/annotations/instances_train2017.json \
         --keypoints=coco/annotations/person_keypoints_train2017.json --output=records
 
 Prints the folder of the records, for --config.data.train_records or val_records. TFDS opens them as
@@ -14,8 +13,6 @@ import os
 from pathlib import Path
 
 from absl import flags
-
-from mrcnn_jax import command_line
 
 _IMAGES = flags.DEFINE_string("images", None, "folder of images", required=True)
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "instances_*.json", required=True)
@@ -64,7 +61,3 @@ def main(_: list[str]) -> None:
         print(summary(dataset.findings))
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {len(dataset.images)} records, {size / 1e6:.0f} MB")
-
-
-if __name__ == "__main__":
-    command_line.run(main)

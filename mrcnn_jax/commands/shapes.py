@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Writes the synthetic dataset: pictures of shapes and stick figures, annotated in COCO's format.
 
-    scripts/make_shapes.py --output=data/shapes
+    mrcnn-jax shapes --output=data/shapes
 
 The same settings give the same files. A folder that already holds them is left unchanged.
 """
@@ -10,8 +9,6 @@ import os
 import time
 
 from absl import flags
-
-from mrcnn_jax import command_line
 
 _OUTPUT = flags.DEFINE_string("output", "data/shapes", "folder to write")
 _TRAIN = flags.DEFINE_integer("train", 3000, "number of training images", lower_bound=1)
@@ -45,7 +42,3 @@ def main(_: list[str]) -> None:
         )
     else:
         print(f"{_OUTPUT.value}: already holds the same dataset")
-
-
-if __name__ == "__main__":
-    command_line.run(main)

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Draws training batches after augmentation, and counts the training set's objects.
 
-    scripts/show_data.py --config=configs/shapes.py --output=out
+    mrcnn-jax show --config=shapes --output=out
 
 Writes out/batches.png, replacing an existing one: --count padded images, from the batch of --step on, with
 boxes, masks, keypoints, crowds (striped) and padding (a checkerboard). If the data are a folder, damaged
@@ -14,6 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from mrcnn_jax import command_line
+from mrcnn_jax.config.paths import check_data_paths
 
 _config = command_line.define_config()
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write batches.png into", required=True)
@@ -22,6 +22,12 @@ _STEP = flags.DEFINE_integer("step", 0, "training step of the first batch to dra
 
 
 def main(_: list[str]) -> None:
+    config = _config()
+    check_data_paths(config, "train")
+    output = Path(_OUTPUT.value)
+    existing = next(path for path in (output, *output.parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"--output={output}: {existing} is not a folder")
     from PIL import Image
     from tqdm import tqdm
 
@@ -31,11 +37,6 @@ def main(_: list[str]) -> None:
     from mrcnn_jax.data.summary import format_summary, summarise
     from mrcnn_jax.training.show import caption_batch, contact_sheet, draw_batch
 
-    config = _config()
-    output = Path(_OUTPUT.value)
-    existing = next(path for path in (output, *output.parents) if path.exists())
-    if not existing.is_dir():
-        raise ValueError(f"--output={output}: {existing} is not a folder")
     source = open_data_source(config)
     if source.findings:
         print(summary(source.findings), flush=True)
@@ -61,7 +62,3 @@ def main(_: list[str]) -> None:
     path = output / "batches.png"
     Image.fromarray(contact_sheet(pictures[: _COUNT.value], captions[: _COUNT.value])).save(path)
     print(f"\n{printable(str(path))}: {_COUNT.value} images from step {_STEP.value} on")
-
-
-if __name__ == "__main__":
-    command_line.run(main)

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Trains a config in a run directory, or resumes the run in it.
 
-    scripts/train.py --config=configs/shapes.py --workdir=runs/shapes --config.train.steps=500
+    mrcnn-jax train --config=shapes --workdir=runs/shapes --config.train.steps=500
 
 Started once on each host, the processes train one model together (see docs/multi_host.md). On TPU pods and
 with SLURM or Open MPI this command is enough; elsewhere add --coordinator, --num_processes and --process_id.
@@ -14,7 +13,9 @@ from pathlib import Path
 from absl import flags
 
 from mrcnn_jax import command_line
-from mrcnn_jax.runtime.setup import setup_jax
+from mrcnn_jax.config import Config
+from mrcnn_jax.config.paths import check_backbone_path, check_data_paths
+from mrcnn_jax.runtime.setup import setup
 
 _config = command_line.define_config()
 _hosts = command_line.define_hosts(handle_sigterm=True)
@@ -25,14 +26,24 @@ _WORKDIR = flags.DEFINE_string(
 
 def main(_: list[str]) -> int:
     config = _config()
-    setup_jax(keep_memory=False)
-    print("starting TensorFlow (for tf.data) and JAX ...", flush=True)
-    from mrcnn_jax.training.loop import train
-
+    setup(keep_memory=False)
     with _hosts():
+        _check_paths(config)
+        print("starting TensorFlow (for tf.data) ...", flush=True)
+        from mrcnn_jax.training.loop import train
+
         finished = train(config, Path(_WORKDIR.value))
     return 0 if finished else 128 + signal.SIGTERM
 
 
-if __name__ == "__main__":
-    command_line.run(main)
+def _check_paths(config: Config) -> None:
+    """Raises ValueError for missing data, before TensorFlow is loaded, which takes seconds."""
+    from mrcnn_jax.distributed import hosts
+    from mrcnn_jax.runs.description import is_run
+
+    with hosts.fail_together():
+        check_data_paths(config, "train")
+        if config.train.eval_every:
+            check_data_paths(config, "val")
+        if not is_run(Path(_WORKDIR.value)):
+            check_backbone_path(config)

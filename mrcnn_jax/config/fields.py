@@ -129,7 +129,7 @@ class DataConfig:
     train_annotations: str = training("annotations/instances_train2017.json", not_empty)
     # person_keypoints_*.json, joined by annotation id; "": none apart.
     train_keypoints: str = training("", anything)
-    # A folder that prepare_coco.py made, in place of the three above: its batches are those of the folder.
+    # A folder that mrcnn-jax prepare made, in place of the three above: its batches are those of the folder.
     train_records: str = free("", anything)
     val_images: str = free("val2017", not_empty)
     val_annotations: str = free("annotations/instances_val2017.json", not_empty)

@@ -119,7 +119,7 @@ _ANSWERS = {
     "use data.keep_empty: True keeps them": (
         "filter_empty filter_empty_gt filter_empty_annotations filter_cfg"
     ),
-    "use model.backbone_weights for a backbone; scripts/convert_weights.py makes a run of a whole model": (
+    "use model.backbone_weights for a backbone; mrcnn-jax convert makes a run of a whole model": (
         "weights pretrained load_from init_cfg weights_backbone"
     ),
     "only the keypoint loss has a weight, train.keypoint_weight": "loss_weight bbox_reg_loss_weight",

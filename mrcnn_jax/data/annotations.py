@@ -38,7 +38,7 @@ def read_annotations(path: Path, *, count: int) -> list[tuple[CocoAnnotation, ..
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"damaged: {error}"
         raise ValueError(
-            f"{path}: {reason}; to evaluate on these records, remake them with scripts/prepare_coco.py"
+            f"{path}: {reason}; to evaluate on these records, remake them with mrcnn-jax prepare"
         ) from error
     return images
 

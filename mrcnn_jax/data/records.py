@@ -226,7 +226,7 @@ class RecordSource:
         # Damaged files make NumPy and TFDS raise nearly anything: BadZipFile, EOFError, ParseError ...
         except Exception as error:
             raise ValueError(
-                f"{folder}: not random-access records as written by scripts/prepare_coco.py: {error}"
+                f"{folder}: not random-access records as written by mrcnn-jax prepare: {error}"
             ) from error
         self.ids, self.sizes = index["ids"][:count], index["sizes"][:count]
         self.learnable, self.num_objects = index["learnable"][:count], index["num_objects"][:count]

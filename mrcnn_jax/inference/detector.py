@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -27,7 +28,7 @@ from mrcnn_jax.inference.results import Result, to_result
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
 from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
 from mrcnn_jax.runs.description import read_run
-from mrcnn_jax.runtime.compilations import CompilationTracker
+from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.types import Categories, Detections
 
 # An image file, Pillow's image, or uint8 pixels, RGB [H W 3] or gray [H W], also as a function's result.
@@ -221,7 +222,7 @@ def load(
     """A detector with the weights and settings of a trained run.
 
     Args:
-        workdir: the run's directory, as ``scripts/train.py`` wrote it.
+        workdir: the run's directory, as ``mrcnn-jax train`` wrote it.
         step: the step of the checkpoint, or "best"; None selects the newest.
         batch_size: images per batch, split over as many of this process's devices as divide it evenly.
         config: replaces the run's config, for example to change the score threshold.
@@ -255,7 +256,7 @@ def make_predict_fn(
     fold = jax.jit(blueprint.fold, out_shardings=replicated(mesh))
     compilations = CompilationTracker("inference", config.data.canvases)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options(mesh.devices.flat[0].platform))
     def compiled(arrays: Mapping[str, Array], images: Array, image_sizes: Array) -> Detections:
         return predict(folded.build(arrays), images, image_sizes, config)
 

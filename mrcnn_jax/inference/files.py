@@ -1,4 +1,4 @@
-"""Input images and output paths of ``scripts/predict.py``."""
+"""Input images and output paths of ``mrcnn-jax predict``."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -66,7 +66,7 @@ def picture_paths(images: Iterable[Path], output: Path) -> list[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    """Whether an earlier run of predict.py wrote this file."""
+    """Whether an earlier mrcnn-jax predict wrote this file."""
     try:
         with Image.open(path) as image:
             return image.info.items() >= PICTURE_MARK.items()

@@ -10,7 +10,7 @@ from jax import lax
 # at once, in few large steps; "einsum" consists of matmuls, which a TPU is built for. A GPU, the default,
 # gathers well, but the gradient would be a scatter: in jaxlib 0.10.2 to 0.11.0 a float32 scatter-add is a
 # compare-and-swap loop, reported to be hundreds of times slower under contention (openxla/xla issue 46225).
-# The choices for accelerators are reasoned, not measured; ``python -m benchmarks.roi`` measures them.
+# The choices for accelerators are reasoned, not measured; ``mrcnn-jax benchmark roi`` measures them.
 ROI_ALIGN = {"cpu": "cached", "tpu": "einsum", "default": "gather"}
 ROI_ALIGN_GRADIENT = {"cpu": "cached", "default": "einsum"}
 

@@ -159,7 +159,7 @@ def _with_categories_of_run(source: DataSource, workdir: Path) -> tuple[DataSour
     except ValueError as error:
         raise ValueError(
             f"{error}\nto fine-tune a model on other categories, make a new run from its weights: "
-            "scripts/convert_weights.py --source=run --new_categories=FILE"
+            "mrcnn-jax convert --source=run --new_categories=FILE"
         ) from error
     sigmas = source.categories.sigmas or categories.sigmas
     return source, dataclasses.replace(categories, sigmas=sigmas)
@@ -211,7 +211,7 @@ def _first_weights(
         raise ValueError(
             f"{workdir / 'checkpoints' / str(step)} has no folder 'training', so the run cannot go on; "
             "to train from its weights, make a new run: "
-            f"scripts/convert_weights.py --source=run --input={workdir} --config=FILE --workdir=NEW"
+            f"mrcnn-jax convert --source=run --input={workdir} --config=FILE --workdir=NEW"
         )
     weights, _ = checkpoints.restore(step, _with_sharding(blueprint.shapes(), sharding))
     _print(f"beginning from the weights in {workdir}")

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, replicated
 from mrcnn_jax.models.variables import Arrays, Blueprint, arrays_of
-from mrcnn_jax.runtime.compilations import CompilationTracker
+from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.runtime.heap import trim_heap
 from mrcnn_jax.training.objective import compute_losses
 from mrcnn_jax.training.optimizer import make_optimizer, make_schedule
@@ -123,5 +123,6 @@ def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledSt
         in_shardings=(replicated(mesh), batch_sharding(mesh)),
         out_shardings=(replicated(mesh), replicated(mesh)),
         donate_argnums=0,
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
     )
     return CompiledStep(jitted, mesh, CompilationTracker("the training step", config.data.canvases))

@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from benchmarks.curves import Panel, draw_panels
+from mrcnn_jax.benchmarks.curves import Panel, draw_panels
 
 
 def test_curves_rise_from_corner_to_corner(tmp_path):

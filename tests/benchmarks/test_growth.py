@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from PIL import Image
 
-from benchmarks.workloads import growth, models
+from mrcnn_jax.benchmarks.workloads import growth, models
 from mrcnn_jax.ops.matching import Assignment
 
 
@@ -91,7 +91,7 @@ def test_a_step_has_one_image_per_device(tiny_model, tiny_config, monkeypatch):
 
 
 def test_an_unknown_measurement_is_an_error(start):
-    result = start("benchmarks.growth", "--only=boxes,nonsense")
+    result = start("benchmark", "growth", "--only=boxes,nonsense")
     assert result.returncode == 1
     assert f"error: --only=nonsense: unknown; choose from {', '.join(growth.WORKLOADS)}\n" in result.stderr
 
@@ -99,7 +99,8 @@ def test_an_unknown_measurement_is_an_error(start):
 def test_writes_a_table_a_file_and_a_picture(start, tmp_path):
     path, picture = tmp_path / "growth.json", tmp_path / "growth.png"
     result = start(
-        "benchmarks.growth",
+        "benchmark",
+        "growth",
         "--only=masks,boxes",
         "--points=2",
         "--turns=1",

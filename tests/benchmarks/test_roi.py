@@ -7,17 +7,17 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from tests.commands import forget_flags
+from tests.run_command import forget_flags
 
 
 @pytest.fixture(scope="module")
 def benchmark():
     known = set(flags.FLAGS)
-    module = importlib.import_module("benchmarks.roi")
+    module = importlib.import_module("mrcnn_jax.benchmarks.roi")
     flags.FLAGS(["roi.py", "--turns=1", "--scale=0.02"])
     yield module
     forget_flags(set(flags.FLAGS) - known)
-    del sys.modules["benchmarks.roi"]
+    del sys.modules["mrcnn_jax.benchmarks.roi"]
 
 
 def test_a_row_for_every_program(benchmark, monkeypatch, capsys):

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.peers.process import Peer
-from benchmarks.timing import Workload, count_flops, median_seconds
-from benchmarks.workloads import evaluation, models, ops
+from mrcnn_jax.benchmarks.peers.process import Peer
+from mrcnn_jax.benchmarks.timing import Workload, count_flops, median_seconds
+from mrcnn_jax.benchmarks.workloads import evaluation, models, ops
 from mrcnn_jax.ops.boxes import is_nonempty
 
 PEER = """
@@ -54,7 +54,7 @@ def test_medians_of_turns_after_warm_up():
 def test_a_peer_runs_the_same_workload(monkeypatch, tmp_path):
     script = tmp_path / "peer.py"
     script.write_text(PEER)
-    monkeypatch.setattr("benchmarks.peers.process._PROGRAM", script)
+    monkeypatch.setattr("mrcnn_jax.benchmarks.peers.process._PROGRAM", script)
     with Peer(sys.executable, Workload("sum", lambda: None, {}, lambda: {"x": np.array([1, 2])})) as peer:
         assert peer.system == "torchvision 0.28 on sum" and peer.seconds(4) == 2.0
 
@@ -62,7 +62,7 @@ def test_a_peer_runs_the_same_workload(monkeypatch, tmp_path):
 def test_a_peer_that_fails_is_an_error(monkeypatch, tmp_path):
     script = tmp_path / "peer.py"
     script.write_text("raise SystemExit(3)")
-    monkeypatch.setattr("benchmarks.peers.process._PROGRAM", script)
+    monkeypatch.setattr("mrcnn_jax.benchmarks.peers.process._PROGRAM", script)
     with pytest.raises(ValueError, match=r"--peer=.*: no answer; ended with exit code 3"):
         Peer(sys.executable, Workload("sum", lambda: None))
     script.write_text("import sys; print('welcome', flush=True); sys.stdin.read()")
@@ -101,7 +101,7 @@ def test_timing_the_model_needs_neither_tensorflow_nor_an_evaluator():
     absent = "tensorflow", "tensorflow_datasets", "hotcoco", "pycocotools"
     modules = "fresh", "peak", "peers.process", "workloads.growth", "workloads.models", "workloads.ops"
     program = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n" + "".join(
-        f"import benchmarks.{module}\n" for module in modules
+        f"import mrcnn_jax.benchmarks.{module}\n" for module in modules
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -152,14 +152,14 @@ def test_objects_are_chosen_from_the_models_proposals(tiny_config, tiny_blueprin
 
 
 def test_an_unknown_workload_is_an_error(start):
-    result = start("benchmarks.speed", "--only=roi_align,nonsense")
+    result = start("benchmark", "speed", "--only=roi_align,nonsense")
     assert result.returncode == 1
     assert "error: --only=nonsense: unknown workload; choose from roi_align," in result.stderr
 
 
 def test_a_row_per_workload(start, tmp_path):
     path = tmp_path / "rows.json"
-    result = start("benchmarks.speed", "--only=nms_64,paste_rle", "--turns=1", f"--json={path}")
+    result = start("benchmark", "speed", "--only=nms_64,paste_rle", "--turns=1", f"--json={path}")
     assert result.returncode == 0, result.stderr
     rows = json.loads(path.read_text())
     assert [row["workload"] for row in rows] == ["nms_64", "paste_rle"]
@@ -168,6 +168,6 @@ def test_a_row_per_workload(start, tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_an_error_before_timing(start, tmp_path):
-    result = start("benchmarks.speed", "--only=nms_64", f"--json={tmp_path}/no/rows.json")
+    result = start("benchmark", "speed", "--only=nms_64", f"--json={tmp_path}/no/rows.json")
     assert result.returncode == 1 and not result.stdout
     assert f"error: --json={tmp_path}/no/rows.json: there is no folder {tmp_path}/no" in result.stderr

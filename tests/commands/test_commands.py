@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.shapes import make_shapes
-from tests.commands import Outcome
+from tests.run_command import Outcome
 
 Start = Callable[..., Outcome]
 
@@ -49,7 +49,7 @@ def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_training_data_are_counted_and_drawn(start: Start, directory: Path) -> None:
-    done = start("show_data.py", "--config=tiny.py", "--output=seen", "--count=3")
+    done = start("show", "--config=tiny.py", "--output=seen", "--count=3")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     content = json.loads((directory / "shapes/annotations/instances_train.json").read_text())
@@ -64,7 +64,7 @@ def test_training_data_are_counted_and_drawn(start: Start, directory: Path) -> N
 def test_data_cannot_be_drawn_into_a_file(start: Start, directory: Path) -> None:
     (directory / "taken").write_text("mine")
     for output in ("taken", "taken/below"):
-        done = start("show_data.py", "--config=tiny.py", f"--output={output}")
+        done = start("show", "--config=tiny.py", f"--output={output}")
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith(f"error: --output={output}: taken is not a folder\n")
     assert (directory / "taken").read_text() == "mine"
@@ -73,7 +73,7 @@ def test_data_cannot_be_drawn_into_a_file(start: Start, directory: Path) -> None
 @pytest.fixture(scope="module")
 def trained(start: Start, shared_programs: None) -> str:
     """What the training of ``run`` printed."""
-    done = start("train.py", "--config=tiny.py", "--workdir=run")
+    done = start("train", "--config=tiny.py", "--workdir=run")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -89,22 +89,20 @@ def test_training_reports_its_steps_and_saves(trained: str, directory: Path) -> 
 
 def test_records_train_as_their_folder_does(trained: str, start: Start) -> None:
     done = start(
-        "prepare_coco.py", "--images=shapes/train", "--annotations=shapes/annotations/instances_train.json",
+        "prepare", "--images=shapes/train", "--annotations=shapes/annotations/instances_train.json",
         "--output=records", "--workers=1", "--mask_grid=28",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     folder = "records/coco_objects/instances_train/1.0.0"
     assert done.stdout.splitlines()[-1].startswith(f"{folder}: 8 records, ")
-    done = start(
-        "train.py", "--config=tiny.py", "--workdir=again", f"--config.data.train_records=../{folder}"
-    )
+    done = start("train", "--config=tiny.py", "--workdir=again", f"--config.data.train_records=../{folder}")
     assert done.returncode == 0, done.stderr
     losses, wanted = (re.findall(r"loss .* lr \S+", output) for output in (done.stdout, trained))
     assert losses and losses == wanted
 
 
 def test_the_making_of_batches_is_timed(start: Start, directory: Path) -> None:
-    done = start("benchmarks.data", "--config=tiny.py", "--images=4", "--turns=1", "--json=data.json")
+    done = start("benchmark", "data", "--config=tiny.py", "--images=4", "--turns=1", "--json=data.json")
     assert done.returncode == 0, done.stderr
     numbers = json.loads((directory / "data.json").read_text())
     assert numbers["images_per_second"] > 0 and numbers["bytes_per_batch"] > 2 * 64 * 64 * 3
@@ -112,20 +110,20 @@ def test_the_making_of_batches_is_timed(start: Start, directory: Path) -> None:
 
 
 def test_another_learning_rate_in_the_same_directory_is_refused(trained: str, start: Start) -> None:
-    done = start("train.py", "--config=tiny.py", "--workdir=run", "--config.train.learning_rate=0.5")
+    done = start("train", "--config=tiny.py", "--workdir=run", "--config.train.learning_rate=0.5")
     assert done.returncode == 1
     assert done.stderr.startswith("error: run holds a run with other settings:\n  train.learning_rate: 0.5")
     assert "Traceback" not in done.stderr
 
 
 def test_mistyped_field_is_answered_with_the_nearest(start: Start) -> None:
-    done = start("train.py", "--config=tiny.py", "--workdir=other", "--config.train.stepz=3")
+    done = start("train", "--config=tiny.py", "--workdir=other", "--config.train.stepz=3")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: unknown field config.train.stepz; nearest: steps\n")
 
 
 def test_evaluation_file(trained: str, start: Start, directory: Path) -> None:
-    done = start("evaluate.py", "--workdir=run", "--step=best", "--output=scores.json")
+    done = start("evaluate", "--workdir=run", "--step=best", "--output=scores.json")
     assert done.returncode == 0, done.stderr
     assert "written to scores.json" in done.stdout
     metrics = json.loads((directory / "scores.json").read_text())
@@ -143,18 +141,18 @@ def test_evaluation_file(trained: str, start: Start, directory: Path) -> None:
 
 def test_records_are_evaluated_as_their_folder_is(trained: str, start: Start, directory: Path) -> None:
     done = start(
-        "prepare_coco.py", "--images=shapes/val", "--annotations=shapes/annotations/instances_val.json",
+        "prepare", "--images=shapes/val", "--annotations=shapes/annotations/instances_val.json",
         "--output=records", "--workers=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     folder = "shapes/../records/coco_objects/instances_val/1.0.0"
     records = f"--config.data.val_records={folder.removeprefix('shapes/')}"
     for arguments in (("--output=files.json",), ("--output=records.json", records)):
-        done = start("evaluate.py", "--workdir=run", *arguments)
+        done = start("evaluate", "--workdir=run", *arguments)
         assert done.returncode == 0, done.stderr
     wanted, found = (json.loads((directory / name).read_text()) for name in ("files.json", "records.json"))
     assert found == wanted | {"annotations": folder} and found["bbox"]["AP"] is not None
-    done = start("evaluate.py", "--workdir=run", f"--output={folder}/index.npz", records)
+    done = start("evaluate", "--workdir=run", f"--output={folder}/index.npz", records)
     assert done.returncode == 1
     assert "index.npz is an input and would be overwritten" in done.stderr
 
@@ -169,7 +167,7 @@ def test_predictions_and_what_cannot_be_read(trained: str, start: Start, directo
     (directory / "out").mkdir()
     Image.new("RGB", (3, 3), (1, 2, 3)).save(directory / "out" / "photo.png")  # not of a former output
 
-    done = start("predict.py", "--workdir=run", "--output=out", "--step=4", "inputs", "empty", "nowhere")
+    done = start("predict", "--workdir=run", "--output=out", "--step=4", "inputs", "empty", "nowhere")
     assert done.returncode == 1
     assert [line.partition(":")[2].partition(":")[0].strip() for line in done.stderr.splitlines()] == [
         "empty",
@@ -193,14 +191,14 @@ def test_predictions_and_what_cannot_be_read(trained: str, start: Start, directo
 
 def test_no_image_at_all_writes_nothing(start: Start, directory: Path) -> None:
     (directory / "no_images").mkdir()
-    done = start("predict.py", "--workdir=run", "--output=nothing", "no_images")
+    done = start("predict", "--workdir=run", "--output=nothing", "no_images")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: no_images: no images in this folder")
     assert not (directory / "nothing").exists()
 
 
 def test_step_must_be_a_number_or_best(start: Start) -> None:
-    done = start("evaluate.py", "--workdir=run", "--step=last")
+    done = start("evaluate", "--workdir=run", "--step=last")
     assert done.returncode == 1
     assert 'must be the step of a checkpoint, such as 500, or "best"' in done.stderr
 

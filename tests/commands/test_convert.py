@@ -13,7 +13,7 @@ from mrcnn_jax.data.shapes import make_shapes
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.weights.files import read_arrays, write_arrays
 from mrcnn_jax.weights.torchvision import layouts
-from tests.commands import Outcome
+from tests.run_command import Outcome
 
 Start = Callable[..., Outcome]
 
@@ -52,9 +52,7 @@ def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def converted(start: Start) -> str:
     """The output of the command that created ``run``."""
-    done = start(
-        "convert_weights.py", *IMPORT, "--workdir=run", "--categories=shapes/annotations/instances_val.json"
-    )
+    done = start("convert", *IMPORT, "--workdir=run", "--categories=shapes/annotations/instances_val.json")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -64,24 +62,24 @@ def test_a_run_that_predicts_and_can_be_evaluated(converted: str, start: Start, 
     assert converted.endswith(
         " M weights from weights.npz; categories (4): circle, square, triangle, figure\n"
     )
-    done = start("predict.py", "--workdir=run", "--output=out", "shapes/val")
+    done = start("predict", "--workdir=run", "--output=out", "shapes/val")
     assert done.returncode == 0, done.stderr
     found = json.loads((directory / "out" / "detections.json").read_text())
     assert {entry["category_id"] for entry in found} <= {1, 2, 3, 4}
-    done = start("evaluate.py", "--workdir=run")
+    done = start("evaluate", "--workdir=run")
     assert done.returncode == 0, done.stderr
     assert json.loads((directory / "run" / "evaluation.json").read_text())["step"] == 0
 
 
 def test_a_file_for_torchvision(converted: str, start: Start, directory: Path) -> None:
     export = ("--target=torchvision", "--workdir=run", "--output=out.safetensors", "--step=0")
-    done = start("convert_weights.py", *export)
+    done = start("convert", *export)
     assert done.returncode == 0, done.stderr
     before, after = read_arrays(directory / "weights.npz"), read_arrays(directory / "out.safetensors")
     assert {name: x.shape for name, x in before.items()} == {name: x.shape for name, x in after.items()}
     assert f"out.safetensors: {len(after)} arrays of step 0 of run" in done.stdout
     assert "num_classes=5" in done.stdout
-    done = start("convert_weights.py", *export)
+    done = start("convert", *export)
     assert done.returncode == 1
     assert done.stderr.startswith("error: out.safetensors: already exists")
 
@@ -91,7 +89,7 @@ def test_re_initialised_layers_are_listed(converted: str, start: Start, director
         json.dumps({"categories": [{"id": 1, "name": "cat", "keypoints": ["head", "tail"]}]})
     )
     arguments = ("--source=run", "--config=tiny.py", "--input=run", "--new_categories=pets.json")
-    done = start("convert_weights.py", *arguments, "--workdir=pets", "--config.train.steps=3")
+    done = start("convert", *arguments, "--workdir=pets", "--config.train.steps=3")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1:] == [
         "re-initialised, to be trained: box_head.cls_score, box_head.bbox_pred, "
@@ -120,7 +118,7 @@ def test_re_initialised_layers_are_listed(converted: str, start: Start, director
 def test_wrong_arguments_are_errors(
     converted: str, start: Start, directory: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    done = start("convert_weights.py", *arguments)
+    done = start("convert", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"error: {message}")
     assert not (directory / "new").exists() and not (directory / "x.npz").exists()

@@ -32,10 +32,11 @@ def get_config():
     return from_dict({values!r})
 """
 
-# train.py, with process 1 killed when it is to take its fourth step.
+# mrcnn-jax train, with process 1 killed when it is to take its fourth step.
 DYING = f"""
-import os, runpy, signal, sys
+import os, signal
 import jax
+from mrcnn_jax.commands import run
 from mrcnn_jax.training import loop
 
 compile_step = loop.compile_step
@@ -51,7 +52,7 @@ def compile_dying(*arguments):
     return run
 
 loop.compile_step = compile_dying
-runpy.run_path({str(ROOT / "scripts" / "train.py")!r}, run_name="__main__")
+run("train")
 """
 
 
@@ -112,10 +113,10 @@ def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def start(directory: Path) -> Iterator[Start]:
-    """Starts a script, once with eight devices or twice with four; what still runs at the end is killed."""
+    """Starts a command, once with eight devices or twice with four; what still runs at the end is killed."""
     started: list[Processes] = []
 
-    def run(script: str, *arguments: str, count: int = 2, of_second: tuple[str, ...] = ()) -> Processes:
+    def run(command: str, *arguments: str, count: int = 2, of_second: tuple[str, ...] = ()) -> Processes:
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
@@ -123,9 +124,9 @@ def start(directory: Path) -> Iterator[Start]:
             [f"--coordinator=localhost:{port}", f"--num_processes={count}", f"--process_id={process}"]
             for process in range(count)
         ]
-        path = directory / script if (directory / script).exists() else ROOT / "scripts" / script
+        program = [command] if command.endswith(".py") else ["-m", "mrcnn_jax", command]
         commands = [
-            [str(path), *arguments, *(joining[process] if count > 1 else []), *(of_second if process else [])]
+            [*program, *arguments, *(joining[process] if count > 1 else []), *(of_second if process else [])]
             for process in range(count)
         ]
         started.append(Processes(directory, commands))
@@ -139,7 +140,7 @@ def start(directory: Path) -> Iterator[Start]:
 
 @pytest.fixture(scope="module")
 def alone(start: Start, directory: Path) -> Path:
-    processes = start("train.py", "--config=tiny.py", "--workdir=one", count=1)
+    processes = start("train", "--config=tiny.py", "--workdir=one", count=1)
     assert processes.wait() == [0], processes.output(0)
     return directory / "one"
 
@@ -156,7 +157,7 @@ def by_two(start: Start, directory: Path) -> Path:
     assert re.search("error: process 0 cannot reach another|another task died", processes.output(0))
     assert load_weights(directory / "two")[0] == HALF
 
-    processes = start("train.py", "--config=tiny.py", "--workdir=two")
+    processes = start("train", "--config=tiny.py", "--workdir=two")
     assert processes.wait() == [0, 0], processes.output(0) + processes.output(1)
     assert f"continuing from step {HALF}" in processes.output(0)
     assert not re.search(r"step +\d+/", processes.output(1))  # the first reports for both
@@ -196,10 +197,10 @@ def test_losses_and_metrics_equal_one_process_even_after_a_crash(alone: Path, by
 
 @pytest.mark.slow
 def test_evaluation_equals_one_process(by_two: Path, start: Start, directory: Path) -> None:
-    processes = start("evaluate.py", "--workdir=two", "--batch_size=4", "--output=scores-two.json")
+    processes = start("evaluate", "--workdir=two", "--batch_size=4", "--output=scores-two.json")
     assert processes.wait() == [0, 0], processes.output(0) + processes.output(1)
     assert "written to scores-two.json" in processes.output(0) and "AP" not in processes.output(1)
-    one = start("evaluate.py", "--workdir=two", "--batch_size=8", "--output=scores-one.json", count=1)
+    one = start("evaluate", "--workdir=two", "--batch_size=8", "--output=scores-one.json", count=1)
     assert one.wait() == [0], one.output(0)
     wanted, found = (json.loads((directory / f"scores-{name}.json").read_text()) for name in ("one", "two"))
     assert found == wanted
@@ -208,7 +209,7 @@ def test_evaluation_equals_one_process(by_two: Path, start: Start, directory: Pa
 @pytest.mark.slow
 def test_sigterm_to_one_process_makes_all_save_and_exit(by_two: Path, start: Start, directory: Path) -> None:
     processes = start(
-        "train.py", "--config=tiny.py", "--workdir=stopped", "--config.train.steps=100000",
+        "train", "--config=tiny.py", "--workdir=stopped", "--config.train.steps=100000",
         "--config.train.checkpoint_every=100000", "--config.train.eval_every=0",
     )  # fmt: skip
     end = time.monotonic() + PATIENCE
@@ -223,7 +224,7 @@ def test_sigterm_to_one_process_makes_all_save_and_exit(by_two: Path, start: Sta
 
 @pytest.mark.slow  # tests/distributed has the same without processes
 def test_different_settings_are_an_error(start: Start, directory: Path) -> None:
-    arguments = ("train.py", "--config=tiny.py", "--workdir=unlike")
+    arguments = ("train", "--config=tiny.py", "--workdir=unlike")
     processes = start(*arguments, of_second=("--config.train.learning_rate=0.5",))
     assert processes.wait() == [1, 1]
     for process in range(2):
@@ -234,7 +235,7 @@ def test_different_settings_are_an_error(start: Start, directory: Path) -> None:
 
 
 def test_an_error_in_one_process_stops_all(start: Start) -> None:
-    arguments = ("train.py", "--config=tiny.py", "--workdir=unlike")
+    arguments = ("train", "--config=tiny.py", "--workdir=unlike")
     processes = start(*arguments, of_second=("--config.data.root=nowhere",))
     assert processes.wait() == [1, 1]
     assert "error: process 1: nowhere: there is no such folder\n" in processes.output(0)
@@ -243,7 +244,7 @@ def test_an_error_in_one_process_stops_all(start: Start) -> None:
 
 @pytest.mark.slow  # tests/distributed has the same without processes
 def test_host_flags_must_be_given_together(start: Start) -> None:
-    processes = start("train.py", "--config=tiny.py", "--workdir=x", "--process_id=0", count=1)
+    processes = start("train", "--config=tiny.py", "--workdir=x", "--process_id=0", count=1)
     assert processes.wait() == [1]
     assert "error: --coordinator, --num_processes and --process_id must be given together" in (
         processes.output(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mrcnn_jax.commands import COMMANDS
 from mrcnn_jax.config import Config
 from mrcnn_jax.config.io import differences, validate
 from mrcnn_jax.data.pipeline import training_canvas
@@ -74,7 +75,7 @@ def test_augmentations_of_torchvision_change_the_data_alone(path: Path) -> None:
 def test_the_docstring_names_a_command_with_the_config(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert docstring
-    commands = re.findall(r"(scripts/\w+\.py)\s.*?--config=([^\s:]+)", docstring)
-    assert path.relative_to(ROOT).as_posix() in {config for _, config in commands}
-    for script, config in commands:
-        assert (ROOT / script).is_file() and (ROOT / config).is_file()
+    named = re.findall(r"mrcnn-jax (\w+)\s.*?--config=([^\s:]+)", docstring)
+    assert path.relative_to(ROOT / "configs").with_suffix("").as_posix() in {config for _, config in named}
+    for command, config in named:
+        assert command in COMMANDS and (ROOT / "configs" / f"{config}.py").is_file()

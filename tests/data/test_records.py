@@ -232,7 +232,7 @@ def test_records_without_their_annotations_are_only_for_training(odd, tmp_path, 
     path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
     source = RecordSource(copy, mask_grid=GRID)
     assert_same_objects(source.objects(3), RecordSource(folder, mask_grid=GRID).objects(3))
-    message = rf"annotations\.jsonl: {reason}.*; to evaluate .* remake them with scripts/prepare_coco\.py"
+    message = rf"annotations\.jsonl: {reason}.*; to evaluate .* remake them with mrcnn-jax prepare"
     with pytest.raises(ValueError, match=message):
         source.annotations(0)
 

@@ -1,4 +1,4 @@
-"""Tests that need no second process; tests/scripts/test_many_hosts.py has those that do."""
+"""Tests that need no second process; tests/commands/test_many_hosts.py has those that do."""
 
 import os
 import signal

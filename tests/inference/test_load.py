@@ -16,7 +16,7 @@ from mrcnn_jax.models.variables import Blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints
 from mrcnn_jax.runs.description import write_run
 from mrcnn_jax.types import Categories
-from tests.commands import run_here
+from tests.run_command import run_here
 
 ROOT = Path(__file__).parents[2]
 CATEGORIES = Categories(
@@ -94,7 +94,7 @@ def test_predict_script(workdir: Path, images: list[np.ndarray], tmp_path: Path)
     output = tmp_path / "out"
     inputs = photos, tmp_path / "broken.jpg", photos / "a.jpg"
     arguments = f"--workdir={workdir}", f"--output={output}", "--score_threshold=0"
-    done = run_here("predict.py", *arguments, *map(str, inputs), directory=tmp_path)
+    done = run_here("predict", *arguments, *map(str, inputs), directory=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "broken.jpg: cannot be read" in done.stderr and "Traceback" not in done.stderr
     assert done.stdout.startswith("4 images, 32 objects in "), done.stdout

@@ -18,7 +18,7 @@ def test_the_dtype_is_kept():
 
 
 def test_the_barrier_survives_compilation_on_a_cpu():
-    """With the flags of setup_jax; without them XLA removes the barrier too early."""
+    """With ``compiler_options``; without them XLA removes the barrier too early."""
     program = jax.jit(lambda x: relu(x) + 1).lower(jnp.ones(2)).compile()
     assert "opt-barrier" in program.as_text()
 

@@ -30,7 +30,7 @@ from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.images import read_image
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
-from mrcnn_jax.runtime.setup import setup_jax
+from mrcnn_jax.runtime.setup import setup
 from mrcnn_jax.types import Categories
 from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.files import read_arrays
@@ -111,7 +111,7 @@ DETECTRON2 = System(
 
 def main() -> int:
     arguments = _parse()
-    setup_jax()
+    setup()
     system = DETECTRON2 if arguments.source else TORCHVISION
     config = _config(arguments)
     output = arguments.output

@@ -6,7 +6,7 @@
         --mean 123.68 116.779 103.939 --std 1 1 1 --epsilon=1e-5]
 
 runs in an environment with torchvision 0.28, pycocotools and, for ``.safetensors``, safetensors. The options
-are those that ``scripts/convert_weights.py --target=torchvision`` lists as different from torchvision's
+are those that ``mrcnn-jax convert --target=torchvision`` lists as different from torchvision's
 defaults; pixels are 0 to 255.
 """
 

@@ -29,7 +29,6 @@ from mrcnn_jax.config import Config, DataConfig, ModelConfig
 from mrcnn_jax.json_files import write_json
 from tests.scale.generate import ANNOTATIONS, IMAGES, KEYPOINTS
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 RECORDS = "records/coco_objects/instances_train2017/1.0.0"
 MB = 1e6
 
@@ -144,7 +143,7 @@ def measure(data: Path, *, keypoints: bool, batches: int, folder_batches: int) -
         request = {"part": name, "arguments": arguments, "count": count}
         return [sys.executable, __file__, f"--request={json.dumps(request)}"]
 
-    prepare = [sys.executable, str(SCRIPTS / "prepare_coco.py"), f"--images={data / IMAGES}"]
+    prepare = [sys.executable, "-m", "mrcnn_jax", "prepare", f"--images={data / IMAGES}"]
     prepare += [f"--annotations={data / ANNOTATIONS}", f"--output={data / 'records'}"]
     prepare += [f"--keypoints={data / KEYPOINTS}"] if keypoints else []
     commands = {

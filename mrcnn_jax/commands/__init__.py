@@ -1,0 +1,63 @@
+"""The commands: ``mrcnn-jax train`` is ``commands/train.py``, and so is ``scripts/train.py`` in a clone.
+
+A module of this package is one command: its docstring is the help, its flags are defined when it is
+imported, ``main`` takes the positional arguments, which ``ARGUMENTS`` describes if there may be any. Only one
+of them is imported in a process, as several have flags of the same name.
+"""
+
+import ast
+import importlib
+import sys
+from pathlib import Path
+
+import mrcnn_jax
+from mrcnn_jax import command_line
+
+COMMANDS = ("shapes", "train", "evaluate", "predict", "convert", "prepare", "show")
+BENCHMARKS = ("speed", "roi", "growth", "data")
+
+
+def main() -> None:
+    """The program ``mrcnn-jax``: runs the command that its first argument names."""
+    match sys.argv[1:]:
+        case [] | ["--help" | "-help" | "-h", *_]:
+            print(_usage())
+        case ["--version", *_]:
+            print(f"mrcnn_jax {mrcnn_jax.__version__}")
+        case ["benchmark", name, *_] if name in BENCHMARKS:
+            del sys.argv[1:3]
+            _run(f"mrcnn_jax.benchmarks.{name}")
+        case ["benchmark", *_]:
+            print(f"mrcnn-jax benchmark NAME, with a NAME of: {', '.join(BENCHMARKS)}")
+        case [name, *_] if name in COMMANDS:
+            del sys.argv[1]
+            run(name)
+        case [name, *_]:
+            sys.exit(f"error: unknown command {name!r}; see mrcnn-jax --help")
+
+
+def run(name: str) -> None:
+    """Runs a command of ``COMMANDS`` with the flags in ``sys.argv``, and exits with its code."""
+    _run(f"mrcnn_jax.commands.{name}")
+
+
+def _run(module: str) -> None:
+    command = importlib.import_module(module)
+    command_line.run(command.main, positional=getattr(command, "ARGUMENTS", ""))
+
+
+def _usage() -> str:
+    commands = "\n".join(f"  {name:<10} {_summary(name)}" for name in COMMANDS)
+    return f"""\
+mrcnn-jax COMMAND ...: Mask R-CNN in JAX
+
+{commands}
+  benchmark  Measures speed: {", ".join(BENCHMARKS)}
+
+mrcnn-jax COMMAND --help describes a command and its flags."""
+
+
+def _summary(name: str) -> str:
+    """The first line of a command's docstring, read without defining the command's flags."""
+    source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]

@@ -1,0 +1,36 @@
+"""Checks that the files and folders of a config exist, before anything that takes time."""
+
+from pathlib import Path
+from typing import Literal
+
+from mrcnn_jax.config.fields import Config
+
+
+def check_data_paths(config: Config, split: Literal["train", "val"]) -> None:
+    """Raises ValueError unless the folders and files of ``split`` in ``config.data`` exist.
+
+    The message lists each missing one with its field.
+    """
+    data, root = config.data, Path(config.data.root)
+    if not root.is_dir():
+        raise ValueError(f"{root}: there is no such folder (data.root)")
+    if getattr(data, f"{split}_records"):
+        wanted = {"records": "folder"}
+    else:
+        wanted = {"images": "folder", "annotations": "file", "keypoints": "file"}
+    problems = []
+    for name, kind in wanted.items():
+        field = f"{split}_{name}"
+        path = root / getattr(data, field)
+        exists = path.is_dir() if kind == "folder" else path.is_file()
+        if getattr(data, field) and not exists:
+            problems.append(f"{path}: there is no such {kind} (data.{field})")
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def check_backbone_path(config: Config) -> None:
+    """Raises ValueError unless ``model.backbone_weights`` is empty or names a file."""
+    path = config.model.backbone_weights
+    if path and not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such file (model.backbone_weights)")
