@@ -131,9 +131,12 @@ def test_the_wheel_trains(installed, tiny_config, tmp_path):
     values = asdict(tiny_config)
     values["data"]["root"] = "shapes"
     values["train"]["steps"] = 1
-    (tmp_path / "tiny.py").write_text(
-        f"from mrcnn_jax.config.io import from_dict\n\n\ndef get_config():\n    return from_dict({values!r})\n"
+    lines = (
+        "from mrcnn_jax.config.io import from_dict",
+        "def get_config():",
+        f"    return from_dict({values!r})",
     )
+    (tmp_path / "tiny.py").write_text("\n".join(lines))
     run_installed(installed, tmp_path, "shapes", "--output=shapes", "--train=8", "--val=1", "--image_size=64")
     assert "trained for 1 steps" in run_installed(
         installed, tmp_path, "train", "--config=tiny.py", "--workdir=run"
