@@ -22,7 +22,13 @@ from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicate, replicated
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints, is_untrained
-from mrcnn_jax.runs.description import is_run, read_run, write_run
+from mrcnn_jax.runs.description import (
+    how_to_start_from_its_weights,
+    how_to_train_longer,
+    is_run,
+    read_run,
+    write_run,
+)
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Monitor
 from mrcnn_jax.training.step import TrainState, compile_step, make_state
@@ -97,7 +103,7 @@ def train(config: Config, workdir: Path) -> bool:
             _print(f"{_millions(state.params)} parameters trained, {_millions(state.frozen)} frozen")
         first = int(state.step)
         if first >= settings.steps:
-            _print(f"already trained for {first} steps; raise --config.train.steps to continue")
+            _print(f"already trained for {first} steps; {how_to_train_longer(workdir, config)}")
             return True
 
         # Loop
@@ -210,8 +216,7 @@ def _first_weights(
     if step:
         raise ValueError(
             f"{workdir / 'checkpoints' / str(step)} has no folder 'training', so the run cannot go on; "
-            "to train from its weights, make a new run: "
-            f"mrcnn-jax convert --source=run --input={workdir} --config=FILE --workdir=NEW"
+            + how_to_start_from_its_weights(workdir)
         )
     weights, _ = checkpoints.restore(step, _with_sharding(blueprint.shapes(), sharding))
     _print(f"beginning from the weights in {workdir}")

@@ -309,7 +309,7 @@ def test_a_run_whose_training_state_was_removed(config, workdir, tmp_path):
 
 def test_a_finished_run_is_left_alone(config, workdir, capsys):
     loop.train(config, workdir)
-    assert "already trained for 4 steps" in capsys.readouterr().out
+    assert "already trained for 4 steps; raise --config.train.steps to continue\n" in capsys.readouterr().out
 
 
 def test_step_lines_say_losses_rate_and_time_left(config, tmp_path, monkeypatch, capsys):
