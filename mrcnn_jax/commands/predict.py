@@ -17,6 +17,8 @@ from absl import flags
 from mrcnn_jax import command_line
 from mrcnn_jax.runtime.setup import setup
 
+ARGUMENTS = "image files and folders of images"
+
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
 _OUTPUT = flags.DEFINE_string(
