@@ -265,8 +265,8 @@ def make_predict_fn(
         arrays = fold(weights)
 
         def run(images: np.ndarray, image_sizes: np.ndarray) -> Detections:
-            compilations.record(images, {"images": images, "image_sizes": image_sizes})
-            with jax.set_mesh(mesh):
+            compiles = compilations.record(images, {"images": images, "image_sizes": image_sizes})
+            with jax.set_mesh(mesh), compilations.announced(images, compiles):
                 return compiled(arrays, *jax.device_put((images, image_sizes), batch_sharding(mesh)))
 
         return run

@@ -43,7 +43,7 @@ class Result:
         return len(self.scores)
 
     def __repr__(self) -> str:
-        """For example "Result(2 objects in 480 x 640: person 0.99, dog 0.87)": the image is height x width."""
+        """As in "Result(2 objects in 480 x 640: person 0.99, dog 0.87)"; the image is height x width."""
         scores = self.scores[:_SHOWN].tolist()
         objects = [f"{name} {score:.2f}" for name, score in zip(self.names, scores, strict=False)]
         if len(self) > _SHOWN:

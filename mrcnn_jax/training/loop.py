@@ -29,6 +29,7 @@ from mrcnn_jax.runs.description import (
     read_run,
     write_run,
 )
+from mrcnn_jax.runtime.compilations import watch_compilations
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Monitor
 from mrcnn_jax.training.step import TrainState, compile_step, make_state
@@ -120,8 +121,9 @@ def train(config: Config, workdir: Path) -> bool:
         )
         batches = _on_devices(batches, batch_sharding(mesh))
         log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)
-        _print(f"compiling the step for {_device_count(mesh)} ...")
-        with monitor.writing(after_step=first):
+        _print(f"training on {_device_count(mesh)}")
+        started = time.perf_counter()
+        with monitor.writing(after_step=first), watch_compilations(partial(_announce, log)):
             for step in range(first + 1, settings.steps + 1):
                 asked = time.perf_counter()
                 batch = next(batches)
@@ -129,8 +131,8 @@ def train(config: Config, workdir: Path) -> bool:
                 state, metrics = take_step(state, batch)
                 log.add(step, metrics, waited=waited)
                 if step == first + 1:
-                    seconds = log.restart_clock(after=metrics)
-                    _print(f"first step after {seconds:.0f} s")
+                    log.restart_clock(after=metrics)
+                    _print(f"first step after {time.perf_counter() - started:.0f} s")
 
                 last = step == settings.steps
                 stopping = hosts.should_stop(step) and not last
@@ -261,6 +263,16 @@ def _on_devices(batches: Iterator[Batch], sharding: NamedSharding) -> Iterator[B
         queue.append(jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local))
         if len(queue) > _PREFETCH:
             yield queue.popleft()
+
+
+def _announce(log: StepLog, program: str, seconds: float | None) -> None:
+    """Says that a program is being compiled, or has been in ``seconds``, which ``log`` leaves out."""
+    if seconds is None:
+        log.settle()
+        _print(f"compiling {program} ...")
+    else:
+        log.leave_out(seconds)
+        _print(f"... {seconds:.0f} s")
 
 
 def _print(line: str) -> None:
