@@ -32,7 +32,7 @@ from mrcnn_jax.data.record import make_record
 from mrcnn_jax.data.record_files import SPLIT, RecordFiles, record_features
 from mrcnn_jax.data.source import AnnotatedImage, FolderSource
 from mrcnn_jax.data.tensorflow import tfds
-from mrcnn_jax.runs.categories import CATEGORIES_FILE, load_categories, save_categories
+from mrcnn_jax.runs.categories import CATEGORIES_FILE, check_consistent, load_categories, save_categories
 
 ANNOTATIONS_FILE = "annotations.jsonl"
 # TFDS holds one shard in memory while writing it. COCO's train2017 becomes 150 shards of this size.
@@ -140,10 +140,11 @@ def prepare_records(
             to accept a dataset with findings.
 
     Raises:
-        ValueError: if TFDS does not accept ``name``, or these records already exist; and, after checking all
-            images, with a table of all findings, if no image is left or, unless ``skip_bad``, if any image or
-            entry is invalid.
+        ValueError: if TFDS does not accept ``name``, these records already exist, or ``check_consistent``
+            rejects the categories; and, after checking all images, with a table of all findings, if no image
+            is left or, unless ``skip_bad``, if any image or entry is invalid.
     """
+    check_consistent(dataset.categories)
     config = CocoObjectsConfig(
         name=records_name(dataset.name, name),
         dataset=dataset,
