@@ -30,7 +30,7 @@ from mrcnn_jax.data.findings import Finding, as_table, errors, printable, raise_
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.record import make_record
 from mrcnn_jax.data.record_files import SPLIT, RecordFiles, record_features
-from mrcnn_jax.data.source import AnnotatedImage, FolderSource
+from mrcnn_jax.data.source import AnnotatedImage, FolderSource, check_size
 from mrcnn_jax.data.tensorflow import tfds
 from mrcnn_jax.runs.categories import CATEGORIES_FILE, check_consistent, load_categories, save_categories
 
@@ -219,6 +219,7 @@ class RecordSource:
         file_name = printable(record["name"].decode(errors="surrogateescape"))
         name = f"{self.name}: image {record['id']} ({file_name})"
         pixels = images.decode_image(record["image"], name=name)
+        check_size(pixels, tuple(self._sizes[index].tolist()), name)
         return AnnotatedImage(name=name, pixels=pixels, objects=self._objects(record))
 
     def file(self, index: int) -> bytes:

@@ -181,6 +181,10 @@ def test_records_never_become_larger_than_their_objects(odd, tmp_path):
         np.savez_compressed(copy / "index.npz", **index)
     with pytest.raises(ValueError, match=r"not random-access records .*: index\.npz is compressed"):
         RecordSource(copy)
+    with np.load(folder / "index.npz") as index:
+        np.savez(copy / "index.npz", **{**index, "sizes": np.full_like(index["sizes"], 10**9)})
+    with pytest.raises(ValueError, match=r"image 1 \(plain\.jpg\): the file has 10x20 pixels.*1000000000x1000"):
+        RecordSource(copy).read(0)
 
 
 def test_a_file_name_need_not_be_utf8(odd):
