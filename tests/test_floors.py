@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "mrcnn_jax.types": 0,
     "mrcnn_jax.images": 0,
+    "mrcnn_jax.image_formats": 0,
     "mrcnn_jax.rle": 0,
     "mrcnn_jax.json_files": 0,
     "mrcnn_jax.config": 0,

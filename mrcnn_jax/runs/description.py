@@ -74,7 +74,7 @@ def write_run(
     workdir.mkdir(parents=True, exist_ok=True)
     # The config is written last: it marks the directory as a run.
     save_categories(workdir / CATEGORIES_FILE, categories)
-    write_json(workdir / _CONFIG_FILE, to_dict(config))
+    write_json(workdir / _CONFIG_FILE, to_dict(config), exact=True)
 
 
 def read_run(workdir: str | Path) -> Run:

@@ -146,6 +146,12 @@ def test_a_categories_file_without_a_run_is_not_overwritten(tmp_path):
         ("config.json", "[" * 100_000, "config.json: not valid JSON"),
         ("config.json", "\0\xff", "config.json: not valid JSON"),
         ("config.json", '{"train": {"stepz": 1}}', "unknown field train.stepz; nearest: steps"),
+        (
+            "config.json",
+            '{"test": {"candidates": 1000000000000}}',
+            "test.candidates is 1000000000000; must be at",
+        ),
+        ("config.json", '{"train": {"steps": 1' + "0" * 5000 + "}}", "config.json: not valid JSON"),
         ("config.json", '{"train": {"steps": 0}}', "config.json: train.steps is 0; must be positive"),
         ("categories.json", "{", "categories.json: not valid JSON"),
         ("categories.json", "[]", "categories.json: must be an object with the fields ids, names, "),
@@ -171,6 +177,12 @@ def test_malformed_files_are_named(tmp_path, file, text, message):
     ("field", "value", "message"),
     [
         ("ids", (3, 3), "ids must not repeat"),
+        ("ids", (3, 2**63), "ids must fit 64 bits"),
+        ("names", ("circle", "fig\x1b[2Jure"), "names must not have control characters"),
+        ("names", ("circle", "figure\n"), "names must not have control characters"),
+        ("keypoint_names", ("a", "b", "c\x9b"), "names must not have control characters"),
+        ("names", ("circle", "x" * 1001), "names must have at most 1000 characters"),
+        ("skeleton", ((0, 1),) * 100_001, "there must be at most 100000 of anything"),
         ("names", ("circle",), "there must be as many names as ids (2)"),
         ("keypoint_labels", (0,), "keypoint_labels must be from 1 to 2"),
         ("skeleton", ((0, 3),), "must be indices of the 3 keypoint_names"),
@@ -185,3 +197,13 @@ def test_inconsistent_categories_are_an_error(tmp_path, field, value, message):
         write_run(tmp_path, Config(), Categories(**values))
     assert message in str(error.value)
     assert not (tmp_path / "config.json").exists()
+
+
+def test_names_with_surrogates_are_read_back(tmp_path):
+    categories = dataclasses.replace(CATEGORIES, names=("caf\udce9", "half \ud83d"))
+    config = Config()
+    config.data.root = "data/caf\udce9"
+    for _ in range(2):
+        write_run(tmp_path, config, categories)
+        assert read_run(tmp_path) == Run(config, categories)
+    json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
