@@ -174,6 +174,7 @@ class TrainConfig:
     """Sampling, losses, optimizer and the loop."""
 
     steps: int = free(90_000, positive)  # fixed under "cosine", where every step's rate depends on it
+    epochs: float = free(0.0, not_negative)  # passes over the training images, in place of steps; 0: steps
     batch_size: int = training(16, positive)  # images over all devices
     seed: int = training(0, not_negative)
 

@@ -61,6 +61,7 @@ _OTHER_NAMES = {
     "data.scale_jitter": "lsj large_scale_jitter random_resize ratio_range crop",
     "data.colour_jitter": "color_jitter photometric_distort photo_metric_distortion",
     "train.steps": "max_iter max_iters iters iterations num_iterations num_steps max_steps total_steps",
+    "train.epochs": "epoch max_epochs num_epochs",
     "train.seed": "random_seed rng_seed",
     "train.optimizer": "opt optim optimizer_type",
     "train.adam_b2": "beta2 adam_beta2 betas",
@@ -107,7 +108,6 @@ _ANSWERS = {
     "the keypoints come from data.train_annotations or data.train_keypoints, and travel with the run": (
         "num_keypoints keypoint_names"
     ),
-    "use train.steps: epochs * images / train.batch_size": "epochs epoch max_epochs num_epochs",
     "use train.batch_size: images over all devices": (
         "ims_per_batch images_per_batch imgs_per_gpu samples_per_gpu batch_size_per_gpu"
     ),

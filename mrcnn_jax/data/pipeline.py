@@ -100,7 +100,7 @@ def plan_batches(
 
     Raises ValueError if no image is left to train on.
     """
-    kept = np.flatnonzero(source.learnable | config.keep_empty)
+    kept = images_to_train_on(source, config)
     if not len(kept):
         raise ValueError(
             f"{source.name}: none of its {len(source.ids)} images has an object to train on; images "
@@ -111,6 +111,11 @@ def plan_batches(
     canvases = sorted(set(canvas_of_shape))
     canvas_of_image = np.array([canvases.index(canvas) for canvas in canvas_of_shape])[shape_of_image]
     return BatchOrder(canvas_of_image, batch_size=batch_size, seed=seed), kept, canvases
+
+
+def images_to_train_on(source: DataSource, config: DataConfig) -> np.ndarray:
+    """The source indices ``[N]`` of the images that are not left out of training."""
+    return np.flatnonzero(source.learnable | config.keep_empty)
 
 
 def training_canvas(size: images.Size, config: DataConfig) -> images.Size:

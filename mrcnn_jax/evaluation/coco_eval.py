@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,24 +10,30 @@ import numpy as np
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.labels import check_categories
+from mrcnn_jax.data.open_data_source import open_validation_source
+from mrcnn_jax.data.own import Dataset, as_source
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import agreement, hosts
 from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.evaluators import Evaluator, Kind
 from mrcnn_jax.evaluation.ground_truth import ground_truth
-from mrcnn_jax.inference.detector import Detector
+from mrcnn_jax.inference.detector import Detector, load
+from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.runtime.progress import progress_bar
 from mrcnn_jax.types import Categories
 
 
 def evaluate(
-    detector: Detector,
-    source: DataSource,
+    detector: Detector | str | Path,
+    source: DataSource | Dataset | None = None,
     *,
     evaluator: Evaluator = "hotcoco",
     progress: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """COCO's metrics in percent, by kind and name, such as ``metrics["segm"]["AP50"]``.
+
+    ``detector`` may be the directory of a run, and ``source`` a dataset of your own (``data.own.Dataset``);
+    without it, the validation data of the detector's config are used.
 
     "bbox" is always present, "segm" if model and data have masks (an object without one counts as missed),
     "keypoints" if both have keypoints (measured over the categories that have them). "per_category" holds the
@@ -41,6 +48,11 @@ def evaluate(
     Raises ``ValueError``, naming the rule, for data that ``check_source`` rejects, and if an image cannot be
     read or its size differs from its annotation.
     """
+    if not isinstance(detector, Detector):
+        detector = load(detector, batch_size=read_run(detector).config.test.batch_size)
+    if source is None:
+        source = open_validation_source(detector.config)
+    source = as_source(source, mask_grid=0)
     check_source(detector.config, detector.categories, source)
     check_same_source(source)
     categories = source.categories

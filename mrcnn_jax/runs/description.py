@@ -111,7 +111,7 @@ def how_to_start_from_its_weights(workdir: str | Path) -> str:
 def how_to_train_longer(workdir: str | Path, config: Config) -> str:
     """The advice for a run that has taken all its steps: more, or a new run if its schedule ends."""
     if _may_change("train.steps", config):
-        return "raise --config.train.steps to continue"
+        return f"raise --config.train.{'epochs' if config.train.epochs else 'steps'} to continue"
     return f"the schedule {config.train.schedule!r} ends there; {how_to_start_from_its_weights(workdir)}"
 
 
@@ -129,7 +129,7 @@ def model_differences(here: Config, run: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def _may_change(name: str, config: Config) -> bool:
-    if name == "train.steps":
+    if name in ("train.steps", "train.epochs"):
         return config.train.schedule == "step"
     if name.startswith("categories."):
         return name == "categories.sigmas"  # only evaluation uses them

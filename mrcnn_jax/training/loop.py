@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from mrcnn_jax.config import Config
 from mrcnn_jax.data.findings import summary
 from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.open_data_source import open_data_source, open_validation_source
-from mrcnn_jax.data.pipeline import training_batches
+from mrcnn_jax.data.own import Dataset, as_source
+from mrcnn_jax.data.pipeline import images_to_train_on, training_batches
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config, check_shared_workdir
@@ -31,7 +32,8 @@ from mrcnn_jax.runs.description import (
 )
 from mrcnn_jax.runtime.compilations import watch_compilations
 from mrcnn_jax.training.metrics import StepLog
-from mrcnn_jax.training.monitor import Monitor
+from mrcnn_jax.training.monitor import Callback, Monitor
+from mrcnn_jax.training.optimizer import with_steps
 from mrcnn_jax.training.step import TrainState, compile_step, make_state
 from mrcnn_jax.types import Batch, Categories
 from mrcnn_jax.weights.backbone import expected_input, load_backbone
@@ -40,8 +42,25 @@ _FINDINGS = 10  # problems in the data that are printed at the start
 _PREFETCH = 2  # batches copied to the devices ahead of the step
 
 
-def train(config: Config, workdir: Path) -> bool:
+def train(
+    config: Config,
+    workdir: str | Path,
+    *,
+    source: DataSource | Dataset | None = None,
+    validation: DataSource | Dataset | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> bool:
     """Trains up to ``config.train.steps``, from the last checkpoint in ``workdir`` if it holds one.
+
+    Args:
+        config: All settings; ``config.train.epochs``, if set, replaces the number of steps.
+        workdir: Directory of the run.
+        source: The training images and their objects, see ``data.own.Dataset``; by default those that
+            ``config.data`` names.
+        validation: Likewise for the evaluations; by default those of ``config.data``, or none if a
+            ``source`` is given.
+        callbacks: Called with the step and what TensorBoard gets, such as ``{"train/loss": 1.5}`` with every
+            step line and ``{"validation/bbox_AP": 30.1}`` after an evaluation; by process 0 only.
 
     Returns True if it got that far, False if SIGTERM stopped it: after ``hosts.join``, the signal makes it
     save and stop after the current step. Processes that have joined train one model and must share
@@ -57,11 +76,15 @@ def train(config: Config, workdir: Path) -> bool:
             or one without its training state; or the processes were given different configs, data or weights.
         FloatingPointError: a loss is not finite; the message names the step and the loss.
     """
-    settings, data = config.train, config.data
+    workdir, data = Path(workdir), config.data
 
     with hosts.fail_together():
         # Data
-        source: DataSource = open_data_source(config)
+        if source is None:
+            source, own = open_data_source(config), False
+        else:
+            grid = data.mask_grid if config.model.mask else 0
+            source, own = as_source(source, mask_grid=grid), True
         names = source.categories.names
         _print(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
         if source.findings:
@@ -73,16 +96,22 @@ def train(config: Config, workdir: Path) -> bool:
                 "the smallest are ignored"
             )
 
+        config = with_steps(config, images=len(images_to_train_on(source, data)))
+        settings = config.train
+
         # Model and step
         mesh = make_mesh()
         blueprint = make_blueprint(
             config.model, num_classes=len(categories), num_keypoints=len(categories.keypoint_names)
         )
         take_step = compile_step(blueprint, config, mesh)
-        validation = None
-        if settings.eval_every:
+        if not settings.eval_every:
+            validation = None
+        elif validation is not None:
+            validation = as_source(validation, mask_grid=0)
+        elif not own:
             validation = open_validation_source(config, count=settings.eval_images or None)
-        monitor = Monitor(workdir, blueprint, config, categories, validation)
+        monitor = Monitor(workdir, blueprint, config, categories, validation, callbacks)
         untrained = is_untrained(workdir)
     check_same_config(config)
     check_same_arrays("training images", source.ids, source.sizes, source.num_objects, source.learnable)
@@ -136,7 +165,7 @@ def train(config: Config, workdir: Path) -> bool:
 
                 last = step == settings.steps
                 stopping = hosts.should_stop(step) and not last
-                evaluate = settings.eval_every > 0 and (step % settings.eval_every == 0 or last)
+                evaluate = validation is not None and (step % settings.eval_every == 0 or last)
                 save = step % settings.checkpoint_every == 0 or evaluate or last or stopping
                 if step % settings.log_every == 0 or save:
                     line, means = log.flush()

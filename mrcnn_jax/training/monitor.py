@@ -1,7 +1,7 @@
 """What a run reports besides its step lines: TensorBoard summaries, validation scores and pictures."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.models.variables import Arrays, Blueprint
 from mrcnn_jax.types import Categories
 
+Callback = Callable[[int, dict[str, float]], None]  # takes the step and values by TensorBoard's names
+
 _PICTURES = 4  # validation images drawn at every evaluation
 _PICTURE_SCORE = 0.5  # objects of at least this score are drawn
 
@@ -28,6 +30,8 @@ class Monitor:
 
     Every evaluation also writes the first validation images with the objects found, to TensorBoard and to
     ``workdir/validation/<step>/<image id>.png``.
+
+    ``callbacks`` are called with what TensorBoard gets, by the first process.
 
     With several processes, the first one writes, and each evaluates its share of the images on its devices.
 
@@ -42,11 +46,13 @@ class Monitor:
         config: Config,
         categories: Categories,
         validation: DataSource | None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self._workdir = workdir
         self._config = config
         self._categories = categories
         self._validation = validation
+        self._callbacks = callbacks if hosts.is_main_process() else ()
         self._mesh = make_mesh(jax.local_devices())
         self._with_weights = make_predict_fn(blueprint, config, self._mesh)
         self._batch_size = math.lcm(config.test.batch_size, self._mesh.size)
@@ -73,8 +79,13 @@ class Monitor:
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes the metrics' means since the last step line."""
+        self._write(step, {f"train/{name}": value for name, value in values.items()})
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(f"train/{name}", value, step)
+            self._writer.add_scalar(name, value, step)
+        for callback in self._callbacks:
+            callback(step, values)
 
     def evaluate(self, step: int, weights: Arrays) -> dict[str, float]:
         """Validation AP in percent, by kind ("bbox", "segm", "keypoints"); also writes pictures."""
@@ -83,11 +94,13 @@ class Monitor:
         detector = Detector(predict_fn, self._config, self._categories, batch_size=self._batch_size)
         metrics = evaluate(detector, self._validation, progress=True)
         del metrics["per_category"]
-        for kind, values in metrics.items():
-            for name, value in values.items():
-                if value is not None:
-                    self._writer.add_scalar(f"validation/{kind}_{name}", value, step)
-
+        measured = {
+            f"validation/{kind}_{name}": value
+            for kind, values in metrics.items()
+            for name, value in values.items()
+            if value is not None
+        }
+        self._write(step, measured)
         scores = {kind: values["AP"] for kind, values in metrics.items() if values["AP"] is not None}
         if hosts.is_main_process():
             folder = self._write_pictures(step, detector, self._validation)

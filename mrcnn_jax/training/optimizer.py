@@ -1,5 +1,7 @@
 """The optimizer, SGD with momentum or AdamW, and the learning rate schedule."""
 
+import dataclasses
+import math
 from collections.abc import Iterable
 
 import jax.numpy as jnp
@@ -7,7 +9,16 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from mrcnn_jax.config import TrainConfig
+from mrcnn_jax.config import Config, TrainConfig
+
+
+def with_steps(config: Config, *, images: int) -> Config:
+    """``config`` with the steps of ``train.epochs`` passes over so many images; as it is if that is 0."""
+    train = config.train
+    if not train.epochs:
+        return config
+    steps = max(1, math.ceil(train.epochs * images / train.batch_size))
+    return dataclasses.replace(config, train=dataclasses.replace(train, steps=steps))
 
 
 def make_schedule(config: TrainConfig) -> optax.Schedule:

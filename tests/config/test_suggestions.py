@@ -39,9 +39,9 @@ from mrcnn_jax.config.suggestions import _ANSWERS, _OTHER_NAMES, suggest
         ("model.box_detections_per_img", "use test.detections"),
         ("test.rpn_nms_thresh", "use test.rpn_nms_iou"),
         ("model.rpn_pre_nms_top_n_test", "use test.rpn_pre_nms"),
-        ("train.epochs", "use train.steps: epochs * images / train.batch_size"),
+        ("train.num_epochs", "use train.epochs"),
         # MMDetection
-        ("runner.max_epochs", "use train.steps: epochs * images / train.batch_size"),
+        ("runner.max_epochs", "use train.epochs"),
         ("model.test_cfg.rcnn.nms.iou_threshold", "use test.nms_iou"),
         (
             "model.backbone.frozen_stages",

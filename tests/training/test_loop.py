@@ -169,7 +169,7 @@ def test_as_many_images_are_evaluated_as_asked(
     seen = []
     monitor = loop.Monitor
 
-    def make_monitor(workdir, blueprint, config, categories, validation):
+    def make_monitor(workdir, blueprint, config, categories, validation, callbacks):
         seen.append(len(validation.ids))
         return monitor(workdir, blueprint, config, categories, None)
 
@@ -211,31 +211,6 @@ def test_the_backbones_weights_are_those_of_its_file(config, tiny_blueprint, mon
     lines = capsys.readouterr().out
     assert "backbone from resnet.pth, assumed to expect rgb pixels" in lines
     assert "not in that file, so trained from scratch: backbone.c" in lines
-
-
-@pytest.mark.parametrize("frozen", [0, 1])
-def test_a_warning_if_frozen_stages_are_random(config, tiny_blueprint, monkeypatch, capsys, frozen):
-    monkeypatch.setattr(type(tiny_blueprint), "draw", lambda *_: {})
-    model = dataclasses.replace(config.model, backbone_frozen_stages=frozen)
-    config = dataclasses.replace(config, model=model)
-    loop._initial_weights(make_blueprint(model, num_classes=4, num_keypoints=9), config)
-    warning = "its frozen stages stay random (model.backbone_frozen_stages is 1)"
-    assert (warning in capsys.readouterr().out) == bool(frozen)
-
-
-def test_findings_in_the_data_are_printed_at_the_start(config, tmp_path, capsys, counted_steps):
-    root = tmp_path / "data"
-    shutil.copytree(config.data.root, root)
-    removed = sorted((root / "train").iterdir())[0]
-    removed.unlink()
-    data = dataclasses.replace(config.data, root=str(root), skip_bad=True)
-    loop.train(_with(dataclasses.replace(config, data=data), steps=1, eval_every=0), tmp_path / "run")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == [
-        "9 training images, 4 categories: circle, square, triangle, figure",
-        "1 error, left out of the data",
-    ]
-    assert removed.name in lines[3] and "there is no such file" in lines[3]
 
 
 def test_an_interrupted_run_ends_bit_equal(config, workdir, tmp_path, monkeypatch, capsys):

@@ -4,10 +4,10 @@ import numpy as np
 import optax
 import pytest
 
-from mrcnn_jax.config import TrainConfig
+from mrcnn_jax.config import Config, TrainConfig
 from mrcnn_jax.distributed.sharding import make_mesh, replicated
 from mrcnn_jax.runs.checkpoint import Checkpoints
-from mrcnn_jax.training.optimizer import make_optimizer, make_schedule
+from mrcnn_jax.training.optimizer import make_optimizer, make_schedule, with_steps
 
 
 def test_warm_up_then_steps():
@@ -161,3 +161,10 @@ def test_clipping_scales_the_whole_gradient():
     gradients = {"a.kernel": np.array([3.0]), "b.kernel": np.array([4.0])}
     params = _two_updates(config, {name: np.zeros(1) for name in gradients}, gradients)
     np.testing.assert_allclose([params["a.kernel"][0], params["b.kernel"][0]], [-3.0, -4.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("epochs", "images", "steps"), [(0.0, 10, 90_000), (3.0, 10, 8), (0.1, 4, 1)])
+def test_epochs_give_the_steps(epochs, images, steps):
+    """Of 4 images each, rounded up."""
+    config = with_steps(Config(train=TrainConfig(epochs=epochs, batch_size=4)), images=images)
+    assert config.train.steps == steps

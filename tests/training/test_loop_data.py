@@ -1,0 +1,85 @@
+"""The data of a run, what is said of them at the start, and data of a program's own."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.runs.description import read_run
+from mrcnn_jax.training import loop
+
+
+def _with(config, **train):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_warning_if_frozen_stages_are_random(config, tiny_blueprint, monkeypatch, capsys, frozen):
+    monkeypatch.setattr(type(tiny_blueprint), "draw", lambda *_: {})
+    model = dataclasses.replace(config.model, backbone_frozen_stages=frozen)
+    config = dataclasses.replace(config, model=model)
+    loop._initial_weights(make_blueprint(model, num_classes=4, num_keypoints=9), config)
+    warning = "its frozen stages stay random (model.backbone_frozen_stages is 1)"
+    assert (warning in capsys.readouterr().out) == bool(frozen)
+
+
+def test_findings_in_the_data_are_printed_at_the_start(config, tmp_path, capsys, counted_steps):
+    root = tmp_path / "data"
+    shutil.copytree(config.data.root, root)
+    removed = sorted((root / "train").iterdir())[0]
+    removed.unlink()
+    data = dataclasses.replace(config.data, root=str(root), skip_bad=True)
+    loop.train(_with(dataclasses.replace(config, data=data), steps=1, eval_every=0), tmp_path / "run")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "9 training images, 4 categories: circle, square, triangle, figure",
+        "1 error, left out of the data",
+    ]
+    assert removed.name in lines[3] and "there is no such file" in lines[3]
+
+
+class Pictures:
+    """The same pictures without a file: each with one square that fills it."""
+
+    categories = "circle", "square", "triangle", "figure"
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        box = [8, 8, 56, 56]
+        return {"image": np.full((64, 64, 3), index, np.uint8), "labels": ["square"], "boxes": [box]}
+
+
+def test_data_and_callbacks_of_a_programs_own(config, tmp_path, monkeypatch, counted_steps):
+    told, evaluated = [], []
+
+    def evaluate(detector, source, **_):
+        evaluated.append(source)
+        return {"bbox": {"AP": 30.0, "AP50": None}, "per_category": {}}
+
+    monkeypatch.setattr("mrcnn_jax.training.monitor.evaluate", evaluate)
+    monkeypatch.setattr(loop.Monitor, "_write_pictures", lambda *_: tmp_path)
+    model = dataclasses.replace(config.model, mask=False, keypoint=False)
+    config = dataclasses.replace(_with(config, epochs=2.5, eval_every=2), model=model)
+    pictures = Pictures()
+    assert loop.train(
+        config,
+        str(tmp_path),
+        source=pictures,
+        validation=pictures,
+        callbacks=[lambda step, values: told.append((step, values))],
+    )
+    assert len(counted_steps) == 3  # of 8 images each: 2.5 epochs
+    assert [step for step, _ in told] == [2, 2, 3, 3]
+    assert told[0][1]["train/loss"] == 1.5 and told[2][1]["train/loss"] == 3.0
+    assert told[1][1] == told[3][1] == {"validation/bbox_AP": 30.0}
+    assert [source.name for source in evaluated] == ["Pictures", "Pictures"]
+    _, batch = counted_steps[0]
+    assert sorted(np.asarray(batch.images)[:, 0, 0, 0].tolist()) == list(range(8))
+    assert read_run(tmp_path).config.train.steps == 3
+    # Without validation data of its own it does not evaluate on those of the config.
+    loop.train(config, tmp_path / "other", source=pictures)
+    assert len(evaluated) == 2
