@@ -183,7 +183,9 @@ def test_records_never_become_larger_than_their_objects(odd, tmp_path):
         RecordSource(copy)
     with np.load(folder / "index.npz") as index:
         np.savez(copy / "index.npz", **{**index, "sizes": np.full_like(index["sizes"], 10**9)})
-    with pytest.raises(ValueError, match=r"image 1 \(plain\.jpg\): the file has 10x20 pixels.*1000000000x1000"):
+    with pytest.raises(
+        ValueError, match=r"image 1 \(plain\.jpg\): the file has 10x20 pixels.*1000000000x1000"
+    ):
         RecordSource(copy).read(0)
 
 
