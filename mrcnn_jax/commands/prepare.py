@@ -45,6 +45,7 @@ def main(_: list[str]) -> None:
         images=_IMAGES.value,
         annotations=_ANNOTATIONS.value,
         keypoints=_KEYPOINTS.value,
+        keypoint_rule="lenient",
         skip_bad=True,  # damaged entries are reported below, together with damaged images
     )
     print(f"{len(dataset.images)} images of {printable(_ANNOTATIONS.value)}", flush=True)

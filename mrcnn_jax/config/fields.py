@@ -157,6 +157,11 @@ class DataConfig:
     # Brightness, contrast, saturation, hue (TV's RandomPhotometricDistort).
     colour_jitter: bool = training(False)
     keep_empty: bool = training(False)  # train on images without objects too
+    # Visible keypoints that an image must have, over all objects, for a keypoint model to be trained on it
+    # (D2 1, TV 10); 0: any number.
+    min_keypoints: int = training(0, not_negative)
+    # Read crowds as ordinary objects: some tools mark every brush mask as a crowd.
+    crowds_are_objects: bool = training(False)
     # Train without the damaged images and annotations of a folder; False: an error (so a run begun with False
     # has none to leave out).
     skip_bad: bool = free(False)

@@ -1,10 +1,12 @@
 """Reads labels and keypoints from the ``categories`` section of a COCO file."""
 
+import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mrcnn_jax.data import fields
+from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.json_files import read_json
 from mrcnn_jax.types import Categories
 
@@ -20,7 +22,11 @@ COCO_SIGMAS = (
 )  # fmt: skip
 
 
-def read_categories_file(path: Path) -> Categories:
+# What becomes of keypoints: they are not read, or dropped with a warning if malformed, or then an error.
+KeypointRule = Literal["skip", "lenient", "strict"]
+
+
+def read_categories_file(path: Path, *, keypoint_rule: KeypointRule = "strict") -> Categories:
     """The categories of a COCO-format file, with the keypoints it defines for them.
 
     Raises OSError if the file cannot be read, and ValueError, naming it, if it violates the format.
@@ -29,17 +35,34 @@ def read_categories_file(path: Path) -> Categories:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must hold one JSON object with 'categories'")
     entries = fields.entries(content, "categories", str(path))
-    return read_categories(entries, str(path), keypoint_entries=entries, keypoint_where=str(path))
+    return read_categories(
+        entries,
+        str(path),
+        keypoint_entries=entries,
+        keypoint_where=str(path),
+        keypoint_rule=keypoint_rule,
+        findings=[],
+    )
 
 
 def read_categories(
-    entries: list[dict], where: str, *, keypoint_entries: list[dict], keypoint_where: str
+    entries: list[dict],
+    where: str,
+    *,
+    keypoint_entries: list[dict],
+    keypoint_where: str,
+    keypoint_rule: KeypointRule,
+    findings: list[Finding],
 ) -> Categories:
     """The categories as labels 1 to K in ascending id order, with the keypoints from ``keypoint_entries``.
 
     ``keypoint_entries`` is the same list, or the categories of a ``person_keypoints_*.json``. An entry with a
-    ``keypoints`` field gives its category keypoints; all such entries must agree. Raises ValueError, prefixed
-    with ``where`` or ``keypoint_where``, for entries that violate the format.
+    ``keypoints`` field gives its category keypoints; all such entries must name the same. Warnings are
+    appended to ``findings``: about skeletons that are malformed or differ, which are dropped, since they only
+    serve to draw; about unpaired surrogates in names, which become U+FFFD, since UTF-8 cannot represent them;
+    and, if ``keypoint_rule`` is "lenient", about keypoints that violate the format, which are dropped.
+
+    Raises ValueError, prefixed with ``where`` or ``keypoint_where``, for entries that violate the format.
     """
     if not entries:
         raise ValueError(f"{where}: the section 'categories' is empty")
@@ -48,48 +71,67 @@ def read_categories(
         category = fields.integer(entry, "id", f"{where}: a category")
         if category in names:
             raise ValueError(f"{where}: duplicate category id {category}")
-        names[category] = fields.text(entry, "name", f"{where}: category {category}")
-    ids = tuple(sorted(names))
+        name = fields.text(entry, "name", f"{where}: category {category}")
+        names[category] = _encodable(name)
+        if names[category] != name:
+            rule = f"category {category}: unpaired surrogates in the name {name!a} became U+FFFD"
+            findings.append(Finding(where, None, None, rule, True))
+    categories = Categories(ids=tuple(sorted(names)), names=tuple(names[key] for key in sorted(names)))
+    if keypoint_rule == "skip":
+        return categories
+    try:
+        return _with_keypoints(categories, where, keypoint_entries, keypoint_where, findings)
+    except ValueError as error:
+        if keypoint_rule == "strict":
+            raise
+        rule = f"{str(error).removeprefix(f'{keypoint_where}: ')}; keypoints are not read"
+        findings.append(Finding(keypoint_where, None, None, rule, True))
+        return categories
 
+
+def _with_keypoints(
+    categories: Categories, where: str, entries: list[dict], keypoint_where: str, findings: list[Finding]
+) -> Categories:
+    """The categories with their keypoints; raises ValueError for keypoints that violate the format."""
     described: dict[int, dict[str, Any]] = {}
-    for entry in keypoint_entries:
+    skeletons: set[tuple[tuple[int, int], ...]] = set()
+    problems = []
+    for entry in entries:
         if not entry.get("keypoints"):
             continue
         category = fields.integer(entry, "id", f"{keypoint_where}: a category")
-        if category not in names:
+        if category not in categories.ids:
             raise ValueError(f"{keypoint_where}: category {category} is not among the categories of {where}")
         described[category] = _keypoints(entry, f"{keypoint_where}: category {category}")
-    if len({tuple(sorted(keypoints.items())) for keypoints in described.values()}) > 1:
-        raise ValueError(
-            f"{keypoint_where}: categories {sorted(described)} differ in keypoints, skeleton or sigmas"
-        )
-    keypoint_labels = tuple(label for label, category in enumerate(ids, start=1) if category in described)
-    keypoints = described[ids[keypoint_labels[0] - 1]] if keypoint_labels else {}
-    return Categories(
-        ids=ids,
-        names=tuple(names[category] for category in ids),
-        keypoint_labels=keypoint_labels,
-        **keypoints,
+        try:
+            skeletons.add(_skeleton(entry, len(described[category]["keypoint_names"])))
+        except ValueError as error:
+            problems.append(f"category {category}: {error}; the skeleton is not drawn")
+    if not described:
+        return categories
+    if len({tuple(keypoints.items()) for keypoints in described.values()}) > 1:
+        raise ValueError(f"{keypoint_where}: categories {sorted(described)} differ in keypoints or sigmas")
+    skeletons.discard(())
+    if len(skeletons) > 1:
+        problems.append(f"categories {sorted(described)} differ in their skeleton, which is not drawn")
+    findings += [Finding(keypoint_where, None, None, problem, True) for problem in problems]
+    labels = tuple(label for label, category in enumerate(categories.ids, start=1) if category in described)
+    return dataclasses.replace(
+        categories,
+        keypoint_labels=labels,
+        skeleton=skeletons.pop() if len(skeletons) == 1 and not problems else (),
+        **next(iter(described.values())),
     )
 
 
 def _keypoints(entry: dict, where: str) -> dict[str, Any]:
-    """The keypoint fields of ``Categories``, read from one category entry."""
+    """The keypoint fields of ``Categories``, apart from the skeleton, from one category entry."""
     names = entry["keypoints"]
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise fields.error(where, "keypoints", "a list of names", names)
+    names = [_encodable(name) for name in names]
     if len(set(names)) < len(names):
         raise fields.error(where, "keypoints", "a list of distinct names", names)
-    skeleton = entry.get("skeleton") or []
-    if not isinstance(skeleton, list):
-        raise fields.error(where, "skeleton", "a list of pairs", skeleton)
-    for pair in skeleton:
-        if not (
-            isinstance(pair, list)
-            and len(pair) == 2
-            and all(type(point) is int and 1 <= point <= len(names) for point in pair)
-        ):
-            raise fields.error(where, "skeleton", f"pairs of keypoint numbers from 1 to {len(names)}", pair)
     sigmas = entry.get("sigmas")
     if sigmas is not None and not (
         fields.is_numbers(sigmas) and len(sigmas) == len(names) and all(sigma > 0 for sigma in sigmas)
@@ -99,10 +141,28 @@ def _keypoints(entry: dict, where: str) -> dict[str, Any]:
         sigmas = COCO_SIGMAS if tuple(names) == COCO_KEYPOINTS else ()
     return {
         "keypoint_names": tuple(names),
-        "skeleton": tuple((a - 1, b - 1) for a, b in skeleton),
         "flip_pairs": flip_pairs(tuple(names)),
         "sigmas": tuple(float(sigma) for sigma in sigmas),
     }
+
+
+def _skeleton(entry: dict, count: int) -> tuple[tuple[int, int], ...]:
+    """The pairs of keypoint indices, from 0; raises ValueError unless all are numbers from 1 to ``count``."""
+    skeleton = entry.get("skeleton") or []
+    if not isinstance(skeleton, list):
+        raise fields.error("", "skeleton", "a list of pairs", skeleton)
+    pairs = []
+    for pair in skeleton:
+        points = [fields.as_integer(point) or 0 for point in pair] if isinstance(pair, list) else []
+        if len(points) != 2 or not all(1 <= point <= count for point in points):
+            raise fields.error("", "skeleton", f"pairs of keypoint numbers from 1 to {count}", pair)
+        pairs.append((points[0] - 1, points[1] - 1))
+    return tuple(pairs)
+
+
+def _encodable(text: str) -> str:
+    """The text with U+FFFD for unpaired surrogates; pairs become the character they encode."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def flip_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:

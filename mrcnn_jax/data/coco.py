@@ -1,7 +1,6 @@
 """Reads and checks COCO-format datasets: an annotation file and a folder of images."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mrcnn_jax.data import coco_fields, fields
-from mrcnn_jax.data.categories import read_categories
+from mrcnn_jax.data.box_agreement import BoxAgreement
+from mrcnn_jax.data.categories import KeypointRule, read_categories
 from mrcnn_jax.data.coco_fields import Box, Segmentation
+from mrcnn_jax.data.coco_ids import annotations_by_id, image_id_of, images_by_id
+from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.data.findings import Finding, raise_errors
 from mrcnn_jax.images import Size
 from mrcnn_jax.json_files import read_json
@@ -60,19 +62,28 @@ class CocoDataset:
 
 
 def read_coco(
-    root: str | Path, *, images: str, annotations: str, keypoints: str = "", skip_bad: bool = False
+    root: str | Path,
+    *,
+    images: str,
+    annotations: str,
+    keypoints: str = "",
+    keypoint_rule: KeypointRule = "strict",
+    crowds_are_objects: bool = False,
+    skip_bad: bool = False,
 ) -> CocoDataset:
     """The dataset in the folder ``images`` and the file ``annotations``, both relative to ``root``.
 
-    Checks every entry, and that every image file exists; ``check_images`` checks the files' content. Three
-    things are warnings: masks that enclose no area, which are dropped; boxes entirely outside the image,
-    which are kept for evaluation but not trained on; and several images sharing one file, which are all kept.
+    Checks every entry, that boxes fit their masks, and that every image file exists; ``check_images`` checks
+    the files' content. docs/data.md lists what is an error and what a warning.
 
     Args:
         root: Folder of the dataset.
         images: Folder that the ``file_name`` of each image is relative to.
         annotations: ``instances_*.json``. Keypoints are read from it if its categories define them ...
         keypoints: ... or from this ``person_keypoints_*.json``, joined by annotation id.
+        keypoint_rule: "skip" to read no keypoints; "lenient" to drop those that violate the format, with a
+            warning; or "strict", for an error.
+        crowds_are_objects: Whether to read crowds as ordinary objects.
         skip_bad: Whether to drop annotations, and images with their annotations, that violate the format. Of
             annotations with the same id the first is kept; of images with the same id, one if the entries
             are identical, otherwise none.
@@ -88,44 +99,59 @@ def read_coco(
             raise ValueError(f"{place}: there is no such folder")
     path = root / annotations
     content = _read_object(path, coco_fields.pack_polygons)
+    if keypoint_rule == "skip":
+        keypoints = ""
     keypoint_path = root / keypoints if keypoints else path
     keypoint_content = _read_object(keypoint_path, coco_fields.drop_segmentation) if keypoints else content
 
+    findings: list[Finding] = []
     categories = read_categories(
         fields.entries(content, "categories", str(path)),
         str(path),
         keypoint_entries=fields.entries(keypoint_content, "categories", str(keypoint_path)),
         keypoint_where=str(keypoint_path),
+        keypoint_rule=keypoint_rule,
+        findings=findings,
     )
-    if keypoints and not categories.keypoint_names:
+    if keypoints and keypoint_rule == "strict" and not categories.keypoint_names:
         raise ValueError(f"{keypoint_path}: no category has a 'keypoints' list of names")
 
-    reader = _Reader(path, keypoint_path, categories)
-    image_entries = reader.by_id(content, "images", path)
-    annotation_entries = reader.by_id(content, "annotations", path)
+    image_entries, ambiguous = images_by_id(content, path, findings)
+    annotation_entries = annotations_by_id(content, path, findings, renumber=not keypoints)
+    reader = _Reader(path, keypoint_path, categories, ImageFolder(folder), findings)
     if keypoints:
         reader.join_keypoints(annotation_entries, keypoint_content)
     del content, keypoint_content  # free entries as soon as possible: COCO's take gigabytes
-    read = {image_id: reader.image(entry, folder) for image_id, entry in image_entries.items()}
+    read = {
+        image_id: None if image_id in ambiguous else reader.image(entry)
+        for image_id, entry in image_entries.items()
+    }
     reader.compare_files(read.values())
     sizes = {i: None if image is None else (image.height, image.width) for i, image in read.items()}
     objects: dict[int, list[CocoAnnotation]] = {image_id: [] for image_id in read}
+    agreement = BoxAgreement(str(path))
     for annotation_id in list(annotation_entries):
         entry = annotation_entries.pop(annotation_id)
-        annotation = reader.annotation(entry, sizes)
+        annotation = reader.annotation(
+            entry, sizes, agreement, lenient=keypoint_rule == "lenient", crowds_are_objects=crowds_are_objects
+        )
         if annotation is not None:
             objects[entry["image_id"]].append(annotation)
+    judged, left_out = agreement.judge()
+    findings += judged
     dataset = CocoDataset(
         name=str(path),
         categories=categories,
         images=tuple(
-            dataclasses.replace(image, annotations=tuple(objects[image_id]))
+            dataclasses.replace(
+                image, annotations=tuple(item for item in objects[image_id] if item.id not in left_out)
+            )
             for image_id, image in read.items()
             if image is not None
         ),
-        findings=tuple(reader.findings),
+        findings=tuple(findings),
     )
-    dataset = leave_out(dataset, _missing_files(dataset))
+    dataset = leave_out(dataset, reader.missing_files(dataset))
     if not skip_bad:
         raise_errors(dataset.name, dataset.findings)
     return dataset
@@ -150,60 +176,46 @@ def clip_box(box: Box, size: Size) -> Box | None:
 
 
 class _Reader:
-    """Reads entries and collects findings about the invalid ones."""
+    """Reads entries and appends findings about the invalid ones."""
 
-    def __init__(self, path: Path, keypoint_path: Path, categories: Categories) -> None:
-        self.findings: list[Finding] = []
+    def __init__(
+        self,
+        path: Path,
+        keypoint_path: Path,
+        categories: Categories,
+        folder: ImageFolder,
+        findings: list[Finding],
+    ) -> None:
+        self._findings = findings
         self._path, self._keypoint_path, self._categories = path, keypoint_path, categories
+        self._folder = folder
         self._labels = {category: label for label, category in enumerate(categories.ids, start=1)}
-        self._ambiguous: set[int] = set()
-
-    def by_id(self, content: dict, section: str, path: Path) -> dict[int, dict]:
-        """The entries of a section, keyed by id, in file order."""
-        by_id: dict[int, dict] = {}
-        for index, entry in enumerate(fields.section(content, section, str(path))):
-            try:
-                if not isinstance(entry, dict):
-                    raise fields.error("", f"{section}[{index}]", "an object", entry)
-                entry_id = fields.integer(entry, "id", f"{section}[{index}]")
-            except ValueError as error:
-                self.findings.append(Finding(str(path), None, None, str(error)))
-                continue
-            first = by_id.setdefault(entry_id, entry)
-            if first is not entry:
-                rule = f"{section}[{index}]: duplicate id"
-                if section == "images":
-                    self.findings.append(Finding(str(path), entry_id, None, rule))
-                    if first != entry:  # unknown which of the two an annotation refers to
-                        self._ambiguous.add(entry_id)
-                else:
-                    self.findings.append(Finding(str(path), _image_id(entry), entry_id, rule))
-        return by_id
 
     def join_keypoints(self, annotations: dict[int, dict], keypoint_content: dict) -> None:
         """Copies the keypoints of the second file into ``annotations``."""
-        entries = self.by_id(keypoint_content, "annotations", self._keypoint_path)
+        entries = annotations_by_id(keypoint_content, self._keypoint_path, self._findings, renumber=False)
         for annotation_id, entry in entries.items():
             instance = annotations.get(annotation_id)
             if instance is None or instance.get("image_id") != entry.get("image_id"):
                 rule = f"has no annotation of the same id and image_id in {self._path}"
-                self.findings.append(Finding(str(self._keypoint_path), _image_id(entry), annotation_id, rule))
+                place = image_id_of(entry), annotation_id
+                self._findings.append(Finding(str(self._keypoint_path), *place, rule))
             else:
                 instance["keypoints"] = entry.get("keypoints")
 
-    def image(self, entry: dict, folder: Path) -> CocoImage | None:
+    def image(self, entry: dict) -> CocoImage | None:
         """The image, still without annotations; None if its entry is invalid."""
         problems: list[str] = []
-        file_name = _attempt(problems, coco_fields.read_file_name, entry)
+        path = _attempt(problems, coco_fields.read_path, entry, self._folder)
         height = _attempt(problems, coco_fields.read_side, entry, "height")
         width = _attempt(problems, coco_fields.read_side, entry, "width")
-        self.findings += [Finding(str(self._path), entry["id"], None, problem) for problem in problems]
-        if file_name is None or height is None or width is None or entry["id"] in self._ambiguous:
+        self._findings += [Finding(str(self._path), entry["id"], None, problem) for problem in problems]
+        if path is None or height is None or width is None:
             return None
         return CocoImage(
             id=entry["id"],
-            path=folder / file_name,
-            file_name=file_name,
+            path=path,
+            file_name=entry["file_name"],
             height=height,
             width=width,
             annotations=(),
@@ -215,9 +227,25 @@ class _Reader:
         for image in images:
             if image is not None and (first := first_of.setdefault(image.path, image.id)) != image.id:
                 rule = f"file_name {image.file_name!r} is also used by image {first}; both are kept"
-                self.findings.append(Finding(str(self._path), image.id, None, rule, True))
+                self._findings.append(Finding(str(self._path), image.id, None, rule, True))
 
-    def annotation(self, entry: dict, sizes: dict[int, Size | None]) -> CocoAnnotation | None:
+    def missing_files(self, dataset: CocoDataset) -> list[Finding]:
+        """A finding for each image whose file is missing."""
+        return [
+            Finding(str(image.path), image.id, None, self._folder.missing(image.path))
+            for image in dataset.images
+            if not self._folder.has(image.path)
+        ]
+
+    def annotation(
+        self,
+        entry: dict,
+        sizes: dict[int, Size | None],
+        agreement: BoxAgreement,
+        *,
+        lenient: bool,
+        crowds_are_objects: bool,
+    ) -> CocoAnnotation | None:
         """The object; None if its entry, or that of its image (None in ``sizes``), is invalid."""
         problems: list[str] = []
         image_id = _attempt(problems, coco_fields.read_image_id, entry, sizes)
@@ -231,18 +259,34 @@ class _Reader:
         keypoints = _attempt(
             keypoint_problems, coco_fields.read_keypoints, entry.get("keypoints"), label, self._categories
         )
-        for path, rules in ((self._path, problems), (self._keypoint_path, keypoint_problems)):
-            self.findings += [Finding(str(path), _image_id(entry), entry["id"], rule) for rule in rules]
-        if problems or keypoint_problems or size is None or label is None or box is None or crowd is None:
+        place = image_id_of(entry), entry["id"]
+        for path, rules, warn in (
+            (self._path, problems, False), (self._keypoint_path, keypoint_problems, lenient)
+        ):  # fmt: skip
+            end = "; its keypoints are left out" if warn else ""
+            self._findings += [Finding(str(path), *place, rule + end, warn) for rule in rules]
+        if keypoint_problems and not lenient:
+            return None
+        if problems or image_id is None or size is None or label is None or box is None or crowd is None:
             return None
 
+        crowd = crowd and not crowds_are_objects
         warnings = []
         if clip_box(box, size) is None:
             shape = f"{size[0]} x {size[1]}"
             warnings.append(f"bbox {entry['bbox']} has no area inside the image ({shape}); not trained on")
         if segmentation is None and entry.get("segmentation"):
             warnings.append("segmentation has no polygon with at least three points; the object has no mask")
-        self.findings += [Finding(str(self._path), image_id, entry["id"], rule, True) for rule in warnings]
+        if not crowd:
+            agreement.add(
+                image_id=image_id,
+                annotation_id=entry["id"],
+                bbox=entry["bbox"],
+                segmentation=segmentation,
+                size=size,
+                warned=bool(warnings),
+            )
+        self._findings += [Finding(str(self._path), *place, rule, True) for rule in warnings]
         return CocoAnnotation(
             id=entry["id"],
             label=label,
@@ -271,29 +315,3 @@ def _read_object(path: Path, object_hook: Callable[[dict], Any]) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must hold one JSON object with 'images', 'annotations' and 'categories'")
     return content
-
-
-def _image_id(entry: dict) -> int | None:
-    """The image id of an annotation, if it has a usable one."""
-    value = entry.get("image_id")
-    return value if type(value) is int else None
-
-
-def _missing_files(dataset: CocoDataset) -> list[Finding]:
-    """A finding for each image whose file is missing."""
-    listings: dict[Path, set[str]] = {}  # listing each folder once is cheaper than a stat per file
-    missing = []
-    for image in dataset.images:
-        parent = image.path.parent
-        if parent not in listings:
-            listings[parent] = _listing(parent)
-        if image.path.name not in listings[parent]:
-            missing.append(Finding(str(image.path), image.id, None, "there is no such file"))
-    return missing
-
-
-def _listing(folder: Path) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except (OSError, ValueError):  # ValueError: not a legal file name
-        return set()

@@ -5,12 +5,13 @@ Each function returns one field of an entry, or raises ValueError with the field
 
 from array import array
 from collections.abc import Collection
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mrcnn_jax.data import fields
+from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.images import Size
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories
@@ -22,13 +23,9 @@ Box = tuple[float, float, float, float]  # x1 y1 x2 y2
 _LARGEST_SIDE = 2**31 - 1  # pixels; sizes are stored as int32
 
 
-def read_file_name(entry: dict) -> str:
-    """The file name: a relative path without ``..``, so that it stays inside the image folder."""
-    file_name = fields.text(entry, "file_name")
-    relative = PurePosixPath(file_name)
-    if relative.is_absolute() or ".." in relative.parts or not relative.name:
-        raise fields.error("", "file_name", "a path inside the image folder", file_name)
-    return file_name
+def read_path(entry: dict, folder: ImageFolder) -> Path:
+    """The path of the image file, inside the image folder."""
+    return folder.find(fields.text(entry, "file_name"))
 
 
 def read_side(entry: dict, key: str) -> int:
@@ -65,9 +62,9 @@ def read_box(entry: dict) -> Box:
 
 
 def read_crowd(entry: dict) -> bool:
-    """The crowd flag; False if absent."""
-    crowd = entry.get("iscrowd", 0)
-    if crowd not in (0, 1):
+    """The crowd flag; False if absent or null."""
+    crowd = entry.get("iscrowd")
+    if crowd not in (0, 1, None):
         raise fields.error("", "iscrowd", "0 or 1", crowd)
     return bool(crowd)
 
@@ -119,6 +116,8 @@ def read_segmentation(value: Any, size: Size | None) -> Segmentation | None:
         return rle
     if not isinstance(value, list):
         raise fields.error("", "segmentation", "a list of polygons or an RLE", value)
+    if wrong := _misshapen(value):
+        raise ValueError(f"segmentation must be a list of polygons [[x1, y1, x2, y2, ...], ...], got {wrong}")
     for polygon in value:
         if not isinstance(polygon, array):
             rule = "polygons [x1, y1, x2, y2, ...] of finite numbers"
@@ -128,9 +127,29 @@ def read_segmentation(value: Any, size: Size | None) -> Segmentation | None:
     return tuple(polygons) or None
 
 
+def _misshapen(value: list) -> str:
+    """What a segmentation is instead of a list of polygons, if it is one polygon or has points as lists."""
+    numbers = [item for item in value if type(item) in (int, float)]
+    if len(numbers) == len(value):
+        return f"one flat list of {len(value)} numbers"
+    # One or two such items can be degenerate polygons, which official COCO files have.
+    if len(value) >= 3 and all(isinstance(item, array) and len(item) == 2 for item in value):
+        return f"a list of {len(value)} points [x, y]"
+    if all(isinstance(item, list) and item and all(map(_is_point, item)) for item in value):
+        return f"polygons as lists of points [x, y], the first of {len(value[0])} points"
+    return ""
+
+
+def _is_point(value: Any) -> bool:
+    return fields.is_numbers(value) and len(value) == 2
+
+
 def read_keypoints(value: Any, label: int | None, categories: Categories) -> np.ndarray | None:
-    """The keypoints ``[K 3]`` float32; None without any. ``label`` None: the category is unknown."""
-    if not value or not categories.keypoint_names:
+    """The keypoints ``[K 3]`` float32; None without any, or if all are 0. ``label`` None: unknown category.
+
+    Converters write zeros for all objects, of whatever category.
+    """
+    if not value or not categories.keypoint_names or (fields.is_numbers(value) and not any(value)):
         return None
     if label is not None and label not in categories.keypoint_labels:
         name = categories.names[label - 1]

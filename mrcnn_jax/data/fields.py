@@ -15,11 +15,23 @@ def error(where: str, key: str, rule: str, value: Any) -> ValueError:
 
 
 def integer(entry: dict, key: str, where: str = "", *, minimum: int | None = None) -> int:
-    """The field as an integer that fits 64 bits and is at least ``minimum``."""
-    value = entry.get(key)
-    if type(value) is not int or not -(2**63) <= value < 2**63 or (minimum is not None and value < minimum):
-        raise error(where, key, "an integer" + ("" if minimum is None else f" >= {minimum}"), value)
+    """The field as an integer that fits 64 bits and is at least ``minimum``; 640.0 counts as 640."""
+    value = as_integer(entry.get(key))
+    if value is None or not -(2**63) <= value < 2**63 or (minimum is not None and value < minimum):
+        rule = "an integer" + ("" if minimum is None else f" >= {minimum}")
+        raise error(where, key, rule, entry.get(key))
     return value
+
+
+def as_integer(value: Any) -> int | None:
+    """``value`` as an integer if it is one, or a whole float; otherwise None.
+
+    Tables turn a column of integers into floats as soon as one is missing. From 2**53 on, a float is not
+    necessarily the number that was meant.
+    """
+    if type(value) is float and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value if type(value) is int else None
 
 
 def text(entry: dict, key: str, where: str = "") -> str:

@@ -28,6 +28,8 @@ def open_data_source(config: Config) -> "FolderSource | RecordSource":
         images=data.train_images,
         annotations=data.train_annotations,
         keypoints=data.train_keypoints,
+        keypoint_rule="strict" if config.model.keypoint else "skip",
+        crowds_are_objects=data.crowds_are_objects,
         skip_bad=True,
     )
     findings = check_images(dataset)
@@ -51,8 +53,15 @@ def open_validation_source(config: Config, *, count: int | None = None) -> DataS
     if data.val_records:
         return _open_records(Path(data.root) / data.val_records, count=count)
     dataset = read_coco(
-        data.root, images=data.val_images, annotations=data.val_annotations, keypoints=data.val_keypoints
+        data.root,
+        images=data.val_images,
+        annotations=data.val_annotations,
+        keypoints=data.val_keypoints,
+        keypoint_rule="strict" if config.model.keypoint else "skip",
+        crowds_are_objects=data.crowds_are_objects,
     )
+    if not dataset.images:
+        raise ValueError(f"{dataset.name}: has no images to evaluate on (data.val_annotations)")
     dataset = dataclasses.replace(dataset, images=dataset.images[:count])
     raise_errors(
         dataset.name,

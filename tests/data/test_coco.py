@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrcnn_jax.data.categories import COCO_KEYPOINTS, COCO_SIGMAS, flip_pairs, read_categories_file
+from mrcnn_jax.data.categories import COCO_KEYPOINTS, COCO_SIGMAS, read_categories_file
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.rle import Rle
 
@@ -88,11 +88,6 @@ def test_categories_of_a_file_without_images(folder):
         read_categories_file(path)
 
 
-def test_flip_pairs():
-    names = ("head", "left_hand", "right_hand", "foot left", "foot right", "cleft", "cright", "left_ear")
-    assert flip_pairs(names) == ((1, 2), (3, 4))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -108,6 +103,18 @@ def test_flip_pairs():
         ({"area": -1}, r" 1 +1  area must be"),
         ({"iscrowd": 2}, r" 1 +1  iscrowd must be 0 or 1, got 2"),
         ({"segmentation": [[1, 2, 3, 4, 5]]}, r" 1 +1  segmentation must be polygons"),
+        (
+            {"segmentation": [2, 1, 10, 1, 2, 5]},
+            r"a list of polygons \[\[x1, .*got one flat list of 6 numbers",
+        ),
+        (
+            {"segmentation": [[2, 1], [10, 1], [2, 5]]},
+            r"a list of polygons .*, got a list of 3 points \[x, y\]",
+        ),
+        (
+            {"segmentation": [[[2, 1], [10, 1], [2, 5], [2, 4]], [[2, 1]]]},
+            r"a list of polygons .*, got polygons as lists of points \[x, y\], the first of 4 points",
+        ),
         ({"segmentation": [[1, 2, 3, 4, 5, "6"]]}, r" 1 +1  segmentation must be polygons"),
         ({"segmentation": {"size": [10, 20], "counts": [201]}}, r" 1 +1  segmentation: RLE counts"),
         (
@@ -135,7 +142,7 @@ def test_bad_annotations_are_named(folder, changes, message):
         ("file_name", "/etc/passwd", r" 1 +-  file_name must be a path inside the image folder"),
         ("file_name", 5, r" 1 +-  file_name must be a string, got 5"),
         ("height", 0, r" 1 +-  height must be an integer >= 1, got 0"),
-        ("width", 20.0, r" 1 +-  width must be an integer >= 1, got 20\.0"),
+        ("width", 20.5, r" 1 +-  width must be an integer >= 1, got 20\.5"),
         ("id", True, r"images\[0\]: id must be an integer, got True"),
     ],
 )
@@ -149,7 +156,6 @@ def test_bad_images_are_named(folder, key, value, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"skeleton": [[0, 1]]}, r"category 7: skeleton must be pairs .*from 1 to 3, got \[0, 1\]"),
         ({"sigmas": [0.1]}, "category 7: sigmas must be 3 positive numbers"),
         ({"keypoints": ["a", "a"]}, "category 7: keypoints must be a list of distinct names"),
         ({"id": 3}, "duplicate category id 3"),
@@ -169,6 +175,68 @@ def test_duplicate_ids(folder):
     folder.content["annotations"] *= 2
     with pytest.raises(ValueError, match=r"instances\.json +1 +1  annotations\[1\]: duplicate id$"):
         read_coco(**folder.write())
+
+
+def test_many_duplicate_ids_are_one_error(folder):
+    image = folder.add_image()
+    folder.add_object(image)
+    folder.content["annotations"] *= 12
+    with pytest.raises(ValueError) as error:
+        read_coco(**folder.write())
+    _, _, row = str(error.value).splitlines()
+    assert row.endswith(
+        "  ids repeat: 11 annotations have the id of an earlier one, such as annotations[1] with id 1, which "
+        "another annotation has"
+    )
+    assert len(read_coco(**folder.write(), skip_bad=True).images[0].annotations) == 1
+
+
+def test_ids_that_restart_in_every_image_are_renumbered(folder):
+    for _ in range(2):
+        image = folder.add_image()
+        folder.add_object(image, id=1)
+        folder.add_object(image, id=2, category_id=3, keypoints=[])
+    dataset = read_coco(**folder.write())
+    assert [[(item.id, item.label) for item in image.annotations] for image in dataset.images] == [
+        [(1, 2), (2, 1)], [(3, 2), (4, 1)],
+    ]  # fmt: skip
+    (finding,) = dataset.findings
+    assert finding.warning and finding.rule == (
+        "ids restart in every image (annotations[2] with id 1, which another annotation has); they are "
+        "renumbered from 1, in file order"
+    )
+
+    # A second file could mean either of them.
+    (folder.root / "points.json").write_text(json.dumps(folder.content))
+    with pytest.raises(ValueError) as error:
+        read_coco(**folder.write(), keypoints="points.json")
+    rows = str(error.value).splitlines()[2:]
+    assert len(rows) == 2 and all("ids restart in every image: 2 annotations have" in row for row in rows)
+
+
+def test_whole_floats_and_null_are_taken(folder):
+    image = folder.add_image()
+    folder.add_object(image, id=1.0, image_id=1.0, category_id=7.0, iscrowd=None)
+    folder.content["images"][0].update(id=1.0, width=20.0, height=10.0)
+    folder.content["categories"] = [
+        {**category, "id": float(category["id"])} for category in folder.content["categories"]
+    ]
+    dataset = read_coco(**folder.write())
+    (read,) = dataset.images
+    (item,) = read.annotations
+    assert dataset.findings == () and dataset.categories.ids == (3, 7)
+    assert (read.id, read.height, read.width, item.id, item.label, item.crowd) == (1, 10, 20, 1, 2, False)
+    assert {type(value) for value in (read.id, read.width, item.id, *dataset.categories.ids)} == {int}
+
+
+def test_crowds_can_be_read_as_objects(folder):
+    rle = {"size": [10, 20], "counts": [21, 4, 6, 4, 165]}
+    folder.add_object(folder.add_image(), iscrowd=1, bbox=[2, 1, 2, 4], segmentation=rle)
+    (crowd,), (item,) = (
+        read_coco(**folder.write(), crowds_are_objects=flag).images[0].annotations for flag in (False, True)
+    )
+    assert (crowd.crowd, item.crowd) == (True, False)
+    assert item.segmentation.decode()[1:5, 2:4].all() and item.segmentation.decode().sum() == 8
 
 
 @pytest.mark.parametrize(
@@ -220,6 +288,7 @@ def test_reads_the_real_coco():
     )
     objects = [item for image in dataset.images for item in image.annotations]
     assert (len(dataset.images), len(objects), len(dataset.categories)) == (79, 624, 80)
-    assert sum(item.keypoints is not None for item in objects) == 118
+    assert sum(item.keypoints is not None for item in objects) == 68  # of 118 persons; the others' are all 0
+    assert dataset.findings == ()
     assert dataset.categories.sigmas == COCO_SIGMAS and len(dataset.categories.flip_pairs) == 8
     assert np.unique([item.label for item in objects]).max() <= 80

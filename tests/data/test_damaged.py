@@ -251,16 +251,17 @@ def test_unusual_images_work(folder, name, write):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"bbox": [-0.4, -3, 30, 7.5]},  # clipped
+        {"bbox": [-0.4, -3, 30, 7.5], "segmentation": [[0, -3, 29, 0, 3, 4.5]]},  # clipped
         {"segmentation": [[2, 1, 10, 5, 10, 1, 2, 5]]},  # crosses itself: even-odd
         {"segmentation": [[1, 1], [2, 1, 10, 1, 2, 5], [1, 1, 2, 2]]},  # a point, a triangle, a line
-        {"segmentation": [[-50, -50, 90, -50, 90, 90]]},
+        {"segmentation": [[-50, -50, 90, -50, 90, 90]], "bbox": [0, 0, 20, 10]},
         {"segmentation": []},
         {"segmentation": None, "keypoints": None, "area": None},
-        {"segmentation": {"size": [10, 20], "counts": [50, 100, 50]}},
+        {"segmentation": {"size": [10, 20], "counts": [50, 100, 50]}, "bbox": [5, 0, 10, 10]},
         {"keypoints": [0] * 9},
         {"iscrowd": True},
-        {"bbox": [2.5, 1.5, 1e9, 1e9]},
+        {"bbox": [2.5, 1.5, 1e9, 1e9], "segmentation": [[2.5, 1.5, 20, 1.5, 20, 10]]},
+        {"iscrowd": None},
     ],
 )
 def test_unusual_annotations_work(folder, changes):

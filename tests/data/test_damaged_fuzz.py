@@ -52,10 +52,10 @@ def whole(tmp_path_factory):
     for name in ("1.png", "2.jpg"):
         image = folder.add_image(name=name)
         folder.add_object(image)
-        folder.add_object(image, category_id=3, keypoints=[], segmentation=[[0, 0, 9, 0, 9, 9], [1, 1]])
+        folder.add_object(image, category_id=3, keypoints=[], segmentation=[[2, 1, 9, 1, 9, 5], [1, 1]])
     image = folder.add_image(Image.fromarray(np.arange(200, dtype=np.uint8).reshape(10, 20)), name="3.gif")
     rle = {"size": [10, 20], "counts": [50, 100, 50]}
-    folder.add_object(image, segmentation=rle)
+    folder.add_object(image, segmentation=rle, bbox=[5, 0, 10, 10])
     folder.add_object(image, segmentation=rle, iscrowd=1, keypoints=[0] * 9)
     assert check_examples(open_data_source(config_of(folder)), config_of(folder)) == 3
     return folder

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from mrcnn_jax.config import Config
-from mrcnn_jax.runs.description import Run, read_run, write_run
+from mrcnn_jax.runs.description import Run, how_to_train_longer, read_run, write_run
 from mrcnn_jax.types import Categories
 
 CATEGORIES = Categories(
@@ -64,7 +64,7 @@ def test_other_settings_are_an_error_and_leave_the_run_unchanged(tmp_path):
     assert "\n  model.mask: False here, True in the run\n" in message
     assert "\n  categories.names: ('circle', 'square') here, ('circle', 'figure') in the run\n" in message
     assert "another --workdir" in message
-    assert "detections" not in message
+    assert "detections" not in message and "convert" not in message  # it refuses another model, too
     assert read_run(tmp_path) == Run(Config(), CATEGORIES)
 
 
@@ -97,8 +97,16 @@ def test_the_cosine_schedule_depends_on_the_number_of_steps(tmp_path):
     config.train.schedule = "cosine"
     write_run(tmp_path, config, CATEGORIES)
     config.train.steps = 7
-    with pytest.raises(ValueError, match=r"train\.steps: 7 here, 90000 in the run"):
+    with pytest.raises(ValueError, match=r"train\.steps: 7 here, 90000 in the run") as error:
         write_run(tmp_path, config, CATEGORIES)
+    # Both messages name the same way.
+    way = f"mrcnn-jax convert --source=run --input={tmp_path} --config=FILE --workdir=NEW"
+    assert str(error.value).endswith(way)
+    assert how_to_train_longer(tmp_path, config) == (
+        "the schedule 'cosine' ends there; "
+        f"to train from its weights with other settings, make a new run: {way}"
+    )
+    assert how_to_train_longer(tmp_path, Config()) == "raise --config.train.steps to continue"
 
 
 def test_keypoints_need_no_sigmas(tmp_path):
