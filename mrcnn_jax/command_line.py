@@ -13,6 +13,7 @@ the library, or calling ``mrcnn_jax.load``, changes no process-wide setting.
 """
 
 import faulthandler
+import io
 import itertools
 import os
 import re
@@ -150,6 +151,9 @@ def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> Non
     line that mentions ``--debug``, which shows the traceback instead; the exit code is 1. It is also 1 if
     the reader of the output closes it (``| head``), but without a message. Ctrl-C exits with 130.
     """
+    # A name that the terminal has no characters for, or that is no UTF-8, is escaped, as on stderr.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Set before TensorFlow and XLA are loaded: their C++ logs below the error level are not actionable.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

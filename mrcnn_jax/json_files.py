@@ -37,18 +37,25 @@ def read_json(path: Path, *, object_hook: Callable[[dict], Any] | None = None) -
 def write_json(path: Path, content: Any, *, exact: bool = False) -> None:
     """Writes JSON atomically: nested dicts with one value per line, anything else on one line.
 
-    Text may have surrogates, which no UTF-8 file can hold: Python has them for the bytes of a file name that
-    is not UTF-8, and JSON for half an emoji. They are written as they are printed, as text: ``caf\\xe9.jpg``
-    for the byte 0xE9, ``\\ud83d`` for others. With ``exact`` they become escapes of JSON itself, from which
-    ``read_json`` restores them, but which many other parsers reject.
-
-    Readers see either the old content or the new. Raises ValueError for a non-finite number and TypeError for
-    a value that JSON cannot represent; the old file is then kept.
+    Surrogates in text become what ``dumps`` makes of them. Readers see either the old content or the new.
+    Raises ValueError for a non-finite number and TypeError for a value that JSON cannot represent; the old
+    file is then kept.
     """
-    escape = _surrogate_escape if exact else _surrogate_text
-    text = _SURROGATE.sub(lambda match: escape(ord(match[0])), _pretty(content)) + "\n"
+    text = _without_surrogates(_pretty(content), exact=exact)
     with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(f"{text}\n", encoding="utf-8")
+
+
+def dumps(value: Any, *, exact: bool = False) -> str:
+    """``value`` as JSON on one line, in characters that UTF-8 can hold.
+
+    Text may have surrogates, which UTF-8 cannot: Python has them for the bytes of a file name that is not
+    UTF-8, and JSON for half an emoji. They are written as they are printed, as text: ``caf\\xe9.jpg`` for the
+    byte 0xE9, ``\\ud83d`` for others. With ``exact`` they become escapes of JSON itself, from which Python
+    restores them, but which many other parsers reject. Raises ValueError for a non-finite number and
+    TypeError for a value that JSON cannot represent.
+    """
+    return _without_surrogates(json.dumps(value, ensure_ascii=False, allow_nan=False), exact=exact)
 
 
 @contextmanager
@@ -60,6 +67,11 @@ def replacing(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _without_surrogates(text: str, *, exact: bool) -> str:
+    escape = _surrogate_escape if exact else _surrogate_text
+    return _SURROGATE.sub(lambda match: escape(ord(match[0])), text)
 
 
 def _surrogate_escape(code: int) -> str:

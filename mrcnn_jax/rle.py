@@ -111,8 +111,8 @@ class Rle:
         """The mask, bool ``[height width]``. Raises ValueError if no image that can be read is so large."""
         if self.height * self.width > _LARGEST_BITMAP:
             raise ValueError(
-                f"a mask of {self.height} x {self.width} pixels is too large to be decoded; the limit is that "
-                f"of images, {_LARGEST_BITMAP} pixels"
+                f"a mask of {self.height} x {self.width} pixels is too large to be decoded; at most "
+                f"{_LARGEST_BITMAP} pixels are, as of images"
             )
         values = np.arange(len(self.counts)) % 2 == 1
         return np.repeat(values, self.counts).reshape(self.width, self.height).T

@@ -228,3 +228,23 @@ def test_all_unknown_fields_are_reported_at_once():
     assert lines[4] == "unknown field config.SOLVER.MAX_ITER; use train.steps"
     assert lines[5] == "unknown field config.train.model_ema; weights are not averaged: there is no EMA"
     assert lines[6].startswith("unknown field config.test.zebra; test has batch_size, rpn_pre_nms, ")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", "caf\\xe9 caf\\udce9 \\u732b"), ("utf-8", "café caf\\udce9 猫")]
+)
+def test_names_are_printed_on_any_terminal(encoding, shown):
+    code = """
+from mrcnn_jax import command_line
+def main(arguments):
+    print("café caf\\udce9 猫")
+command_line.run(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout.decode("utf-8") == f"{shown}\n" and done.returncode == 0

@@ -4,11 +4,11 @@ They are far beyond any use, and keep a mistyped digit or the config of a strang
 memory before an error says why. All numbers of a setting are compared; the unit is the setting's.
 """
 
-_SIDE = 16_384  # pixels, of an image or a canvas
+_SIDE = 8192  # pixels, of an image or a canvas
 _CONVS = 64
 _POOL = 64  # cells per axis
 _CHANNELS = 8192
-_BOXES = 1_000_000
+_REGIONS = 100_000  # per image
 
 # A setting may have this many values; COCO's recipes have up to 11 sizes and 5 canvases.
 LONGEST = 1000
@@ -39,13 +39,13 @@ LIMITS = {
     "data.mask_grid": 4096,
     "data.scale_jitter": 100,
     "train.batch_size": 1_000_000,
-    "train.rpn_samples": _BOXES,
-    "train.rpn_pre_nms": _BOXES,
-    "train.rpn_post_nms": _BOXES,
-    "train.roi_samples": _BOXES,
+    "train.rpn_samples": 1_000_000,
+    "train.rpn_pre_nms": _REGIONS,
+    "train.rpn_post_nms": _REGIONS,
+    "train.roi_samples": _REGIONS,
     "test.batch_size": 1_000_000,
-    "test.rpn_pre_nms": _BOXES,
-    "test.rpn_post_nms": _BOXES,
-    "test.candidates": _BOXES,
-    "test.detections": 100_000,
+    "test.rpn_pre_nms": _REGIONS,
+    "test.rpn_post_nms": _REGIONS,
+    "test.candidates": 1_000_000,
+    "test.detections": 10_000,
 }

@@ -1,6 +1,5 @@
 """Writes what was found in many images as COCO files: a results list, and a dataset for labelling tools."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, TextIO
 
 from mrcnn_jax.inference.partial_results import ImageResults
 from mrcnn_jax.inference.results import Result
-from mrcnn_jax.json_files import replacing
+from mrcnn_jax.json_files import dumps, replacing
 from mrcnn_jax.types import Categories
 
 _UNUSED = "N/A"  # name of labels that torchvision's models have but do not use
@@ -27,7 +26,7 @@ def write_detections(path: Path, results: _Results, image_ids: Sequence[int]) ->
         entry | {"image_id": image_ids[index]} for index, found in results for entry in found["objects"]
     )
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        _write_list(file, entries)
+        _write_list(file, entries, exact=False)
         file.write("\n")
 
 
@@ -40,8 +39,8 @@ def write_dataset(
 ) -> None:
     """Writes a COCO dataset of the ``annotations`` in ``results``, with ids from 1.
 
-    An image's ``file_name`` is its path from the folder that all ``images`` have in common. The file is
-    replaced at the end, atomically.
+    An image's ``file_name`` is its path from the folder that all ``images`` have in common, exact even if it
+    is not UTF-8, so that the dataset can be trained on. The file is replaced at the end, atomically.
     """
     folder = os.path.commonpath([image.absolute().parent for image in images])
     entries: list[dict[str, Any]] = []
@@ -58,11 +57,11 @@ def write_dataset(
 
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         file.write('{"categories": ')
-        _write_list(file, _coco_categories(categories))
+        _write_list(file, _coco_categories(categories), exact=True)
         file.write(',\n"annotations": ')
-        _write_list(file, annotations())
+        _write_list(file, annotations(), exact=True)
         file.write(',\n"images": ')
-        _write_list(file, entries)
+        _write_list(file, entries, exact=True)
         file.write("}\n")
 
 
@@ -108,9 +107,9 @@ def _coco_categories(categories: Categories) -> list[dict[str, Any]]:
     return entries
 
 
-def _write_list(file: TextIO, items: Iterable[dict[str, Any]]) -> None:
-    """Writes a JSON list without holding it in memory."""
+def _write_list(file: TextIO, items: Iterable[dict[str, Any]], *, exact: bool) -> None:
+    """Writes a JSON list without holding it in memory; for ``exact``, see ``json_files.dumps``."""
     file.write("[")
     for number, item in enumerate(items):
-        file.write((",\n" if number else "\n") + json.dumps(item, allow_nan=False))
+        file.write((",\n" if number else "\n") + dumps(item, exact=exact))
     file.write("]")

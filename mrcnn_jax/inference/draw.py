@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 
+from mrcnn_jax.inference.fonts import Run, split_by_font
 from mrcnn_jax.inference.label_layout import place_labels
 from mrcnn_jax.inference.results import Result
 
@@ -154,15 +155,25 @@ def _draw_skeleton(
 
 
 def _draw_labels(canvas: Image.Image, boxes: np.ndarray, texts: Sequence[str], pen: _Pen) -> None:
-    font = ImageFont.load_default(pen.font)
     margin = max(2, round(pen.font / 5))
-    line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else pen.font
-    sizes = [(math.ceil(font.getlength(text)) + 2 * margin, math.ceil(line_height) + 2) for text in texts]
+    lines = [split_by_font(text, pen.font) for text in texts]
+    sizes = [_line_size(line, margin) for line in lines]
     corners = place_labels(boxes, sizes, canvas.size)
     for i in reversed(range(len(texts))):  # the best object on top
         color = _color(i)
         plate = Image.new("RGBA", sizes[i], (*color, round(255 * _LABEL)))
         bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
         ink = (0, 0, 0, 255) if bright else (255, 255, 255, 255)
-        ImageDraw.Draw(plate).text((margin, 1), texts[i], fill=ink, font=font)
+        pencil = ImageDraw.Draw(plate)
+        x, baseline = float(margin), 1 + max((run.font.getmetrics()[0] for run in lines[i]), default=0)
+        for run in lines[i]:
+            pencil.text((x, baseline), run.text, fill=ink, font=run.font, anchor="ls")
+            x += run.font.getlength(run.text)
         canvas.paste(plate, corners[i], plate)
+
+
+def _line_size(line: Sequence[Run], margin: int) -> tuple[int, int]:
+    """Width and height in pixels of a label with this text."""
+    width = sum(run.font.getlength(run.text) for run in line)
+    ascents, descents = zip(*(run.font.getmetrics() for run in line), strict=True) if line else ((0,), (0,))
+    return math.ceil(width) + 2 * margin, max(ascents) + max(descents) + 2

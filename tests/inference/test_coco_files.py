@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,14 @@ def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         write_detections(file, [(0, {})], [5])  # type: ignore[typeddict-item]
     assert file.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["detections.json"]
+
+
+def test_names_that_are_no_utf8(result: Result, categories: Categories, tmp_path: Path) -> None:
+    """Of detections as text for every parser, of a dataset such that its files are found."""
+    name = "caf\udce9.jpg"
+    found = results(name, dataclasses.replace(result, path=Path(name)))
+    write_detections(tmp_path / "detections.json", [(0, found)], [1])
+    entries = json.loads((tmp_path / "detections.json").read_text(encoding="utf-8"))
+    assert {entry["file_name"] for entry in entries} == {r"caf\xe9.jpg"}
+    write_dataset(tmp_path / "dataset.json", [(0, found)], [1], [Path("/photos", name)], categories)
+    assert json.loads((tmp_path / "dataset.json").read_text())["images"][0]["file_name"] == name
