@@ -1,6 +1,7 @@
 """A training run, from a config to checkpoints in a directory: read ``train`` from top to bottom."""
 
 import dataclasses
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config, check_shared_workdir
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicate, replicated
+from mrcnn_jax.distributed.stopping import catching_interrupts
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints, is_untrained
 from mrcnn_jax.runs.description import (
@@ -43,9 +45,9 @@ _PREFETCH = 2  # batches copied to the devices ahead of the step
 def train(config: Config, workdir: Path) -> bool:
     """Trains up to ``config.train.steps``, from the last checkpoint in ``workdir`` if it holds one.
 
-    Returns True if it got that far, False if SIGTERM stopped it: after ``hosts.join``, the signal makes it
-    save and stop after the current step. Processes that have joined train one model and must share
-    ``workdir``.
+    Returns True if it got that far, False if SIGTERM or Ctrl-C stopped it: after ``hosts.join``, the first
+    makes it save and stop after the current step, and a second one ends the process. Processes that have
+    joined train one model and must share ``workdir``.
 
     A checkpoint of step 0 has only the weights that the run starts from. An interrupted and resumed run ends
     bit-equal to an uninterrupted one: batches and random numbers are functions of (seed, step), and a
@@ -93,7 +95,7 @@ def train(config: Config, workdir: Path) -> bool:
     with hosts.fail_together():
         check_shared_workdir(workdir)
 
-    with Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints:
+    with catching_interrupts(), Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints:
         # State: restored from the last checkpoint, or new
         latest = checkpoints.latest_step()
         if latest is not None and checkpoints.has_training(latest):
@@ -151,7 +153,8 @@ def train(config: Config, workdir: Path) -> bool:
                         checkpoints.save(step, state.weights(), _training_items(state), scores)
                     log.restart_clock()
                 if stopping:
-                    _print(f"stopped after step {step} by SIGTERM; run the same command to continue")
+                    name = "Ctrl-C" if hosts.stop_signal() == signal.SIGINT else "SIGTERM"
+                    _print(f"stopped after step {step} by {name}; run the same command to continue")
                     return False
     _print(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
     return True
