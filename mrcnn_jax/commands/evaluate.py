@@ -4,7 +4,8 @@
     mrcnn-jax evaluate --workdir=runs/coco --config.data.root=/data/coco --config.data.val_images=val2017
 
 Prints the tables and writes evaluation.json (percent; null where there is nothing to measure) to the run's
-directory, or to --output. To evaluate on another dataset with the same categories, set --config.data.root,
+directory, or to --output. --save_detections=FILE also writes what was found, as the COCO results list that
+pycocotools' loadRes takes. To evaluate on another dataset with the same categories, set --config.data.root,
 val_images, val_annotations and val_keypoints, or val_records. All images are checked first.
 """
 
@@ -21,6 +22,9 @@ from mrcnn_jax.runtime.setup import setup
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "file to write; evaluation.json in --workdir if not given")
+_DETECTIONS = flags.DEFINE_string(
+    "save_detections", None, "also write all detections to this file, as a COCO results list"
+)
 _hosts = command_line.define_hosts(handle_sigterm=False)
 _STEP = command_line.define_step()
 _BATCH_SIZE = flags.DEFINE_integer(
@@ -55,8 +59,14 @@ def _evaluate() -> None:
         config = _override(run.config)
         data = config.data
         output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "evaluation.json")
-        inputs = [data.val_annotations, data.val_keypoints, data.val_records]
-        _check_output(output, inputs=[Path(data.root) / path for path in inputs if path])
+        detections_file = Path(_DETECTIONS.value) if _DETECTIONS.value else None
+        names = [data.val_annotations, data.val_keypoints, data.val_records]
+        inputs = [Path(data.root) / name for name in names if name]
+        _check_output("output", output, inputs=inputs)
+        if detections_file is not None:
+            _check_output("save_detections", detections_file, inputs=inputs)
+            if detections_file.resolve() == output.resolve():
+                raise ValueError(f"--save_detections={detections_file}: --output is the same file")
         check_data_paths(config, "val")
         source = open_validation_source(config)
         check_source(config, run.categories, source)
@@ -70,14 +80,18 @@ def _evaluate() -> None:
     check_same_arrays("checkpoints", np.array(detector.step))
     if hosts.is_main_process():
         print(f"step {detector.step} on the {len(source.ids)} images of {source.name}", flush=True)
-    metrics = evaluate(detector, source, evaluator=_EVALUATOR.value, progress=True)
+    metrics = evaluate(
+        detector, source, evaluator=_EVALUATOR.value, progress=True, detections_file=detections_file
+    )
     if hosts.is_main_process():
         write_json(output, {"step": detector.step, "annotations": source.name, **metrics})
         print(f"{format_metrics(metrics)}\n\nwritten to {output}")
+        if detections_file is not None:
+            print(f"detections in {detections_file}")
 
 
-def _check_output(output: Path, *, inputs: list[Path]) -> None:
+def _check_output(flag: str, output: Path, *, inputs: list[Path]) -> None:
     """Checks, before the evaluation, that ``output`` can be written and is not among or in ``inputs``."""
     if {output.resolve(), output.resolve().parent} & {path.resolve() for path in inputs}:
-        raise ValueError(f"{output} is an input and would be overwritten; choose another --output")
-    command_line.check_output("output", output)
+        raise ValueError(f"{output} is an input and would be overwritten; choose another --{flag}")
+    command_line.check_output(flag, output)

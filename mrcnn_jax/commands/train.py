@@ -4,10 +4,10 @@
 
 Started once on each host, the processes train one model together (see docs/multi_host.md). On TPU pods and
 with SLURM or Open MPI this command is enough; elsewhere add --coordinator, --num_processes and --process_id.
-SIGTERM to any of them makes all save after the current step and exit with code 143.
+Ctrl-C, or SIGTERM to any of them, makes all save after the current step and exit with code 130 or 143; a
+second one ends them at once. The same command goes on from there.
 """
 
-import signal
 from pathlib import Path
 
 from absl import flags
@@ -30,10 +30,11 @@ def main(_: list[str]) -> int:
     with _hosts():
         _check_paths(config)
         print("starting TensorFlow (for tf.data) ...", flush=True)
+        from mrcnn_jax.distributed import hosts
         from mrcnn_jax.training.loop import train
 
         finished = train(config, Path(_WORKDIR.value))
-    return 0 if finished else 128 + signal.SIGTERM
+        return 0 if finished else 128 + hosts.stop_signal()
 
 
 def _check_paths(config: Config) -> None:

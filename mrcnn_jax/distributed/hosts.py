@@ -10,7 +10,7 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -20,9 +20,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mrcnn_jax.distributed import stopping
+
 _HEARTBEAT_S = 40  # without a heartbeat from a process before the others are terminated
 _LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # variables with the number of processes that MPI started
-_sigterm_received = False
 _T = TypeVar("_T")
 
 
@@ -42,7 +43,8 @@ def join(
         coordinator: ``host:port`` at which process 0 listens and the others reach it.
         num_processes: The number of processes. As the only argument, 1 makes the process run alone.
         process_id: The index of this process, from 0.
-        handle_sigterm: Whether SIGTERM is reported by ``should_stop`` instead of ending the process.
+        handle_sigterm: Whether SIGTERM is reported by ``should_stop`` instead of ending the process. So is
+            Ctrl-C inside ``stopping.catching_interrupts``.
 
     Raises:
         ValueError: if some arguments are missing or malformed, or MPI started several processes in a way that
@@ -60,8 +62,12 @@ def join(
             _check_launcher()
     if not is_single_process():
         _connect()
-    elif handle_sigterm:
-        signal.signal(signal.SIGTERM, _note_signal)
+    if not handle_sigterm:
+        return
+    if is_single_process():
+        stopping.note(signal.SIGTERM)
+    else:  # JAX handles SIGTERM, and tells all processes of it
+        stopping.note(forward=partial(os.kill, os.getpid(), signal.SIGTERM))
 
 
 def _check_given(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -95,13 +101,6 @@ def _connect() -> None:
     ones = np.ones(jax.local_device_count(), np.float32)
     array = jax.make_array_from_process_local_data(NamedSharding(mesh, P("data")), ones)
     jax.block_until_ready(jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, P()))(array))
-
-
-def _note_signal(number: int, _: FrameType | None) -> None:
-    """Records SIGTERM, and restores the default handler so that a second one ends the process."""
-    global _sigterm_received
-    _sigterm_received = True
-    signal.signal(number, signal.SIG_DFL)
 
 
 def is_single_process() -> bool:
@@ -159,5 +158,12 @@ def explain_lost_process() -> Iterator[None]:
 
 
 def should_stop(step: int) -> bool:
-    """Whether all should save and end after this step, as one got SIGTERM; must be called every step."""
-    return _sigterm_received if is_single_process() else multihost_utils.reached_preemption_sync_point(step)
+    """Whether all should save and end after this step, as one got a signal; must be called every step."""
+    if is_single_process():
+        return stopping.received() is not None
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+def stop_signal() -> signal.Signals:
+    """The signal that made ``should_stop`` true: SIGINT if this process got Ctrl-C, else SIGTERM."""
+    return signal.Signals(stopping.received() or signal.SIGTERM)

@@ -18,6 +18,7 @@ from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.evaluators import Evaluator, Kind
 from mrcnn_jax.evaluation.ground_truth import ground_truth
 from mrcnn_jax.inference.detector import Detector, load
+from mrcnn_jax.json_files import write_json
 from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.runtime.progress import progress_bar
 from mrcnn_jax.types import Categories
@@ -29,6 +30,7 @@ def evaluate(
     *,
     evaluator: Evaluator = "hotcoco",
     progress: bool = False,
+    detections_file: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """COCO's metrics in percent, by kind and name, such as ``metrics["segm"]["AP50"]``.
 
@@ -43,7 +45,8 @@ def evaluate(
 
     With ``evaluator`` "pycocotools" the same metrics are computed by pycocotools, as a check and many times
     slower. If several processes have joined, each detects objects in its share of the images, and every
-    process returns the metrics over all images.
+    process returns the metrics over all images. Process 0 writes all detections to ``detections_file``, if it
+    is given, as a COCO results list.
 
     Raises ``ValueError``, naming the rule, for data that ``check_source`` rejects, and if an image cannot be
     read or its size differs from its annotation.
@@ -71,6 +74,9 @@ def evaluate(
         for number in range(len(source.ids))
         for entry in shares[number % len(shares)][number // len(shares)]
     ]
+
+    if detections_file is not None and hosts.is_main_process():
+        write_json(detections_file, entries)
 
     metrics: dict[str, dict[str, Any]] = {}
     names = _unique_names(categories)

@@ -167,7 +167,8 @@ class Result:
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """The objects as JSON-serialisable entries of a COCO results list.
 
-        ``bbox`` is x, y, width, height, rounded to 0.001 pixels. ``segmentation`` is present if the model has
+        ``file_name`` is present if the image came from a file. ``bbox`` is x, y, width, height, rounded to
+        0.001 pixels. ``segmentation`` is present if the model has
         masks, ``keypoints`` (x, y, 1 for each) if the object's category has keypoints.
         """
         entries = []
@@ -175,7 +176,7 @@ class Result:
             x1, y1, x2, y2 = self.boxes[i].tolist()
             entry: dict[str, Any] = {
                 "image_id": image_id,
-                "file_name": self.file_name,
+                **({"file_name": self.file_name} if self.path else {}),
                 "category_id": self.categories.ids[label - 1],
                 "category": self.categories.names[label - 1],
                 "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],

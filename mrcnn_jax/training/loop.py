@@ -1,6 +1,7 @@
 """A training run, from a config to checkpoints in a directory: read ``train`` from top to bottom."""
 
 import dataclasses
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config, check_shared_workdir
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicate, replicated
+from mrcnn_jax.distributed.stopping import catching_interrupts
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints, is_untrained
 from mrcnn_jax.runs.description import (
@@ -62,9 +64,9 @@ def train(
         callbacks: Called with the step and what TensorBoard gets, such as ``{"train/loss": 1.5}`` with every
             step line and ``{"validation/bbox_AP": 30.1}`` after an evaluation; by process 0 only.
 
-    Returns True if it got that far, False if SIGTERM stopped it: after ``hosts.join``, the signal makes it
-    save and stop after the current step. Processes that have joined train one model and must share
-    ``workdir``.
+    Returns True if it got that far, False if SIGTERM or Ctrl-C stopped it: after ``hosts.join``, the first
+    makes it save and stop after the current step, and a second one ends the process. Processes that have
+    joined train one model and must share ``workdir``.
 
     A checkpoint of step 0 has only the weights that the run starts from. An interrupted and resumed run ends
     bit-equal to an uninterrupted one: batches and random numbers are functions of (seed, step), and a
@@ -122,7 +124,7 @@ def train(
     with hosts.fail_together():
         check_shared_workdir(workdir)
 
-    with Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints:
+    with catching_interrupts(), Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints:
         # State: restored from the last checkpoint, or new
         latest = checkpoints.latest_step()
         if latest is not None and checkpoints.has_training(latest):
@@ -180,7 +182,8 @@ def train(
                         checkpoints.save(step, state.weights(), _training_items(state), scores)
                     log.restart_clock()
                 if stopping:
-                    _print(f"stopped after step {step} by SIGTERM; run the same command to continue")
+                    name = "Ctrl-C" if hosts.stop_signal() == signal.SIGINT else "SIGTERM"
+                    _print(f"stopped after step {step} by {name}; run the same command to continue")
                     return False
     _print(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
     return True

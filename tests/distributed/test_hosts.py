@@ -1,8 +1,5 @@
 """Tests that need no second process; tests/commands/test_many_hosts.py has those that do."""
 
-import os
-import signal
-
 import jax
 import pytest
 
@@ -50,19 +47,6 @@ def test_collectives_with_a_single_process():
     assert not hosts.should_stop(1)
     with pytest.raises(KeyError, match="own"), hosts.fail_together():
         raise KeyError("own")
-
-
-def test_with_a_single_process_the_first_sigterm_is_reported_and_the_second_ends_it(monkeypatch):
-    monkeypatch.setattr(hosts, "_sigterm_received", False)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        hosts.join(None, 1, None, handle_sigterm=True)
-        assert not hosts.should_stop(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert hosts.should_stop(2)
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_errors_are_exchanged(monkeypatch):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
@@ -93,6 +94,30 @@ class Oracle:
         return Detections(
             boxes=boxes, scores=scores, labels=labels, valid=valid, masks=masks, keypoints=keypoints
         )
+
+
+def test_detections_are_written_for_loadres(source: DataSource, tmp_path: Path) -> None:
+    file = tmp_path / "detections.json"
+    evaluate(Detector(Oracle(source), CONFIG, CATEGORIES), source, detections_file=file)
+    truth = COCO()
+    truth.dataset = {"info": {}, "images": [{"id": number} for number in (10, 11, 12)], "categories": []}
+    truth.createIndex()
+    found = truth.loadRes(str(file))
+    assert [(entry["image_id"], entry["category_id"]) for entry in found.dataset["annotations"]] == [
+        (10, 3),
+        (10, 7),
+        (12, 7),
+    ]
+    assert "file_name" not in found.dataset["annotations"][0]
+
+
+def test_only_process_0_writes_detections(
+    source: DataSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "is_main_process", lambda: False)
+    file = tmp_path / "detections.json"
+    evaluate(Detector(Oracle(source), CONFIG, CATEGORIES), source, detections_file=file)
+    assert not file.exists()
 
 
 def test_truth_as_detections(source: DataSource, capsys: pytest.CaptureFixture[str]) -> None:

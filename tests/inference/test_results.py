@@ -98,6 +98,7 @@ def test_the_keypoint_offset_is_subtracted_in_coco_entries(categories: Categorie
     )
     assert result.keypoints is not None
     np.testing.assert_array_equal(result.keypoints[1, 0], [140, 2, 5])
+    assert "file_name" not in result.to_coco(1)[0]  # the image did not come from a file
     assert result.above(0.0).to_coco(1)[1]["keypoints"] == [139.5, 1.5, 1, 127.5, 14.5, 1, 199.5, 14.5, 1]
 
 

@@ -2,6 +2,7 @@ import dataclasses
 import io
 import re
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +144,9 @@ def test_asked_to_stop_it_saves_and_says_so(config, tmp_path, monkeypatch, capsy
     assert not loop.train(config, tmp_path)
     assert load_weights(tmp_path)[0] == 2
     assert "stopped after step 2 by SIGTERM" in capsys.readouterr().out
+    monkeypatch.setattr(loop.hosts.stopping, "_received", signal.SIGINT)
+    assert not loop.train(config, tmp_path / "other")
+    assert "stopped after step 2 by Ctrl-C" in capsys.readouterr().out
     assert loop.train(config, tmp_path)  # it was the last step
     assert "stopped" not in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2", "4"}
