@@ -14,6 +14,7 @@ from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.files import find_arrays
 from mrcnn_jax.weights.layouts import Layout, conv, plain, read_model, shapes_of
 from mrcnn_jax.weights.mismatches import architecture, differing_fields, other_project
+from mrcnn_jax.weights.zoo import file_of
 
 STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
@@ -32,13 +33,16 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
     any key and with any prefix: a pre-training checkpoint, or a detector with the same backbone.
     Detectron2's MSRA and FAIR files have Caffe2's names; their norms have no statistics, i.e. mean 0 and
     variance 1. A stage that is missing entirely keeps its random initialisation. Stage 5 of a C4 model counts
-    as a stage.
+    as a stage. A published backbone's name, such as "torchvision/resnet50", stands for its file, which is
+    downloaded once (see ``zoo.file_of``).
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not a weights file, it contains no backbone or several, it lacks a frozen
             stage, or its names or shapes do not fit the model.
+        OSError: the file cannot be downloaded.
     """
+    path = file_of(path)
     arrays = find_arrays(path, _known_names(blueprint)).arrays
     found = {
         name: array for name, array in arrays.items() if _PARTS.match(name) and not _UNUSED.fullmatch(name)

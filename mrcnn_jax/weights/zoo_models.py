@@ -7,6 +7,7 @@ Sources: torchvision 0.28 (``models/detection/*.py``, ``models/resnet.py``); Det
 import dataclasses
 import re
 import runpy
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,7 @@ class Model(Weights):
     @property
     def arguments(self) -> str:
         """The arguments of ``mrcnn-jax convert`` that select the model's config."""
-        changes = [f"--config.model.{name}={value}" for name, value in self.changes.items()]
+        changes = [shlex.quote(f"--config.model.{name}={value}") for name, value in self.changes.items()]
         return " ".join([f"--config={self.config}", *changes])
 
 

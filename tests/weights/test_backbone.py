@@ -7,6 +7,8 @@ import pytest
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.weights.backbone import backbone_layouts, load_backbone
+from mrcnn_jax.weights.download import cache_path
+from mrcnn_jax.weights.zoo_models import BACKBONES, Weights
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,17 @@ def test_a_backbone_in_a_larger_checkpoint(tmp_path, blueprint, state_dict, pref
     assert absent == () and found.keys() == wanted.keys()
     for name, array in found.items():
         np.testing.assert_array_equal(array, wanted[name], err_msg=name)
+
+
+def test_a_published_backbone_by_name(tmp_path, blueprint, state_dict, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    weights = Weights("torchvision/small", "http://127.0.0.1:1/small.npz", None)
+    monkeypatch.setitem(BACKBONES, weights.name, weights)
+    with pytest.raises(OSError, match=r"small\.npz: cannot be downloaded"):
+        load_backbone("torchvision/small", blueprint)
+    np.savez(cache_path(weights), **state_dict)
+    arrays, absent = load_backbone("torchvision/small", blueprint)
+    assert absent == () and "backbone.conv1.kernel" in arrays
 
 
 def test_a_deeper_backbone(tmp_path, blueprint, state_dict):
