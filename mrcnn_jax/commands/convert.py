@@ -2,13 +2,17 @@
 
     mrcnn-jax convert --source=torchvision --config=torchvision/mask_rcnn_r50_fpn \\
         --input=maskrcnn_resnet50_fpn_coco.pth --workdir=runs/converted
+    mrcnn-jax convert --source=detectron2 --config=detectron2/mask_rcnn_r50_fpn_3x \\
+        --input=detectron2/mask_rcnn_r50_fpn_3x --new_categories=annotations.json --workdir=runs/mine
     mrcnn-jax convert --source=run --config=balloon --input=runs/converted \\
         --new_categories=annotations.json --workdir=runs/balloon
     mrcnn-jax convert --target=torchvision --workdir=runs/balloon --output=balloon.safetensors
 
-The first two commands create a run for mrcnn-jax predict, evaluate and train. Weights files end in
-.safetensors, .npz, .pth or .pkl, and cannot run code. If anything does not match, every mismatch is listed
-and nothing is written. Existing files are never overwritten.
+The first three commands create a run for mrcnn-jax predict, evaluate and train. Weights files end in
+.safetensors, .npz, .pth, .pt, .ckpt, .bin, .pth.tar or .pkl, and cannot run code. Training checkpoints may
+hold more than the weights, under any key. Weights of published models are downloaded by name, once
+(docs/zoo.md). If anything does not match, nothing is written. Existing files are
+never overwritten.
 """
 
 from absl import flags
@@ -21,12 +25,20 @@ _SOURCE = flags.DEFINE_enum(
     "source", None, ["torchvision", "detectron2", "run"], "where the weights in --input come from"
 )
 _TARGET = flags.DEFINE_enum("target", None, ["torchvision"], "what to export the weights in --workdir for")
-_INPUT = flags.DEFINE_string("input", None, "weights file, or directory of another run")
+_INPUT = flags.DEFINE_string(
+    "input",
+    None,
+    "weights file, or directory of another run; or a published model's name, such as "
+    "torchvision/mask_rcnn_r50_fpn (docs/zoo.md), whose weights are downloaded",
+)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "directory of the run; a new one with --source", required=True
 )
 _OUTPUT = flags.DEFINE_string("output", None, "file to write: .safetensors or .npz")
 _STEP = command_line.define_step()
+_KEY = flags.DEFINE_string(
+    "key", None, "which weights of --input to take, if several fit, such as ema or state_dict.module"
+)
 _CATEGORIES = flags.DEFINE_string(
     "categories", None, "COCO-format JSON whose 'categories' --input was trained on; COCO's if not given"
 )
@@ -42,7 +54,7 @@ def main(_: list[str]) -> None:
         _reject("output", mode="--source")
         _import(_SOURCE.value, _required(_INPUT))
     elif _TARGET.value and not _SOURCE.value:
-        _reject("input", "config", "categories", "new_categories", mode="--target")
+        _reject("input", "key", "config", "categories", "new_categories", mode="--target")
         _export(_required(_OUTPUT))
     else:
         raise ValueError("give --source to create a run from weights, or --target to export a run's weights")
@@ -52,18 +64,21 @@ def _import(source: str, path: str) -> None:
     config = _config()
     setup()
     from mrcnn_jax.weights.convert import import_weights
+    from mrcnn_jax.weights.zoo import file_of, workdir_of
 
     made = import_weights(
         source,
-        path,
+        workdir_of(path) if source == "run" else file_of(path),
         config,
         _WORKDIR.value,
         step=_STEP.value,
+        key=_KEY.value,
         categories=_CATEGORIES.value,
         new_categories=_NEW_CATEGORIES.value,
     )
+    place = f", {made.place!r}" if made.place else ""
     print(
-        f"{_WORKDIR.value}: a run with {made.size / 1e6:.1f} M weights from {path}; "
+        f"{_WORKDIR.value}: a run with {made.size / 1e6:.1f} M weights from {path}{place}; "
         f"categories ({len(made.categories)}): {', '.join(made.categories.names[:8])}"
         + (", ..." if len(made.categories) > 8 else "")
     )

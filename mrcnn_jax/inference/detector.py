@@ -30,6 +30,7 @@ from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
 from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.types import Categories, Detections
+from mrcnn_jax.weights.zoo import workdir_of
 
 # An image file, Pillow's image, or uint8 pixels, RGB [H W 3] or gray [H W], also as a function's result.
 Source = str | os.PathLike[str] | Image.Image | np.ndarray | Callable[[], np.ndarray]
@@ -220,17 +221,20 @@ def load(
     batch_size: int = 1,
     config: Config | None = None,
 ) -> Detector:
-    """A detector with the weights and settings of a trained run.
+    """A detector with the weights and settings of a trained run, or of a published model.
 
     Args:
-        workdir: the run's directory, as ``mrcnn-jax train`` wrote it.
+        workdir: the run's directory, as ``mrcnn-jax train`` wrote it, or a published model's name, such as
+            "torchvision/mask_rcnn_r50_fpn" (docs/zoo.md), whose weights are downloaded once.
         step: the step of the checkpoint, or "best"; None selects the newest.
         batch_size: images per batch, split over as many of this process's devices as divide it evenly.
         config: replaces the run's config, for example to change the score threshold.
 
     Raises ``ValueError`` or ``FileNotFoundError``, naming the file and the rule, for a directory that is not
-    a run, a missing or damaged checkpoint, and weights that do not fit the config's model.
+    a run, a missing or damaged checkpoint, and weights that do not fit the config's model, and ``OSError``
+    for weights that cannot be downloaded.
     """
+    workdir = workdir_of(workdir)
     run = read_run(workdir)
     config = run.config if config is None else config
     step, weights = load_weights(workdir, step)

@@ -11,30 +11,42 @@ from jax import Array
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import Blueprint
 from mrcnn_jax.weights import detectron2, torchvision
-from mrcnn_jax.weights.files import read_arrays
+from mrcnn_jax.weights.files import find_arrays
 from mrcnn_jax.weights.layouts import Layout, conv, plain, read_model, shapes_of
+from mrcnn_jax.weights.mismatches import architecture, differing_fields, other_project
+from mrcnn_jax.weights.zoo import file_of
 
 STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
-# The classifier, batch counters, and the stem's bias in Caffe2's files, which the batch norm cancels.
-_UNUSED = re.compile(r"(fc|pred|linear)(\d|_|\.|$).*|.*num_batches_tracked|conv1_b")
+# The names of a ResNet's parts in the three systems. Others are of classifiers and pre-training heads.
+_PARTS = re.compile(r"(conv1|bn1|layer\d|stem|res\d|res_conv1)[._]")
+
+# Batch counters, and the stem's bias in Caffe2's files, which the batch norm cancels.
+_UNUSED = re.compile(r".*num_batches_tracked|conv1_b")
 
 
 def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Array], tuple[str, ...]]:
     """The backbone's arrays in a weights file, and the stages (``STAGES``) that are missing from it.
 
-    The file (see ``files.read_arrays``) is a ResNet's state dict with the names of torchvision
-    (``layer1.0.conv1.weight``), Detectron2 (``res2.0.conv1.weight``) or Caffe2 (``res2_0_branch2a_w``).
+    The file (see ``files.find_arrays``) holds a ResNet's state dict with the names of torchvision
+    (``layer1.0.conv1.weight``), Detectron2 (``res2.0.conv1.weight``) or Caffe2 (``res2_0_branch2a_w``), under
+    any key and with any prefix: a pre-training checkpoint, or a detector with the same backbone.
     Detectron2's MSRA and FAIR files have Caffe2's names; their norms have no statistics, i.e. mean 0 and
     variance 1. A stage that is missing entirely keeps its random initialisation. Stage 5 of a C4 model counts
-    as a stage.
+    as a stage. A published backbone's name, such as "torchvision/resnet50", stands for its file, which is
+    downloaded once (see ``zoo.file_of``).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not a weights file, it contains no backbone or lacks a frozen stage, or its
-            names or shapes do not fit the model; every mismatch is listed, with the file's names.
+        ValueError: the file is not a weights file, it contains no backbone or several, it lacks a frozen
+            stage, or its names or shapes do not fit the model.
+        OSError: the file cannot be downloaded.
     """
-    found = {name: array for name, array in read_arrays(path).items() if not _UNUSED.fullmatch(name)}
+    path = file_of(path)
+    arrays = find_arrays(path, _known_names(blueprint)).arrays
+    found = {
+        name: array for name, array in arrays.items() if _PARTS.match(name) and not _UNUSED.fullmatch(name)
+    }
     layouts = backbone_layouts(blueprint, found)
     stage_of = {layout.name: _in_resnet(name).split(".")[0] for name, layout in layouts.items()}
     present = {stage_of[name] for name in found if name in stage_of}
@@ -43,14 +55,24 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
     frozen = [stage for stage in absent if stage in frozen_stages]
     if not present or frozen:
         missing = ", ".join(frozen or absent)
+        if not present and (project := other_project(arrays)):
+            raise ValueError(
+                f"{path}: has the names of {project}\na backbone must be a ResNet or ResNeXt with the names "
+                "of torchvision, Detectron2 or Caffe2"
+            )
         raise ValueError(
             f"{path}: has no weights of {missing}, which would stay random; see model.backbone_frozen_stages"
         )
     wanted = {name: layout for name, layout in layouts.items() if stage_of[layout.name] not in absent}
     if _is_caffe2(found):
         found |= _statistics(wanted, epsilon=blueprint.config.backbone_norm_epsilon)
-    arrays = read_model(found, wanted, source=str(path))
-    return {name: jnp.asarray(array) for name, array in arrays.items()}, absent
+    try:
+        ours = read_model(found, wanted, source=str(path))
+    except ValueError as error:
+        told = architecture({f"backbone.{name}": array for name, array in found.items()})
+        theirs = {field: value for field, value in told.items() if field.startswith("backbone_")}
+        raise ValueError(f"{error}{differing_fields(theirs, blueprint.config)[1]}") from error
+    return {name: jnp.asarray(array) for name, array in ours.items()}, absent
 
 
 def expected_input(config: ModelConfig) -> str:
@@ -75,6 +97,13 @@ def _in_resnet(name: str) -> str:
     """The name, within a ResNet, of one of the model's arrays."""
     part, _, rest = name.partition(".")
     return f"layer4.{rest}" if part == "res5" else rest
+
+
+def _known_names(blueprint: Blueprint) -> set[str]:
+    """The names of our ResNet's arrays in all three systems."""
+    ours = [_in_resnet(name) for name in blueprint.shapes() if name.startswith(("backbone.", "res5."))]
+    namings = (torchvision.backbone_name, detectron2.backbone_name, _caffe2_name)
+    return {naming(name) for name in ours for naming in namings}
 
 
 def _layout(name: str, shape: tuple[int, ...], found: Mapping[str, np.ndarray]) -> Layout:

@@ -1,6 +1,6 @@
 """Starts a new run from the weights of torchvision, Detectron2 or another run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,8 +17,10 @@ from mrcnn_jax.runs.checkpoint import Checkpoints, check_arrays_match, load_weig
 from mrcnn_jax.runs.description import model_differences, read_run, write_run
 from mrcnn_jax.types import Categories
 from mrcnn_jax.weights import detectron2, torchvision
-from mrcnn_jax.weights.files import read_arrays
+from mrcnn_jax.weights.files import find_arrays
 from mrcnn_jax.weights.layouts import Layout
+from mrcnn_jax.weights.mismatches import architecture, differing_fields, examples, other_project
+from mrcnn_jax.weights.zoo_models import models_with
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Imported:
     categories: Categories
     new_layers: tuple[str, ...]  # re-initialised for new categories; the others are unchanged
     size: int  # total number of weights
+    place: str  # of the weights in a file that holds more: keys and prefix, e.g. "state_dict.module"
 
 
 def import_weights(
@@ -54,25 +57,27 @@ def import_weights(
     workdir: str | Path,
     *,
     step: int | Literal["best"] | None = None,
+    key: str | None = None,
     categories: str | Path | None = None,
     new_categories: str | Path | None = None,
 ) -> Imported:
     """Creates a run in ``workdir`` whose checkpoint of step 0 holds the weights of ``path``.
 
     Args:
-        source: The kind of ``path``: a weights file (see ``files.read_arrays``) of "torchvision" or
+        source: The kind of ``path``: a weights file (see ``files.find_arrays``) of "torchvision" or
             "detectron2", or the directory of another "run".
         path: The file or directory.
         config: Settings of the new run; its model must match the weights.
         workdir: A directory that is new or empty.
         step: The checkpoint of another run to read; see ``load_weights``.
+        key: Which weights of a file to take, if several fit, e.g. "ema"; see ``state_dicts.choose``.
         categories: COCO-format file with the categories that a weights file was trained on; COCO's if None.
         new_categories: COCO-format file with other categories to train on. The last layers of the heads are
             re-initialised for them, with ``config.train.seed``; all other layers are kept. The last layer of
             the keypoint head is kept if the number of keypoints stays the same.
 
     Raises ValueError or OSError, and writes nothing, if a file cannot be read, if weights, config and
-    categories do not match (every mismatch is listed), or if ``workdir`` is not empty.
+    categories do not match (the message says in what), or if ``workdir`` is not empty.
     """
     workdir = Path(workdir)
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
@@ -84,13 +89,16 @@ def import_weights(
         )
     if step is not None and source != "run":
         raise ValueError("--step selects a checkpoint of another run; it needs --source=run")
+    if key is not None and source == "run":
+        raise ValueError("--key selects weights in a file; it cannot be combined with --source=run")
 
     given_file = new_categories or categories
     given = read_categories_file(Path(given_file)) if given_file else None  # first: weights take longer
+    place = ""
     if source == "run":
         blueprint, weights, run_categories = _read_run(path, step, config)
     else:
-        blueprint, weights = _read_file(_SYSTEMS[source], Path(path), config)
+        blueprint, weights, place = _read_file(source, Path(path), config, key)
         run_categories = given or _coco_categories(_SYSTEMS[source], config)
         if not new_categories:
             _check_categories(
@@ -104,7 +112,7 @@ def import_weights(
     with Checkpoints(workdir, keep=1) as checkpoints:
         checkpoints.save(0, weights)
     write_run(workdir, config, run_categories)  # last, because it makes the directory a valid run
-    return Imported(run_categories, new_layers, sum(x.size for x in weights.values()))
+    return Imported(run_categories, new_layers, sum(x.size for x in weights.values()), place)
 
 
 def _read_run(
@@ -123,10 +131,11 @@ def _read_run(
     return blueprint, weights, run.categories
 
 
-def _read_file(system: _System, path: Path, config: Config) -> tuple[Blueprint, Arrays]:
-    """The model with as many classes and keypoints as the file has, and its arrays by our names."""
-    found = read_arrays(path)
+def _read_file(source: str, path: Path, config: Config, key: str | None) -> tuple[Blueprint, Arrays, str]:
+    """The model with the file's numbers of classes and keypoints, its arrays by our names, their place."""
+    system = _SYSTEMS[source]
     layouts = system.layouts(make_blueprint(config.model, num_classes=1, num_keypoints=1))
+    found, place = find_arrays(path, {layout.name for layout in layouts.values()}, key=key)
 
     def rows(name: str) -> int:
         array = found.get(layouts[name].name) if name in layouts else None
@@ -142,18 +151,50 @@ def _read_file(system: _System, path: Path, config: Config) -> tuple[Blueprint, 
     try:
         weights = system.read(found, blueprint, source=str(path))
     except ValueError as error:
-        raise ValueError(f"{error}{_hint(system, found)}") from error
-    return blueprint, {name: jnp.asarray(array) for name, array in weights.items()}
+        raise ValueError(_explained(str(error), source, found, path, config)) from error
+    return blueprint, {name: jnp.asarray(array) for name, array in weights.items()}, place
 
 
-def _hint(system: _System, found: Mapping[str, np.ndarray]) -> str:
-    """The likely cause, if the file is not one of the system's detectors."""
-    if any(name.startswith(system.mark) for name in found):
+def _explained(error: str, source: str, found: Mapping[str, np.ndarray], path: Path, config: Config) -> str:
+    """The message for a file that does not fit: the mismatches, or why there are so many, and a remedy."""
+    if project := other_project(found):
+        advice = (
+            "convert reads only torchvision's and Detectron2's own Mask, Keypoint and Faster R-CNN on ResNets"
+        )
+        if project.startswith("MMDetection"):
+            advice += f"; to use the backbone alone: --config.model.backbone_weights={path}"
+        return f"{path}: has the names of {project}\n{advice}"
+    if not all(array.size for array in found.values()):
+        return f"{error}\nsome arrays are empty, as in a DeepSpeed ZeRO-3 checkpoint: run its zero_to_fp32.py"
+    if (system := _system_of(found)) is None:
+        return (
+            f"{path}: is not a detector of torchvision or Detectron2, by its names: {examples(found)}\n"
+            "to train from a backbone, use --config.model.backbone_weights=FILE"
+        )
+    if system != source:
+        return f"{path}: its names are not those of --source={source}\nthe names match --source={system}"
+    return error + _architecture_hint(source, found, config)
+
+
+def _system_of(names: Collection[str]) -> str | None:
+    """The system whose detectors have such names, with or without a prefix."""
+    for source, system in _SYSTEMS.items():
+        if any(f".{system.mark}" in f".{name}" for name in names):
+            return source
+    return None
+
+
+def _architecture_hint(source: str, found: Mapping[str, np.ndarray], config: Config) -> str:
+    """Lines that say in what the model in the file differs from the config's, and which settings fit it."""
+    theirs = architecture(found)
+    differing, lines = differing_fields(theirs, config.model)
+    if not differing:
         return ""
-    for source, other in _SYSTEMS.items():
-        if any(name.startswith(other.mark) for name in found):
-            return f"\nthe names match --source={source}"
-    return "\nthis is not a detector; to train from a backbone, use --config.model.backbone_weights=FILE"
+    if models := models_with(source, theirs):
+        settings = "\n  or ".join(model.arguments for model in models[:3])
+    else:
+        settings = " ".join(f"--config.model.{name}={value}" for name, value in differing.items())
+    return f"{lines}\nto fit the file, use {settings}"
 
 
 def _coco_categories(system: _System, config: Config) -> Categories:

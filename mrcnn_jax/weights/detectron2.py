@@ -37,8 +37,8 @@ def from_detectron2(
 ) -> dict[str, np.ndarray]:
     """The arrays of the blueprint's model, by our names, from the "model" of a Detectron2 file.
 
-    Raises ValueError that lists every mismatch, with Detectron2's names, or if Detectron2 has no such model;
-    ``source`` is named in the message.
+    Raises ValueError that describes the mismatches, with Detectron2's names, or if Detectron2 has no such
+    model; ``source`` is named in the message.
     """
     found = {name: array for name, array in arrays.items() if not _NO_WEIGHTS.fullmatch(name)}
     return read_model(found, layouts(blueprint), source=source)

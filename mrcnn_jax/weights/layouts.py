@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mrcnn_jax.models.variables import Blueprint
-from mrcnn_jax.runs.checkpoint import check_arrays_match
+from mrcnn_jax.weights.mismatches import check_fit
 
 Shape = tuple[int, ...]
 
@@ -87,21 +87,15 @@ def background_last(layout: Layout) -> Layout:
     )
 
 
-class _Shaped:
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
-
-
 def read_model(
     arrays: Mapping[str, np.ndarray], layouts: Mapping[str, Layout], *, source: str
 ) -> dict[str, np.ndarray]:
     """Our arrays, by our names, from another system's.
 
-    Raises ValueError that lists every missing or unexpected array and every wrong shape, with the other
-    system's names; ``source`` is named in the message.
+    Raises ValueError that counts the missing and unexpected arrays and the wrong shapes, with examples by the
+    other system's names; ``source`` is named in the message.
     """
-    wanted = {layout.name: _Shaped(layout.shape) for layout in layouts.values()}
-    check_arrays_match(wanted, arrays, source=source)
+    check_fit({layout.name: layout.shape for layout in layouts.values()}, arrays, source=source)
     return {name: np.ascontiguousarray(layout.read(arrays[layout.name])) for name, layout in layouts.items()}
 
 

@@ -5,6 +5,7 @@ prefix in front of its names ("module."). Both are found by the names that a mod
 of keys or prefixes is needed.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -20,6 +21,9 @@ _WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_m
 # Prefixes of a slowly following copy, with that of the trained network beside it: MoCo's, versions 1 and 3.
 _COPIES = {"encoder_k": "encoder_q", "momentum_encoder": "base_encoder"}
 
+# Deeper dicts and longer prefixes are not looked at, so that no file can take forever.
+_MAX_DEPTH = 8
+
 _MIN_FIT = 0.1  # of the model's names; a coincidence, such as a block that looks like a stem, has fewer
 _SAME_FIT = 0.9  # of the best set's names: as good a choice
 
@@ -33,9 +37,9 @@ def find_state_dicts(content: Any) -> dict[str, State]:
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}; it must hold a dict of arrays")
     found: dict[str, State] = {}
-    waiting: list[tuple[str, dict[str, Any]]] = [("", content)]
+    waiting: list[tuple[str, int, dict[str, Any]]] = [("", 0, content)]
     seen = {id(content)}  # a dict may be there under several keys, or in itself
-    for key, values in waiting:
+    for key, depth, values in waiting:
         arrays = {
             _WRAPPERS.sub("", name): value
             for name, value in values.items()
@@ -44,9 +48,9 @@ def find_state_dicts(content: Any) -> dict[str, State]:
         if arrays:
             found[key] = arrays
         for name, value in values.items():
-            if isinstance(value, dict) and id(value) not in seen:
+            if isinstance(value, dict) and id(value) not in seen and depth < _MAX_DEPTH:
                 seen.add(id(value))
-                waiting.append((_joined(key, name), value))
+                waiting.append((_joined(key, name), depth + 1, value))
     return found
 
 
@@ -94,8 +98,9 @@ def choose(states: Mapping[str, State], wanted: Collection[str], key: str | None
 
 
 def _prefixes(name: str) -> Iterable[str]:
-    """Everything that may be cut off a dotted name: "", and each beginning that ends in a dot."""
-    return ["", *(name[: match.end()] for match in re.finditer(r"\.", name))]
+    """What may be cut off a dotted name: "", and each beginning that ends in a dot."""
+    dots = itertools.islice(re.finditer(r"\.", name), _MAX_DEPTH)
+    return ["", *(name[: dot.end()] for dot in dots)]
 
 
 def _without(prefix: str, arrays: State) -> State:
@@ -127,5 +132,5 @@ def _is_under(path: str, key: str) -> bool:
 
 def _listed(paths: Iterable[str]) -> str:
     # The keys come from the file: quoted and truncated, so that they cannot control the user's terminal.
-    names = [repr(path[:60]) if path else "no key" for path in paths]
+    names = [repr(path[:60]) for path in paths]
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

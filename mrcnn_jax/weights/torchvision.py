@@ -42,8 +42,8 @@ def from_torchvision(
     """The arrays of the blueprint's model, by our names, from a torchvision state dict.
 
     Old names (before torchvision 0.14) are accepted. torchvision's unused box and mask weights of the
-    background are dropped. Raises ValueError that lists every mismatch, with torchvision's names; ``source``
-    is named in the message.
+    background are dropped. Raises ValueError that describes the mismatches, with torchvision's names;
+    ``source`` is named in the message.
     """
     renamed = {
         _new_name(name): array for name, array in arrays.items() if not name.endswith("num_batches_tracked")

@@ -7,6 +7,7 @@ Sources: torchvision 0.28 (``models/detection/*.py``, ``models/resnet.py``); Det
 import dataclasses
 import re
 import runpy
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,7 @@ class Model(Weights):
     @property
     def arguments(self) -> str:
         """The arguments of ``mrcnn-jax convert`` that select the model's config."""
-        changes = [f"--config.model.{name}={value}" for name, value in self.changes.items()]
+        changes = [shlex.quote(f"--config.model.{name}={value}") for name, value in self.changes.items()]
         return " ".join([f"--config={self.config}", *changes])
 
 
@@ -72,15 +73,15 @@ def config_of(model: Model) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **model.changes))
 
 
-def configs_with(system: str, fields: Mapping[str, Any]) -> list[str]:
-    """The names of this project's configs for ``system`` whose model has these values."""
-    names = [f"{system}/{path.stem}" for path in sorted((CONFIGS / system).glob("*.py"))]
-    models = {name: _read_config(name).model for name in names}
-    return [
-        name
-        for name, model in models.items()
-        if all(getattr(model, key) == value for key, value in fields.items())
-    ]
+def models_with(system: str, fields: Mapping[str, Any]) -> list[Model]:
+    """The system's models whose configs have these values in ``model``, one for each set of arguments."""
+    models = {
+        model.arguments: model
+        for model in MODELS.values()
+        if model.system == system
+        and all(getattr(config_of(model).model, name) == value for name, value in fields.items())
+    }
+    return list(models.values())
 
 
 def _read_config(name: str) -> Config:

@@ -112,6 +112,24 @@ def test_re_initialised_layers_are_listed(converted: str, start: Start, director
             ("--target=torchvision", "--workdir=run", "--output=x.npz", "--config=tiny.py", "--input=a"),
             "--target does not take --input, --config; see --help",
         ),
+        (
+            (
+                "--source=torchvision",
+                "--config=tiny.py",
+                "--input=torchvision/x.y",
+                "--workdir=new",
+                "--key=a",
+            ),
+            "torchvision/x.y: no such file",
+        ),
+        (
+            ("--source=run", "--config=tiny.py", "--input=torchvision/mask_rcnn", "--workdir=new"),
+            "torchvision/mask_rcnn: there is no such file or directory, and no published model has this name",
+        ),
+        (
+            ("--target=torchvision", "--workdir=run", "--output=x.npz", "--key=ema"),
+            "--target does not take --key; see --help",
+        ),
         (("--workdir=run",), "give --source to create a run from weights, or --target"),
     ],
 )

@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 
 import numpy as np
@@ -6,6 +7,8 @@ import pytest
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.weights.backbone import backbone_layouts, load_backbone
+from mrcnn_jax.weights.download import cache_path
+from mrcnn_jax.weights.zoo_models import BACKBONES, Weights
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,47 @@ def test_all_mismatches_at_once(tmp_path, blueprint, shapes, state_dict):
         "layer1.0.conv1.weight is (4, 4, 1, 1), must be (4, 4, 3, 3)",
     ):
         assert part in message
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module.encoder_q.", "backbone.body.", "model.backbone."])
+@pytest.mark.parametrize("system", ["torchvision", "detectron2"])
+def test_a_backbone_in_a_larger_checkpoint(tmp_path, blueprint, state_dict, prefix, system):
+    np.savez(tmp_path / "w.npz", **state_dict)
+    wanted, _ = load_backbone(tmp_path / "w.npz", blueprint)
+    if system == "detectron2":
+        del state_dict["fc.weight"], state_dict["bn1.num_batches_tracked"]
+        state_dict = {_renamed(name, system): array for name, array in state_dict.items()}
+    content = {f"{prefix}{name}": array for name, array in state_dict.items()}
+    content |= {"rpn.head.conv.weight": np.zeros(2), f"{prefix}projector.0.weight": np.zeros(2)}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"state_dict": content, "epoch": 3}))
+    found, absent = load_backbone(tmp_path / "w.pkl", blueprint)
+    assert absent == () and found.keys() == wanted.keys()
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, wanted[name], err_msg=name)
+
+
+def test_a_published_backbone_by_name(tmp_path, blueprint, state_dict, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    weights = Weights("torchvision/small", "http://127.0.0.1:1/small.npz", None)
+    monkeypatch.setitem(BACKBONES, weights.name, weights)
+    with pytest.raises(OSError, match=r"small\.npz: cannot be downloaded"):
+        load_backbone("torchvision/small", blueprint)
+    np.savez(cache_path(weights), **state_dict)
+    arrays, absent = load_backbone("torchvision/small", blueprint)
+    assert absent == () and "backbone.conv1.kernel" in arrays
+
+
+def test_a_deeper_backbone(tmp_path, blueprint, state_dict):
+    deeper = make_blueprint(dataclasses.replace(blueprint.config, backbone_depth=34), num_classes=1)
+    np.savez(tmp_path / "w.npz", **state_dict)
+    with pytest.raises(ValueError, match=r"\nmodel\.backbone_depth is 34 in the config, 18 in the file$"):
+        load_backbone(tmp_path / "w.npz", deeper)
+
+
+def test_a_backbone_of_another_architecture(tmp_path, blueprint):
+    np.savez(tmp_path / "w.npz", **{"blocks.0.attn.qkv.weight": np.zeros(2)})
+    with pytest.raises(ValueError, match=r"w\.npz: has the names of timm's .*\na backbone must be a ResNet"):
+        load_backbone(tmp_path / "w.npz", blueprint)
 
 
 def test_no_code_runs_from_a_file(tmp_path, blueprint):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import jax
@@ -173,10 +174,10 @@ def test_new_categories_need_the_models_keypoints(tmp_path: Path, tiny_config: C
     assert not (tmp_path / "run").exists()
 
 
-def test_all_mismatches_are_listed_with_the_files_names(tmp_path: Path, masks_only: Config) -> None:
+def test_mismatches_are_counted_with_examples(tmp_path: Path, masks_only: Config) -> None:
     arrays = arrays_of("torchvision", masks_only, classes=90)
-    missing = [name for name in arrays if name.startswith(("backbone.body.layer3.", SCORES))]
-    assert len(missing) > 10
+    missing = [name for name in arrays if name.startswith(("backbone.body.layer3.1.", SCORES))]
+    wanted = len(arrays)
     for name in missing:
         del arrays[name]
     arrays["rpn.head.cls_logits.weight"] = np.zeros((2, 16, 1, 1), np.float32)
@@ -184,22 +185,79 @@ def test_all_mismatches_are_listed_with_the_files_names(tmp_path: Path, masks_on
     write_arrays(tmp_path / "w.npz", arrays)
     with pytest.raises(ValueError) as error:
         import_weights("torchvision", tmp_path / "w.npz", masks_only, tmp_path / "run")
-    message = str(error.value)
-    lines = [line.strip().split(": ")[-1] for line in message.splitlines()]
-    assert {*missing, *(f"roi_heads.other.{i}" for i in range(12))} <= set(lines)
-    assert f"{len(missing)} missing: " in message and "12 unexpected: " in message
-    assert "rpn.head.cls_logits.weight is (2, 16, 1, 1), must be (3, 16, 1, 1)" in message
-    assert "the names match" not in message and "not a detector" not in message
+    lines = str(error.value).splitlines()
+    fitting = wanted - len(missing) - 1
+    assert lines[0] == f"{tmp_path}/w.npz: the arrays do not fit the model: {fitting} of its {wanted} do"
+    assert lines[1].startswith(f"  {len(missing)} missing: backbone.body.layer3.1.")
+    assert lines[3].strip() == f"and {len(missing) - 2} more"
+    assert [line.strip() for line in lines[4:]] == [
+        "12 unexpected: roi_heads.other.0",
+        "roi_heads.other.1",
+        "and 10 more",
+        "1 of another shape: rpn.head.cls_logits.weight is (2, 16, 1, 1), must be (3, 16, 1, 1)",
+        "model.backbone_depth is 18 in the config, 34 in the file",
+    ][: len(lines) - 4]
     assert not (tmp_path / "run").exists()
 
 
-def test_likely_causes(tmp_path: Path, masks_only: Config) -> None:
-    write_arrays(tmp_path / "d2.npz", arrays_of("detectron2", masks_only, classes=80))
-    with pytest.raises(ValueError, match=r"the names match --source=detectron2$"):
-        import_weights("torchvision", tmp_path / "d2.npz", masks_only, tmp_path / "run")
-    write_arrays(tmp_path / "r50.npz", {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)})
-    with pytest.raises(ValueError, match=r"not a detector; .* --config\.model\.backbone_weights=FILE$"):
-        import_weights("detectron2", tmp_path / "r50.npz", masks_only, tmp_path / "run")
+def test_files_of_another_kind(tmp_path: Path, masks_only: Config) -> None:
+    def error(source: str, arrays: dict[str, np.ndarray]) -> str:
+        path = tmp_path / "w.npz"
+        path.unlink(missing_ok=True)
+        write_arrays(path, arrays)
+        with pytest.raises(ValueError) as raised:
+            import_weights(source, path, masks_only, tmp_path / "run")
+        return str(raised.value).removeprefix(f"{path}: ")
+
+    names = arrays_of("detectron2", masks_only, classes=80)
+    assert error("torchvision", {f"module.{name}": array for name, array in names.items()}) == (
+        "its names are not those of --source=torchvision\nthe names match --source=detectron2"
+    )
+    assert error("detectron2", {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}) == (
+        "is not a detector of torchvision or Detectron2, by its names: conv1.weight\n"
+        "to train from a backbone, use --config.model.backbone_weights=FILE"
+    )
+    mmdetection = {"backbone.conv1.weight": np.zeros(2), "rpn_head.rpn_conv.weight": np.zeros(2)}
+    assert error("torchvision", mmdetection).splitlines() == [
+        "has the names of MMDetection (rpn_head.rpn_conv.weight)",
+        "convert reads only torchvision's and Detectron2's own Mask, Keypoint and Faster R-CNN on ResNets; "
+        f"to use the backbone alone: --config.model.backbone_weights={tmp_path}/w.npz",
+    ]
+    empty = {name: np.zeros((0,), np.float32) for name in arrays_of("torchvision", masks_only, classes=90)}
+    assert error("torchvision", empty).endswith("DeepSpeed ZeRO-3 checkpoint: run its zero_to_fp32.py")
+
+
+@pytest.mark.parametrize("source", ["torchvision", "detectron2"])
+def test_settings_that_fit_the_file(tmp_path: Path, masks_only: Config, source: str) -> None:
+    write_arrays(tmp_path / "w.npz", arrays_of(source, masks_only, classes=90))
+    deeper = changed(masks_only, backbone_depth=34, keypoint=True, mask=False)
+    with pytest.raises(ValueError) as error:
+        import_weights(source, tmp_path / "w.npz", deeper, tmp_path / "run")
+    assert str(error.value).splitlines()[-4:] == [
+        "model.backbone_depth is 34 in the config, 18 in the file",
+        "model.mask is False in the config, True in the file",
+        "model.keypoint is True in the config, False in the file",
+        "to fit the file, use --config.model.backbone_depth=18 --config.model.mask=True "
+        "--config.model.keypoint=False",
+    ]
+
+
+def test_a_training_checkpoint(tmp_path: Path, masks_only: Config) -> None:
+    arrays = arrays_of("detectron2", masks_only, classes=80)
+    other = {name: array + 1 for name, array in arrays.items()}
+    content = {
+        "model": {f"module.{name}": array for name, array in arrays.items()},
+        "ema": {"module": other},
+        "optimizer": {"lr": 0.1},
+    }
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=r"model\.pkl: .*'model\.module', 'ema\.module'; choose one"):
+        import_weights("detectron2", path, masks_only, tmp_path / "run")
+    made = import_weights("detectron2", path, masks_only, tmp_path / "run", key="ema")
+    assert made.place == "ema.module"
+    _, weights = load_weights(tmp_path / "run")
+    np.testing.assert_array_equal(weights["box_head.cls_score.bias"], np.roll(other[SCORES], 1))
 
 
 def test_nothing_is_replaced(tmp_path: Path, tiny_config: Config, file: Path, named: Path) -> None:
@@ -261,6 +319,7 @@ class TestAnotherRun:
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
+        ("run", {"key": "ema"}, "--key selects weights in a file"),
         ("torchvision", {"step": 3}, "--step selects a checkpoint of another run"),
         ("run", {"categories": "a.json"}, "--categories names what a weights file was trained on"),
         ("torchvision", {"categories": "a.json", "new_categories": "b.json"}, "--categories names"),

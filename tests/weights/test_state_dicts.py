@@ -121,3 +121,20 @@ def test_keys_cannot_control_the_terminal():
         chosen({f"\x1b[2J{letter}" * 100: prefixed("") for letter in "abcdefgh"})
     assert "\x1b" not in str(error.value) and len(str(error.value)) < 800
     assert "and 2 more" in str(error.value)
+
+
+def test_deep_content_and_long_names_take_no_time():
+    content: dict = {"a": Number()}
+    for _ in range(10_000):
+        content = {"x" * 100: content}
+    content["." * 10_000] = Number()
+    assert list(find_state_dicts(content)) == [""]
+    arrays, place = choose({"": state("." * 10_000 + "conv1.weight")}, WANTED)
+    assert place == "" and len(arrays) == 1
+
+
+def test_the_top_can_be_chosen():
+    content = prefixed("") | {"ema": prefixed("")}
+    with pytest.raises(ValueError, match="several sets of weights that fit: '', 'ema'; choose"):
+        chosen(content)
+    assert chosen(content, "") == (WANTED, "")

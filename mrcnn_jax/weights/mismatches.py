@@ -1,0 +1,151 @@
+"""Compares the arrays of a weights file with a model's, and says why they do not fit.
+
+The likely cause is read from the file: another project's names, or another architecture.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from mrcnn_jax.config import ModelConfig
+
+Shape = tuple[int, ...]
+
+_EXAMPLES = 2  # of the names of each kind
+
+# Names that only one project or model has. The first pattern that is found in a name holds.
+_PROJECTS = (
+    (r"^(rpn_head\.rpn_conv|roi_head\.|bbox_head\.|mask_head\.convs|neck\.lateral_convs)", "MMDetection"),
+    (r"^roi_heads\.(box|mask|keypoint)\.(feature_extractor|predictor)\.", "maskrcnn-benchmark"),
+    (
+        r"^(conv_rpn|rpn_cls_logits|rpn_bbox_pred|fpn_inner_|_\[mask\]_|conv5_mask_|mask_fcn_logits_)",
+        "Detectron",
+    ),
+    (r"^roi_heads\.(mask_head\.(coarse_head|point_head)|mask_(coarse|point)_head)", "Detectron2's PointRend"),
+    (r"^proposal_generator\.(centernet_head|fcos_head)", "Detectron2's CenterNet2 or Detic"),
+    (
+        r"^roi_heads\.(box_head|box_predictor)\.\d+\.(fc1|conv1|cls_score|bbox_pred)",
+        "Detectron2's Cascade R-CNN",
+    ),
+    (r"^roi_heads\.densepose_", "Detectron2's DensePose"),
+    (r"^sem_seg_head\.", "Detectron2's segmentation models, such as Panoptic FPN or Mask2Former"),
+    (r"^backbone\.net\.blocks\.", "Detectron2's ViTDet"),
+    (r"^backbone\.bottom_up\.s\d\.", "Detectron2's RegNet models"),
+    (r"\.conv2_offset\.", "Detectron2's models with deformable convolutions"),
+    (r"^head\.(cls_subnet|bbox_subnet)", "Detectron2's RetinaNet"),
+    (r"^head\.(classification_head|regression_head)", "torchvision's RetinaNet, FCOS or SSD"),
+    (r"^backbone\.body\.\d+\.", "torchvision's detectors with MobileNet"),
+    (r"^features\.\d+\.", "torchvision's other classifiers"),
+    (r"(^|\.)transformer\.(encoder|decoder)\.layers\.|^class_embed\.", "DETR"),
+    (r"^(model\.)?model\.\d+\.(conv|cv\d|m|bn|dfl)\b", "a YOLO model"),
+    (
+        r"(^|\.)(embedder\.embedder|encoder\.stages?\.\d+\.layers?\.\d+|encoder\.layer\.\d+)\.|\.conv_encoder\.",
+        "Hugging Face's models",
+    ),
+    (
+        r"(^|\.)(blocks|stages)\.\d+\.(\d+\.|blocks\.\d+\.)?(attn|norm1|conv_dw|mlp)\b|^s\d\.b\d+\.|^conv1\.\d\.weight",
+        "timm's models other than plain ResNets",
+    ),
+)
+
+_BLOCKS = {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101, (36, True): 152}
+
+
+def check_fit(wanted: Mapping[str, Shape], found: Mapping[str, np.ndarray], *, source: str) -> None:
+    """Raises ValueError unless ``found`` has exactly the ``wanted`` arrays, by name and shape.
+
+    The message begins with ``source``. It counts the arrays that are missing, unexpected or of another shape,
+    and has the first of each.
+    """
+    shapes = [
+        f"{name} is {found[name].shape}, must be {shape}"
+        for name, shape in wanted.items()
+        if name in found and found[name].shape != shape
+    ]
+    problems = {
+        "missing": [name for name in wanted if name not in found],
+        "unexpected": [_printable(name) for name in found if name not in wanted],
+        "of another shape": shapes,
+    }
+    if not any(problems.values()):
+        return
+    fitting = len(wanted) - len(problems["missing"]) - len(shapes)
+    lines = [f"{source}: the arrays do not fit the model: {fitting} of its {len(wanted)} do"]
+    for kind, names in problems.items():
+        if names:
+            head = f"{len(names)} {kind}: "
+            more = [f"and {len(names) - _EXAMPLES} more"] if len(names) > _EXAMPLES else []
+            lines.append(head + ("\n  " + " " * len(head)).join(names[:_EXAMPLES] + more))
+    raise ValueError("\n  ".join(lines))
+
+
+def other_project(names: Collection[str]) -> str | None:
+    """The project whose models have such names, with one of them; None if none is recognised."""
+    for pattern, project in _PROJECTS:
+        for name in names:
+            if re.search(pattern, name):
+                return f"{project} ({_printable(name)})"
+    return None
+
+
+def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of ``ModelConfig`` that can be told from a detector's arrays, with their values.
+
+    The names are torchvision's or Detectron2's, of ResNets and ResNeXts; it is empty for others.
+    """
+    shapes = {name: array.shape for name, array in arrays.items() if len(name) < 200}  # a detector's
+    names = "\n".join(shapes)
+    stages = {
+        number: len(set(re.findall(rf"^backbone\S*\b{stage}\.(\d+)\.", names, re.MULTILINE)))
+        for number, stage in ((3, r"(?:layer3|res4)"), (4, r"(?:layer4|res5)"))
+    }
+    first = {
+        unit: next(
+            (
+                shape
+                for name, shape in shapes.items()
+                if re.search(rf"\b(layer1|res2)\.0\.{unit}\.weight$", name)
+            ),
+            None,
+        )
+        for unit in ("conv1", "conv2", "conv3")
+    }
+    depth = _BLOCKS.get((stages[3], first["conv3"] is not None))
+    if depth is None or not first["conv2"] or len(first["conv2"]) != 4:
+        return {}
+    fields: dict[str, Any] = {"backbone_depth": depth}
+    if first["conv3"] is not None:
+        channels, of_group = first["conv2"][:2]
+        fields |= {"backbone_groups": channels // max(of_group, 1), "backbone_group_width": of_group}
+    fields["features"] = (
+        "fpn" if re.search(r"\bfpn\b|\bfpn_", names) else "c4" if "roi_heads.res5." in names else "dc5"
+    )
+    fields |= {"mask": "mask_head." in names, "keypoint": "keypoint_head." in names}
+    deeper = re.findall(r"rpn\S*head\.conv\.(?:conv)?(\d+)\.(?:0\.)?weight$", names, re.MULTILINE)
+    fields["rpn_convs"] = len(set(deeper)) or 1
+    convs = re.findall(r"roi_heads\.box_head\.(?:conv(\d+)|(\d+)\.0)\.weight$", names, re.MULTILINE)
+    fields["box_convs"] = len(set(convs))
+    return fields
+
+
+def differing_fields(theirs: Mapping[str, Any], config: ModelConfig) -> tuple[dict[str, Any], str]:
+    """The fields of ``theirs`` that differ from ``config``, and lines that say in what."""
+    differing = {name: value for name, value in theirs.items() if value != getattr(config, name)}
+    lines = [
+        f"\nmodel.{name} is {getattr(config, name)!r} in the config, {value!r} in the file"
+        for name, value in differing.items()
+    ]
+    return differing, "".join(lines)
+
+
+def examples(names: Collection[str]) -> str:
+    """The first names, in one line."""
+    first = ", ".join(_printable(name) for name in list(names)[:_EXAMPLES])
+    return first + (f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else "")
+
+
+def _printable(name: str) -> str:
+    # It comes from the file, so it must not control the user's terminal.
+    return name[:100] if name.isprintable() else repr(name[:100])

@@ -1,0 +1,90 @@
+"""Names of other projects, as their models have them, and architectures told from arrays."""
+
+import numpy as np
+import pytest
+
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.weights import detectron2, torchvision
+from mrcnn_jax.weights.mismatches import architecture, check_fit, examples, other_project
+from mrcnn_jax.weights.zoo_models import MODELS, config_of
+
+LAYOUTS = {"torchvision": torchvision.layouts, "detectron2": detectron2.layouts}
+
+
+def test_mismatches_by_hand():
+    wanted = {"a": (2,), "b": (2, 3), "c": (1,), "d": (1,), "e": (1,)}
+    found = {"a": np.zeros(2), "b": np.zeros((3, 2)), "f\x1b": np.zeros(1)}
+    with pytest.raises(ValueError) as error:
+        check_fit(wanted, found, source="w.pth")
+    assert str(error.value).splitlines() == [
+        "w.pth: the arrays do not fit the model: 1 of its 5 do",
+        "  3 missing: c",
+        "             d",
+        "             and 1 more",
+        r"  1 unexpected: 'f\x1b'",
+        "  1 of another shape: b is (3, 2), must be (2, 3)",
+    ]
+    check_fit({"a": (2,)}, {"a": np.zeros(2)}, source="w.pth")
+
+
+def test_examples():
+    assert examples(["a"]) == "a"
+    assert examples(["a", "b\n", "c"]) == r"a, 'b\n' and 1 more"
+
+
+@pytest.mark.parametrize(
+    ("name", "project"),
+    [
+        ("neck.lateral_convs.0.conv.weight", "MMDetection"),
+        ("roi_head.bbox_head.fc_cls.weight", "MMDetection"),
+        ("roi_heads.box.feature_extractor.fc6.weight", "maskrcnn-benchmark"),
+        ("conv_rpn_fpn2_w", "Detectron"),
+        ("roi_heads.mask_head.point_head.fc1.weight", "Detectron2's PointRend"),
+        ("proposal_generator.centernet_head.agn_hm.weight", "Detectron2's CenterNet2 or Detic"),
+        ("roi_heads.box_predictor.2.cls_score.weight", "Detectron2's Cascade R-CNN"),
+        ("roi_heads.densepose_head.body_conv_fcn1.weight", "Detectron2's DensePose"),
+        ("sem_seg_head.p2.0.weight", "Detectron2's segmentation models, such as Panoptic FPN or Mask2Former"),
+        ("backbone.net.blocks.0.attn.qkv.weight", "Detectron2's ViTDet"),
+        ("backbone.bottom_up.res3.0.conv2_offset.weight", "Detectron2's models with deformable convolutions"),
+        ("head.cls_subnet.0.weight", "Detectron2's RetinaNet"),
+        ("head.classification_head.conv.0.0.weight", "torchvision's RetinaNet, FCOS or SSD"),
+        ("backbone.body.0.0.weight", "torchvision's detectors with MobileNet"),
+        ("features.0.0.weight", "torchvision's other classifiers"),
+        ("transformer.encoder.layers.0.self_attn.in_proj_weight", "DETR"),
+        ("model.0.conv.weight", "a YOLO model"),
+        ("resnet.encoder.stages.0.layers.0.layer.0.convolution.weight", "Hugging Face's models"),
+        ("vit.encoder.layer.0.attention.attention.query.weight", "Hugging Face's models"),
+        ("blocks.0.attn.qkv.weight", "timm's models other than plain ResNets"),
+        ("stages.0.blocks.0.conv_dw.weight", "timm's models other than plain ResNets"),
+    ],
+)
+def test_names_of_other_projects(name: str, project: str):
+    assert other_project(["conv1.weight", name]) == f"{project} ({name})"
+
+
+# One of each architecture; making a model's structure takes a second.
+NAMES = (
+    *(
+        "torchvision/mask_rcnn_r50_fpn_v2",
+        "torchvision/keypoint_rcnn_r50_fpn",
+        "detectron2/faster_rcnn_r50_c4_1x",
+    ),
+    *("detectron2/mask_rcnn_r101_dc5_3x", "detectron2/mask_rcnn_x101_32x8d_fpn_3x"),
+    *("detectron2/mask_rcnn_r50_fpn_lsj_100ep",),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_architectures(name: str):
+    model = MODELS[name]
+    config = config_of(model).model
+    blueprint = make_blueprint(config, num_classes=2, num_keypoints=3)
+    arrays = {x.name: np.empty(x.shape, np.float32) for x in LAYOUTS[model.system](blueprint).values()}
+    assert other_project(arrays) is None
+    fields = architecture(arrays)
+    assert len(fields) == 8
+    assert fields == {field: getattr(config, field) for field in fields}
+
+
+def test_no_architecture():
+    assert architecture({"conv1.weight": np.zeros((64, 3, 7, 7))}) == {}

@@ -1,0 +1,192 @@
+"""Published models by name, from a folder of files instead of the web."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+
+import mrcnn_jax
+from mrcnn_jax.config import Config, to_dict
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.runs.checkpoint import load_weights
+from mrcnn_jax.runs.description import read_run
+from mrcnn_jax.weights import torchvision, zoo, zoo_models
+from mrcnn_jax.weights.download import cache_path
+from mrcnn_jax.weights.files import write_arrays
+from mrcnn_jax.weights.zoo_models import BACKBONES, MODELS, Model, Weights, config_of
+from mrcnn_jax.weights.zoo_table import backbone_table, model_table
+
+ROOT = Path(__file__).parents[2]
+NAME = "torchvision/tiny"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """A model of the table, whose weights are in the cache as if downloaded, with no server behind it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(zoo_models, "CONFIGS", tmp_path / "configs")
+    (tmp_path / "configs" / "torchvision").mkdir(parents=True)
+    write_config(tmp_path, tiny_config)
+    model = Model(NAME, "http://127.0.0.1:1/tiny.npz", None, NAME, (1.0,), {"keypoint": False})
+    monkeypatch.setitem(MODELS, NAME, model)
+    blueprint = make_blueprint(config_of(model).model, num_classes=90, num_keypoints=0)
+    rng = np.random.default_rng(0)
+    arrays = {x.name: rng.random(x.shape, np.float32) for x in torchvision.layouts(blueprint).values()}
+    cache_path(model).parent.mkdir(parents=True)
+    write_arrays(cache_path(model), arrays)
+    return model
+
+
+def write_config(directory: Path, config: Config) -> None:
+    code = "from mrcnn_jax.config.io import from_dict\n"
+    code += f"def get_config(): return from_dict({to_dict(config)!r})\n"
+    (directory / "configs" / "torchvision" / "tiny.py").write_text(code)
+
+
+def test_a_model_is_converted_once(tmp_path: Path, tiny: Model) -> None:
+    workdir = zoo.workdir_of(NAME)
+    assert workdir == tmp_path / ".cache" / "mrcnn_jax" / "zoo" / NAME
+    run = read_run(workdir)
+    assert run.config == config_of(tiny) and not run.config.model.keypoint and len(run.categories) == 90
+    step, weights = load_weights(workdir)
+    assert step == 0 and weights["box_head.cls_score.bias"].shape == (91,)
+    assert [path.name for path in workdir.parent.iterdir()] == ["tiny"]
+    cache_path(tiny).unlink()  # the file is not needed any more
+    assert zoo.workdir_of(NAME) == workdir
+
+
+def test_a_run_of_other_settings_is_converted_again(tmp_path: Path, tiny: Model, tiny_config: Config) -> None:
+    workdir = zoo.workdir_of(NAME)
+    test = dataclasses.replace(tiny_config.test, detections=3)
+    write_config(tmp_path, dataclasses.replace(tiny_config, test=test))
+    assert zoo.workdir_of(NAME) == workdir
+    assert read_run(workdir).config.test.detections == 3
+    (workdir / "config.json").write_text("{")
+    zoo.workdir_of(NAME)
+    assert read_run(workdir).config.test.detections == 3
+    assert [path.name for path in workdir.parent.iterdir()] == ["tiny"]
+
+
+def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path, tiny: Model) -> None:
+    cache_path(tiny).write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"tiny\.npz: cannot be read"):
+        zoo.workdir_of(NAME)
+    assert not any((tmp_path / ".cache" / "mrcnn_jax" / "zoo" / "torchvision").iterdir())
+    cache_path(tiny).unlink()
+    with pytest.raises(OSError, match=r"tiny\.npz: cannot be downloaded"):
+        zoo.workdir_of(NAME)
+
+
+def test_a_run_that_another_process_made_meanwhile(tmp_path: Path, tiny: Model, monkeypatch) -> None:
+    convert: Callable = zoo.import_weights
+
+    def convert_late(*arguments: object) -> None:
+        convert(*arguments)
+        monkeypatch.setattr(zoo, "import_weights", convert)
+        zoo.workdir_of(NAME)
+
+    monkeypatch.setattr(zoo, "import_weights", convert_late)
+    workdir = zoo.workdir_of(NAME)
+    assert read_run(workdir).config == config_of(tiny)
+    assert [path.name for path in workdir.parent.iterdir()] == ["tiny"]
+
+
+def test_a_path_is_returned_as_it_is(tmp_path: Path, tiny: Model) -> None:
+    assert zoo.workdir_of("runs/none") == Path("runs/none")
+    (tmp_path / NAME).mkdir(parents=True)
+    assert zoo.workdir_of(NAME) == Path(NAME)
+    assert zoo.file_of("torchvision/none.pth") == Path("torchvision/none.pth")
+
+
+def test_a_name_that_is_almost_right(tiny: Model) -> None:
+    with pytest.raises(
+        ValueError, match=r"^torchvision/tinny: there is no .*; did you mean torchvision/tiny"
+    ):
+        zoo.workdir_of("torchvision/tinny")
+    with pytest.raises(ValueError, match=r"no published model .*; docs/zoo\.md lists the models$"):
+        zoo.workdir_of("detectron2/12345678901234567890")
+
+
+def test_the_file_of_a_model(tiny: Model) -> None:
+    assert zoo.file_of(NAME) == cache_path(tiny)
+
+
+def test_load_takes_a_name(tiny: Model) -> None:
+    detector = mrcnn_jax.load(NAME)
+    assert detector.step == 0 and len(detector.categories) == 90
+    with pytest.raises(ValueError, match="did you mean torchvision/tiny"):
+        mrcnn_jax.load("torchvision/tinny")
+
+
+def test_the_table_by_hand() -> None:
+    model = MODELS["detectron2/mask_rcnn_r101_fpn_lsj_200ep"]
+    assert model.address == (
+        "https://dl.fbaipublicfiles.com/detectron2/new_baselines/mask_rcnn_R_101_FPN_200ep_LSJ/"
+        "42131867/model_final_0bb7ae.pkl"
+    )
+    assert (model.file, model.checksum) == ("model_final_0bb7ae.pkl", ("md5", "0bb7ae"))
+    assert model.arguments == (
+        "--config=detectron2/mask_rcnn_r50_fpn_lsj_100ep --config.model.backbone_depth=101"
+    )
+    model = MODELS["torchvision/mask_rcnn_r50_fpn"]
+    assert (model.checksum, model.mib) == (("sha256", "bf2d0c1e"), 169.84)
+    backbone = BACKBONES["detectron2/MSRA/R-50"]
+    assert (backbone.file, backbone.checksum) == ("MSRA_R-50.pkl", None)
+
+
+def test_the_table_is_consistent() -> None:
+    entries: list[Weights] = [*MODELS.values(), *BACKBONES.values()]
+    assert len({entry.name for entry in entries}) == len(entries) == len(MODELS) + len(BACKBONES)
+    assert len({entry.address for entry in entries}) == len(entries)
+    assert len({cache_path(entry) for entry in entries}) == len(entries)
+    for entry in entries:
+        assert urlparse(entry.address).scheme == "https"
+        assert re.fullmatch(r"(torchvision|detectron2)/[\w/-]+", entry.name)
+        assert entry.checksum or "ImageNetPretrained" in entry.address
+        assert (entry.mib is None) == (entry.system == "detectron2")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_configs_of_the_table(name: str) -> None:
+    """The config is that of the name: depth, features, heads, and the batch norm's epsilon."""
+    model = MODELS[name]
+    config = config_of(model).model
+    assert model.config.startswith(f"{model.system}/")
+    assert config.features == re.search(r"_(fpn|c4|dc5)", name)[1]
+    assert config.backbone_depth == int(re.search(r"_[rx](\d+)", name)[1])
+    assert config.backbone_groups == (32 if "x101_32x8d" in name else 1)
+    assert config.backbone_stride_in_1x1 == (model.system == "detectron2" and "x101" not in name)
+    assert config.mask == ("/mask_rcnn" in name) and config.keypoint == ("/keypoint_rcnn" in name)
+    assert [value is not None for value in (*model.ap, None, None)][:3] == [
+        True,
+        config.mask,
+        config.keypoint,
+    ]
+    with_zero = (
+        "torchvision/mask_rcnn_r50_fpn",
+        "torchvision/keypoint_rcnn_r50_fpn",
+        "torchvision/faster_rcnn_r50_fpn",
+    )
+    assert config.backbone_norm_epsilon == (0.0 if name in with_zero else 1e-5)
+
+
+def test_every_config_has_a_model() -> None:
+    configs = {
+        path.relative_to(zoo_models.CONFIGS).with_suffix("").as_posix()
+        for system in ("torchvision", "detectron2")
+        for path in (zoo_models.CONFIGS / system).glob("*.py")
+    }
+    assert {model.config for model in MODELS.values()} == configs
+    assert configs <= set(MODELS)
+
+
+def test_the_documentation_has_the_tables() -> None:
+    """``python -m mrcnn_jax.weights.zoo_table`` prints them anew."""
+    text = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
+    tables = re.findall(r"(?m)^\| name .*(?:\n\|.*)*", text)
+    assert tables == [model_table(), backbone_table()]
