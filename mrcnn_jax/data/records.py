@@ -37,6 +37,7 @@ ANNOTATIONS_FILE = "annotations.jsonl"
 # TFDS holds one shard in memory while writing it. COCO's train2017 becomes 150 shards of this size.
 _SHARD_BYTES = 128_000_000
 _INDEX = ("ids", "sizes", "learnable", "num_objects", "has_masks", "mask_grid")
+_COUNTS = ("counts", "visible_keypoints")  # which the records of the first versions do not have
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -184,7 +185,7 @@ def prepare_records(
         builder.download_and_prepare(download_dir=unused, file_format=file_format)
     dataset = leave_out(dataset, builder.bad_images)
     source = FolderSource(dataset, mask_grid=mask_grid)
-    index = {name: getattr(source, name) for name in _INDEX if name != "mask_grid"}
+    index = {name: getattr(source, name) for name in (*_INDEX, *_COUNTS) if name != "mask_grid"}
     save_categories(folder / CATEGORIES_FILE, dataset.categories)
     write_annotations(folder / ANNOTATIONS_FILE, dataset.images)
     if left_out := errors(dataset.findings):
@@ -213,6 +214,7 @@ class RecordSource:
         try:
             with np.load(io.BytesIO((folder / "index.npz").read_bytes())) as archive:
                 index = {name: archive[name] for name in _INDEX}
+                counted = {name: archive.get(name) for name in _COUNTS}
             self.categories = load_categories(folder / CATEGORIES_FILE)
             builder = tfds.builder_from_directory(str(folder))
             if (made := builder.info.file_format.value) != "array_record":
@@ -231,6 +233,9 @@ class RecordSource:
         self.ids, self.sizes = index["ids"][:count], index["sizes"][:count]
         self.learnable, self.num_objects = index["learnable"][:count], index["num_objects"][:count]
         self.has_masks = bool(index["has_masks"])
+        visible = counted["visible_keypoints"]
+        self.counts = counted["counts"]  # of all images, whatever ``count``
+        self.visible_keypoints = None if visible is None else visible[:count]
         if mask_grid is not None and (cells := int(index["mask_grid"])) != mask_grid:
             raise ValueError(
                 f"{folder}: its masks have {cells} cells per axis; set data.mask_grid, now {mask_grid}, to "

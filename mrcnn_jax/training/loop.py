@@ -16,6 +16,7 @@ from mrcnn_jax.data.findings import summary
 from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.open_data_source import open_data_source, open_validation_source
 from mrcnn_jax.data.pipeline import training_batches
+from mrcnn_jax.data.selection import describe_selection
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config, check_shared_workdir
@@ -59,12 +60,9 @@ def train(config: Config, workdir: Path) -> bool:
         _print(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
         if source.findings:
             _print(summary(source.findings, rows=_FINDINGS))
+        for line in describe_selection(source, data, keypoints=config.model.keypoint):
+            _print(line)
         source, categories = _with_categories_of_run(source, workdir)
-        if overfull := int((source.num_objects > data.max_objects).sum()):
-            _print(
-                f"{overfull} of them have more than {data.max_objects} objects (data.max_objects): "
-                "the smallest are ignored"
-            )
 
         # Model and step
         mesh = make_mesh()
