@@ -55,7 +55,7 @@ def describe_selection(source: DataSource, config: DataConfig, *, keypoints: boo
             )
         for nothing, why in (
             ((objects == 0) & (crowds > 0), "crowds only"),
-            (~(objects + crowds > 0), "none"),
+            (objects + crowds == 0, "none"),
         ):
             if nothing.any():
                 names = [source.categories.names[index] for index in np.flatnonzero(nothing)]
