@@ -5,7 +5,6 @@ the padded size of an image. ``rule`` selects whose resizing is reproduced, "det
 (``config.data.resize``).
 """
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from mrcnn_jax.image_formats import open_image
+
 Size = tuple[int, int]
+
+# The largest gray value of each range, and the factor that makes 8 bits of it.
+_INTEGER_RANGES = ((255, 1.0), (4095, 1 / 16), (65535, 1 / 256))
+_FLOAT_RANGES = ((1, 255.0), *_INTEGER_RANGES)
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class Fitted:
 def read_image(source: str | Path | bytes) -> np.ndarray:
     """The pixels of an image, given as a path or as the file's bytes, uint8 RGB ``[H W 3]`` (see ``to_rgb``).
 
-    Raises ValueError, naming the file and the reason, if the image cannot be fully decoded, or exceeds
-    Pillow's limit against decompression bombs (179 million pixels).
+    Raises ValueError, naming the file and the reason, if the image cannot be fully decoded, is of no format
+    in ``image_formats.FORMATS``, or exceeds Pillow's limit against decompression bombs (179 million pixels).
     """
     if isinstance(source, bytes):
         return decode_image(source, name=f"image of {len(source)} bytes")
@@ -47,12 +52,8 @@ def read_file(path: str | Path) -> bytes:
 def decode_image(data: bytes, *, name: str) -> np.ndarray:
     """The pixels of an image file's bytes, as from ``read_image``; errors are prefixed with ``name``."""
     try:
-        if not data:
-            raise ValueError("the file is empty")
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             return to_rgb(image)
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{name}: cannot be read: not an image, or of an unknown format") from error
     # Damaged files make Pillow's decoders raise nearly anything: SyntaxError, struct.error, IndexError ...
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -62,16 +63,55 @@ def decode_image(data: bytes, *, name: str) -> np.ndarray:
 def to_rgb(image: Image.Image) -> np.ndarray:
     """The pixels of an opened image as uint8 RGB ``[H W 3]``, rotated upright by its EXIF orientation.
 
-    Grayscale, palette, CMYK and 16-bit images become 8-bit RGB; transparency is dropped. May raise nearly
-    any exception for a damaged file, because Pillow decodes the pixels only now.
+    Of several frames or pages, those of the current one: the first, in a file just opened. Every mode of
+    Pillow becomes 8-bit RGB: transparency is dropped, and deeper grayscale is scaled by the rule of
+    ``scale_to_8_bits``. Raises ValueError where that rule has no answer, and, because Pillow decodes the
+    pixels only now, nearly any exception for a damaged file.
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits in one channel; convert() would clip instead of scaling
-        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
-        image = Image.fromarray(high_byte.astype(np.uint8))
+    if image.mode == "F" or image.mode.startswith("I"):  # convert() would clip these instead of scaling
+        image = Image.fromarray(scale_to_8_bits(np.asarray(image)))
+    elif image.mode in ("La", "RGBa"):  # premultiplied by the transparency that is to be dropped
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
+
+
+def scale_to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Grayscale ``[H W]`` of integers or floats as uint8, scaled by the range that its largest value shows.
+
+    Files seldom say how many of their 16 or 32 bits they use: many cameras have 12, and some tools write
+    8-bit values into deeper files. Read by their full range, such images would be black.
+
+        largest value   factor    range
+        up to 1         255       floats from 0 to 1 (integers: 8 bits)
+        up to 255       1         8 bits
+        up to 4095      1 / 16    12 bits
+        up to 65535     1 / 256   16 bits
+
+    Integers are rounded down, so that 16 bits keep their high byte. Floats are rounded to the nearest, and
+    may exceed a range by 1/500 of it (half a step of 8 bits), as they do after resampling. Raises ValueError
+    if a value is negative, larger than 65535, or not finite.
+    """
+    low, high = values.min().item(), values.max().item()
+    if not (math.isfinite(low) and math.isfinite(high)):  # NaN becomes both minimum and maximum
+        raise ValueError("its gray values must be finite, but some are infinite or NaN")
+    is_float = values.dtype.kind == "f"
+    ranges, slack = (_FLOAT_RANGES, 1 / 500) if is_float else (_INTEGER_RANGES, 0.0)
+    top, factor = next((pair for pair in ranges if high <= pair[0] * (1 + slack)), ranges[-1])
+    if low < -slack * top or high > (1 + slack) * top:
+        raise ValueError(f"its gray values are from {low:.6g} to {high:.6g}; they must be from 0 to 65535")
+    scaled = values * np.float32(factor)  # exact for integers: at most 16 bits, times a power of two
+    return (np.clip(np.rint(scaled), 0, 255) if is_float else scaled).astype(np.uint8)
+
+
+def is_nearly_black(pixels: np.ndarray) -> bool:
+    """Whether no value of an 8-bit image reaches 16, as none does of 12 bits read as 16.
+
+    Even a photograph taken at night has a light, or noise, that is brighter.
+    """
+    return bool(pixels.max() < 16)
 
 
 def resized_shape(

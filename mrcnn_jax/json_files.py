@@ -2,9 +2,13 @@
 
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_json(path: Path, *, object_hook: Callable[[dict], Any] | None = None) -> Any:
@@ -30,19 +34,41 @@ def read_json(path: Path, *, object_hook: Callable[[dict], Any] | None = None) -
         raise ValueError(f"{path}: not valid JSON: {error}") from error
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, exact: bool = False) -> None:
     """Writes JSON atomically: nested dicts with one value per line, anything else on one line.
+
+    Text may have surrogates, which no UTF-8 file can hold: Python has them for the bytes of a file name that
+    is not UTF-8, and JSON for half an emoji. They are written as they are printed, as text: ``caf\\xe9.jpg``
+    for the byte 0xE9, ``\\ud83d`` for others. With ``exact`` they become escapes of JSON itself, from which
+    ``read_json`` restores them, but which many other parsers reject.
 
     Readers see either the old content or the new. Raises ValueError for a non-finite number and TypeError for
     a value that JSON cannot represent; the old file is then kept.
     """
-    text = _pretty(content) + "\n"
+    escape = _surrogate_escape if exact else _surrogate_text
+    text = _SURROGATE.sub(lambda match: escape(ord(match[0])), _pretty(content)) + "\n"
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The path of a temporary file beside ``path`` that replaces it if the block succeeds."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        unfinished.write_text(text, encoding="utf-8")
+        yield unfinished
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _surrogate_escape(code: int) -> str:
+    return f"\\u{code:04x}"
+
+
+def _surrogate_text(code: int) -> str:
+    r"""``\xe9`` or ``\ud83d`` as text in JSON, where a backslash is doubled."""
+    return f"\\\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\\\u{code:04x}"
 
 
 def _pretty(value: Any, indent: str = "") -> str:

@@ -17,6 +17,7 @@ _MORE = 1 << _GROUP  # flag: more groups follow
 _SIGN = 1 << (_GROUP - 1)
 _FIRST_CHARACTER = 48
 _MAX_GROUPS = 12  # per number; more would overflow an int64
+_LARGEST_BITMAP = 178_956_970  # pixels; Pillow's limit against decompression bombs
 _LARGEST_SIDE = 2**31 - 1  # pixels; the pixel count of a mask then fits an int64
 
 
@@ -107,7 +108,12 @@ class Rle:
         return cls(height, width, runs[:-1] if runs[-1] == 0 else runs)
 
     def decode(self) -> np.ndarray:
-        """The mask, bool ``[height width]``."""
+        """The mask, bool ``[height width]``. Raises ValueError if no image that can be read is so large."""
+        if self.height * self.width > _LARGEST_BITMAP:
+            raise ValueError(
+                f"a mask of {self.height} x {self.width} pixels is too large to be decoded; the limit is that "
+                f"of images, {_LARGEST_BITMAP} pixels"
+            )
         values = np.arange(len(self.counts)) % 2 == 1
         return np.repeat(values, self.counts).reshape(self.width, self.height).T
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from mrcnn_jax import images
+from mrcnn_jax import image_formats, images
 
 FIXTURE = Path(__file__).parent / "fixtures" / "torchvision_resize.npz"
 CANVASES = ((800, 1344), (1344, 800), (1088, 1088))
@@ -65,6 +65,104 @@ def test_16_bits_keep_their_high_byte(kind):
     pixels = images.read_image(encoded(Image.fromarray(values), kind))
     assert pixels[0, :, 0].tolist() == [0, 0, 1, 0x80, 0xFF]
     np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L", "I"])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 7, 255], [0, 7, 255]),  # 8 bits in a deeper file
+        ([0, 15, 16, 256], [0, 0, 1, 16]),  # 12 bits
+        ([0, 16, 2048, 4095], [0, 1, 128, 255]),
+        ([0, 255, 256, 4096], [0, 0, 1, 16]),  # 16 bits
+        ([0, 0x8000, 0xFFFF], [0, 128, 255]),
+    ],
+)
+def test_deep_grayscale_is_scaled_by_the_range_it_uses(mode, values, expected):
+    values = np.array([values])
+    if mode == "I":
+        picture = Image.fromarray(values.astype(np.int32))
+    else:
+        kind = ">u2" if mode == "I;16B" else "<u2"
+        picture = Image.frombytes(mode, values.shape[::-1], values.astype(kind).tobytes())
+    pixels = images.read_image(encoded(picture, "TIFF"))
+    assert pixels[0, :, 0].tolist() == expected
+    np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 0.5, 1], [0, 128, 255]),
+        ([-0.001, 1 / 255, 1.001], [0, 1, 255]),  # left over by resampling
+        ([0, 1, 2.6, 255], [0, 1, 3, 255]),
+        ([0, 8, 1600, 4095], [0, 0, 100, 255]),
+        ([0, 256, 65535], [0, 1, 255]),
+    ],
+)
+def test_floats_are_scaled_by_the_range_they_use(values, expected):
+    pixels = images.read_image(encoded(Image.fromarray(np.array([values], np.float32)), "TIFF"))
+    assert pixels[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.float32([0, np.nan]), "must be finite"),
+        (np.float32([0, -np.inf]), "must be finite"),
+        (np.float32([-0.3, 0.5]), r"from -0\.3 to 0\.5; they must be from 0 to 65535"),
+        (np.float32([0, 1e6]), r"from 0 to 1e\+06; they must be"),
+        (np.int32([-1, 5]), "from -1 to 5; they must be"),
+        (np.int32([0, 65536]), "from 0 to 65536; they must be"),
+    ],
+)
+def test_gray_values_of_no_known_range_are_an_error(values, message):
+    with pytest.raises(ValueError, match=f"cannot be read: its gray values .*{message}"):
+        images.read_image(encoded(Image.fromarray(values[None]), "TIFF"))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "PA", "CMYK", "YCbCr", "LAB"])
+def test_colours_of_every_mode_of_tiff(mode):
+    picture = Image.new("RGB", (4, 3), (204, 102, 51))
+    if mode == "LAB":
+        profiles = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+        picture = ImageCms.profileToProfile(picture, *profiles, outputMode="LAB")
+    else:
+        picture = picture.convert("P").convert("PA") if mode == "PA" else picture.convert(mode)
+    data = encoded(picture, "TIFF")
+    assert Image.open(io.BytesIO(data)).mode == mode
+    np.testing.assert_allclose(images.read_image(data), np.full((3, 4, 3), (204, 102, 51)), atol=3)
+
+
+def test_premultiplied_colours_are_divided_by_their_transparency():
+    gray = Image.new("LA", (2, 2), (200, 128)).convert("La")
+    colour = Image.new("RGBA", (2, 2), (200, 100, 50, 128)).convert("RGBa")
+    assert colour.getpixel((0, 0)) == (100, 50, 25, 128)
+    np.testing.assert_allclose(images.to_rgb(colour)[0, 0], [200, 100, 50], atol=1)
+    np.testing.assert_allclose(images.to_rgb(gray)[0, 0], [200, 200, 200], atol=1)
+    hsv = Image.new("RGB", (2, 2), (255, 0, 0)).convert("HSV")
+    assert images.to_rgb(hsv)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP", "AVIF"])
+def test_only_the_first_frame_is_decoded(kind):
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
+    data = encoded(frames[0], kind, save_all=True, append_images=[*frames[1:]] * 3)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames > 1
+        image.seek(0)
+    opened = []
+    with image_formats.open_image(data) as image:
+        image.seek = opened.append
+        red, _, blue = images.to_rgb(image)[8, 8].astype(int)
+    assert red > 200 and blue < 60 and set(opened) <= {0}
+
+
+def test_nearly_black_is_darker_than_a_dark_photograph():
+    dark = np.random.default_rng(0).normal(3, 2, (64, 64, 3)).clip(0, 15).astype(np.uint8)
+    assert images.is_nearly_black(dark) and images.is_nearly_black(np.zeros_like(dark))
+    dark[5, 5] = (16, 0, 0)  # a star
+    assert not images.is_nearly_black(dark)
 
 
 def test_exif_rotation_is_applied():

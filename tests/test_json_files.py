@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,22 @@ def test_read_returns_what_was_written(tmp_path: Path, content: Any) -> None:
     write_json(tmp_path / "a.json", content)
     assert read_json(tmp_path / "a.json") == content
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == content
+
+
+def test_surrogates_become_text_that_every_parser_reads(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    name = os.fsdecode(b"caf\xe9 \\xe9 \n.jpg")
+    write_json(file, {name: [name, "half \ud83d", "whole 😀"]})
+    shown = "caf\\xe9 \\xe9 \n.jpg"
+    assert read_json(file) == {shown: [shown, "half \\ud83d", "whole 😀"]}
+    file.read_text(encoding="utf-8")
+
+
+def test_surrogates_are_kept_exactly_where_they_must_be_read_back(tmp_path: Path) -> None:
+    content = {os.fsdecode(b"caf\xe9"): ["half \ud83d", "\\udce9", "whole 😀"]}
+    write_json(tmp_path / "a.json", content, exact=True)
+    assert read_json(tmp_path / "a.json") == content
+    (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
 def test_object_hook_replaces_inner_objects_first(tmp_path: Path) -> None:

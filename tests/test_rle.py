@@ -134,3 +134,10 @@ def test_invalid_sizes_are_an_error(size: Any) -> None:
         ValueError, match=r"needs a size \[height, width\], got .*; both must be integers from 1"
     ):
         Rle.from_json({"size": size, "counts": [6]})
+
+
+def test_a_mask_larger_than_any_image_is_not_decoded():
+    rle = Rle.from_json({"size": [10**9, 10**9], "counts": [10**18]})
+    assert Rle.from_json(rle.compressed()).uncompressed() == rle.uncompressed()
+    with pytest.raises(ValueError, match="1000000000 x 1000000000 pixels is too large"):
+        rle.decode()

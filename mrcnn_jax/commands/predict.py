@@ -1,21 +1,40 @@
 """Finds objects in images; writes pictures with the objects drawn, and a COCO results list.
 
     mrcnn-jax predict --workdir=runs/shapes --output=out photo.jpg folder/
+    mrcnn-jax predict --workdir=runs/shapes --output=out --pictures=none --save_dataset=labels.json folder/
 
 Writes out/photo.png for photo.jpg, and out/detections.json, which pycocotools' loadRes takes. Only pictures
 of earlier runs are replaced: if another file has the name, the picture is written to photo-2.png.
+
+--save_dataset=FILE also writes a COCO dataset ("images", "categories", "annotations"), which labelling tools
+import as annotations to correct: the objects that are drawn, with their masks as polygons.
+
+Until all images are done, their results are in out/detections.partial.jsonl, one line for each image. If the
+run is interrupted, the same command goes on with it: images that are done are skipped. With other settings,
+other weights or other images it is refused, so that no results are lost.
 
 Images that cannot be read and folders without images are reported and skipped, and the exit code is 1. If no
 image can be read at all, nothing is written.
 """
 
 import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from mrcnn_jax import command_line
 from mrcnn_jax.runtime.setup import setup
+
+if TYPE_CHECKING:
+    from mrcnn_jax.inference.detector import Detector
+    from mrcnn_jax.inference.partial_results import ImageResults
+
+ARGUMENTS = "image files and folders of images"
+
+_PARTIAL = "detections.partial.jsonl"
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
@@ -31,10 +50,16 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "images per batch", lower_bo
 _SCORE_THRESHOLD = flags.DEFINE_float(
     "score_threshold",
     0.5,
-    "draw objects with at least this score; detections.json has all that the model keeps "
-    "(config.test.score_threshold)",
+    "draw objects with at least this score, also in --save_dataset; detections.json has all that the model "
+    "keeps (config.test.score_threshold)",
     lower_bound=0,
     upper_bound=1,
+)
+_PICTURES: Any = flags.DEFINE_enum(
+    "pictures", "png", ["png", "none"], "format of the pictures; none writes no pictures"
+)
+_DATASET = flags.DEFINE_string(
+    "save_dataset", None, "also write a COCO dataset of the objects to this file, which is replaced"
 )
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations",
@@ -55,33 +80,104 @@ def main(arguments: list[str]) -> int:
         return _report(errors)
     output = Path(_OUTPUT.value)
     detections_file = output / DETECTIONS
-    inputs = [Path(path).resolve() for path in (*images, _ANNOTATIONS.value) if path is not None]
-    if detections_file.resolve() in inputs:
-        raise ValueError(f"{detections_file} is an input and would be overwritten; choose another --output")
+    dataset_file = Path(_DATASET.value) if _DATASET.value else None
+    _check_outputs(detections_file, dataset_file, inputs=images)
     ids = list(range(1, len(images) + 1))
     if _ANNOTATIONS.value is not None:
         ids = read_image_ids(Path(_ANNOTATIONS.value), images)
 
     setup()
+    from mrcnn_jax.inference.coco_files import write_dataset, write_detections
     from mrcnn_jax.inference.detector import load
-    from mrcnn_jax.inference.pictures import write_pictures
-    from mrcnn_jax.json_files import write_json
+    from mrcnn_jax.inference.partial_results import PartialResults
+    from mrcnn_jax.inference.pictures import write_results
     from mrcnn_jax.runs.description import read_run
 
     config = _override(read_run(_WORKDIR.value).config)
     detector = load(_WORKDIR.value, step=_STEP.value, batch_size=_BATCH_SIZE.value, config=config)
-    written = write_pictures(
-        detector, images, picture_paths(images, output), image_ids=ids, score_threshold=_SCORE_THRESHOLD.value
-    )
-    errors += written.errors
-    done = len(images) - len(written.errors)
-    if done:
-        write_json(detections_file, written.entries)
-        print(
-            f"{done} images, {len(written.entries)} objects in {detections_file}, "
-            f"{written.drawn} of them (score at least {_SCORE_THRESHOLD.value:g}) drawn in {output}/*.png"
+    pictures = picture_paths(images, output) if _PICTURES.value == "png" else None
+    partial = PartialResults(output / _PARTIAL, _made_with(detector), images, pictures)
+    if before := sum(map(partial.is_done, images)):
+        print(f"{before} of {len(images)} images are done already ({partial.path})", flush=True)
+    try:
+        errors += write_results(
+            detector,
+            images,
+            pictures,
+            partial,
+            score_threshold=_SCORE_THRESHOLD.value,
+            annotations=dataset_file is not None,
         )
+    except BaseException:
+        if done := sum(map(partial.is_done, images)):
+            print(
+                f"the results of {done} of {len(images)} images are in {partial.path}; "
+                "run the same command to continue",
+                file=sys.stderr,
+            )
+        raise
+    if done := sum(map(partial.is_done, images)):
+        counts = _Counts()
+        write_detections(detections_file, counts.count(partial.read(images)), ids)
+        if dataset_file is not None:
+            write_dataset(dataset_file, partial.read(images), ids, images, detector.categories)
+        partial.remove()
+        line = f"{done} images, {counts.objects} objects in {detections_file}"
+        places = [f"drawn in {output}/*.png"] if pictures is not None else []
+        places += [f"annotated in {dataset_file}"] if dataset_file is not None else []
+        if places:
+            threshold = f"score at least {_SCORE_THRESHOLD.value:g}"
+            line += f", {counts.drawn} of them ({threshold}) {' and '.join(places)}"
+        print(line)
     return _report(errors)
+
+
+class _Counts:
+    """The numbers of objects found, and of those drawn, in the results that it passes on."""
+
+    objects = 0
+    drawn = 0
+
+    def count(self, results: Iterable[tuple[int, "ImageResults"]]) -> Iterator[tuple[int, "ImageResults"]]:
+        for index, found in results:
+            self.objects += len(found["objects"])
+            self.drawn += found["drawn"]
+            yield index, found
+
+
+def _check_outputs(detections: Path, dataset: Path | None, *, inputs: list[Path]) -> None:
+    """Checks, before predicting, that the files can be written and are not among ``inputs``."""
+    if dataset is not None:
+        if dataset.parent.resolve() != detections.parent.resolve():  # which will be created
+            command_line.check_output("save_dataset", dataset)
+        if dataset.resolve() == detections.resolve():
+            raise ValueError(
+                f"--save_dataset={dataset}: {detections} is the results list; choose another file"
+            )
+    taken = {Path(path).resolve() for path in (*inputs, _ANNOTATIONS.value) if path is not None}
+    for flag, path in (("output", detections), ("save_dataset", dataset)):
+        if path is not None and path.resolve() in taken:
+            raise ValueError(f"{path} is an input and would be overwritten; choose another --{flag}")
+
+
+def _made_with(detector: "Detector") -> dict[str, Any]:
+    """What the results depend on besides the images; batches of another size give the same."""
+    from mrcnn_jax.config.fields import SETTINGS
+    from mrcnn_jax.config.io import flatten
+
+    weights = Path(_WORKDIR.value) / "checkpoints" / str(detector.step) / "weights"
+    return {
+        "--workdir": str(Path(_WORKDIR.value).resolve()),
+        "--step": detector.step,
+        "time of the weights": datetime.fromtimestamp(weights.stat().st_mtime, UTC).isoformat(),
+        "--score_threshold": _SCORE_THRESHOLD.value,
+        "--pictures": _PICTURES.value,
+        "--save_dataset": _DATASET.value is not None,
+    } | {
+        f"--config.{name}": value
+        for name, value in flatten(detector.config).items()
+        if SETTINGS[name].decides != "neither" or name == "model.dtype"
+    }
 
 
 def _report(errors: list[ValueError]) -> int:

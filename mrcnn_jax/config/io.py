@@ -9,11 +9,13 @@ from typing import Any, get_args, get_origin
 
 from mrcnn_jax.config import Config, to_dict
 from mrcnn_jax.config.fields import SETTINGS
+from mrcnn_jax.config.limits import LIMITS, LONGEST
 from mrcnn_jax.config.rules import numbers
 from mrcnn_jax.config.suggestions import suggest
 
 _LEVELS = 5  # p2 to p6
 _CANVAS_UNIT = 32  # pixels: the stride of p5
+_LONGEST_SHOWN = 300  # characters of a value in a message
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -32,14 +34,14 @@ def from_dict(values: dict) -> Config:
     Raises ValueError with every unknown field (and what may be meant) and every value of a wrong type.
     """
     if not isinstance(values, dict):
-        raise ValueError(f"a config must be a dict of sections, not {values!r}")
+        raise ValueError(f"a config must be a dict of sections, not {_shown(values)}")
     config, problems = Config(), []
     for name, fields in values.items():
         section = getattr(config, name, None)
         if section is None:
             problems.append(f"unknown field {name}; {suggest(name)}")
         elif not isinstance(fields, dict):
-            problems.append(f"{name} is {fields!r}; must be a dict of its fields")
+            problems.append(f"{name} is {_shown(fields)}; must be a dict of its fields")
         else:
             problems += _fill(section, fields, section_name=name)
     if problems:
@@ -78,7 +80,13 @@ def typed(value: Any, kind: Any) -> Any:
     elif kind is float and type(value) is int:
         with contextlib.suppress(OverflowError):
             return float(value)
-    raise TypeError(f"{value!r}; must be of type {kind if get_origin(kind) else kind.__name__}")
+    raise TypeError(f"{_shown(value)}; must be of type {kind if get_origin(kind) else kind.__name__}")
+
+
+def _shown(value: Any) -> str:
+    """The value as Python code, cut to a length that fits a message."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def differences(here: Config, run: Config) -> dict[str, tuple[Any, Any]]:
@@ -101,9 +109,13 @@ def validate(config: Config) -> None:
 def _range_problems(values: dict[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers(value)):
-            yield f"{name} is {value!r}; must be finite"
+            yield f"{name} is {_shown(value)}; must be finite"
+        elif isinstance(value, tuple) and len(value) > LONGEST:
+            yield f"{name} has {len(value)} values; must have at most {LONGEST}"
+        elif any(number > LIMITS.get(name, math.inf) for number in numbers(value)):
+            yield f"{name} is {_shown(value)}; must be at most {LIMITS[name]}"
         elif broken := [rule.words for rule in SETTINGS[name].rules if not rule.holds(value)]:
-            yield f"{name} is {value!r}; {broken[0]}"
+            yield f"{name} is {_shown(value)}; {broken[0]}"
 
 
 def _relation_problems(values: dict[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import os
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from mrcnn_jax import images
@@ -18,16 +19,17 @@ from mrcnn_jax.json_files import read_json, write_json
 def check_images(dataset: CocoDataset) -> list[Finding]:
     """A finding for each image that cannot be fully decoded or whose size differs from its annotation.
 
-    The first call decodes every image, in threads. Later calls for the same images and an unchanged
-    annotation file decode only the images found bad before, which ``~/.cache/mrcnn_jax/checked`` records.
+    A nearly black image, which may be in a depth of pixels that was misread, gives a warning. The first call
+    decodes every image, in threads. Later calls for the same images and an unchanged annotation file decode
+    only the images with findings before, which ``~/.cache/mrcnn_jax/checked`` records.
     """
     cache = _cache_file(dataset)
     bad_before = _read_bad_ids(cache)
     to_check = [image for image in dataset.images if bad_before is None or image.id in bad_before]
     with ThreadPool(os.cpu_count()) as pool:
-        results = pool.imap(load_checked, to_check, chunksize=16)
+        results = pool.imap(_check, to_check, chunksize=16)
         progress = tqdm(results, "checking images", len(to_check), leave=False, unit="image", disable=None)
-        findings = [result for result in progress if isinstance(result, Finding)]
+        findings = [finding for finding in progress if finding is not None]
     with contextlib.suppress(OSError):  # home directory not writable: all images are checked again next time
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_json(cache, {"bad": [finding.image_id for finding in findings]})
@@ -36,13 +38,33 @@ def check_images(dataset: CocoDataset) -> list[Finding]:
 
 def load_checked(image: CocoImage) -> bytes | Finding:
     """The bytes of an image file if it decodes fully at the annotated size, otherwise a finding."""
-    name = str(image.path)
     try:
-        data = images.read_file(image.path)
-        check_size(images.decode_image(data, name=name), (image.height, image.width), name)
+        return _decode(image)[0]
     except ValueError as error:
-        return Finding(name, image.id, None, str(error).removeprefix(f"{name}: "))
-    return data
+        return _finding(image, str(error).removeprefix(f"{image.path}: "))
+
+
+def _check(image: CocoImage) -> Finding | None:
+    try:
+        _, pixels = _decode(image)
+    except ValueError as error:
+        return _finding(image, str(error).removeprefix(f"{image.path}: "))
+    if images.is_nearly_black(pixels):
+        return _finding(image, f"is nearly black: no value exceeds {pixels.max()} of 255", warning=True)
+    return None
+
+
+def _decode(image: CocoImage) -> tuple[bytes, np.ndarray]:
+    """The bytes of an image file and its pixels; raises ValueError unless it has the annotated size."""
+    name = str(image.path)
+    data = images.read_file(image.path)
+    pixels = images.decode_image(data, name=name)
+    check_size(pixels, (image.height, image.width), name)
+    return data, pixels
+
+
+def _finding(image: CocoImage, rule: str, *, warning: bool = False) -> Finding:
+    return Finding(str(image.path), image.id, None, rule, warning)
 
 
 def _cache_file(dataset: CocoDataset) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mrcnn_jax.config import Config, DataConfig
 from mrcnn_jax.data.check_images import check_images
 from mrcnn_jax.data.coco import leave_out, read_coco
-from mrcnn_jax.data.findings import raise_errors
+from mrcnn_jax.data.findings import errors, raise_errors
 from mrcnn_jax.data.source import DataSource, FolderSource
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ def open_data_source(config: Config) -> "FolderSource | RecordSource":
         crowds_are_objects=data.crowds_are_objects,
         skip_bad=True,
     )
-    dataset = leave_out(dataset, check_images(dataset))
+    findings = check_images(dataset)
+    dataset = leave_out(dataset, errors(findings))
+    warnings = (finding for finding in findings if finding.warning)
+    dataset = dataclasses.replace(dataset, findings=(*dataset.findings, *warnings))
     if not data.skip_bad:
         raise_errors(
             dataset.name, dataset.findings, remedy="--config.data.skip_bad trains without those listed"

@@ -11,6 +11,7 @@ import io
 import multiprocessing
 import re
 import tempfile
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -28,11 +29,11 @@ from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage, leave_ou
 from mrcnn_jax.data.findings import Finding, as_table, errors, printable, raise_errors, summary
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.record import make_record
-from mrcnn_jax.data.source import AnnotatedImage, FolderSource
+from mrcnn_jax.data.record_files import SPLIT, RecordFiles, record_features
+from mrcnn_jax.data.source import AnnotatedImage, FolderSource, check_size
 from mrcnn_jax.data.tensorflow import tfds
-from mrcnn_jax.runs.categories import CATEGORIES_FILE, load_categories, save_categories
+from mrcnn_jax.runs.categories import CATEGORIES_FILE, check_consistent, load_categories, save_categories
 
-SPLIT = "images"
 ANNOTATIONS_FILE = "annotations.jsonl"
 # TFDS holds one shard in memory while writing it. COCO's train2017 becomes 150 shards of this size.
 _SHARD_BYTES = 128_000_000
@@ -61,33 +62,10 @@ class CocoObjects(tfds.core.ShardBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         config: CocoObjectsConfig = self.builder_config
-        tensor = tfds.features.Tensor
-        features = {
-            "image": tfds.features.Image(doc="the unchanged file; apply its EXIF orientation"),
-            "name": tfds.features.Text(doc="file name, relative to the image folder"),
-            "id": tfds.features.Scalar(np.int64),
-            "size": tensor(shape=(2,), dtype=np.int32, doc="height and width, upright"),
-            "boxes": tensor(shape=(None, 4), dtype=np.float32, doc="x1 y1 x2 y2 in pixels, clipped"),
-            "labels": tensor(shape=(None,), dtype=np.int32, doc="from 1, see categories.json"),
-            "crowd": tensor(shape=(None,), dtype=np.bool_),
-            "ids": tensor(shape=(None,), dtype=np.int64, doc="annotation ids"),
-            "areas": tensor(shape=(None,), dtype=np.float32, doc="in square pixels"),
-            "masks": tensor(
-                shape=(None, -(-(config.mask_grid**2) // 8)),
-                dtype=np.uint8,
-                encoding="zlib",
-                doc=f"{config.mask_grid} x {config.mask_grid} cells over the box, row by row, eight per "
-                "byte, highest bit first; all 0: no mask",
-            ),
-        }
-        if points := len(config.dataset.categories.keypoint_names):
-            features["keypoints"] = tensor(
-                shape=(None, 3 * points), dtype=np.float32, doc="x, y, visibility of each keypoint"
-            )
+        points = len(config.dataset.categories.keypoint_names)
+        features = record_features(mask_grid=config.mask_grid, num_keypoints=points)
         # Not shuffled: record i is image i of the index.
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features), disable_shuffling=True
-        )
+        return self.dataset_info_from_configs(features=features, disable_shuffling=True)
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable[[], Iterator]]]:
         self.bad_images: list[Finding] = []
@@ -163,10 +141,11 @@ def prepare_records(
             to accept a dataset with findings.
 
     Raises:
-        ValueError: if TFDS does not accept ``name``, or these records already exist; and, after checking all
-            images, with a table of all findings, if no image is left or, unless ``skip_bad``, if any image or
-            entry is invalid.
+        ValueError: if TFDS does not accept ``name``, these records already exist, or ``check_consistent``
+            rejects the categories; and, after checking all images, with a table of all findings, if no image
+            is left or, unless ``skip_bad``, if any image or entry is invalid.
     """
+    check_consistent(dataset.categories)
     config = CocoObjectsConfig(
         name=records_name(dataset.name, name),
         dataset=dataset,
@@ -212,30 +191,29 @@ class RecordSource:
         self.name = str(folder)
         self.findings: tuple[Finding, ...] = ()
         try:
-            with np.load(io.BytesIO((folder / "index.npz").read_bytes())) as archive:
-                index = {name: archive[name] for name in _INDEX}
-                counted = {name: archive.get(name) for name in _COUNTS}
+            index = _read_index(folder / "index.npz")
             self.categories = load_categories(folder / CATEGORIES_FILE)
-            builder = tfds.builder_from_directory(str(folder))
-            if (made := builder.info.file_format.value) != "array_record":
-                raise ValueError(f"the file format is {made}")
-            # TensorFlow would decode images differently from images.read_image.
-            self._records = builder.as_data_source(
-                split=SPLIT, decoders={"image": tfds.decode.SkipDecoding()}
+            self._records = RecordFiles(
+                folder,
+                mask_grid=int(index["mask_grid"]),
+                num_keypoints=len(self.categories.keypoint_names),
             )
             if len(self._records) != len(index["ids"]):
                 raise ValueError(f"{len(self._records)} records, but {len(index['ids'])} in index.npz")
+            if "counts" in index and index["counts"].shape != (len(self.categories), 2):
+                raise ValueError(f"index.npz does not count the objects of {CATEGORIES_FILE}")
         # Damaged files make NumPy and TFDS raise nearly anything: BadZipFile, EOFError, ParseError ...
         except Exception as error:
             raise ValueError(
                 f"{folder}: not random-access records as written by mrcnn-jax prepare: {error}"
             ) from error
+        self._sizes = index["sizes"]
         self.ids, self.sizes = index["ids"][:count], index["sizes"][:count]
         self.learnable, self.num_objects = index["learnable"][:count], index["num_objects"][:count]
         self.has_masks = bool(index["has_masks"])
-        visible = counted["visible_keypoints"]
-        self.counts = counted["counts"]  # of all images, whatever ``count``
+        visible = index.get("visible_keypoints")
         self.visible_keypoints = None if visible is None else visible[:count]
+        self.counts = index.get("counts")  # of all images, whatever ``count``
         if mask_grid is not None and (cells := int(index["mask_grid"])) != mask_grid:
             raise ValueError(
                 f"{folder}: its masks have {cells} cells per axis; set data.mask_grid, now {mask_grid}, to "
@@ -247,6 +225,7 @@ class RecordSource:
         file_name = printable(record["name"].decode(errors="surrogateescape"))
         name = f"{self.name}: image {record['id']} ({file_name})"
         pixels = images.decode_image(record["image"], name=name)
+        check_size(pixels, tuple(self._sizes[index].tolist()), name)
         return AnnotatedImage(name=name, pixels=pixels, objects=self._objects(record))
 
     def file(self, index: int) -> bytes:
@@ -260,7 +239,7 @@ class RecordSource:
 
     @cached_property
     def _annotations(self) -> list[tuple[CocoAnnotation, ...]]:
-        return read_annotations(Path(self.name) / ANNOTATIONS_FILE, count=len(self._records))
+        return read_annotations(Path(self.name) / ANNOTATIONS_FILE, sizes=self._sizes)
 
     def _objects(self, record: dict[str, Any]) -> Objects:
         points = len(self.categories.keypoint_names)
@@ -274,6 +253,21 @@ class RecordSource:
             masks=record["masks"],
             keypoints=keypoints.reshape(len(record["boxes"]), points, 3),
         )
+
+
+def _read_index(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an ``index.npz``; most of them have a row per image."""
+    with zipfile.ZipFile(path) as archive:
+        if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
+            raise ValueError(f"{path.name} is compressed")  # it may be of any size when it is not
+    with np.load(path) as arrays:
+        index = {name: arrays[name] for name in _INDEX}
+        index |= {name: arrays[name] for name in _COUNTS if name in arrays}
+    count = len(index["ids"])
+    for name in ("sizes", "learnable", "num_objects", "visible_keypoints"):
+        if name in index and len(index[name]) != count:
+            raise ValueError(f"{path.name} has {len(index[name])} {name} for {count} ids")
+    return index
 
 
 def _size(image: CocoImage, mask_grid: int) -> int:

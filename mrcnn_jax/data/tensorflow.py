@@ -7,7 +7,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils.lazy_imports_utils import array_record_data_source
 
 tf.config.set_visible_devices([], "GPU")
 
-__all__ = ["tf", "tfds"]
+__all__ = ["array_record_data_source", "tf", "tfds"]

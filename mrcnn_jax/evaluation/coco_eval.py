@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.labels import check_categories
@@ -16,6 +15,7 @@ from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.evaluators import Evaluator, Kind
 from mrcnn_jax.evaluation.ground_truth import ground_truth
 from mrcnn_jax.inference.detector import Detector
+from mrcnn_jax.runtime.progress import progress_bar
 from mrcnn_jax.types import Categories
 
 
@@ -83,11 +83,8 @@ def _detect(detector: Detector, source: DataSource, *, progress: bool) -> list[l
     """The COCO result entries of each of this process's images, every n-th one if there are n processes."""
     own = range(jax.process_index(), len(source.ids), jax.process_count())
     hidden = not (progress and hosts.is_main_process())
-    results = tqdm(
-        detector.stream(_reader(source, index) for index in own),
-        total=len(own),
-        unit="image",
-        disable=hidden or None,
+    results = progress_bar(
+        detector.stream(_reader(source, index) for index in own), total=len(own), hidden=hidden
     )
     # Masks are encoded here, while the device computes the next batches.
     return [result.to_coco(int(source.ids[index])) for index, result in zip(own, results, strict=True)]

@@ -51,7 +51,7 @@ class _Prepared:
 
     fitted: Fitted
     image_size: tuple[int, int]
-    file_name: str
+    path: Path | None  # if it came from a file
 
 
 class Detector:
@@ -172,9 +172,10 @@ class Detector:
         yield from reading
 
     def _prepare(self, source: Any, index: int) -> _Prepared:
-        file_name = ""
+        path = None
         if isinstance(source, str | os.PathLike):
-            image, file_name = read_image(Path(source)), Path(source).name
+            path = Path(source)
+            image = read_image(path)
         elif isinstance(source, Image.Image):
             image = _check_pixels(_decode(source, index), index)
         else:
@@ -187,7 +188,7 @@ class Detector:
             canvases=data.canvases,
             rule=data.resize,
         )
-        return _Prepared(fitted, image.shape[:2], file_name)
+        return _Prepared(fitted, image.shape[:2], path)
 
     def _predict(self, batch: list[Fitted]) -> Detections:
         """Detections of ``batch``, which is padded to the batch size with blank images."""
@@ -208,7 +209,7 @@ class Detector:
             mask_threshold=self.config.test.mask_threshold,
             mask_paste=self.config.test.mask_paste,
             keypoint_offset=self.config.data.keypoint_offset,
-            file_name=prepared.file_name,
+            path=prepared.path,
         )
 
 
@@ -264,8 +265,8 @@ def make_predict_fn(
         arrays = fold(weights)
 
         def run(images: np.ndarray, image_sizes: np.ndarray) -> Detections:
-            compilations.record(images, {"images": images, "image_sizes": image_sizes})
-            with jax.set_mesh(mesh):
+            compiles = compilations.record(images, {"images": images, "image_sizes": image_sizes})
+            with jax.set_mesh(mesh), compilations.announced(images, compiles):
                 return compiled(arrays, *jax.device_put((images, image_sizes), batch_sharding(mesh)))
 
         return run

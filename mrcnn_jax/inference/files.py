@@ -1,22 +1,26 @@
 """Input images and output paths of ``mrcnn-jax predict``."""
 
+import contextlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
+from mrcnn_jax.image_formats import suffixes
 from mrcnn_jax.json_files import read_json
 
 DETECTIONS = "detections.json"
 PICTURE_MARK = {"Software": "mrcnn_jax predict"}  # text chunk that identifies our own PNG files
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def find_images(arguments: Sequence[str | Path]) -> tuple[list[Path], list[ValueError]]:
     """The images that ``arguments`` name, and an error for each argument without any.
 
     A file counts as an image, whatever its name. A folder stands for the images directly inside it, sorted by
-    name: files that are not hidden and have a suffix of ``IMAGE_SUFFIXES``.
+    name: files that are not hidden and have one of ``image_formats.suffixes``. ``passed_over`` says
+    which files of a folder were left out.
     """
     images: list[Path] = []
     errors = []
@@ -30,19 +34,40 @@ def find_images(arguments: Sequence[str | Path]) -> tuple[list[Path], list[Value
     return images, errors
 
 
+def passed_over(arguments: Sequence[str | Path]) -> str:
+    """The number of files in folders that ``find_images`` leaves out for their suffix, by suffix.
+
+    For example "passed over 4 files: .txt (2), .raw (1), without suffix (1)"; "" if there are none. Hidden
+    files and folders within the folders are not counted, nor is what cannot be read.
+    """
+    counts: Counter[str] = Counter()
+    for path in map(Path, arguments):
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                counts.update(file.suffix.lower() or "without suffix" for file in _split(path)[1])
+    kinds = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    number = "1 file" if counts.total() == 1 else f"{counts.total()} files"
+    listed = ", ".join(f"{suffix} ({count})" for suffix, count in kinds)
+    return f"passed over {number}: {listed}" if kinds else ""
+
+
 def _images_at(path: Path) -> list[Path]:
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
     if not path.is_dir():
         return [path]
-    inside = sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
-    if not inside:
-        raise ValueError(f"{path}: no images in this folder; images end in {', '.join(IMAGE_SUFFIXES)}")
-    return inside
+    images, _ = _split(path)
+    if not images:
+        raise ValueError(f"{path}: no images in this folder; images end in {', '.join(suffixes())}")
+    return images
+
+
+def _split(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images and the other files of a folder, both sorted by name and without hidden files."""
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
+    wanted = suffixes()
+    images = [file for file in files if file.suffix.lower() in wanted]
+    return images, [file for file in files if file.suffix.lower() not in wanted]
 
 
 def picture_paths(images: Iterable[Path], output: Path) -> list[Path]:
@@ -68,7 +93,7 @@ def picture_paths(images: Iterable[Path], output: Path) -> list[Path]:
 def _is_picture(path: Path) -> bool:
     """Whether an earlier mrcnn-jax predict wrote this file."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             return image.info.items() >= PICTURE_MARK.items()
     except (OSError, ValueError, SyntaxError):  # not an image, or a damaged one: not ours to replace
         return False
@@ -78,11 +103,14 @@ def read_image_ids(annotations: Path, images: Sequence[Path]) -> list[int]:
     """The COCO id of each image, looked up by ``file_name``.
 
     A ``file_name`` matches an image whose path ends with it; the longest match wins. Raises ``ValueError``,
-    naming the file, if it is not a COCO file, an id is not an integer, or images are missing from it.
+    naming the file, if it is not a COCO file, an id is not an integer, images are missing from it, an image
+    has several ids, or several images have the same one.
     """
     content = read_json(annotations)
     try:
-        ids = {entry["file_name"]: entry["id"] for entry in content["images"]}
+        ids: dict[str, list[Any]] = {}
+        for entry in content["images"]:
+            ids.setdefault(entry["file_name"], []).append(entry["id"])
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{annotations}: not a COCO file: its 'images' must have 'file_name' and 'id': {error!r}"
@@ -94,11 +122,27 @@ def read_image_ids(annotations: Path, images: Sequence[Path]) -> list[int]:
         name = next((ending for ending in endings if ending in ids), None)
         if name is None:
             missing.append(str(image))
-        elif type(ids[name]) is not int:
-            raise ValueError(f"{annotations}: image {name!r}: id must be an integer, got {ids[name]!r}")
+        elif any(type(image_id) is not int for image_id in ids[name]):
+            raise ValueError(f"{annotations}: image {name!r}: id must be an integer, got {ids[name][0]!r}")
+        elif len(set(ids[name])) > 1:
+            raise ValueError(f"{annotations}: image {name!r} has several ids: {ids[name][:10]}")
         else:
-            found.append(ids[name])
+            found.append(ids[name][0])
     if missing:
         shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         raise ValueError(f"{annotations}: {len(missing)} of {len(images)} images are not in it: {shown}")
+    _check_distinct(annotations, images, found)
     return found
+
+
+def _check_distinct(annotations: Path, images: Sequence[Path], ids: Sequence[int]) -> None:
+    """Raises ValueError, naming the images, if several have the same id."""
+    by_id: defaultdict[int, list[str]] = defaultdict(list)
+    for image, image_id in zip(images, ids, strict=True):
+        by_id[image_id].append(str(image))
+    shared = [f"{image_id} for {' and '.join(names)}" for image_id, names in by_id.items() if len(names) > 1]
+    if shared:
+        raise ValueError(
+            f"{annotations}: several images have the same id: {'; '.join(shared[:10])}; name each image "
+            "once, and give the folders in 'file_name' if the names are equal"
+        )

@@ -1,70 +1,82 @@
-"""Predicts on many images, writing their pictures as they are ready and collecting COCO results."""
+"""Predicts on many images, writing each one's picture and results as they are ready."""
 
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from tqdm import tqdm
 
 from mrcnn_jax.images import read_image
+from mrcnn_jax.inference.coco_files import to_annotations
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.inference.files import PICTURE_MARK
+from mrcnn_jax.inference.partial_results import Found, PartialResults
 from mrcnn_jax.inference.results import Result
+from mrcnn_jax.runtime.progress import progress_bar
 
 _THREADS = 4
-_MAX_PENDING = 8  # pictures waiting to be written; each may hold the masks of a large photo
+_MAX_PENDING = 8  # results waiting to be written; each may hold the masks of a large photo
 
 
-@dataclass(frozen=True)
-class Written:
-    """The results of all images, and the errors."""
-
-    entries: list[dict[str, Any]]  # COCO results list
-    drawn: int  # number of objects drawn
-    errors: list[ValueError]  # one per image that could not be read
-
-
-def write_pictures(
+def write_results(
     detector: Detector,
     images: Sequence[Path],
-    pictures: Sequence[Path],
+    pictures: Sequence[Path] | None,
+    partial: PartialResults,
     *,
-    image_ids: Sequence[int],
     score_threshold: float,
-) -> Written:
-    """Predicts on ``images`` and writes each one's picture to its path in ``pictures``, with a progress bar.
+    annotations: bool,
+) -> list[ValueError]:
+    """Predicts on ``images``; returns an error for each one that cannot be read.
 
-    Objects scoring under ``score_threshold`` are left out of the pictures but kept in the entries. An image
-    that cannot be read adds to ``errors``. Missing folders are created; raises ``OSError`` if a picture
-    cannot be written.
+    Results are appended to ``partial``, and pictures written to the paths in ``pictures``; images that
+    ``partial`` has are skipped. Objects scoring under ``score_threshold`` are left out of the pictures and
+    the ``annotations`` of a COCO dataset, if these are wanted. Missing folders are created. Shows a progress
+    bar. Only a few images' results are in memory at a time. Raises ``OSError`` if a file cannot be written.
     """
-    entries: list[dict[str, Any]] = []
+    wanted: Sequence[Path | None] = [None] * len(images) if pictures is None else pictures
+    todo = [pair for pair in zip(images, wanted, strict=True) if not partial.is_done(pair[0])]
     errors: list[ValueError] = []
-    drawn = 0
-    writing: deque[Future[None]] = deque()
-    outcomes = zip(images, pictures, image_ids, detector.attempt(images), strict=True)
+    writing: deque[tuple[Path, Future[Found]]] = deque()
+
+    def append_oldest() -> None:
+        image, found = writing.popleft()
+        partial.append(image, found.result())
+
+    outcomes = progress_bar(
+        detector.attempt(image for image, _ in todo), total=len(images), initial=len(images) - len(todo)
+    )
     with ThreadPoolExecutor(_THREADS) as writers:
-        for image, picture, image_id, outcome in tqdm(
-            outcomes, total=len(images), unit="image", disable=None
-        ):
-            if isinstance(outcome, ValueError):
-                errors.append(outcome)
-                continue
-            entries += outcome.to_coco(image_id)
-            shown = outcome.above(score_threshold)
-            drawn += len(shown)
-            writing.append(writers.submit(_write_picture, image, shown, picture))
-            if len(writing) > _MAX_PENDING:
-                writing.popleft().result()
-        for writing_one in writing:
-            writing_one.result()
-    return Written(entries, drawn, errors)
+        try:
+            for (image, picture), outcome in zip(todo, outcomes, strict=True):
+                if isinstance(outcome, ValueError):
+                    errors.append(outcome)
+                    continue
+                writing.append(
+                    (image, writers.submit(_write, image, picture, outcome, score_threshold, annotations))
+                )
+                if len(writing) > _MAX_PENDING:
+                    append_oldest()
+        finally:  # also what is ready when the user interrupts the program
+            while writing:
+                append_oldest()
+    return errors
+
+
+def _write(
+    image: Path, picture: Path | None, result: Result, score_threshold: float, annotations: bool
+) -> Found:
+    """Writes the picture, and returns what is written of the image besides."""
+    shown = result.above(score_threshold)
+    if picture is not None:
+        _write_picture(image, shown, picture)
+    found = Found(size=list(result.image_size), drawn=len(shown), objects=result.to_coco(0))
+    if annotations:
+        found["annotations"] = to_annotations(shown)
+    return found
 
 
 def _write_picture(image: Path, result: Result, picture: Path) -> None:
@@ -74,4 +86,7 @@ def _write_picture(image: Path, result: Result, picture: Path) -> None:
     mark = PngInfo()
     for key, text in PICTURE_MARK.items():
         mark.add_text(key, text)
-    drawn.save(picture, pnginfo=mark)
+    # If the process is killed here, the run that goes on must not find half a picture, which lacks the mark.
+    unfinished = picture.with_name(f".{picture.name}.tmp")
+    drawn.save(unfinished, format="PNG", pnginfo=mark)
+    unfinished.replace(picture)

@@ -1,24 +1,33 @@
 """The objects found in one image, in pixels of the original image.
 
 Shapes: N objects, K keypoints, H x W pixels of the original image, D rows of detections, M x M cells of a
-mask.
+mask, P corners of a polygon.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 
+from mrcnn_jax.images import read_image, to_rgb
+from mrcnn_jax.inference.outlines import signed_area, trace_outlines
 from mrcnn_jax.inference.paste import PastedMask, paste_mask
 from mrcnn_jax.rle import CompressedRle, Rle
 from mrcnn_jax.types import Categories, Detections
 
+_SHOWN = 5  # objects named in a result's repr
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """The objects of one image, best first; ``len(result)`` is their number."""
+    """The objects of one image, best first; ``len(result)`` is their number.
+
+    ``result[0]``, ``result[:3]`` and ``result[result.labels == 1]`` are the results of some of them.
+    """
 
     boxes: Float[np.ndarray, "n 4"]  # x1 y1 x2 y2 in pixels, inside the image
     scores: Float[np.ndarray, " n"]  # 0 to 1
@@ -27,11 +36,41 @@ class Result:
     categories: Categories
     crops: tuple[PastedMask, ...] | None = None  # one mask per object; None if the model has no masks
     keypoints: Float[np.ndarray, "n k 3"] | None = None  # x, y in pixels and a score (a logit); see to_result
-    file_name: str = ""  # "" if the image did not come from a file
+    path: Path | None = None  # the image's file; None if it did not come from one
     keypoint_offset: float = 0.0  # pixels to subtract to get the coordinates of COCO's files
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __repr__(self) -> str:
+        """As in "Result(2 objects in 480 x 640: person 0.99, dog 0.87)"; the image is height x width."""
+        scores = self.scores[:_SHOWN].tolist()
+        objects = [f"{name} {score:.2f}" for name, score in zip(self.names, scores, strict=False)]
+        if len(self) > _SHOWN:
+            objects.append("...")
+        number = "1 object" if len(self) == 1 else f"{len(self) or 'no'} objects"
+        height, width = self.image_size
+        return f"Result({number} in {height} x {width}{': ' if objects else ''}{', '.join(objects)})"
+
+    def __getitem__(self, index: Any) -> "Result":
+        """Some of the objects: ``index`` is a number, a slice, or an array or list of numbers or bools.
+
+        Raises IndexError, as NumPy does, if it is out of range or a bool array of another length.
+        """
+        keep = np.atleast_1d(np.arange(len(self))[index])
+        return replace(
+            self,
+            boxes=self.boxes[keep],
+            scores=self.scores[keep],
+            labels=self.labels[keep],
+            crops=None if self.crops is None else tuple(self.crops[i] for i in keep),
+            keypoints=None if self.keypoints is None else self.keypoints[keep],
+        )
+
+    @property
+    def file_name(self) -> str:
+        """The name of the image's file, without folders; "" if it did not come from one."""
+        return self.path.name if self.path else ""
 
     @property
     def names(self) -> list[str]:
@@ -64,17 +103,65 @@ class Result:
 
     def above(self, score_threshold: float) -> "Result":
         """The objects whose score is at least ``score_threshold``."""
-        keep = np.flatnonzero(self.scores >= score_threshold)
-        return Result(
-            boxes=self.boxes[keep],
-            scores=self.scores[keep],
-            labels=self.labels[keep],
-            image_size=self.image_size,
-            categories=self.categories,
-            crops=None if self.crops is None else tuple(self.crops[i] for i in keep),
-            keypoints=None if self.keypoints is None else self.keypoints[keep],
-            file_name=self.file_name,
-            keypoint_offset=self.keypoint_offset,
+        return self[self.scores >= score_threshold]
+
+    def polygons(self, *, holes: bool = True) -> list[list[Int[np.ndarray, "p 2"]]] | None:
+        """Each mask's outlines as polygons, x y in pixels of the image; None without masks.
+
+        An object has one polygon per part, and one per hole unless ``holes`` is False. The outline of a hole
+        runs the other way round, see ``trace_outlines``. The polygons follow the edges of the pixels, so that
+        filling them gives exactly the mask.
+        """
+        if self.crops is None:
+            return None
+        outlines = [trace_outlines(crop) for crop in self.crops]
+        if holes:
+            return outlines
+        return [[polygon for polygon in polygons if signed_area(polygon) > 0] for polygons in outlines]
+
+    def plot(self, image: str | Path | Image.Image | np.ndarray | None = None) -> Image.Image:
+        """A picture of the image with the objects drawn on it, as by ``mrcnn-jax predict``.
+
+        A result does not keep its image's pixels: they are read again from ``path``, or from ``image``, a
+        file, a Pillow image or an RGB array [H W 3]. An image under 640 pixels is enlarged (see ``draw``).
+        Raises ValueError if there is no image, or if it cannot be read or has another size.
+        """
+        from mrcnn_jax.inference.draw import draw  # here, because it imports this module
+
+        source = self.path if image is None else image
+        if source is None:
+            raise ValueError("this result's image did not come from a file: give it, as in plot(image)")
+        if isinstance(source, str | Path):
+            pixels = read_image(source)
+        else:
+            pixels = to_rgb(source) if isinstance(source, Image.Image) else source
+        return Image.fromarray(draw(pixels, self))
+
+    def save_plot(self, file: str | Path, image: str | Path | Image.Image | np.ndarray | None = None) -> None:
+        """Writes the picture of ``plot`` to ``file``, in the format of its ending (.png, .jpg and others).
+
+        An existing file is replaced. Raises ValueError like ``plot`` and for an unknown ending, and OSError
+        if the file cannot be written.
+        """
+        self.plot(image).save(file)
+
+    def to_supervision(self) -> Any:
+        """The objects as a ``supervision.Detections``, for that library's trackers and annotators.
+
+        ``class_id`` is the label minus 1, the index of the name in ``categories.names``; the names are in
+        ``data["class_name"]``. Keypoints are left out. Masks cover the whole image (see ``masks``). Raises
+        ImportError if supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError("to_supervision needs the library: pip install supervision") from error
+        return supervision.Detections(
+            xyxy=self.boxes,
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=self.labels - 1,
+            data={"class_name": np.array(self.names, dtype=str)},
         )
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
@@ -114,7 +201,7 @@ def to_result(
     mask_threshold: float = 0.5,
     mask_paste: str = "detectron2",
     keypoint_offset: float = 0.0,
-    file_name: str = "",
+    path: Path | None = None,
 ) -> Result:
     """The valid detections of one image, scaled from the resized image back to the original.
 
@@ -156,6 +243,6 @@ def to_result(
         categories=categories,
         crops=crops,
         keypoints=keypoints,
-        file_name=file_name,
+        path=path,
         keypoint_offset=keypoint_offset,
     )

@@ -1,6 +1,7 @@
 """Reads and writes ``categories.json``, which defines the labels of a run's weights or of records."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,15 @@ from mrcnn_jax.types import Categories
 
 CATEGORIES_FILE = "categories.json"
 
+# The largest vocabularies of datasets have some 20,000 names.
+_MOST_ENTRIES = 100_000
+_LONGEST_NAME = 1000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 def save_categories(path: Path, categories: Categories) -> None:
     """Writes the categories to a file that ``load_categories`` reads."""
-    write_json(path, dataclasses.asdict(categories))
+    write_json(path, dataclasses.asdict(categories), exact=True)
 
 
 def load_categories(path: Path) -> Categories:
@@ -44,9 +50,18 @@ def _from_dict(values: Any) -> Categories:
 def check_consistent(categories: Categories) -> None:
     """Raises ValueError if the fields contradict each other."""
     count, keypoints = len(categories.ids), len(categories.keypoint_names)
+    names = categories.names + categories.keypoint_names
+    entries = [len(getattr(categories, field.name)) for field in dataclasses.fields(categories)]
     pairs = [index for pair in categories.skeleton + categories.flip_pairs for index in pair]
     rules = {
+        f"there must be at most {_MOST_ENTRIES} of anything": max(entries) <= _MOST_ENTRIES,
         "ids must not repeat": len(set(categories.ids)) == count,
+        "ids must fit 64 bits": all(-(2**63) <= identifier < 2**63 for identifier in categories.ids),
+        f"names must have at most {_LONGEST_NAME} characters": all(
+            len(name) <= _LONGEST_NAME for name in names
+        ),
+        # They would break lines and tables, or command the terminal that they are printed on.
+        "names must not have control characters": not any(map(_CONTROL.search, names)),
         f"there must be as many names as ids ({count})": len(categories.names) == count,
         f"keypoint_labels must be from 1 to {count}": all(
             1 <= label <= count for label in categories.keypoint_labels

@@ -19,6 +19,8 @@ from jax import Array
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from mrcnn_jax.runs.checkpoint_files import UnusableFilesError, check_files, check_sizes
+
 _CHECKPOINTS = "checkpoints"
 _ITEMS = ("weights", "training")
 
@@ -188,7 +190,8 @@ def _manager(workdir: str | Path, **options: Any) -> ocp.CheckpointManager:
 
 
 def _score(metrics: dict[str, float]) -> float:
-    mean = sum(metrics.values()) / len(metrics)
+    scores = [score for score in metrics.values() if isinstance(score, int | float)]
+    mean = sum(scores) / len(scores) if scores else math.nan
     return -math.inf if math.isnan(mean) else mean
 
 
@@ -211,7 +214,10 @@ def _shapes(
         )
     sharding = SingleDeviceSharding(jax.local_devices()[0])
     try:
+        stored = {item: check_files(_directory(manager, step) / item) for item in items}
         metadata = manager.item_metadata(step)
+        if "weights" in items:  # those of training are compared with arrays in memory before they are read
+            check_sizes(metadata["weights"].values(), stored=stored["weights"])
         return {
             item: {
                 name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
@@ -250,7 +256,8 @@ def _damaged(manager: ocp.CheckpointManager, step: int, error: Exception) -> Val
     directory = _directory(manager, step)
     others = [other for other in manager.all_steps() if other != step]
     advice = f"remove it to continue from step {max(others)}" if others else "it was the only one"
-    return ValueError(f"{directory}: the checkpoint is damaged ({type(error).__name__}); {advice}")
+    reason = str(error) if isinstance(error, UnusableFilesError) else type(error).__name__
+    return ValueError(f"{directory}: the checkpoint is damaged ({reason}); {advice}")
 
 
 def _flat(tree: Any) -> dict[str, Any]:

@@ -56,17 +56,16 @@ def write_run(
             for field in dataclasses.fields(Categories)
             if (here := getattr(categories, field.name)) != (in_run := getattr(run.categories, field.name))
         }
-        problems = [
-            f"\n  {name}: {here!r} here, {in_run!r} in the run"
-            for name, (here, in_run) in changes.items()
-            if not _may_change(name, config)
-        ]
+        problems = {name: values for name, values in changes.items() if not _may_change(name, config)}
         if problems:
-            raise ValueError(
-                f"{workdir} holds a run with other settings:"
-                + "".join(problems)
-                + "\ntrain in another --workdir, or use this run's settings to resume it"
+            lines = (
+                f"\n  {name}: {here!r} here, {there!r} in the run" for name, (here, there) in problems.items()
             )
+            advice = "train in another --workdir, or use this run's settings to resume it"
+            fixed = model_differences(config, run.config)
+            if not any(name in fixed or name.startswith("categories.") for name in problems):
+                advice += f"; {how_to_start_from_its_weights(workdir)}"
+            raise ValueError(f"{workdir} holds a run with other settings:{''.join(lines)}\n{advice}")
     elif (workdir / CATEGORIES_FILE).exists():
         raise ValueError(
             f"{workdir / CATEGORIES_FILE} exists without {_CONFIG_FILE}: the directory is not that of a run, "
@@ -75,7 +74,7 @@ def write_run(
     workdir.mkdir(parents=True, exist_ok=True)
     # The config is written last: it marks the directory as a run.
     save_categories(workdir / CATEGORIES_FILE, categories)
-    write_json(workdir / _CONFIG_FILE, to_dict(config))
+    write_json(workdir / _CONFIG_FILE, to_dict(config), exact=True)
 
 
 def read_run(workdir: str | Path) -> Run:
@@ -99,6 +98,21 @@ def read_run(workdir: str | Path) -> Run:
     except ValueError as error:
         raise ValueError(f"{workdir / _CONFIG_FILE}: {error}") from error
     return Run(config, load_categories(workdir / CATEGORIES_FILE))
+
+
+def how_to_start_from_its_weights(workdir: str | Path) -> str:
+    """The advice for a run that cannot be resumed as the user wants to: a new run with its weights."""
+    return (
+        "to train from its weights with other settings, make a new run: "
+        f"mrcnn-jax convert --source=run --input={workdir} --config=FILE --workdir=NEW"
+    )
+
+
+def how_to_train_longer(workdir: str | Path, config: Config) -> str:
+    """The advice for a run that has taken all its steps: more, or a new run if its schedule ends."""
+    if _may_change("train.steps", config):
+        return "raise --config.train.steps to continue"
+    return f"the schedule {config.train.schedule!r} ends there; {how_to_start_from_its_weights(workdir)}"
 
 
 def model_differences(here: Config, run: Config) -> dict[str, tuple[Any, Any]]:

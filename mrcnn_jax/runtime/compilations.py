@@ -1,9 +1,11 @@
-"""How programs are compiled, and a warning when one is compiled more than once per canvas."""
+"""How programs are compiled; compilations are announced, with a warning if there are too many of them."""
 
 import importlib.metadata
 import os
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -12,6 +14,9 @@ from jax import Array
 
 Canvas = tuple[int, int]  # height, width
 
+# Called with the program and its canvas in words, and None before, the seconds that it took after compiling.
+Listener = Callable[[str, float | None], None]
+_listener: Listener | None = None
 
 _CPU_OPTIONS: dict[str, str | bool | int] = {
     "xla_cpu_experimental_ynn_fusion_type": "",
@@ -42,6 +47,17 @@ def compiler_options(platform: str) -> dict[str, str | bool | int]:
 def quick_compilation() -> dict[str, int]:
     """Compiler options for a program that runs once: a CPU compiles it quickly rather than well."""
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+
+
+@contextmanager
+def watch_compilations(listener: Listener | None) -> Iterator[None]:
+    """The context in which ``listener``, in place of any other, is told of compilations; None: nobody is."""
+    global _listener
+    before, _listener = _listener, listener
+    try:
+        yield
+    finally:
+        _listener = before
 
 
 class CompilationTracker:
@@ -87,3 +103,19 @@ class CompilationTracker:
         if reason:
             warnings.warn(f"{self._program} is compiled again, which takes time: {reason}", stacklevel=3)
         return True
+
+    @contextmanager
+    def announced(self, images: np.ndarray | Array, compiles: bool) -> Iterator[None]:
+        """The context of a call of the function, which the listener is told of if it ``compiles``.
+
+        The time is that of the call, which does not wait for the function's results.
+        """
+        if not compiles or _listener is None:
+            yield
+            return
+        listener, (height, width) = _listener, images.shape[1:3]
+        what = f"{self._program} for canvas {height}x{width}"
+        listener(what, None)
+        begin = time.perf_counter()
+        yield
+        listener(what, time.perf_counter() - begin)

@@ -23,7 +23,14 @@ from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicate, replicated
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints, is_untrained
-from mrcnn_jax.runs.description import is_run, read_run, write_run
+from mrcnn_jax.runs.description import (
+    how_to_start_from_its_weights,
+    how_to_train_longer,
+    is_run,
+    read_run,
+    write_run,
+)
+from mrcnn_jax.runtime.compilations import watch_compilations
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Monitor
 from mrcnn_jax.training.step import TrainState, compile_step, make_state
@@ -95,7 +102,7 @@ def train(config: Config, workdir: Path) -> bool:
             _print(f"{_millions(state.params)} parameters trained, {_millions(state.frozen)} frozen")
         first = int(state.step)
         if first >= settings.steps:
-            _print(f"already trained for {first} steps; raise --config.train.steps to continue")
+            _print(f"already trained for {first} steps; {how_to_train_longer(workdir, config)}")
             return True
 
         # Loop
@@ -112,8 +119,9 @@ def train(config: Config, workdir: Path) -> bool:
         )
         batches = _on_devices(batches, batch_sharding(mesh))
         log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)
-        _print(f"compiling the step for {_device_count(mesh)} ...")
-        with monitor.writing(after_step=first):
+        _print(f"training on {_device_count(mesh)}")
+        started = time.perf_counter()
+        with monitor.writing(after_step=first), watch_compilations(partial(_announce, log)):
             for step in range(first + 1, settings.steps + 1):
                 asked = time.perf_counter()
                 batch = next(batches)
@@ -121,8 +129,8 @@ def train(config: Config, workdir: Path) -> bool:
                 state, metrics = take_step(state, batch)
                 log.add(step, metrics, waited=waited)
                 if step == first + 1:
-                    seconds = log.restart_clock(after=metrics)
-                    _print(f"first step after {seconds:.0f} s")
+                    log.restart_clock(after=metrics)
+                    _print(f"first step after {time.perf_counter() - started:.0f} s")
 
                 last = step == settings.steps
                 stopping = hosts.should_stop(step) and not last
@@ -208,8 +216,7 @@ def _first_weights(
     if step:
         raise ValueError(
             f"{workdir / 'checkpoints' / str(step)} has no folder 'training', so the run cannot go on; "
-            "to train from its weights, make a new run: "
-            f"mrcnn-jax convert --source=run --input={workdir} --config=FILE --workdir=NEW"
+            + how_to_start_from_its_weights(workdir)
         )
     weights, _ = checkpoints.restore(step, _with_sharding(blueprint.shapes(), sharding))
     _print(f"beginning from the weights in {workdir}")
@@ -254,6 +261,16 @@ def _on_devices(batches: Iterator[Batch], sharding: NamedSharding) -> Iterator[B
         queue.append(jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local))
         if len(queue) > _PREFETCH:
             yield queue.popleft()
+
+
+def _announce(log: StepLog, program: str, seconds: float | None) -> None:
+    """Says that a program is being compiled, or has been in ``seconds``, which ``log`` leaves out."""
+    if seconds is None:
+        log.settle()
+        _print(f"compiling {program} ...")
+    else:
+        log.leave_out(seconds)
+        _print(f"... {seconds:.0f} s")
 
 
 def _print(line: str) -> None:

@@ -71,6 +71,15 @@ class StepLog:
             parts.append(f"eta {_clock((self._total_steps - steps[-1]) / rate)}")
         return "  ".join(parts), means
 
+    def settle(self) -> None:
+        """Waits for the steps added so far, so that their time is not counted for what comes next."""
+        if self._pending:
+            jax.block_until_ready(self._pending[-1])
+
+    def leave_out(self, seconds: float) -> None:
+        """Leaves out the last ``seconds``, such as those spent compiling, from the rate and the time left."""
+        self._since += seconds
+
     def restart_clock(self, after: dict[str, Array] | None = None) -> float:
         """The seconds since the clock was started, which it then starts anew.
 

@@ -93,7 +93,7 @@ class CompiledStep:
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         compiles = self.compilations.record(batch.images, batch)
-        with jax.set_mesh(self.mesh):
+        with jax.set_mesh(self.mesh), self.compilations.announced(batch.images, compiles):
             results = self.jitted(state, batch)
         if compiles:
             trim_heap()

@@ -2,54 +2,76 @@
 
 import io
 import os
+import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
 from mrcnn_jax.weights.pickles import NUMPY_BUILDERS, Stored, element_count, read_pickle
+from mrcnn_jax.weights.state_dicts import State, choose, find_state_dicts
 from mrcnn_jax.weights.torch_files import read_torch
 from mrcnn_jax.weights.zips import memory_limit, open_zip, read_entry
 
-Named = Iterator[tuple[str, np.ndarray]]
+
+class Found(NamedTuple):
+    """The result of ``find_arrays``."""
+
+    arrays: dict[str, np.ndarray]
+    place: str  # keys and prefix that the arrays' names are without, e.g. "state_dict.module"
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The contiguous arrays of a weights file by name; see ``find_arrays``."""
+    return find_arrays(path).arrays
+
+
+def find_arrays(path: str | Path, wanted: Collection[str] = (), *, key: str | None = None) -> Found:
     """The contiguous arrays of a weights file by name; floats become float32, integers keep their dtype.
 
     The suffix determines the format:
 
     - ``.safetensors``; ``.npz``;
-    - ``.pth``, ``.pt``: a torch.save file, in either of its formats. It holds a state dict, or a training
-      checkpoint with the state dict under "model" or "state_dict";
-    - ``.pkl``: a pickled dict of NumPy arrays, as Detectron2 has it (under "model") or Caffe2 (under "blobs"
-      or at the top level; the optimizer's momentum is left out).
+    - ``.pth``, ``.pt``, ``.ckpt``, ``.bin``, ``.pth.tar``: a torch.save file, in either of its formats;
+    - ``.pkl``: a pickled dict of NumPy arrays, as Detectron2 and Caffe2 have it (the optimizer's momentum is
+      left out).
+
+    The arrays may be those of a state dict, or lie in a training checkpoint under any key, with any prefix
+    in front of their names; these are recognised by the ``wanted`` names (see ``state_dicts.choose``).
 
     Values that are not arrays are ignored. No file can run code, and the memory used is bounded by the file's
     size (``memory_limit``).
 
+    Args:
+        path: The file.
+        wanted: The names of the arrays of a model; if empty, the largest state dict is returned as it is.
+        key: Where to look in the file, if several sets of weights fit: "ema", "module.encoder_q".
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the suffix is unknown, or the file is damaged, of another kind, without arrays, or refers
-            to classes or functions that are not needed for arrays. The message names the file and the reason.
+        ValueError: the suffix is unknown, or the file is damaged, of another kind, without arrays, holds
+            several sets of weights that fit, or refers to classes or functions that are not needed for
+            arrays. The message names the file and the reason.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    if path.suffix.lower() not in _READERS:
-        raise ValueError(f"{path}: a weights file ends in one of {', '.join(_READERS)}")
+    read = _reader(path)
     try:
         size = path.stat().st_size
         if not size:
             raise ValueError("the file is empty")
-        arrays = _plain_arrays(_READERS[path.suffix.lower()](path), limit=memory_limit(size))
-        if not arrays:
+        states = find_state_dicts(read(path))
+        if not states:
             raise ValueError("it contains no arrays")
-        return arrays
+        state, place = choose(states, wanted, key)
+        return Found(_plain_arrays(state, limit=memory_limit(size)), place)
     except ValueError as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     # With damaged files, zipfile, zlib, safetensors and NumPy can raise nearly anything.
@@ -77,10 +99,37 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _plain_arrays(found: Named, *, limit: int) -> dict[str, np.ndarray]:
+def _reader(path: Path) -> Callable[[Path], Any]:
+    """The function that reads the file; raises ValueError if its name says that it cannot be read."""
+    name = path.name.lower()
+    part = re.search(r"-(\d{5})-of-(\d{5})\.", name)
+    if name.endswith(".index.json") or (part and int(part[2]) > 1):
+        kind = f"part {int(part[1])} of {int(part[2])}" if part else "the index of the parts"
+        raise ValueError(
+            f"{path}: is {kind} of a checkpoint; load the model with the library that saved it, and save its "
+            "state dict in one file"
+        )
+    for suffix, read in _READERS.items():
+        if name.endswith(suffix):
+            return read
+    raise ValueError(f"{path}: a weights file ends in one of {', '.join(_READERS)}")
+
+
+@dataclass(frozen=True)
+class _Entry(Stored):
+    """An array that is read on demand."""
+
+    read: Callable[[], np.ndarray]
+
+    def array(self) -> np.ndarray:
+        return self.read()
+
+
+def _plain_arrays(state: State, *, limit: int) -> dict[str, np.ndarray]:
     """The arrays, copied one by one; raises ValueError as soon as they exceed ``limit`` bytes."""
     arrays, size = {}, 0
-    for name, array in found:
+    for name, stored in state.items():
+        array = stored.array()
         size += array.size * max(array.dtype.itemsize, 4)  # many tensors may share one storage
         if size > limit:
             raise ValueError(f"its arrays would take more than {limit} bytes, many times the file's size")
@@ -101,20 +150,24 @@ def _plain(name: str, array: np.ndarray) -> np.ndarray:
         raise ValueError(f"{name!r} has values beyond the range of float32") from error
 
 
-def _read_safetensors(path: Path) -> Named:
-    yield from safetensors.numpy.load_file(path).items()
+def _read_safetensors(path: Path) -> dict[str, _Entry]:
+    arrays = safetensors.numpy.load_file(path)
+    return {name: _Entry(partial(arrays.__getitem__, name)) for name in arrays}
 
 
-def _read_npz(path: Path) -> Named:
+def _read_npz(path: Path) -> dict[str, _Entry]:
     archive = open_zip(path.read_bytes())
     for name in archive.namelist():
         if not name.endswith(".npy"):
             raise ValueError(f"it is not an .npz archive: {name[:100]!r} is not an .npy file")
-        yield name.removesuffix(".npy"), _read_npy(read_entry(archive, name))
+    return {
+        name.removesuffix(".npy"): _Entry(partial(_read_npy, archive, name)) for name in archive.namelist()
+    }
 
 
-def _read_npy(data: bytes) -> np.ndarray:
+def _read_npy(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """The array as ``np.load`` reads it, but a shape that the data do not fill allocates nothing."""
+    data = read_entry(archive, name)
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     if version not in _NPY_HEADERS:
@@ -126,24 +179,12 @@ def _read_npy(data: bytes) -> np.ndarray:
     return np.ndarray(shape, dtype, buffer=data, offset=start, order="F" if fortran else "C")
 
 
-def _read_torch(path: Path) -> Named:
-    return _named(_state_dict(read_torch(path.read_bytes()), ("model", "state_dict")))
+def _read_torch(path: Path) -> Any:
+    return read_torch(path.read_bytes())
 
 
-def _read_pickle(path: Path) -> Named:
-    content = read_pickle(io.BytesIO(path.read_bytes()), NUMPY_BUILDERS)
-    found = _named(_state_dict(content, ("model", "blobs")))
-    return ((name, array) for name, array in found if not name.endswith("_momentum"))
-
-
-def _state_dict(content: Any, keys: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise ValueError(f"it holds a {type(content).__name__}; it must hold a dict of arrays")
-    return next((content[key] for key in keys if isinstance(content.get(key), dict)), content)
-
-
-def _named(values: dict[str, Any]) -> Named:
-    return ((name, value.array()) for name, value in values.items() if isinstance(value, Stored))
+def _read_pickle(path: Path) -> Any:
+    return read_pickle(io.BytesIO(path.read_bytes()), NUMPY_BUILDERS)
 
 
 def _write_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -157,11 +198,10 @@ def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-_READERS: dict[str, Callable[[Path], Named]] = {
+_READERS: dict[str, Callable[[Path], Any]] = {
     ".safetensors": _read_safetensors,
     ".npz": _read_npz,
-    ".pth": _read_torch,
-    ".pt": _read_torch,
+    **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin", ".pth.tar"), _read_torch),
     ".pkl": _read_pickle,
 }
 _WRITERS = {".safetensors": _write_safetensors, ".npz": _write_npz}

@@ -8,6 +8,7 @@ unpickler, restricted to a list of names, would still let a file set attributes 
 
 import math
 import pickletools
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ def read_pickle(
     """The value of the pickle at the stream's position; leaves the stream after it.
 
     Python 2 strings are read as latin-1. Dicts keep only entries with string keys: weights have no other
-    keys, and hashing keys from an untrusted file could take forever. Attributes of dicts are ignored.
+    keys, and hashing keys from an untrusted file could take forever. Attributes of dicts are ignored, and
+    sets become empty placeholders.
 
     Args:
         builders: by dotted name, a function from a call's arguments to its result; raises ValueError for
@@ -120,6 +122,14 @@ def _run(stream: BinaryIO, builders: Mapping[str, Builder], resolve: Callable[[A
             case "APPENDS":
                 values = pop_to_mark()
                 _expect(stack[-1], list).extend(values)
+            case "EMPTY_SET":
+                stack.append(_Ignored())
+            case "ADDITEMS":
+                pop_to_mark()
+                _expect(stack[-1], _Ignored)
+            case "FROZENSET":
+                pop_to_mark()
+                stack.append(_Ignored())
             case "EMPTY_DICT":
                 stack.append({})
             case "DICT":
@@ -168,7 +178,38 @@ def _add(target: dict[str, Any], flat: list[Any]) -> dict[str, Any]:
     return target
 
 
+# Formats that cannot be converted, by names that only their pickles have.
+_OTHER_FORMATS = (
+    (
+        r"torch\._utils\._rebuild_qtensor|torch\.Q\w*Storage|torch\.(ao|nn|jit)\..*[qQ]uant.*",
+        "it holds quantised tensors; convert the file of the model before quantisation",
+    ),
+    (
+        r"torch\.distributed\..*",
+        "it is one part of a sharded checkpoint; gather the full state dict in torch and save that",
+    ),
+    (
+        r"deepspeed\..*",
+        "it is a part of a DeepSpeed checkpoint; make a state dict of all parts with the zero_to_fp32.py "
+        "that lies beside them",
+    ),
+    (
+        r"__torch__\..*",
+        "it is a TorchScript program; save its weights in torch: torch.save(model.state_dict(), ...)",
+    ),
+    (r"torch\._utils\._rebuild_sparse\w*", "it holds sparse tensors, which no detector has"),
+    (r"torch\._utils\._rebuild_meta\w*", "it holds meta tensors, which have no values"),
+    (
+        r"torch\._utils\._rebuild_tensor_v3|torch\.(storage\.)?UntypedStorage",
+        "it holds tensors of a dtype such as float8 or uint16; save the weights as float32 in torch",
+    ),
+)
+
+
 def _reject(dotted: str) -> NoReturn:
+    for pattern, problem in _OTHER_FORMATS:
+        if re.fullmatch(pattern, dotted):
+            raise ValueError(problem)
     # The name comes from the file: quoted and truncated, so that it cannot control the user's terminal.
     raise ValueError(
         f"it refers to {dotted[:100]!r}, which could run code and which weights do not need. If you trust "

@@ -37,6 +37,8 @@ _DTYPES = {
     "torch.CharStorage": np.dtype("i1"),
     "torch.ByteStorage": np.dtype("u1"),
     "torch.BoolStorage": np.dtype("?"),
+    "torch.ComplexFloatStorage": np.dtype("<c8"),
+    "torch.ComplexDoubleStorage": np.dtype("<c16"),
 }
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of the format before torch 1.6
 
@@ -144,7 +146,8 @@ def _find_storage(persistent_id: Any, *, read: Callable[[str], Buffer]) -> _Stor
 
 def _make_tensor(arguments: tuple) -> _Tensor:
     match arguments:
-        case (_Storage() as storage, int(offset), tuple(shape), tuple(strides), bool(), dict()):
+        # Whether it needs a gradient, its hooks and marks of a conjugate or negative view may follow.
+        case (_Storage() as storage, int(offset), tuple(shape), tuple(strides), *rest) if not any(rest[2:]):
             # Strides are checked like shapes: non-negative integers.
             element_count((offset, *shape)), element_count(strides)
             if len(shape) == len(strides):
@@ -154,17 +157,51 @@ def _make_tensor(arguments: tuple) -> _Tensor:
 
 def _make_parameter(arguments: tuple) -> _Tensor:
     match arguments:
-        case (_Tensor() as tensor, bool(), dict()):
+        case (_Tensor() as tensor, bool(), dict(), *_):  # attributes may follow
             return tensor
     raise ValueError("it has a parameter in an unknown format")
 
 
-_BUILDERS = {
-    **NUMPY_BUILDERS,
-    **dict.fromkeys(_DTYPES, never_called),
+def _make_subclass(arguments: tuple) -> _Tensor:
+    """The tensor in a tensor with attributes or of a subclass: function, class, arguments and attributes."""
+    match arguments:
+        case (Name(dotted), Name(), tuple(inner), *_) if dotted in _TENSORS:
+            return _TENSORS[dotted](inner)
+    raise ValueError("it has a tensor of a subclass in an unknown format")
+
+
+_TENSORS: dict[str, Callable[[tuple], _Tensor]] = {
+    "torch._utils._rebuild_tensor": _make_tensor,  # before torch 0.4
     "torch._utils._rebuild_tensor_v2": _make_tensor,
     "torch._utils._rebuild_parameter": _make_parameter,
-    # Other contents of a training checkpoint: the milestones of a schedule, the command's flags.
-    "collections.Counter": ignore,
-    "argparse.Namespace": ignore,
+    "torch._utils._rebuild_parameter_with_state": _make_parameter,
+}
+_TENSOR_TYPES = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
+
+# Other values of a training checkpoint: settings, the milestones of a schedule, dates, paths. Calls of these
+# names become placeholders.
+_BUILTINS = ("set", "frozenset", "complex", "bytearray", "slice", "range", "xrange")
+_PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+_DATES = ("datetime", "date", "time", "timedelta", "timezone")
+_IGNORED = (
+    *(f"{module}.{name}" for module in ("__builtin__", "builtins") for name in _BUILTINS),
+    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),
+    *(f"datetime.{name}" for name in _DATES),
+    *("torch.Size", "torch.device", "torch.serialization._get_layout"),
+    *("collections.Counter", "argparse.Namespace"),
+)
+_TORCH_DTYPES = (
+    *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+    *("bool", "uint8", "int8", "int16", "int32", "int64"),
+)
+
+_BUILDERS = {
+    **NUMPY_BUILDERS,
+    **dict.fromkeys((*_DTYPES, *_TENSOR_TYPES), never_called),
+    **dict.fromkeys((f"torch.{name}" for name in _TORCH_DTYPES), never_called),
+    **_TENSORS,
+    "torch._tensor._rebuild_from_type_v2": _make_subclass,
+    "collections.defaultdict": lambda arguments: {},  # its items follow
+    **dict.fromkeys(("__builtin__.list", "builtins.list", "__builtin__.int", "builtins.int"), never_called),
+    **dict.fromkeys(_IGNORED, ignore),
 }

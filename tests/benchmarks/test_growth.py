@@ -52,6 +52,7 @@ def test_masks_beyond_the_hundredth_repeat():
     assert many[:3] == many[100:] == few
 
 
+@pytest.mark.slow
 def test_every_object_is_a_target(tiny_model, tiny_config):
     workloads = growth.assign_objects(tiny_config, (3,))
     anchor_targets, region_targets = workloads[3].run()
@@ -61,6 +62,7 @@ def test_every_object_is_a_target(tiny_model, tiny_config):
     assert set(region_targets.gt_index[positive].tolist()) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_the_given_number_of_regions_is_classified(tiny_model, tiny_config, monkeypatch):
     monkeypatch.setattr(growth, "compiled", lambda function, *x: lambda: jax.eval_shape(function, *x))
     workloads = growth.pool_regions(tiny_config, (5, 9))
@@ -68,6 +70,7 @@ def test_the_given_number_of_regions_is_classified(tiny_model, tiny_config, monk
     assert logits.shape == (1, 9, 4 + 1) and deltas.shape == (1, 9, 4, 4)
 
 
+@pytest.mark.slow
 def test_a_step_has_one_image_per_device(tiny_model, tiny_config, monkeypatch):
     steps = []
 

@@ -4,7 +4,8 @@ import json
 import pytest
 
 from mrcnn_jax.config import Config, to_dict
-from mrcnn_jax.config.io import differences, from_dict, validate
+from mrcnn_jax.config.io import differences, flatten, from_dict, validate
+from mrcnn_jax.config.limits import LIMITS
 
 
 def test_from_dict_undoes_to_dict_through_json():
@@ -44,7 +45,7 @@ def test_from_dict_makes_tuples_of_lists_and_floats_of_ints():
             "with the run",
         ),
         ({"train": {"steps": "3"}}, "train.steps is '3'; must be of type int"),
-        ({"train": {"momentum": 10**400}}, "0; must be of type float"),
+        ({"train": {"momentum": 10**400}}, "0...; must be of type float"),
         ({"train": {"steps": True}}, "train.steps is True; must be of type int"),
         ({"train": {"steps": 3.0}}, "train.steps is 3.0; must be of type int"),
         ({"model": {"mask": 1}}, "model.mask is 1; must be of type bool"),
@@ -103,7 +104,10 @@ def test_values_at_the_edge_of_their_range_are_valid():
             [("images of 900x1333", "add (928, 1344)"), ("images of 1333x900", "add (1344, 928)")],
         ),
         ({"train_short_sides": (640, 2000)}, [("images of 1333x1333", "add (1344, 1344)")]),
-        ({"long_side": 10**400}, [("images of 800x1", "00)"), ("images of 1000", "00, 800)")]),
+        (
+            {"long_side": 10_000},
+            [("images of 800x10000", "add (800, 10016)"), ("images of 10000x800", "add (10016, 800)")],
+        ),
     ],
 )
 def test_canvases_hold_every_size_that_is_asked_for(changes, lines):
@@ -180,3 +184,33 @@ def test_validate_reports_all_problems_at_once():
     with pytest.raises(ValueError) as error:
         validate(config)
     assert len(str(error.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model.box_channels", 10**9),
+        ("data.long_side", 10**400),
+        ("model.backbone_width", 10**9),
+        ("data.canvases", ((800, 1344), (10**6, 32))),
+        ("data.train_short_sides", (10**9,)),
+        ("train.roi_samples", 10**7),
+        ("test.candidates", 10**12),
+        ("test.detections", 10**12),
+    ],
+)
+def test_what_would_fill_the_memory_is_an_error(name, value):
+    section, field = name.split(".")
+    config = from_dict({section: {field: value}})
+    with pytest.raises(ValueError, match=rf"^{name} is .*; must be at most {LIMITS[name]}"):
+        validate(config)
+    assert LIMITS.keys() <= flatten(config).keys()
+
+
+def test_long_values_are_an_error_with_a_short_message():
+    config = from_dict({"train": {"decay_steps": list(range(1, 2000))}})
+    with pytest.raises(ValueError, match=r"^train\.decay_steps has 1999 values; must have at most 1000$"):
+        validate(config)
+    with pytest.raises(ValueError) as error:
+        from_dict({"train": {"steps": "x" * 10_000_000}})
+    assert len(str(error.value)) < 500

@@ -29,7 +29,7 @@ def test_by_hand(folder, tmp_path):
     path = tmp_path / "annotations.jsonl"
     write_annotations(path, images)
     assert len(path.read_text().splitlines()) == 3
-    found = read_annotations(path, count=3)
+    found = read_annotations(path, sizes=np.array([[10, 20]] * 3))
     assert [len(annotations) for annotations in found] == [2, 1, 0]
     for annotations, image in zip(found, images, strict=True):
         assert list(map(as_values, annotations)) == list(map(as_values, image.annotations))
@@ -54,5 +54,15 @@ def test_random_numbers_keep_every_bit(seed, tmp_path):
         annotations = (item,)
 
     write_annotations(tmp_path / "a", [Image])
-    ((found,),) = read_annotations(tmp_path / "a", count=1)
+    ((found,),) = read_annotations(tmp_path / "a", sizes=np.array([[10, 20]]))
     assert as_values(found) == as_values(item)
+
+
+def test_a_mask_of_another_size_than_its_image_is_an_error(folder, tmp_path):
+    """An RLE of a gigapixel takes a few bytes until it is decoded."""
+    crowd = {"size": [10, 20], "counts": [0, 40, 150, 10]}
+    folder.add_object(folder.add_image(), iscrowd=1, segmentation=crowd)
+    path = tmp_path / "annotations.jsonl"
+    write_annotations(path, read_coco(**folder.write()).images)
+    with pytest.raises(ValueError, match=r"annotations\.jsonl: damaged: .*size of the image, \[10, 21\]"):
+        read_annotations(path, sizes=np.array([[10, 21]]))

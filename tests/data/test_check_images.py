@@ -15,19 +15,30 @@ def test_images_are_decoded_once(folder, monkeypatch):
     path.write_bytes(path.read_bytes()[:-200])
     dataset = read_coco(**folder.write())
     decoded = []
-    load = module.load_checked
-    monkeypatch.setattr(module, "load_checked", lambda image: decoded.append(image.id) or load(image))
+    decode = module._decode
+    monkeypatch.setattr(module, "_decode", lambda image: decoded.append(image.id) or decode(image))
     assert [finding.image_id for finding in check_images(dataset)] == [1]
     assert sorted(decoded) == [1, 2]
     decoded.clear()
     assert [finding.image_id for finding in check_images(dataset)] == [1]
     assert decoded == [1]  # only the bad one, which may have been repaired
-    Image.new("RGB", (20, 10)).save(path)
+    Image.new("RGB", (20, 10), "red").save(path)
     assert check_images(dataset) == [] and check_images(dataset) == []
     assert decoded == [1, 1]
     folder.content["info"] = "another file"
     check_images(read_coco(**folder.write()))
     assert sorted(decoded) == [1, 1, 1, 2]
+
+
+def test_a_nearly_black_image_is_a_warning(folder):
+    """Such as 12 bits in each of three channels of 16, of which Pillow keeps the high byte."""
+    folder.add_object(folder.add_image(np.full((10, 20, 3), 15, np.uint8)))
+    folder.add_image(np.full((10, 20, 3), 16, np.uint8))
+    dataset = read_coco(**folder.write())
+    for _ in range(2):  # also when only images with findings are decoded again
+        (finding,) = check_images(dataset)
+        assert finding.warning and finding.image_id == 1
+        assert finding.rule == "is nearly black: no value exceeds 15 of 255"
 
 
 def test_works_without_a_writable_home(folder, monkeypatch, tmp_path):

@@ -37,7 +37,8 @@ def test_reading_takes_little_more_memory_than_the_files(small, traced):
     assert dataset.images and now < 2 * size and peak < 3 * size
 
 
-@pytest.mark.parametrize("kind", ["records", pytest.param("folder", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["records", "folder"])
 def test_memory_does_not_grow_with_the_batches(small, tmp_path, traced, kind):
     dataset = read_coco(small, images=IMAGES, annotations=ANNOTATIONS, keypoints=KEYPOINTS)
     source = FolderSource(dataset, mask_grid=GRID)

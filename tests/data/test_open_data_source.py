@@ -2,6 +2,7 @@ import dataclasses
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from mrcnn_jax.config import Config, DataConfig
@@ -35,6 +36,14 @@ def test_all_validation_images_are_checked_whatever_skip_bad_says(three):
         assert first.endswith("an evaluation needs all images, so data.skip_bad does not apply")
         assert ["b.png" in row or "c.png" in row for row in rows] == [True, True]
     assert open_data_source(config_of(three.root, skip_bad=True)).ids.tolist() == [1]
+
+
+def test_nearly_black_images_are_kept_with_a_warning(folder):
+    folder.add_object(folder.add_image(np.full((10, 20, 3), 15, np.uint8)))
+    folder.write()
+    source = open_data_source(config_of(folder.root))
+    assert source.ids.tolist() == [1] and [finding.warning for finding in source.findings] == [True]
+    assert open_validation_source(config_of(folder.root)).ids.tolist() == [1]
 
 
 def test_images_beyond_the_first_are_not_checked(three):

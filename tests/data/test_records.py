@@ -1,7 +1,10 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
+import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -138,6 +141,54 @@ def test_tfds_opens_records(odd):
     assert json.loads((folder / "categories.json").read_text())["names"] == list(dataset.categories.names)
 
 
+def copied(folder, tmp_path):
+    """A copy of records, to be changed."""
+    copy = tmp_path / "coco_objects" / "instances" / "1.0.0"
+    shutil.copytree(folder, copy)
+    return copy
+
+
+def test_no_code_is_run_that_records_name(odd, tmp_path, monkeypatch):
+    """TFDS imports the module of every class in features.json; ours are read by our own fields."""
+    dataset, folder = odd
+    copy = copied(folder, tmp_path)
+    (tmp_path / "stranger.py").write_text("raise SystemExit('code of a stranger has run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = copy / "features.json"
+    features = path.read_text()
+    path.write_text(
+        re.sub(r'"(python_?[cC]lass_?[nN]ame|type)": "[^"]*"', r'"\1": "stranger.Feature"', features)
+    )
+    assert path.read_text().count("stranger.Feature") > 5
+    with pytest.raises(SystemExit, match="code of a stranger"):
+        tfds.builder_from_directory(str(copy))
+    source = RecordSource(copy, mask_grid=GRID)
+    np.testing.assert_array_equal(source.read(1).pixels, FolderSource(dataset, mask_grid=0).read(1).pixels)
+    assert "stranger" not in sys.modules
+    path.unlink()
+    assert RecordSource(copy).read(0).objects.boxes.tolist() == [[2, 1, 10, 5]]
+
+
+def test_records_never_become_larger_than_their_objects(odd, tmp_path):
+    _, folder = odd
+    files = RecordSource(folder)._records
+    bomb = zlib.compress(bytes(10_000_000))
+    with pytest.raises(ValueError, match="the masks of 2 objects must have 36 bytes"):
+        files._masks(bomb, count=2)
+    assert files._masks(zlib.compress(bytes(range(36))), count=2)[1].tolist() == list(range(18, 36))
+    copy = copied(folder, tmp_path)
+    with np.load(folder / "index.npz") as index:
+        np.savez_compressed(copy / "index.npz", **index)
+    with pytest.raises(ValueError, match=r"not random-access records .*: index\.npz is compressed"):
+        RecordSource(copy)
+    with np.load(folder / "index.npz") as index:
+        np.savez(copy / "index.npz", **{**index, "sizes": np.full_like(index["sizes"], 10**9)})
+    with pytest.raises(
+        ValueError, match=r"image 1 \(plain\.jpg\): the file has 10x20 pixels.*1000000000x1000"
+    ):
+        RecordSource(copy).read(0)
+
+
 def test_a_file_name_need_not_be_utf8(odd):
     _, folder = odd
     source = tfds.data_source("coco_objects/instances", data_dir=folder.parents[2], split="images")
@@ -200,6 +251,8 @@ def test_tfrecords_are_for_tfds_load(odd, tmp_path):
         ("index.npz", lambda data: data[:200]),
         ("index.npz", lambda data: b""),
         ("index.npz", lambda data: b"junk"),
+        ("dataset_info.json", lambda data: data.replace(b'"shardLengths"', b'"lengths"')),
+        ("dataset_info.json", lambda data: re.sub(rb'"\d+"\s*\]', b'"999999999999"]', data)),
         ("categories.json", lambda data: data[: len(data) // 2]),
         ("categories.json", lambda data: b"[]"),
         ("dataset_info.json", lambda data: b"{"),
@@ -207,8 +260,7 @@ def test_tfrecords_are_for_tfds_load(odd, tmp_path):
 )
 def test_damaged_records_are_named(odd, tmp_path, name, damage):
     _, folder = odd
-    copy = tmp_path / "coco_objects" / "instances" / "1.0.0"
-    shutil.copytree(folder, copy)
+    copy = copied(folder, tmp_path)
     (copy / name).write_bytes(damage((folder / name).read_bytes()))
     with pytest.raises(ValueError, match=r"1\.0\.0: not random-access records"):
         RecordSource(copy, mask_grid=GRID)
@@ -226,8 +278,7 @@ def test_damaged_records_are_named(odd, tmp_path, name, damage):
 )
 def test_records_without_their_annotations_are_only_for_training(odd, tmp_path, damage, reason):
     _, folder = odd
-    copy = tmp_path / "coco_objects" / "instances" / "1.0.0"
-    shutil.copytree(folder, copy)
+    copy = copied(folder, tmp_path)
     path = copy / "annotations.jsonl"
     path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
     source = RecordSource(copy, mask_grid=GRID)

@@ -87,6 +87,25 @@ def test_old_records_have_no_counts(sources):
         trained_images(old, DataConfig(min_keypoints=1), keypoints=True)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"counts": np.zeros((3, 2), np.int64)},
+            r"index\.npz does not count the objects of categories\.json",
+        ),
+        ({"visible_keypoints": np.zeros(4, np.int32)}, r"index\.npz has 4 visible_keypoints for 5 ids"),
+    ],
+)
+def test_counts_of_other_records_are_an_error(sources, changes, message):
+    path = Path(sources[1].name) / "index.npz"
+    with np.load(path) as archive:
+        index = dict(archive)
+    np.savez(path, **index | changes)
+    with pytest.raises(ValueError, match=message):
+        RecordSource(path.parent)
+
+
 def test_what_is_said_at_the_start(folder):
     image = folder.add_image()
     for _ in range(3):

@@ -5,16 +5,27 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mrcnn_jax.inference.files import PICTURE_MARK, find_images, picture_paths, read_image_ids
+from mrcnn_jax.inference.files import PICTURE_MARK, find_images, passed_over, picture_paths, read_image_ids
 
 
 def test_a_folder_stands_for_its_images(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.png", "sub.png/c.png"):
+    for name in ("b.JPG", "a.png", "c.jfif", "d.AVIF", "notes.txt", ".hidden.png", "sub.png/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     images, errors = find_images([tmp_path / "notes.txt", str(tmp_path)])
-    assert images == [tmp_path / "notes.txt", tmp_path / "a.png", tmp_path / "b.JPG"]
+    names = ["notes.txt", "a.png", "b.JPG", "c.jfif", "d.AVIF"]
+    assert images == [tmp_path / name for name in names]
     assert errors == []
+
+
+def test_files_passed_over_in_folders_are_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "b.CR2", "c.cr2", "d.txt", "README", ".DS_Store", "sub/e.xyz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    arguments = [tmp_path, tmp_path / "d.txt", tmp_path / "nowhere"]
+    assert passed_over(arguments) == "passed over 4 files: .cr2 (2), .txt (1), without suffix (1)"
+    assert passed_over([tmp_path / "sub"]) == "passed over 1 file: .xyz (1)"
+    assert passed_over([tmp_path / "a.png", tmp_path / "d.txt"]) == ""
 
 
 def test_arguments_without_images_are_errors_and_the_others_are_kept(tmp_path: Path) -> None:
@@ -23,7 +34,7 @@ def test_arguments_without_images_are_errors_and_the_others_are_kept(tmp_path: P
     images, errors = find_images([tmp_path / "empty", "nowhere/", tmp_path / "a.png", "missing.jpg"])
     assert images == [tmp_path / "a.png"]
     messages = [str(error) for error in errors]
-    assert messages[0].startswith(f"{tmp_path}/empty: no images in this folder; images end in .bmp")
+    assert messages[0].startswith(f"{tmp_path}/empty: no images in this folder; images end in .avif, .bmp")
     assert messages[1:] == [f"{name}: no such file or folder" for name in ("nowhere", "missing.jpg")]
 
 
@@ -86,3 +97,16 @@ def test_image_id_must_be_an_integer(tmp_path: Path, value: object) -> None:
     file.write_text(json.dumps({"images": [{"file_name": "a.jpg", "id": value}]}))
     with pytest.raises(ValueError, match=r"image 'a\.jpg': id must be an integer"):
         read_image_ids(file, [Path("a.jpg")])
+
+
+def test_images_that_would_share_an_id_are_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "coco.json"
+    entries = [("a.jpg", 5), ("b.jpg", 3), ("b.jpg", 3), ("c.jpg", 1), ("c.jpg", 2)]
+    file.write_text(json.dumps({"images": [{"file_name": name, "id": i} for name, i in entries]}))
+    assert read_image_ids(file, [Path("x/a.jpg"), Path("b.jpg")]) == [5, 3]
+    with pytest.raises(
+        ValueError, match=r"coco\.json: several images have the same id: 5 for x/a\.jpg and y/a\.jpg;"
+    ):
+        read_image_ids(file, [Path("x/a.jpg"), Path("b.jpg"), Path("y/a.jpg")])
+    with pytest.raises(ValueError, match=r"coco\.json: image 'c\.jpg' has several ids: \[1, 2\]"):
+        read_image_ids(file, [Path("c.jpg")])

@@ -7,7 +7,8 @@ from PIL import Image
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.inference.detector import Detector
-from mrcnn_jax.inference.pictures import write_pictures
+from mrcnn_jax.inference.partial_results import PartialResults
+from mrcnn_jax.inference.pictures import write_results
 from mrcnn_jax.types import Categories
 
 
@@ -25,29 +26,64 @@ def test_pictures_and_entries(
     images: list[Path], tmp_path: Path, model: Any, config: Config, categories: Categories
 ) -> None:
     pictures = [tmp_path / "made" / f"{image.stem}-found.png" for image in images]
-    written = write_pictures(
-        Detector(model, config, categories), images, pictures, image_ids=[4, 5, 6], score_threshold=0.5
+    partial = PartialResults(tmp_path / "made" / "partial", {}, images, pictures)
+    errors = write_results(
+        Detector(model, config, categories), images, pictures, partial, score_threshold=0.5, annotations=True
     )
-    assert [(entry["image_id"], entry["file_name"]) for entry in written.entries] == [
-        (4, "sure.png"),
-        (6, "unsure.png"),
+    found = list(partial.read(images))
+    assert [(index, results["objects"][0]["file_name"]) for index, results in found] == [
+        (0, "sure.png"),
+        (2, "unsure.png"),
     ]
-    assert written.drawn == 1
-    assert len(written.errors) == 1 and "broken.png" in str(written.errors[0])
-    assert [picture.exists() for picture in pictures] == [True, False, True]
+    assert [(results["drawn"], len(results["annotations"])) for _, results in found] == [(1, 1), (0, 0)]
+    assert found[0][1]["size"] == [16, 20]
+    assert len(errors) == 1 and "broken.png" in str(errors[0])
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [
+        "partial",
+        "sure-found.png",
+        "unsure-found.png",
+    ]
     assert np.unique(np.array(Image.open(pictures[0])).reshape(-1, 3), axis=0).shape[0] > 1
     np.testing.assert_array_equal(np.array(Image.open(pictures[2])), 51)  # its object's score is 0.2
+
+
+def test_an_interrupted_run_goes_on_with_the_images_that_are_missing(
+    images: list[Path], tmp_path: Path, model: Any, config: Config, categories: Categories
+) -> None:
+    images[1].write_bytes(images[0].read_bytes())
+
+    class Interrupted(Detector):
+        def attempt(self, sources: Any) -> Any:
+            yield from super().attempt(list(sources)[:2])
+            raise KeyboardInterrupt
+
+    def run(kind: type[Detector]) -> PartialResults:
+        partial = PartialResults(tmp_path / "partial", {}, images, None)
+        detector = kind(model, config, categories)
+        assert not write_results(detector, images, None, partial, score_threshold=0.5, annotations=False)
+        return partial
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted)
+    assert len(model.batches) == 2
+    found = [results for _, results in run(Detector).read(images)]
+    assert len(model.batches) == 3
+    assert [Path(results["file"]) for results in found] == images
+    assert "annotations" not in found[0]
 
 
 def test_picture_that_cannot_be_written_is_an_error(
     images: list[Path], tmp_path: Path, model: Any, config: Config, categories: Categories
 ) -> None:
     (tmp_path / "file").touch()
+    pictures = [tmp_path / "file" / "a.png"]
     with pytest.raises(OSError, match="file"):
-        write_pictures(
+        write_results(
             Detector(model, config, categories),
             images[:1],
-            [tmp_path / "file" / "a.png"],
-            image_ids=[1],
+            pictures,
+            PartialResults(tmp_path / "partial", {}, images[:1], pictures),
             score_threshold=0.5,
+            annotations=False,
         )
+    assert not (tmp_path / "partial").exists()

@@ -1,8 +1,14 @@
 import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.inference.results import Result, to_result
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.types import Categories, Detections
@@ -36,7 +42,7 @@ def detections(*, padding: float = 0.0) -> Detections:
 
 def make(found: Detections, categories: Categories) -> Result:
     """The result in an original image of 20 x 160: half as high, twice as wide."""
-    return to_result(found, size=(40, 80), image_size=(20, 160), categories=categories, file_name="a.jpg")
+    return to_result(found, size=(40, 80), image_size=(20, 160), categories=categories, path=Path("in/a.jpg"))
 
 
 def test_scaled_clipped_and_named(categories: Categories) -> None:
@@ -98,6 +104,7 @@ def test_the_keypoint_offset_is_subtracted_in_coco_entries(categories: Categorie
 def test_without_masks_and_keypoints(categories: Categories) -> None:
     result = make(detections().replace(masks=None, keypoints=None), categories)
     assert result.masks is None and result.segmentations is None and result.keypoints is None
+    assert result.polygons() is None and len(result[:1]) == 1
     assert set(result.to_coco(1)[1]) == {"image_id", "file_name", "category_id", "category", "bbox", "score"}
 
 
@@ -119,6 +126,89 @@ def test_above_a_score(categories: Categories) -> None:
     assert result.masks is not None and len(result.masks) == 1
     assert result.keypoints is not None and len(result.keypoints) == 1
     assert result.above(float(result.scores[0])).names == ["ball"]  # the threshold itself is kept
+
+
+def test_some_of_the_objects(categories: Categories) -> None:
+    result = make(detections(), categories)
+    chosen: list[tuple[Any, list[str]]] = [
+        (1, ["figure"]),
+        (np.int64(-2), ["ball"]),
+        (slice(None, None, -1), ["figure", "ball"]),
+        (result.labels == 2, ["figure"]),
+        ([1, 0, 1], ["figure", "ball", "figure"]),
+        ([], []),
+    ]
+    for index, names in chosen:
+        part = result[index]
+        assert part.names == names and len(part.boxes) == len(part.scores) == len(names)
+        assert part.masks is not None and part.keypoints is not None
+        assert len(part.masks) == len(part.keypoints) == len(names)
+        assert (part.file_name, part.image_size) == ("a.jpg", (20, 160))
+    np.testing.assert_array_equal(result[1].boxes, [[120, 0, 160, 20]])
+    assert [each.names for each in result] == [["ball"], ["figure"]]  # iterating ends
+    with pytest.raises(IndexError, match="out of bounds"):
+        result[2]
+    with pytest.raises(IndexError, match="boolean"):
+        result[np.array([True])]
+
+
+def test_repr_is_short(categories: Categories) -> None:
+    result = make(detections(), categories)
+    assert repr(result) == "Result(2 objects in 20 x 160: ball 0.90, figure 0.80)"
+    assert repr(result[[]]) == "Result(no objects in 20 x 160)"
+    assert repr(result[0]) == "Result(1 object in 20 x 160: ball 0.90)"
+    many = ", ".join(["ball 0.90"] * 5)
+    assert repr(result[[0] * 6]) == f"Result(6 objects in 20 x 160: {many}, ...)"
+
+
+def test_polygons_lie_in_the_original_image(categories: Categories) -> None:
+    found = detections()
+    found.masks[1, 1:3, 1:3] = 0
+    result = make(found, categories)
+    polygons, without_holes = result.polygons(), result.polygons(holes=False)
+    assert polygons is not None and without_holes is not None and result.masks is not None
+    assert [len(of_object) for of_object in polygons] == [1, 2]
+    assert [len(of_object) for of_object in without_holes] == [1, 1]
+    corners = polygons[0][0]
+    rows, columns = np.nonzero(result.masks[0])
+    assert corners.min(axis=0).tolist() == [columns.min(), rows.min()]
+    assert corners.max(axis=0).tolist() == [columns.max() + 1, rows.max() + 1]
+
+
+def test_plot_reads_the_image_again_or_takes_it(categories: Categories, tmp_path: Path) -> None:
+    pixels = np.full((20, 160, 3), 90, np.uint8)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(photo)
+    of_file = to_result(detections(), size=(40, 80), image_size=(20, 160), categories=categories, path=photo)
+    expected = draw(pixels, of_file)
+    np.testing.assert_array_equal(np.asarray(of_file.plot()), expected)
+    of_file[:1].save_plot(tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), draw(pixels, of_file[:1]))
+
+    of_array = to_result(detections(), size=(40, 80), image_size=(20, 160), categories=categories)
+    sources: list[Any] = [pixels, Image.fromarray(pixels), photo, str(photo)]
+    for source in sources:
+        np.testing.assert_array_equal(np.asarray(of_array.plot(source)), expected)
+    with pytest.raises(ValueError, match=r"did not come from a file: give it, as in plot\(image\)"):
+        of_array.plot()
+    with pytest.raises(ValueError, match=r"\[3, 3, 3\]; this result is of a uint8 image \[20, 160, 3\]"):
+        of_array.plot(pixels[:3, :3])
+
+
+def test_to_supervision(categories: Categories, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=SimpleNamespace))
+    result = make(detections(), categories)
+    found = result.to_supervision()
+    np.testing.assert_array_equal(found.xyxy, result.boxes)
+    np.testing.assert_array_equal(found.mask, result.masks)
+    np.testing.assert_array_equal(found.confidence, result.scores)
+    assert found.class_id.tolist() == [0, 1]
+    assert found.data["class_name"].tolist() == ["ball", "figure"]
+    assert result[[]].to_supervision().data["class_name"].shape == (0,)
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ImportError, match="pip install supervision"):
+        result.to_supervision()
 
 
 def test_label_without_category_is_an_error(categories: Categories) -> None:

@@ -26,7 +26,10 @@ def test_number_of_parameters(depth):
     assert sum(np.prod(v.shape) for _, v in nnx.to_flat_state(state)) == CONV_PARAMETERS[depth]
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize(
+    "depth",
+    [18, pytest.param(50, marks=pytest.mark.slow)],  # tests/parity compares such backbones
+)
 def test_features_equal_torchvision(depth, torchvision_backbone):
     script, expected = torchvision_backbone
     model = nnx.eval_shape(lambda: _resnet(backbone_depth=depth))

@@ -39,6 +39,11 @@ class Peer:
     coordinates: type  # dtype for resizing boxes and keypoints: some lie on edges, where rounding decides
 
 
+def quick(kinds: tuple[str, ...], kind: str) -> list[Any]:
+    """Values for ``parametrize`` of which all but ``kind`` are slow."""
+    return [kind, *(pytest.param(other, marks=pytest.mark.slow) for other in kinds if other != kind)]
+
+
 def shrink(config: Config, kind: str) -> None:
     """Changes a system's preset in place to the settings that its narrow models share."""
     model, data, train, test = config.model, config.data, config.train, config.test

@@ -61,14 +61,14 @@ def test_every_stage(kind: str):
     narrow.check_stages(model_of(kind))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# A program of the stages above.
+@pytest.mark.parametrize("kind", narrow.quick(KINDS, "keypoint"))
 def test_detections(kind: str):
     narrow.check_detections(model_of(kind))
 
 
-# The quick one is furthest from the other system's; its parts are in every kind or tested by hand.
-@pytest.mark.parametrize(
-    "kind", ["c4", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "c4")]
-)
+# In the quick tests, test_torchvision.py trains the model that is furthest from these.
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_losses_gradients_and_steps(kind: str):
     narrow.check_training(model_of(kind))

@@ -59,14 +59,13 @@ def test_every_stage(kind: str):
     narrow.check_stages(model_of(kind))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# A program of the stages above.
+@pytest.mark.parametrize("kind", narrow.quick(KINDS, "mask"))
 def test_detections(kind: str):
     narrow.check_detections(model_of(kind))
 
 
-# The quick one is furthest from the other system's; its parts are in every kind or tested by hand.
-@pytest.mark.parametrize(
-    "kind", ["v2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "v2")]
-)
+# The quick one is furthest from Detectron2's; its parts are in every kind or tested by hand.
+@pytest.mark.parametrize("kind", narrow.quick(KINDS, "v2"))
 def test_losses_gradients_and_steps(kind: str):
     narrow.check_training(model_of(kind))

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tensorstore
 
 from mrcnn_jax.distributed.sharding import make_mesh, replicated
 from mrcnn_jax.runs.checkpoint import Checkpoints, check_arrays_match, is_untrained, load_weights
@@ -215,6 +217,72 @@ class TestLoadWeights:
         cut_in_half(saved / "checkpoints" / "2" / "weights" / "manifest.ocdbt")
         done = load_in_a_process_with_one_device(saved)
         assert f"{saved}/checkpoints/2: the checkpoint is damaged" in done.stdout
+
+
+class TestStrangers:
+    """Checkpoints made to read other files, or to fill the memory."""
+
+    def test_arrays_elsewhere(self, saved):
+        change(saved, lambda content: content.replace('"backbone.conv1.kernel"', '"/etc/arrays"'))
+        with pytest.raises(ValueError, match=r"_METADATA: '/etc/arrays' is not the name of an array\); "):
+            load_weights(saved)
+
+    def test_arrays_outside_of_the_database(self, saved):
+        change(saved, lambda content: content.replace('"use_ocdbt": true', '"use_ocdbt": false'))
+        with pytest.raises(ValueError, match=r"_METADATA: the arrays are not in OCDBT files of this folder"):
+            load_weights(saved)
+
+    def test_metadata_nested_too_deeply(self, saved):
+        change(saved, lambda content: "[" * 100_000)
+        with pytest.raises(ValueError, match="the checkpoint is damaged"):
+            load_weights(saved)
+
+    def test_only_links_to_files_are_followed(self, saved, tmp_path_factory):
+        item, elsewhere = saved / "checkpoints" / "2" / "weights", tmp_path_factory.mktemp("elsewhere")
+        (item / "manifest.ocdbt").rename(elsewhere / "blob")
+        (item / "manifest.ocdbt").symlink_to(elsewhere / "blob")  # as in the cache of the Hugging Face Hub
+        assert_bit_equal(load_weights(saved)[1], make_weights(devices=1))
+        (item / "more").symlink_to(elsewhere)
+        with pytest.raises(ValueError, match="weights/more is a link to a folder"):
+            load_weights(saved)
+        (item / "more").unlink()
+        os.mkfifo(item / "pipe")
+        with pytest.raises(ValueError, match="weights/pipe is not a regular file"):
+            load_weights(saved)
+
+    @pytest.mark.parametrize(
+        "changes", [{"shape": [10**6, 10**6], "chunks": [100, 100]}, {"shape": [4], "chunks": [10**12]}]
+    )
+    def test_arrays_far_larger_than_their_files(self, saved, changes):
+        """What was never written is filled in, and a chunk is decompressed as a whole."""
+        item = saved / "checkpoints" / "2" / "weights"
+        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{item}/"}).result()
+        array = json.loads(store.read("rpn.bias/.zarray").result().value) | changes
+        store.write("rpn.bias/.zarray", json.dumps(array).encode()).result()
+        with pytest.raises(
+            ValueError, match=r"its arrays take 2\d{12} bytes, but its files have only \d{4}\);"
+        ):
+            load_weights(saved)
+
+    def test_zeros_may_be_compressed_to_nearly_nothing(self, tmp_path):
+        weights = {"kernel": jnp.zeros((1000, 1000))}
+        with Checkpoints(tmp_path, keep=1) as checkpoints:
+            checkpoints.save(1, weights)
+        assert_bit_equal(load_weights(tmp_path)[1], weights)
+
+    def test_metrics_that_are_no_numbers(self, saved):
+        weights = make_weights(devices=1)
+        with Checkpoints(saved, keep=2) as checkpoints:
+            checkpoints.save(3, weights, metrics={"box": 1.0})
+        for content in ('{"box": "high"}', "{}", '{"box": null}'):
+            (path,) = (saved / "checkpoints" / "3" / "metrics").glob("metrics")
+            path.write_text(content)
+            assert load_weights(saved)[0] == 3
+
+
+def change(saved: Path, edit) -> None:
+    path = saved / "checkpoints" / "2" / "weights" / "_METADATA"
+    path.write_text(edit(path.read_text()))
 
 
 def cut_in_half(path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from mrcnn_jax.config import Config
-from mrcnn_jax.runs.description import Run, read_run, write_run
+from mrcnn_jax.runs.description import Run, how_to_train_longer, read_run, write_run
 from mrcnn_jax.types import Categories
 
 CATEGORIES = Categories(
@@ -64,7 +64,7 @@ def test_other_settings_are_an_error_and_leave_the_run_unchanged(tmp_path):
     assert "\n  model.mask: False here, True in the run\n" in message
     assert "\n  categories.names: ('circle', 'square') here, ('circle', 'figure') in the run\n" in message
     assert "another --workdir" in message
-    assert "detections" not in message
+    assert "detections" not in message and "convert" not in message  # it refuses another model, too
     assert read_run(tmp_path) == Run(Config(), CATEGORIES)
 
 
@@ -97,8 +97,16 @@ def test_the_cosine_schedule_depends_on_the_number_of_steps(tmp_path):
     config.train.schedule = "cosine"
     write_run(tmp_path, config, CATEGORIES)
     config.train.steps = 7
-    with pytest.raises(ValueError, match=r"train\.steps: 7 here, 90000 in the run"):
+    with pytest.raises(ValueError, match=r"train\.steps: 7 here, 90000 in the run") as error:
         write_run(tmp_path, config, CATEGORIES)
+    # Both messages name the same way.
+    way = f"mrcnn-jax convert --source=run --input={tmp_path} --config=FILE --workdir=NEW"
+    assert str(error.value).endswith(way)
+    assert how_to_train_longer(tmp_path, config) == (
+        "the schedule 'cosine' ends there; "
+        f"to train from its weights with other settings, make a new run: {way}"
+    )
+    assert how_to_train_longer(tmp_path, Config()) == "raise --config.train.steps to continue"
 
 
 def test_keypoints_need_no_sigmas(tmp_path):
@@ -138,6 +146,12 @@ def test_a_categories_file_without_a_run_is_not_overwritten(tmp_path):
         ("config.json", "[" * 100_000, "config.json: not valid JSON"),
         ("config.json", "\0\xff", "config.json: not valid JSON"),
         ("config.json", '{"train": {"stepz": 1}}', "unknown field train.stepz; nearest: steps"),
+        (
+            "config.json",
+            '{"test": {"candidates": 1000000000000}}',
+            "test.candidates is 1000000000000; must be at",
+        ),
+        ("config.json", '{"train": {"steps": 1' + "0" * 5000 + "}}", "config.json: not valid JSON"),
         ("config.json", '{"train": {"steps": 0}}', "config.json: train.steps is 0; must be positive"),
         ("categories.json", "{", "categories.json: not valid JSON"),
         ("categories.json", "[]", "categories.json: must be an object with the fields ids, names, "),
@@ -163,6 +177,12 @@ def test_malformed_files_are_named(tmp_path, file, text, message):
     ("field", "value", "message"),
     [
         ("ids", (3, 3), "ids must not repeat"),
+        ("ids", (3, 2**63), "ids must fit 64 bits"),
+        ("names", ("circle", "fig\x1b[2Jure"), "names must not have control characters"),
+        ("names", ("circle", "figure\n"), "names must not have control characters"),
+        ("keypoint_names", ("a", "b", "c\x9b"), "names must not have control characters"),
+        ("names", ("circle", "x" * 1001), "names must have at most 1000 characters"),
+        ("skeleton", ((0, 1),) * 100_001, "there must be at most 100000 of anything"),
         ("names", ("circle",), "there must be as many names as ids (2)"),
         ("keypoint_labels", (0,), "keypoint_labels must be from 1 to 2"),
         ("skeleton", ((0, 3),), "must be indices of the 3 keypoint_names"),
@@ -177,3 +197,13 @@ def test_inconsistent_categories_are_an_error(tmp_path, field, value, message):
         write_run(tmp_path, Config(), Categories(**values))
     assert message in str(error.value)
     assert not (tmp_path / "config.json").exists()
+
+
+def test_names_with_surrogates_are_read_back(tmp_path):
+    categories = dataclasses.replace(CATEGORIES, names=("caf\udce9", "half \ud83d"))
+    config = Config()
+    config.data.root = "data/caf\udce9"
+    for _ in range(2):
+        write_run(tmp_path, config, categories)
+        assert read_run(tmp_path) == Run(config, categories)
+    json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 
-from mrcnn_jax.runtime.compilations import CompilationTracker
+from mrcnn_jax.runtime.compilations import CompilationTracker, watch_compilations
 
 
 def _images(height=32, width=64, *, count=2, dtype=np.uint8):
@@ -56,3 +56,34 @@ def test_an_unexpected_canvas_is_reported_once(compilations):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _record(compilations, _images(32, 96))
+
+
+def test_only_calls_that_compile_are_announced_and_timed(compilations):
+    told = []
+
+    def call(images, listener):
+        with watch_compilations(listener):
+            compiles = _record(compilations, images)
+            with compilations.announced(images, compiles):
+                told.append("call")
+
+    call(_images(32, 64), lambda *of: told.append(of))
+    (before, call_, (what, seconds)) = told
+    assert (before, call_) == (("inference for canvas 32x64", None), "call")
+    assert what == "inference for canvas 32x64" and 0 <= seconds < 60
+    told.clear()
+    call(_images(32, 64), lambda *of: told.append(of))
+    call(_images(64, 32), None)  # nobody listens
+    assert told == ["call", "call"]
+
+
+def test_the_innermost_listener_is_told_and_the_outer_one_again_after_it(compilations):
+    told = []
+    with watch_compilations(lambda *_: told.append("outer")):
+        with watch_compilations(lambda *_: told.append("inner")), compilations.announced(_images(), True):
+            pass
+        with compilations.announced(_images(), True):
+            pass
+    with compilations.announced(_images(), True):
+        pass
+    assert told == ["inner", "inner", "outer", "outer"]

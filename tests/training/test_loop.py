@@ -19,6 +19,7 @@ from mrcnn_jax.json_files import write_json
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints, load_weights
 from mrcnn_jax.runs.description import read_run, write_run
+from mrcnn_jax.runtime.compilations import CompilationTracker
 from mrcnn_jax.training import loop
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -83,6 +84,28 @@ def test_when_it_reports_evaluates_and_saves(config, tmp_path, monkeypatch, caps
     assert [int(number) for number in re.findall(r"^step +(\d+)/", lines, re.MULTILINE)] == [3, 4, 5, 6, 8]
     # There are 1, 3, 4, 4, 5, 5, 6, 6, 7 and 8 objects in the images.
     assert "6 images have more than 4 objects (data.max_objects): the smallest are ignored" in lines
+
+
+def test_compilations_are_announced(config, tmp_path, monkeypatch, capsys, counted_steps):
+    make_step = loop.compile_step
+
+    def compile_step(*arguments):
+        take_step = make_step(*arguments)
+        tracker = CompilationTracker("the training step", config.data.canvases)
+
+        def run(state, batch):
+            compiles = tracker.record(batch.images, batch)
+            with tracker.announced(batch.images, compiles):
+                return take_step(state, batch)
+
+        return run
+
+    monkeypatch.setattr(loop, "compile_step", compile_step)
+    loop.train(_with(config, steps=2, eval_every=0), tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    begin = lines.index("training on 8 device(s)")
+    assert lines[begin + 1 : begin + 3] == ["compiling the training step for canvas 64x64 ...", "... 0 s"]
+    assert lines[begin + 3].startswith("first step after ") and lines[begin + 4].startswith("step 2/2 ")
 
 
 def test_it_goes_on_where_it_ended(config, tmp_path, counted_steps):
@@ -309,7 +332,7 @@ def test_a_run_whose_training_state_was_removed(config, workdir, tmp_path):
 
 def test_a_finished_run_is_left_alone(config, workdir, capsys):
     loop.train(config, workdir)
-    assert "already trained for 4 steps" in capsys.readouterr().out
+    assert "already trained for 4 steps; raise --config.train.steps to continue\n" in capsys.readouterr().out
 
 
 def test_step_lines_say_losses_rate_and_time_left(config, tmp_path, monkeypatch, capsys):

@@ -60,3 +60,21 @@ def test_a_line_right_after_the_clock_was_restarted_has_no_rate():
     line, means = log.flush()
     assert line == "step  1/10  loss 3.00  box 1.00 mask 2.00  lr 0.1"
     assert "images_per_second" not in means
+
+
+def test_compilations_are_left_out_of_the_rate(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("mrcnn_jax.training.metrics.time.perf_counter", lambda: now)
+    log = StepLog(total_steps=10, batch_size=4)
+    log.add(1, _metrics(), waited=0.0)
+    now = 61.0
+    log.settle()
+    log.leave_out(60.0)
+    log.add(2, _metrics(), waited=0.0)
+    now = 62.0
+    line, means = log.flush()
+    assert means["images_per_second"] == 4.0 and line.endswith("  eta 0:08")
+
+
+def test_settling_without_steps():
+    StepLog(total_steps=10, batch_size=4).settle()

@@ -145,7 +145,7 @@ def test_categories_that_do_not_fit(tmp_path: Path, tiny_config: Config, file: P
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("classes", "keypoints"), [(3, 5), (1, 2)])
+@pytest.mark.parametrize(("classes", "keypoints"), [(3, 5), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_new_categories(
     tmp_path: Path, tiny_config: Config, file: Path, named: Path, classes: int, keypoints: int
 ) -> None:

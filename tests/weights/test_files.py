@@ -15,10 +15,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mrcnn_jax.weights.files import read_arrays, write_arrays
+from mrcnn_jax.weights.files import find_arrays, read_arrays, write_arrays
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 STORED = sorted(path.name for path in (FIXTURES / "torch_files").iterdir())
+UNSUPPORTED = {
+    "quantised.pth": "it holds quantised tensors; convert the file of the model before quantisation",
+    "sparse.pth": "it holds sparse tensors",
+    "meta.pth": "it holds meta tensors, which have no values",
+    "float8.pth": "it holds tensors of a dtype such as float8 or uint16; save the weights as float32",
+    "torchscript.pt": "it is a TorchScript program; save its weights",
+}
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".pkl")
 
 
@@ -51,6 +58,51 @@ def test_a_file_by_hand(tmp_path: Path):
 @pytest.mark.parametrize("name", STORED)
 def test_files_that_torch_and_numpy_wrote(name: str, expected):
     assert_same(read_arrays(FIXTURES / "torch_files" / name), expected)
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_files_of_torch_without_a_float_models_weights(name: str):
+    with pytest.raises(ValueError, match=rf"{name}: cannot be read: {UNSUPPORTED[name]}"):
+        read_arrays(FIXTURES / "torch_files_unsupported" / name)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".bin", ".pth.tar"])
+def test_other_suffixes_of_torch_files(tmp_path: Path, suffix: str, expected):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes((FIXTURES / "torch_files" / "checkpoint.pth").read_bytes())
+    assert_same(read_arrays(path), expected)
+
+
+def test_arrays_are_found_by_the_names_of_a_model(tmp_path: Path):
+    def named(value: float, *names: str) -> dict[str, np.ndarray]:
+        return {name: np.array([value], np.float32) for name in names}
+
+    content = {
+        "epoch": 3,
+        "momentum": named(0, *"abcdefg"),
+        "net": named(1, "module.a", "module.b") | named(2, "queue"),
+    }
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    found = find_arrays(tmp_path / "a.pkl", {"a", "b", "c"}, key="net")
+    assert found.place == "net.module"
+    assert_same(found.arrays, named(1, "a", "b"))
+    assert_same(find_arrays(tmp_path / "a.pkl").arrays, content["momentum"])
+    with pytest.raises(ValueError, match=r"a\.pkl: cannot be read: it has no arrays under 'ema', only under"):
+        find_arrays(tmp_path / "a.pkl", {"a"}, key="ema")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("model.safetensors.index.json", "the index of the parts of a checkpoint"),
+        ("pytorch_model.bin.index.json", "the index of the parts of a checkpoint"),
+        ("pytorch_model-00002-of-00003.bin", "part 2 of 3 of a checkpoint"),
+    ],
+)
+def test_a_part_of_a_checkpoint(tmp_path: Path, name: str, kind: str):
+    (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(ValueError, match=rf"{name}: is {kind}; .*save its state dict in one file"):
+        read_arrays(tmp_path / name)
 
 
 def test_torch_is_not_imported():
@@ -121,11 +173,12 @@ def test_no_such_file(tmp_path: Path):
 
 
 def test_suffixes(tmp_path: Path):
-    (tmp_path / "a.bin").write_bytes(b"x")
+    (tmp_path / "a.h5").write_bytes(b"x")
     with pytest.raises(
-        ValueError, match=r"a\.bin: .* ends in one of \.safetensors, \.npz, \.pth, \.pt, \.pkl"
+        ValueError,
+        match=r"a\.h5: .* one of \.safetensors, \.npz, \.pth, \.pt, \.ckpt, \.bin, \.pth\.tar, \.pkl$",
     ):
-        read_arrays(tmp_path / "a.bin")
+        read_arrays(tmp_path / "a.h5")
     with pytest.raises(ValueError, match=r"a\.pth: .* must end in one of \.safetensors, \.npz"):
         write_arrays(tmp_path / "a.pth", {"a": np.zeros(1)})
     np.savez(tmp_path / "B.NPZ.npz", a=np.zeros(1, np.float32))

@@ -92,6 +92,18 @@ def test_entries_whose_keys_are_not_strings_are_dropped():
     assert read(b"}" + nested + b"K\x01s" + b"K\x07K\x01s" + b"U\x01aK\x02s.") == {"a": 2}
 
 
+@pytest.mark.parametrize("value", [{1, 2}, {(1, 2)}, set(), frozenset("ab")])
+def test_sets_become_placeholders(value: set | frozenset):
+    content = read(pickle.dumps({"a": value, "b": 1}, 4))
+    assert content["b"] == 1 and not isinstance(content["a"], set | frozenset)
+
+
+def test_the_members_of_a_set_are_not_hashed():
+    nested = b")" + b"q\x00h\x00\x86" * 100  # 100 nested pairs of the same tuple: 2**100 steps to hash
+    for made in (b"(" + nested + b"\x91", b"\x8f(" + nested + b"\x90"):  # FROZENSET; EMPTY_SET, ADDITEMS
+        assert read(b"\x80\x04" + made + b"K\x07\x86.")[1] == 7
+
+
 class Reduced:
     """Pickled as a call of ``function`` with ``arguments``."""
 

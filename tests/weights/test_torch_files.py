@@ -145,8 +145,10 @@ def test_a_storage_must_have_its_bytes(count: int):
 
 
 def test_storages_of_an_unknown_kind():
-    with pytest.raises(ValueError, match=r"refers to 'torch\.QInt8Storage'"):
+    with pytest.raises(ValueError, match="it holds quantised tensors"):
         read_torch(zipped({"a": tensor(6, (6,), (1,), kind="torch.QInt8Storage")}, data_0=SIX.tobytes()))
+    with pytest.raises(ValueError, match=r"refers to 'torch\.OtherStorage'"):
+        read_torch(zipped({"a": tensor(6, (6,), (1,), kind="torch.OtherStorage")}, data_0=SIX.tobytes()))
     with pytest.raises(ValueError, match="a storage in an unknown way"):
         read_torch(zipped({"a": tensor(6, (6,), (1,), kind="collections.OrderedDict")}, data_0=SIX.tobytes()))
     # A view of another storage, before torch 0.4.
@@ -185,6 +187,42 @@ def test_other_contents_of_a_training_checkpoint():
     assert isinstance(content["model"]["a"], Stored)
     np.testing.assert_array_equal(content["model"]["a"].array(), SIX)
     assert content["lr_scheduler"]["last_epoch"] == 3
+
+
+REBUILD = "torch._tensor._rebuild_from_type_v2"
+
+
+def test_tensors_with_attributes_and_of_subclasses():
+    inner = (storage(6), 0, (6,), (1,), False, {})
+    function = Called("torch._utils._rebuild_tensor_v2")
+    for kind in ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"):
+        value = Called(REBUILD, function, Called(kind), inner, {"note": "x"})
+        content = read_torch(zipped({"a": value}, data_0=SIX.tobytes()))
+        np.testing.assert_array_equal(content["a"].array(), SIX)
+    for other, kind in ((Called("torch.Size"), "torch.Tensor"), (function, "project.Tensor")):
+        with pytest.raises(ValueError, match=r"subclass in an unknown format|refers to 'project\.Tensor'"):
+            read_torch(zipped({"a": Called(REBUILD, other, Called(kind), inner, {})}))
+
+
+def test_a_negative_view_is_not_read_with_the_wrong_sign():
+    view = Called("torch._utils._rebuild_tensor_v2", storage(6), 0, (6,), (1,), False, {}, {"neg": True})
+    with pytest.raises(ValueError, match="a tensor in an unknown format"):
+        read_torch(zipped({"a": view}, data_0=SIX.tobytes()))
+
+
+@pytest.mark.parametrize(
+    ("dotted", "message"),
+    [
+        ("torch.distributed.tensor.DTensor", "one part of a sharded checkpoint"),
+        ("torch.distributed._shard.sharded_tensor.api.ShardedTensor", "one part of a sharded checkpoint"),
+        ("deepspeed.runtime.zero.config.ZeroStageEnum", r"zero_to_fp32\.py"),
+        ("__torch__.torch.nn.modules.linear.Linear", "it is a TorchScript program"),
+        ("torch.ao.nn.quantized.modules.linear.Linear", "it holds quantised tensors"),
+    ],
+)
+def test_formats_that_cannot_be_converted(dotted: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        read_torch(zipped({"a": Called(dotted, "x")}))
 
 
 @pytest.mark.parametrize(

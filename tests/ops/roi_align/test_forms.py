@@ -186,7 +186,7 @@ def test_bfloat16_features_are_summed_in_float32():
             np.testing.assert_allclose(ours.astype(jnp.float32), expected, rtol=2.0**-8, atol=1e-6)
 
 
-@pytest.mark.parametrize("ratio", [0, 2])
+@pytest.mark.parametrize("ratio", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_batch_equals_its_images_without_communication(ratio):
     rng = np.random.default_rng(0)
     shapes = {"p2": (8, 8), "p3": (4, 4)}

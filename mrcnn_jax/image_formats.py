@@ -1,0 +1,67 @@
+"""Opens image files of the formats that photographs come in, told apart by content.
+
+Pillow has decoders for forty more formats. Some are little tested, and for EPS it starts another program, so
+a file that only claims to be a photograph must not reach them.
+"""
+
+import contextlib
+import functools
+import importlib
+import io
+
+from PIL import Image
+
+# Pillow's names. JPEG includes MPO (several pictures in one file). HEIF needs the package pillow-heif.
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "JPEG2000", "PPM")
+
+_SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_OTHER_SIGNATURES = ((b"%PDF", "PDF"), (b"<svg", "SVG"), (b"<?xml", "XML"), (b"PK\3\4", "ZIP"))
+
+
+def open_image(data: bytes) -> Image.Image:
+    """The opened image, whose pixels Pillow has yet to decode.
+
+    Raises ValueError with the format found and those that can be read, if ``data`` is of none of them; and,
+    for a damaged file, nearly any exception.
+    """
+    if not data:
+        raise ValueError("the file is empty")
+    formats = _readable()
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"{_found(data)}; the formats read are {', '.join(formats)}") from error
+
+
+def suffixes() -> tuple[str, ...]:
+    """The suffixes, in lower case, of the files that count as images in a folder."""
+    return (*_SUFFIXES, *((".heic", ".heif") if "HEIF" in _readable() else ()))
+
+
+@functools.cache
+def _readable() -> tuple[str, ...]:
+    Image.init()
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _found(data: bytes) -> str:
+    """What a file is that could not be opened, by its first bytes; nothing is decoded."""
+    start = data[:16]
+    for name in (*_readable(), *Image.ID):
+        accept = Image.OPEN[name][1]
+        if accept is not None and (accepted := accept(start)):
+            if isinstance(accepted, str):  # why this build of Pillow cannot read it
+                return f"{name}: {accepted}"
+            return f"damaged {name}" if name in FORMATS else f"the file seems to be {name}"
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        return "the file seems to be HEIF (HEIC), which needs the package pillow-heif"
+    for signature, name in _OTHER_SIGNATURES:
+        if start.startswith(signature):
+            return f"the file seems to be {name}"
+    return "not an image, or of an unknown format"

@@ -1,0 +1,116 @@
+"""Writes what was found in many images as COCO files: a results list, and a dataset for labelling tools."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from mrcnn_jax.inference.partial_results import ImageResults
+from mrcnn_jax.inference.results import Result
+from mrcnn_jax.json_files import replacing
+from mrcnn_jax.types import Categories
+
+_UNUSED = "N/A"  # name of labels that torchvision's models have but do not use
+
+# Written as they are read, one image at a time, so that any number of them fits in memory.
+_Results = Iterable[tuple[int, ImageResults]]
+
+
+def write_detections(path: Path, results: _Results, image_ids: Sequence[int]) -> None:
+    """Writes a COCO results list, which pycocotools' ``loadRes`` takes.
+
+    ``results`` are indices into ``image_ids`` and what was found in those images. The file is replaced at the
+    end, atomically.
+    """
+    entries = (
+        entry | {"image_id": image_ids[index]} for index, found in results for entry in found["objects"]
+    )
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        _write_list(file, entries)
+        file.write("\n")
+
+
+def write_dataset(
+    path: Path,
+    results: _Results,
+    image_ids: Sequence[int],
+    images: Sequence[Path],
+    categories: Categories,
+) -> None:
+    """Writes a COCO dataset of the ``annotations`` in ``results``, with ids from 1.
+
+    An image's ``file_name`` is its path from the folder that all ``images`` have in common. The file is
+    replaced at the end, atomically.
+    """
+    folder = os.path.commonpath([image.absolute().parent for image in images])
+    entries: list[dict[str, Any]] = []
+
+    def annotations() -> Iterator[dict[str, Any]]:
+        number = 0
+        for index, found in results:
+            height, width = found["size"]
+            name = Path(os.path.relpath(found["file"], folder)).as_posix()
+            entries.append({"id": image_ids[index], "file_name": name, "width": width, "height": height})
+            for annotation in found.get("annotations", []):
+                number += 1
+                yield {"id": number, "image_id": image_ids[index]} | annotation
+
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        file.write('{"categories": ')
+        _write_list(file, _coco_categories(categories))
+        file.write(',\n"annotations": ')
+        _write_list(file, annotations())
+        file.write(',\n"images": ')
+        _write_list(file, entries)
+        file.write("}\n")
+
+
+def to_annotations(result: Result) -> list[dict[str, Any]]:
+    """The objects as JSON-serialisable annotations of a COCO dataset, without ids.
+
+    ``segmentation`` has the outer outlines of the mask's parts as polygons, which labelling tools can edit;
+    holes are filled. ``area`` is that of the mask, or of the box without masks. ``score`` is not COCO's, and
+    is there to sort by. Keypoints are all marked as visible.
+    """
+    polygons = result.polygons(holes=False)
+    annotations = []
+    for i, entry in enumerate(result.to_coco(0)):
+        if entry["category"] == _UNUSED:
+            continue
+        _, _, width, height = entry["bbox"]
+        annotation = {
+            "category_id": entry["category_id"],
+            "bbox": entry["bbox"],
+            "area": round(width * height, 3) if result.crops is None else int(result.crops[i].mask.sum()),
+            "iscrowd": 0,
+            "score": entry["score"],
+        }
+        if polygons is not None:
+            annotation["segmentation"] = [polygon.ravel().tolist() for polygon in polygons[i]]
+        if "keypoints" in entry:
+            visible = entry["keypoints"]
+            visible[2::3] = [2] * (len(visible) // 3)
+            annotation |= {"keypoints": visible, "num_keypoints": len(visible) // 3}
+        annotations.append(annotation)
+    return annotations
+
+
+def _coco_categories(categories: Categories) -> list[dict[str, Any]]:
+    entries = []
+    for label, (category, name) in enumerate(zip(categories.ids, categories.names, strict=True), start=1):
+        entry: dict[str, Any] = {"id": category, "name": name}
+        if label in categories.keypoint_labels:
+            entry["keypoints"] = list(categories.keypoint_names)
+            entry["skeleton"] = [[a + 1, b + 1] for a, b in categories.skeleton]
+        if name != _UNUSED:
+            entries.append(entry)
+    return entries
+
+
+def _write_list(file: TextIO, items: Iterable[dict[str, Any]]) -> None:
+    """Writes a JSON list without holding it in memory."""
+    file.write("[")
+    for number, item in enumerate(items):
+        file.write((",\n" if number else "\n") + json.dumps(item, allow_nan=False))
+    file.write("]")

@@ -1,0 +1,210 @@
+"""The published models that this project can load: addresses, sizes, checksums and reported accuracy.
+
+Sources: torchvision 0.28 (``models/detection/*.py``, ``models/resnet.py``); Detectron2's ``MODEL_ZOO.md`` and
+``model_zoo/model_zoo.py`` of June 2026. docs/zoo.md has the table for readers.
+"""
+
+import dataclasses
+import re
+import runpy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mrcnn_jax.config import Config
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+# A torchvision file's name has the first digits of its SHA-256, which torch.hub checks; a Detectron2 file's
+# those of its MD5 (MODEL_ZOO.md).
+_CHECKSUMS: dict[str, re.Pattern[str]] = {
+    "sha256": re.compile(r"-([0-9a-f]{8,64})\.pth"),
+    "md5": re.compile(r"model_final_([0-9a-f]{6,32})\.pkl"),
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights on the web."""
+
+    name: str  # "detectron2/mask_rcnn_r50_fpn_3x"
+    address: str
+    mib: float | None  # size in 2^20 bytes, to three digits after the point; None if not published
+
+    @property
+    def system(self) -> Literal["torchvision", "detectron2"]:
+        return "torchvision" if self.name.startswith("torchvision/") else "detectron2"
+
+    @property
+    def file(self) -> str:
+        """The file's name here: that of the address; Detectron2's backbones have their folder's in front."""
+        *_, folder, name = self.address.split("/")
+        return f"{folder}_{name}" if "ImageNetPretrained" in self.address else name
+
+    @property
+    def checksum(self) -> tuple[str, str] | None:
+        """The algorithm and the first hexadecimal digits of the file's checksum, if its name has them."""
+        for algorithm, pattern in _CHECKSUMS.items():
+            if match := pattern.search(self.file):
+                return algorithm, match[1]
+        return None
+
+
+@dataclass(frozen=True)
+class Model(Weights):
+    """A detector, trained on COCO's train2017."""
+
+    config: str  # of this project
+    ap: tuple[float | None, ...]  # percent on val2017, as reported: boxes, masks, keypoints
+    changes: Mapping[str, Any] = field(default_factory=dict)  # to the config's model
+
+    @property
+    def arguments(self) -> str:
+        """The arguments of ``mrcnn-jax convert`` that select the model's config."""
+        changes = [f"--config.model.{name}={value}" for name, value in self.changes.items()]
+        return " ".join([f"--config={self.config}", *changes])
+
+
+def config_of(model: Model) -> Config:
+    """The config with which the model detects as published; its training schedule may be another model's."""
+    config = _read_config(model.config)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **model.changes))
+
+
+def configs_with(system: str, fields: Mapping[str, Any]) -> list[str]:
+    """The names of this project's configs for ``system`` whose model has these values."""
+    names = [f"{system}/{path.stem}" for path in sorted((CONFIGS / system).glob("*.py"))]
+    models = {name: _read_config(name).model for name in names}
+    return [
+        name
+        for name, model in models.items()
+        if all(getattr(model, key) == value for key, value in fields.items())
+    ]
+
+
+def _read_config(name: str) -> Config:
+    return runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
+
+
+def _torchvision(
+    name: str, file: str, mib: float, ap: tuple[float | None, ...], config: str | None = None, **changes: Any
+) -> Model:
+    address = f"https://download.pytorch.org/models/{file}"
+    return Model(f"torchvision/{name}", address, mib, f"torchvision/{config or name}", ap, changes)
+
+
+def _detectron2(
+    folder: str,
+    theirs: str,
+    id_and_md5: str,
+    ap: tuple[float | None, ...],
+    config: str,
+    changes: dict[str, Any],
+) -> Model:
+    """The model that Detectron2 calls ``folder/theirs``; "mask_rcnn_R_50_FPN_3x" is "..._r50_fpn_3x" here."""
+    name = re.sub(r"_([rx])_(\d+)", r"_\1\2", theirs.lower())
+    name = re.sub(r"(\d+ep)_lsj$", r"lsj_\1", name)
+    model_id, md5 = id_and_md5.split("/")
+    address = f"https://dl.fbaipublicfiles.com/detectron2/{folder}/{theirs}/{model_id}/model_final_{md5}.pkl"
+    return Model(f"detectron2/{name}", address, None, f"detectron2/{config}", ap, changes)
+
+
+# Configs of several models.
+_LSJ = "mask_rcnn_r50_fpn_lsj_100ep"
+_KEYPOINT = "keypoint_rcnn_r50_fpn_3x"
+_MASK_X101 = "mask_rcnn_x101_32x8d_fpn_3x"
+
+# Changes to a config's model.
+_NO_MASK = {"mask": False}
+_R101 = {"backbone_depth": 101}
+_X101 = {
+    **_R101,
+    "backbone_groups": 32,
+    "backbone_group_width": 8,
+    "backbone_stride_in_1x1": False,
+    "pixel_std": (57.375, 57.12, 58.395),
+}
+
+# fmt: off
+_MODELS = (
+    _torchvision("mask_rcnn_r50_fpn", "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", 169.84, (37.9, 34.6)),
+    _torchvision("mask_rcnn_r50_fpn_v2", "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", 177.219, (47.4, 41.8)),
+    _torchvision("keypoint_rcnn_r50_fpn", "keypointrcnn_resnet50_fpn_coco-fc266e95.pth", 226.054,
+                 (54.6, None, 65.0)),
+    _torchvision("keypoint_rcnn_r50_fpn_legacy", "keypointrcnn_resnet50_fpn_coco-9f466800.pth", 226.054,
+                 (50.6, None, 61.1), "keypoint_rcnn_r50_fpn", backbone_norm_epsilon=1e-5),
+    _torchvision("faster_rcnn_r50_fpn", "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 159.743, (37.0,)),
+    _torchvision("faster_rcnn_r50_fpn_v2", "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 167.104, (46.7,),
+                 "mask_rcnn_r50_fpn_v2", mask=False),
+    *(_detectron2("COCO-InstanceSegmentation", *row) for row in (
+        ("mask_rcnn_R_50_C4_1x", "137259246/9243eb", (36.8, 32.2), "mask_rcnn_r50_c4_1x", {}),
+        ("mask_rcnn_R_50_DC5_1x", "137260150/4f86c3", (38.3, 34.2), "mask_rcnn_r50_dc5_3x", {}),
+        ("mask_rcnn_R_50_FPN_1x", "137260431/a54504", (38.6, 35.2), "mask_rcnn_r50_fpn_1x", {}),
+        ("mask_rcnn_R_50_C4_3x", "137849525/4ce675", (39.8, 34.4), "mask_rcnn_r50_c4_3x", {}),
+        ("mask_rcnn_R_50_DC5_3x", "137849551/84107b", (40.0, 35.9), "mask_rcnn_r50_dc5_3x", {}),
+        ("mask_rcnn_R_50_FPN_3x", "137849600/f10217", (41.0, 37.2), "mask_rcnn_r50_fpn_3x", {}),
+        ("mask_rcnn_R_101_C4_3x", "138363239/a2914c", (42.6, 36.7), "mask_rcnn_r50_c4_3x", _R101),
+        ("mask_rcnn_R_101_DC5_3x", "138363294/0464b7", (41.9, 37.3), "mask_rcnn_r50_dc5_3x", _R101),
+        ("mask_rcnn_R_101_FPN_3x", "138205316/a3ec72", (42.9, 38.6), "mask_rcnn_r101_fpn_3x", {}),
+        ("mask_rcnn_X_101_32x8d_FPN_3x", "139653917/2d9806", (44.3, 39.5), _MASK_X101, {}),
+    )),
+    *(_detectron2("new_baselines", *row) for row in (
+        ("mask_rcnn_R_50_FPN_100ep_LSJ", "42047764/bb69de", (44.6, 40.3), _LSJ, {}),
+        ("mask_rcnn_R_50_FPN_200ep_LSJ", "42047638/89a8d3", (46.3, 41.7), _LSJ, {}),
+        ("mask_rcnn_R_50_FPN_400ep_LSJ", "42019571/14d201", (47.4, 42.5), _LSJ, {}),
+        ("mask_rcnn_R_101_FPN_100ep_LSJ", "42025812/4f7b58", (46.4, 41.6), _LSJ, _R101),
+        ("mask_rcnn_R_101_FPN_200ep_LSJ", "42131867/0bb7ae", (48.0, 43.1), _LSJ, _R101),
+        ("mask_rcnn_R_101_FPN_400ep_LSJ", "42073830/f96b26", (48.9, 43.7), _LSJ, _R101),
+    )),
+    *(_detectron2("COCO-Keypoints", *row) for row in (
+        ("keypoint_rcnn_R_50_FPN_1x", "137261548/04e291", (53.6, None, 64.0), _KEYPOINT, {}),
+        ("keypoint_rcnn_R_50_FPN_3x", "137849621/a6e10b", (55.4, None, 65.5), _KEYPOINT, {}),
+        ("keypoint_rcnn_R_101_FPN_3x", "138363331/997cc7", (56.4, None, 66.1), _KEYPOINT, _R101),
+        ("keypoint_rcnn_X_101_32x8d_FPN_3x", "139686956/5ad38f", (57.3, None, 66.0), _KEYPOINT, _X101),
+    )),
+    *(_detectron2("COCO-Detection", *row) for row in (
+        ("faster_rcnn_R_50_C4_1x", "137257644/721ade", (35.7,), "mask_rcnn_r50_c4_1x", _NO_MASK),
+        ("faster_rcnn_R_50_DC5_1x", "137847829/51d356", (37.3,), "mask_rcnn_r50_dc5_3x", _NO_MASK),
+        ("faster_rcnn_R_50_FPN_1x", "137257794/b275ba", (37.9,), "mask_rcnn_r50_fpn_1x", _NO_MASK),
+        ("faster_rcnn_R_50_C4_3x", "137849393/f97cb7", (38.4,), "mask_rcnn_r50_c4_3x", _NO_MASK),
+        ("faster_rcnn_R_50_DC5_3x", "137849425/68d202", (39.0,), "mask_rcnn_r50_dc5_3x", _NO_MASK),
+        ("faster_rcnn_R_50_FPN_3x", "137849458/280758", (40.2,), "mask_rcnn_r50_fpn_3x", _NO_MASK),
+        ("faster_rcnn_R_101_C4_3x", "138204752/298dad", (41.1,), "mask_rcnn_r50_c4_3x", _NO_MASK | _R101),
+        ("faster_rcnn_R_101_DC5_3x", "138204841/3e0943", (40.6,), "mask_rcnn_r50_dc5_3x", _NO_MASK | _R101),
+        ("faster_rcnn_R_101_FPN_3x", "137851257/f6e8b1", (42.0,), "mask_rcnn_r101_fpn_3x", _NO_MASK),
+        ("faster_rcnn_X_101_32x8d_FPN_3x", "139173657/68b088", (43.0,), _MASK_X101, _NO_MASK),
+    )),
+)
+
+# ImageNet backbones. Detectron2's MSRA and FAIR files expect BGR pixels; see ``backbone.expected_input``.
+_BACKBONES = (
+    *(
+        Weights(f"torchvision/{file.partition('-')[0]}{version}",
+                f"https://download.pytorch.org/models/{file}", mib)
+        for file, mib, version in (
+            ("resnet18-f37072fd.pth", 44.661, ""),
+            ("resnet34-b627a593.pth", 83.275, ""),
+            ("resnet50-0676ba61.pth", 97.781, ""),
+            ("resnet50-11ad3fa6.pth", 97.79, "_v2"),
+            ("resnet101-63fe2227.pth", 170.511, ""),
+            ("resnet101-cd907fc2.pth", 170.53, "_v2"),
+            ("resnet152-394f9c45.pth", 230.434, ""),
+            ("resnet152-f82ba261.pth", 230.474, "_v2"),
+            ("resnext50_32x4d-7cdf4587.pth", 95.789, ""),
+            ("resnext50_32x4d-1a0047aa.pth", 95.833, "_v2"),
+            ("resnext101_32x8d-8ba56ff5.pth", 339.586, ""),
+            ("resnext101_32x8d-110c445d.pth", 339.673, "_v2"),
+            ("resnext101_64x4d-173b62eb.pth", 319.318, ""),
+        )
+    ),
+    *(
+        Weights(f"detectron2/{file.removesuffix('.pkl')}",
+                f"https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/{file}", None)
+        for file in ("MSRA/R-50.pkl", "MSRA/R-101.pkl", "FAIR/X-101-32x8d.pkl", "torchvision/R-50.pkl")
+    ),
+)
+# fmt: on
+
+MODELS = {model.name: model for model in _MODELS}
+BACKBONES = {backbone.name: backbone for backbone in _BACKBONES}
