@@ -117,7 +117,7 @@ def _stages(config: Any) -> dict[str, float]:
     from mrcnn_jax.images import decode_image
 
     source, data = open_data_source(config), config.data
-    order, kept, canvases = plan_batches(source, data, batch_size=1, seed=0)
+    order, kept, canvases = plan_batches(source, data, batch_size=1, seed=0, keypoints=config.model.keypoint)
     totals = dict.fromkeys(("read", "decode", "objects", "resize", "masks", "batch"), 0.0)
     count = min(_IMAGES.value, len(kept))
     for step in range(count):

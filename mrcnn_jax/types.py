@@ -24,7 +24,7 @@ class GroundTruth:
     """
 
     boxes: jax.Array  # [B G 4] float32
-    labels: jax.Array  # [B G] int32, 0 in padding
+    labels: jax.Array  # [B G] int32, 0 in padding and for a crowd of objects that share its row
     crowd: jax.Array  # [B G] bool: a group, neither a target nor a negative
     valid: jax.Array  # [B G] bool
     masks: jax.Array | None = None  # [B G S S] uint8, 0 or 1; all zero: no mask

@@ -29,6 +29,9 @@ _WORKERS = flags.DEFINE_integer("workers", None, "processes; one per core if not
 _FORMAT = flags.DEFINE_enum(
     "format", "array_record", ["array_record", "tfrecord"], "tfrecord is only for tfds.load"
 )
+_CROWDS_ARE_OBJECTS = flags.DEFINE_bool(
+    "crowds_are_objects", False, "read crowds as ordinary objects; the data.crowds_are_objects of training"
+)
 _SKIP_BAD = flags.DEFINE_bool(
     "skip_bad", False, "list damaged images and annotations and leave them out, instead of failing"
 )
@@ -46,6 +49,7 @@ def main(_: list[str]) -> None:
         annotations=_ANNOTATIONS.value,
         keypoints=_KEYPOINTS.value,
         keypoint_rule="lenient",
+        crowds_are_objects=_CROWDS_ARE_OBJECTS.value,
         skip_bad=True,  # damaged entries are reported below, together with damaged images
     )
     print(f"{len(dataset.images)} images of {printable(_ANNOTATIONS.value)}", flush=True)

@@ -34,6 +34,7 @@ def main(_: list[str]) -> None:
     from mrcnn_jax.data.findings import printable, summary
     from mrcnn_jax.data.open_data_source import open_data_source
     from mrcnn_jax.data.pipeline import training_batches
+    from mrcnn_jax.data.selection import describe_selection
     from mrcnn_jax.data.summary import format_summary, summarise
     from mrcnn_jax.training.show import caption_batch, contact_sheet, draw_batch
 
@@ -51,7 +52,10 @@ def main(_: list[str]) -> None:
     )
 
     indices = tqdm(range(len(source.ids)), unit="image", leave=False, disable=None)
-    print(format_summary(summarise(source, config.data, indices=indices)), flush=True)
+    statistics = summarise(source, config.data, keypoints=config.model.keypoint, indices=indices)
+    print(format_summary(statistics), flush=True)
+    for line in describe_selection(source, config.data, keypoints=config.model.keypoint):
+        print(line, flush=True)
 
     pictures, captions = [], []
     num_batches = -(-_COUNT.value // config.train.batch_size)

@@ -147,7 +147,8 @@ class DataConfig:
     )
     # Pillow on 8-bit pixels, or "torchvision": on floats, not antialiased, size floored.
     resize: str = behaviour("detectron2", one_of("detectron2", "torchvision"))
-    # Rows of ground truth per image: crowds, then objects from large to small.
+    # Rows of ground truth per image. If there are more objects, the largest are trained on, and the others
+    # are ignored like crowds, several in a row.
     max_objects: int = training(100, positive)
     mask_grid: int = training(112, positive)  # cells of a box-frame mask, per axis
     flip: bool = training(True)  # mirror half of the training images

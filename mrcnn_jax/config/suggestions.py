@@ -57,6 +57,7 @@ _OTHER_NAMES = {
     "data.test_short_side": "min_size min_size_test img_scale image_size img_size imgsz",
     "data.long_side": "max_size max_size_train max_size_test img_scale image_size img_size imgsz",
     "data.canvases": "pad_size pad_shape",
+    "data.min_keypoints": "min_keypoints_per_image roi_keypoint_head_min_keypoints_per_image",
     "data.flip": "random_flip flip_ratio flip_prob hflip horizontal_flip",
     "data.scale_jitter": "lsj large_scale_jitter random_resize ratio_range crop",
     "data.colour_jitter": "color_jitter photometric_distort photo_metric_distortion",

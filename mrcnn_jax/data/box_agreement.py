@@ -86,7 +86,11 @@ class BoxAgreement:
         ``bbox`` is as in the file, ``size`` the image's; an object that is ``warned`` about gets no warning
         of its own here.
         """
-        self._count_normalised(bbox, size)
+        x, y, width, height = bbox
+        if width > 0 and height > 0:
+            self._boxes += 1
+            if width <= 1 and height <= 1:
+                self._normalised += 0 <= x <= 1 and 0 <= y <= 1 and min(size) >= _SMALLEST_SIDE
         extent = None if segmentation is None else mask_extent(segmentation)
         if extent is None:
             self._count_corners(bbox, size)
@@ -96,19 +100,16 @@ class BoxAgreement:
                     self._maskless.append((image_id, annotation_id))
             return
         self._with_mask += 1
-        x, y, width, height = map(float, bbox)
-        box = x, y, x + width, y + height
+        x1, y1, x2, y2 = extent
+        box = float(x), float(y), float(x + width), float(y + height)
+        offsets = abs(box[0] - x1), abs(box[1] - y1), abs(box[2] - x2), abs(box[3] - y2)
+        if max(offsets) <= _LARGEST_OFFSET:
+            return
         # Both clipped, too: a box may end at the image's edge and its polygon beyond it.
         iou = max(_iou(box, extent), _iou(_clip(box, size), _clip(extent, size)))
-        offset = max(abs(a - b) for a, b in zip(box, extent, strict=True))
-        if iou < _SMALLEST_IOU and offset > _LARGEST_OFFSET:
+        if iou < _SMALLEST_IOU:
             look, scale = _recognise(bbox, extent, size)
             self._misfits.append(_Misfit(image_id, annotation_id, bbox, extent, iou, look, scale, warned))
-
-    def _count_normalised(self, bbox: Sequence[float], size: Size) -> None:
-        if min(bbox[2:]) > 0:
-            self._boxes += 1
-            self._normalised += min(size) >= _SMALLEST_SIDE and min(bbox) >= 0 and max(bbox) <= 1
 
     def _count_corners(self, bbox: Sequence[float], size: Size) -> None:
         """Counts, of the boxes without masks, those that could be corners and those that cannot be sides."""
@@ -201,10 +202,13 @@ def mask_extent(segmentation: Segmentation) -> Box | None:
     """The smallest box around a mask, ``x1 y1 x2 y2`` in pixels; None if the mask is empty."""
     if isinstance(segmentation, Rle):
         return _rle_extent(segmentation)
-    points = segmentation[0] if len(segmentation) == 1 else np.concatenate(segmentation)
-    x1, y1 = points.min(axis=0).tolist()
-    x2, y2 = points.max(axis=0).tolist()
-    return x1, y1, x2, y2
+    xs: list[float] = []  # as lists, because polygons are so short that NumPy takes twice the time
+    ys: list[float] = []
+    for polygon in segmentation:
+        x, y = polygon.T.tolist()
+        xs += x
+        ys += y
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _rle_extent(rle: Rle) -> Box | None:

@@ -25,7 +25,11 @@ class AlignedSource:
         self.learnable, self.num_objects, self.has_masks = (
             source.learnable, source.num_objects, source.has_masks,
         )  # fmt: skip
-        self.findings = source.findings
+        self.findings, self.visible_keypoints = source.findings, source.visible_keypoints
+        self.counts: np.ndarray | None = None
+        if source.counts is not None:
+            self.counts = np.zeros((len(categories), 2), np.int64)
+            self.counts[self._to_run[1:] - 1] = source.counts
 
     def read(self, index: int) -> AnnotatedImage:
         picture = self._source.read(index)

@@ -16,8 +16,8 @@ from mrcnn_jax.data.rasterise import rasterise
 class Objects:
     """Crowds, then objects, each from large to small, in pixels of the original image.
 
-    Crowds come first so that max_objects never drops one in favour of an object; a dropped crowd's contents
-    would become background. Crowds have neither masks nor keypoints, as they are not training targets.
+    In this order, ``fit_rows`` keeps the largest objects as targets. Crowds have neither masks nor keypoints,
+    as they are not training targets.
     """
 
     boxes: np.ndarray  # [N 4] float32: x1 y1 x2 y2, clipped to the image, non-empty

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrcnn_jax.config import Config
+from mrcnn_jax.config import Config, DataConfig
 from mrcnn_jax.data.check_images import check_images
 from mrcnn_jax.data.coco import leave_out, read_coco
 from mrcnn_jax.data.findings import errors, raise_errors
@@ -22,7 +22,9 @@ def open_data_source(config: Config) -> "FolderSource | RecordSource":
     """
     data = config.data
     if data.train_records:
-        return _open_records(Path(data.root) / data.train_records, mask_grid=data.mask_grid)
+        records = _open_records(Path(data.root) / data.train_records, mask_grid=data.mask_grid)
+        _check_crowds(records, data)
+        return records
     dataset = read_coco(
         data.root,
         images=data.train_images,
@@ -51,7 +53,11 @@ def open_validation_source(config: Config, *, count: int | None = None) -> DataS
     """
     data = config.data
     if data.val_records:
-        return _open_records(Path(data.root) / data.val_records, count=count)
+        records = _open_records(Path(data.root) / data.val_records, count=count)
+        _check_crowds(records, data)
+        if not len(records.ids):
+            raise ValueError(f"{records.name}: has no images to evaluate on (data.val_records)")
+        return records
     dataset = read_coco(
         data.root,
         images=data.val_images,
@@ -76,3 +82,12 @@ def _open_records(folder: Path, **settings: int | None) -> "RecordSource":
     from mrcnn_jax.data.records import RecordSource
 
     return RecordSource(folder, **settings)
+
+
+def _check_crowds(records: "RecordSource", data: DataConfig) -> None:
+    """Raises ValueError if crowds are to be objects but the records have them as crowds, without masks."""
+    if data.crowds_are_objects and (records.counts is None or records.counts[:, 1].any()):
+        raise ValueError(
+            f"{records.name}: data.crowds_are_objects is set, but these records were made without; remake "
+            "them with mrcnn-jax prepare --crowds_are_objects"
+        )

@@ -9,6 +9,7 @@ from mrcnn_jax import images
 from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.augment import example_generator, jitter_colours, random_transform
 from mrcnn_jax.data.order import BatchOrder
+from mrcnn_jax.data.selection import trained_images
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.data.tensorflow import tf
 from mrcnn_jax.data.transform import transform_objects, transform_pixels
@@ -38,7 +39,7 @@ def training_batches(
     """An endless iterator over the batches of steps ``start_step``, ``start_step + 1``, ..., in NumPy arrays.
 
     A batch is a function of ``source``, ``config``, ``batch_size``, ``seed`` and the step alone. Images
-    without objects, or with crowds only, are skipped unless ``config.keep_empty``.
+    without objects, or with crowds only, are skipped unless ``config.keep_empty``; see ``trained_images``.
 
     Args:
         source: The training images and their objects.
@@ -64,7 +65,9 @@ def training_batches(
         raise ValueError(
             f"{source.name}: no category has keypoints; set model.keypoint to False to train without"
         )
-    order, kept, canvases = plan_batches(source, config, batch_size=batch_size, seed=seed)
+    order, kept, canvases = plan_batches(
+        source, config, batch_size=batch_size, seed=seed, keypoints=keypoints
+    )
     if masks and not source.has_masks:
         raise ValueError(
             f"{source.name}: no object has a segmentation; set model.mask to False to train without masks"
@@ -94,13 +97,18 @@ def training_batches(
 
 
 def plan_batches(
-    source: DataSource, config: DataConfig, *, batch_size: int, seed: int
+    source: DataSource, config: DataConfig, *, batch_size: int, seed: int, keypoints: bool
 ) -> tuple[BatchOrder, np.ndarray, list[images.Size]]:
     """The batch order, the source indices ``[N]`` of the images it numbers 0 to N - 1, and its canvases.
 
     Raises ValueError if no image is left to train on.
     """
-    kept = images_to_train_on(source, config)
+    kept = np.flatnonzero(trained_images(source, config, keypoints=keypoints))
+    if not len(kept) and trained_images(source, config, keypoints=False).any():
+        raise ValueError(
+            f"{source.name}: none of its {len(source.ids)} images has the {config.min_keypoints} visible "
+            "keypoints of data.min_keypoints"
+        )
     if not len(kept):
         raise ValueError(
             f"{source.name}: none of its {len(source.ids)} images has an object to train on; images "
@@ -111,11 +119,6 @@ def plan_batches(
     canvases = sorted(set(canvas_of_shape))
     canvas_of_image = np.array([canvases.index(canvas) for canvas in canvas_of_shape])[shape_of_image]
     return BatchOrder(canvas_of_image, batch_size=batch_size, seed=seed), kept, canvases
-
-
-def images_to_train_on(source: DataSource, config: DataConfig) -> np.ndarray:
-    """The source indices ``[N]`` of the images that are not left out of training."""
-    return np.flatnonzero(source.learnable | config.keep_empty)
 
 
 def training_canvas(size: images.Size, config: DataConfig) -> images.Size:

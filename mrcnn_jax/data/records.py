@@ -38,6 +38,7 @@ ANNOTATIONS_FILE = "annotations.jsonl"
 # TFDS holds one shard in memory while writing it. COCO's train2017 becomes 150 shards of this size.
 _SHARD_BYTES = 128_000_000
 _INDEX = ("ids", "sizes", "learnable", "num_objects", "has_masks", "mask_grid")
+_COUNTS = ("counts", "visible_keypoints")  # which the records of the first versions do not have
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -163,7 +164,7 @@ def prepare_records(
         builder.download_and_prepare(download_dir=unused, file_format=file_format)
     dataset = leave_out(dataset, builder.bad_images)
     source = FolderSource(dataset, mask_grid=mask_grid)
-    index = {name: getattr(source, name) for name in _INDEX if name != "mask_grid"}
+    index = {name: getattr(source, name) for name in (*_INDEX, *_COUNTS) if name != "mask_grid"}
     save_categories(folder / CATEGORIES_FILE, dataset.categories)
     write_annotations(folder / ANNOTATIONS_FILE, dataset.images)
     if left_out := errors(dataset.findings):
@@ -199,6 +200,8 @@ class RecordSource:
             )
             if len(self._records) != len(index["ids"]):
                 raise ValueError(f"{len(self._records)} records, but {len(index['ids'])} in index.npz")
+            if "counts" in index and index["counts"].shape != (len(self.categories), 2):
+                raise ValueError(f"index.npz does not count the objects of {CATEGORIES_FILE}")
         # Damaged files make NumPy and TFDS raise nearly anything: BadZipFile, EOFError, ParseError ...
         except Exception as error:
             raise ValueError(
@@ -208,6 +211,9 @@ class RecordSource:
         self.ids, self.sizes = index["ids"][:count], index["sizes"][:count]
         self.learnable, self.num_objects = index["learnable"][:count], index["num_objects"][:count]
         self.has_masks = bool(index["has_masks"])
+        visible = index.get("visible_keypoints")
+        self.visible_keypoints = None if visible is None else visible[:count]
+        self.counts = index.get("counts")  # of all images, whatever ``count``
         if mask_grid is not None and (cells := int(index["mask_grid"])) != mask_grid:
             raise ValueError(
                 f"{folder}: its masks have {cells} cells per axis; set data.mask_grid, now {mask_grid}, to "
@@ -250,15 +256,16 @@ class RecordSource:
 
 
 def _read_index(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an ``index.npz``, each with a row per image."""
+    """The arrays of an ``index.npz``; most of them have a row per image."""
     with zipfile.ZipFile(path) as archive:
         if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
             raise ValueError(f"{path.name} is compressed")  # it may be of any size when it is not
     with np.load(path) as arrays:
         index = {name: arrays[name] for name in _INDEX}
+        index |= {name: arrays[name] for name in _COUNTS if name in arrays}
     count = len(index["ids"])
-    for name in ("sizes", "learnable", "num_objects"):
-        if len(index[name]) != count:
+    for name in ("sizes", "learnable", "num_objects", "visible_keypoints"):
+        if name in index and len(index[name]) != count:
             raise ValueError(f"{path.name} has {len(index[name])} {name} for {count} ids")
     return index
 

@@ -1,5 +1,6 @@
 """Random access to images and their objects, for training and evaluation, in a COCO folder or in records."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -37,6 +38,8 @@ class DataSource(Protocol):
     learnable: np.ndarray  # [N] bool: has at least one object that is not a crowd
     num_objects: np.ndarray  # [N] int32, crowds included
     has_masks: bool  # whether any object has a mask
+    counts: np.ndarray | None  # [C 2] int64: objects and crowds of each category; None: not counted
+    visible_keypoints: np.ndarray | None  # [N] int32, over all objects; None: not counted
     findings: tuple[Finding, ...]  # warnings, and what was dropped on opening
 
     def read(self, index: int) -> AnnotatedImage:
@@ -77,6 +80,18 @@ class FolderSource:
         self.num_objects = np.array([len(items) for items in visible], np.int32)
         self.has_masks = any(
             item.segmentation is not None and not item.crowd for items in visible for item in items
+        )
+
+        counts = np.zeros((len(self.categories), 2), np.int64)
+        for (label, crowd), number in Counter((x.label, x.crowd) for items in visible for x in items).items():
+            counts[label - 1, int(crowd)] = number
+        self.counts: np.ndarray | None = counts
+        self.visible_keypoints: np.ndarray | None = np.array(
+            [
+                sum(int((x.keypoints[:, 2] > 0).sum()) for x in image.annotations if x.keypoints is not None)
+                for image in dataset.images
+            ],
+            np.int32,
         )
 
     def read(self, index: int) -> AnnotatedImage:

@@ -14,6 +14,7 @@ from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.augment import expected_area
 from mrcnn_jax.data.findings import printable
 from mrcnn_jax.data.pipeline import training_canvas
+from mrcnn_jax.data.selection import trained_images
 from mrcnn_jax.data.source import DataSource
 
 # COCO's size classes, in square pixels of the original image: the smallest medium and large areas.
@@ -39,8 +40,10 @@ class Summary:
     padding: float  # expected fraction of padding among the pixels of all batches
 
 
-def summarise(source: DataSource, config: DataConfig, *, indices: Iterable[int] | None = None) -> Summary:
-    """The statistics of a data source under these settings.
+def summarise(
+    source: DataSource, config: DataConfig, *, keypoints: bool, indices: Iterable[int] | None = None
+) -> Summary:
+    """The statistics of a data source under these settings, for a model with or without ``keypoints``.
 
     ``indices`` iterates over 0 to N - 1; pass a progress bar here to show progress.
     """
@@ -53,7 +56,7 @@ def summarise(source: DataSource, config: DataConfig, *, indices: Iterable[int] 
         np.add.at(objects, (found.labels - 1, kind), 1)
         images_of_category[np.unique(found.labels) - 1] += 1
 
-    trained = np.flatnonzero(source.learnable | config.keep_empty)
+    trained = np.flatnonzero(trained_images(source, config, keypoints=keypoints))
     canvases, padding = expected_canvases(source.sizes[trained], config)
     return Summary(
         name=source.name,

@@ -10,6 +10,7 @@ import numpy as np
 from mrcnn_jax import images
 from mrcnn_jax.data.coco import SMALLEST_SIDE
 from mrcnn_jax.data.objects import Objects, unpack_masks
+from mrcnn_jax.data.overfull import fit_rows, union
 from mrcnn_jax.images import Size
 
 
@@ -50,10 +51,13 @@ def transform_objects(
 ) -> dict[str, np.ndarray]:
     """The fields of ``GroundTruth`` without the batch axis, as NumPy arrays.
 
-    Drops objects whose box lies entirely outside the crop and, with ``mask_grid``, those whose mask does;
-    then keeps the first ``max_objects``. Boxes are clipped to the crop, but a mask's grid still covers the
-    whole box (``mask_boxes``), so that cropping leaves it unchanged. A keypoint outside the crop, whose edges
-    count as inside, becomes all 0, like one that is not labelled (D2's ``transform_keypoint_annotations``).
+    Drops objects whose box lies entirely outside the crop and, with ``mask_grid``, those whose mask does. If
+    more than ``max_objects`` are left, the smallest share rows as crowds (``fit_rows``), so that none becomes
+    background; the row of several has the box around them and label 0.
+
+    Boxes are clipped to the crop, but a mask's grid still covers the whole box (``mask_boxes``), so that
+    cropping leaves it unchanged. A keypoint outside the crop, whose edges count as inside, becomes all 0,
+    like one that is not labelled (D2's ``transform_keypoint_annotations``).
 
     Args:
         objects: Objects of the original image; masks of S x S cells.
@@ -71,7 +75,11 @@ def transform_objects(
     kept = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(axis=1)
     if mask_grid is not None and transform.is_cropped:
         kept &= _mask_in_crop(unpack_masks(objects.masks, mask_grid), frames, transform) | objects.crowd
-    chosen = np.flatnonzero(kept)[:max_objects]
+    chosen = np.flatnonzero(kept)
+    shared: list[np.ndarray] = []
+    if len(chosen) > max_objects:
+        targets, groups = fit_rows(boxes[chosen], objects.crowd[chosen], max_objects)
+        chosen, shared = chosen[targets], [chosen[group] for group in groups]
 
     rows = {
         "boxes": boxes[chosen].astype(np.float32),
@@ -91,8 +99,16 @@ def transform_objects(
         if transform.flip:
             transformed = transformed[:, keypoint_flip_order(transformed.shape[1], flip_pairs)]
         rows["keypoints"] = transformed.astype(np.float32)
-    padding = max_objects - len(chosen)
-    return {name: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)) for name, x in rows.items()}
+    # Crowds come first, then targets, then padding.
+    padding = len(shared), max_objects - len(shared) - len(chosen)
+    rows = {name: np.pad(x, [padding] + [(0, 0)] * (x.ndim - 1)) for name, x in rows.items()}
+    for row, group in enumerate(shared):
+        rows["boxes"][row] = union(boxes[group])
+        rows["labels"][row] = objects.labels[group[0]] if len(group) == 1 else 0
+        rows["crowd"][row] = rows["valid"][row] = True
+        if "mask_boxes" in rows:
+            rows["mask_boxes"][row] = union(frames[group])
+    return rows
 
 
 def keypoint_flip_order(count: int, pairs: tuple[tuple[int, int], ...]) -> np.ndarray:

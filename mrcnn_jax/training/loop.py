@@ -17,7 +17,8 @@ from mrcnn_jax.data.findings import summary
 from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.open_data_source import open_data_source, open_validation_source
 from mrcnn_jax.data.own import Dataset, as_source
-from mrcnn_jax.data.pipeline import images_to_train_on, training_batches
+from mrcnn_jax.data.pipeline import training_batches
+from mrcnn_jax.data.selection import describe_selection, trained_images
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config, check_shared_workdir
@@ -91,14 +92,13 @@ def train(
         _print(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
         if source.findings:
             _print(summary(source.findings, rows=_FINDINGS))
+        for line in describe_selection(source, data, keypoints=config.model.keypoint):
+            _print(line)
         source, categories = _with_categories_of_run(source, workdir)
-        if overfull := int((source.num_objects > data.max_objects).sum()):
-            _print(
-                f"{overfull} of them have more than {data.max_objects} objects (data.max_objects): "
-                "the smallest are ignored"
-            )
 
-        config = with_steps(config, images=len(images_to_train_on(source, data)))
+        config = with_steps(
+            config, images=int(trained_images(source, data, keypoints=config.model.keypoint).sum())
+        )
         settings = config.train
 
         # Model and step

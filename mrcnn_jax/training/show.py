@@ -30,7 +30,8 @@ def draw_batch(batch: Batch, categories: Categories) -> list[Picture]:
     """A picture of each canvas in a batch of NumPy arrays, resized to a long side of 640 pixels.
 
     Boxes, masks (pasted through ``mask_boxes``), keypoints and names are drawn over the pixels. A crowd is
-    striped and labelled as such; padding is a checkerboard.
+    striped and labelled as such, or as ignored if it stands for objects beyond ``data.max_objects``; padding
+    is a checkerboard.
     """
     canvas = batch.images.shape[1:3]
     rows, columns = (max(1, round(side * LONG_SIDE / max(canvas))) for side in canvas)
@@ -42,8 +43,10 @@ def draw_batch(batch: Batch, categories: Categories) -> list[Picture]:
         result = _as_result(batch.gt, row, shown, size, scale, categories)
         crowd = np.asarray(batch.gt.crowd)[row][np.asarray(batch.gt.valid)[row]]
         picture = _paint(np.asarray(batch.images)[row], shown, size, crowds=result.boxes[crowd])
-        names = zip(result.names, crowd.tolist(), strict=True)
-        texts = [f"crowd: {name}" if crowd else name for name, crowd in names]
+        names = zip(result.names, result.labels.tolist(), crowd.tolist(), strict=True)
+        texts = [
+            (f"crowd: {name}" if label else "ignored") if crowd else name for name, label, crowd in names
+        ]
         pictures.append(draw(picture, result, texts=texts))
     return pictures
 

@@ -84,9 +84,12 @@ def crowded(
     """True for boxes that may contain an object of a crowd, and so must not be negatives.
 
     These have at least a ``crowd_ioa`` share of their area inside a crowd, or an IoU with it of at least
-    ``low``, at which a box is no negative of an ordinary object either.
+    ``low``, at which a box is no negative of an ordinary object either. A crowd with label 0 stands for
+    several objects that found no row of their own: a box whose IoU with one of them is ``low`` has at least
+    that share of its area inside the crowd.
     """
-    overlaps = (pairwise_ioa(boxes, gt.boxes) >= crowd_ioa) | (iou >= low)
+    share = jnp.where(gt.labels == 0, min(low, crowd_ioa), crowd_ioa)
+    overlaps = (pairwise_ioa(boxes, gt.boxes) >= share) | (iou >= low)
     return jnp.any(gt.valid & gt.crowd & overlaps, axis=1)
 
 

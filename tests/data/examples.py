@@ -29,7 +29,7 @@ def config_of(folder, **changes):
 
 def check_examples(source, config):
     """Checks one training example of every image in the source; returns the number of images."""
-    _, kept, canvases = plan_batches(source, config.data, batch_size=1, seed=0)
+    _, kept, canvases = plan_batches(source, config.data, batch_size=1, seed=0, keypoints=True)
     for index in kept:
         example = load_example(
             source, int(index), config.data, generator=np.random.default_rng(0), canvas=canvases[0],

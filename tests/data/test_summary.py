@@ -33,7 +33,7 @@ def source(folder):
 
 
 def test_counts_by_hand(source):
-    summary = summarise(source, CONFIG)
+    summary = summarise(source, CONFIG, keypoints=True)
     assert summary.categories == ("car", "dog")
     assert summary.objects.tolist() == [[0, 0, 1, 0], [2, 2, 0, 2]]
     assert summary.images_of_category.tolist() == [1, 4]
@@ -42,12 +42,12 @@ def test_counts_by_hand(source):
 
 
 def test_canvases_and_padding_by_hand(source):
-    summary = summarise(source, CONFIG)
+    summary = summarise(source, CONFIG, keypoints=True)
     assert summary.canvases == {(20, 40): 2 / 3, (40, 20): 1 / 3}
     # With a short side of 10 an image covers 200 of 800 pixels, with 20 all of them.
     assert summary.padding == pytest.approx(1 - (0.25 + 1) / 2)
 
-    kept = summarise(source, dataclasses.replace(CONFIG, keep_empty=True))
+    kept = summarise(source, dataclasses.replace(CONFIG, keep_empty=True), keypoints=True)
     assert kept.trained == 5
     assert kept.canvases == {(20, 40): 4 / 5, (40, 20): 1 / 5}
     # The square image covers 100 or 400 pixels.
@@ -55,7 +55,7 @@ def test_canvases_and_padding_by_hand(source):
 
 
 def test_formatted_summary(source):
-    lines = format_summary(summarise(source, CONFIG)).splitlines()
+    lines = format_summary(summarise(source, CONFIG, keypoints=True)).splitlines()
     assert lines[0] == f"{source.name}: 5 images, 7 objects"
     assert [line.split() for line in lines[2:6]] == [
         ["category", "images", "objects", "small", "medium", "large", "crowds"],
@@ -78,6 +78,6 @@ def test_expected_area_is_the_mean_over_random_transforms(jitter):
 
 
 def test_no_images(folder):
-    summary = summarise(FolderSource(read_coco(**folder.write()), mask_grid=4), CONFIG)
+    summary = summarise(FolderSource(read_coco(**folder.write()), mask_grid=4), CONFIG, keypoints=True)
     assert (summary.num_images, summary.canvases, summary.padding) == (0, {}, 0.0)
     assert format_summary(summary).startswith(f"{summary.name}: 0 images, 0 objects\n")

@@ -109,7 +109,7 @@ def test_the_mask_frame_is_the_clipped_box():
     assert rows["masks"][0].all()
 
 
-def test_crowds_come_first_and_the_largest_objects_are_kept():
+def test_crowds_come_first_and_the_smallest_objects_are_ignored():
     source = image(
         item(1, box=(0.0, 0.0, 2.0, 2.0)),
         item(2, box=(0.0, 0.0, 4.0, 4.0)),
@@ -121,8 +121,24 @@ def test_crowds_come_first_and_the_largest_objects_are_kept():
     assert rows["crowd"].tolist() == [True, True, False, False] and rows["labels"].tolist() == [1, 1, 2, 2]
     assert not rows["masks"][:2].any() and not rows["keypoints"][:2].any()
     assert rows["masks"][2].any()
-    assert arrays(source, max_objects=3)["boxes"][:, 2].tolist() == [3, 1, 4]
-    assert arrays(source, max_objects=1)["boxes"].tolist() == [[0, 0, 3, 3]]
+    # One row for the crowds, one for what is dropped, and one target: the larger crowd takes in the object.
+    rows = arrays(source, max_objects=3)
+    assert rows["boxes"][:, 2].tolist() == [1, 3, 4] and rows["crowd"].tolist() == [True, True, False]
+    assert rows["labels"].tolist() == [1, 0, 2] and rows["valid"].all()
+    assert not rows["masks"][:2].any() and not rows["keypoints"][:2].any() and rows["masks"][2].any()
+    rows = arrays(source, max_objects=1)
+    assert rows["boxes"].tolist() == rows["mask_boxes"].tolist() == [[0, 0, 4, 4]]
+    assert rows["crowd"].tolist() == [True] and rows["labels"].tolist() == [0]
+
+
+def test_an_object_that_shares_its_row_with_none_keeps_its_label():
+    source = image(*(item(k, box=(0.0, 0.0, 20.0 - k, 4.0)) for k in range(12)))
+    rows = arrays(source, max_objects=11, mask_grid=None)
+    assert rows["crowd"].tolist() == [True] + [False] * 10 and rows["labels"][0] == 0
+    source = image(*(item(k, box=(0.0, 0.0, 20.0 - k / 2, 4.0)) for k in range(22)))
+    rows = arrays(source, max_objects=21, mask_grid=None)
+    assert rows["crowd"].tolist() == [True] * 2 + [False] * 19
+    assert sorted(rows["labels"].tolist()) == [0] + [2] * 20
 
 
 def test_an_object_without_a_mask_gets_an_all_zero_one():

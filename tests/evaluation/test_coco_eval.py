@@ -228,6 +228,8 @@ class Drawn:
     learnable = np.array([True, False, True])
     num_objects = np.array([2, 0, 1], np.int32)
     has_masks = True
+    counts = None
+    visible_keypoints = None
     findings = ()
 
     def __init__(self, annotations: list[tuple[CocoAnnotation, ...]]) -> None:

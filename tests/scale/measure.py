@@ -57,7 +57,7 @@ def open_data(config: Config) -> dict[str, Any]:
 
     before, start = resident(), time.perf_counter()
     source = open_data_source(config)
-    plan_batches(source, config.data, batch_size=16, seed=0)
+    plan_batches(source, config.data, batch_size=16, seed=0, keypoints=config.model.keypoint)
     return {
         "seconds": time.perf_counter() - start,
         "before": before,

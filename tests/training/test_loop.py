@@ -84,7 +84,7 @@ def test_when_it_reports_evaluates_and_saves(config, tmp_path, monkeypatch, caps
     lines = capsys.readouterr().out
     assert [int(number) for number in re.findall(r"^step +(\d+)/", lines, re.MULTILINE)] == [3, 4, 5, 6, 8]
     # There are 1, 3, 4, 4, 5, 5, 6, 6, 7 and 8 objects in the images.
-    assert "6 of them have more than 4 objects (data.max_objects): the smallest are ignored" in lines
+    assert "6 images have more than 4 objects (data.max_objects): the smallest are ignored" in lines
 
 
 def test_compilations_are_announced(config, tmp_path, monkeypatch, capsys, counted_steps):

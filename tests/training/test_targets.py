@@ -3,7 +3,10 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.config import TrainConfig
+from mrcnn_jax.data.objects import Objects
+from mrcnn_jax.data.transform import ImageTransform, transform_objects
 from mrcnn_jax.models.rpn import Anchors
+from mrcnn_jax.ops.boxes import pairwise_iou
 from mrcnn_jax.ops.matching import Assignment
 from mrcnn_jax.training import targets
 from mrcnn_jax.training.targets import positive_regions
@@ -74,6 +77,47 @@ def test_a_box_that_overlaps_a_crowd_as_no_negative_may_is_none():
     found = region_targets(_proposals(boxes), crowd)
     np.testing.assert_array_equal(found.boxes[0], boxes[1])
     assert found.assignment.tolist() == [NEGATIVE] + [IGNORE] * 15
+
+
+def test_a_crowd_of_several_objects_counts_from_a_smaller_share():
+    # A share of .4 inside the crowd, and an IoU of .25; of .2, and .11.
+    boxes = np.array([[30, 0, 55, 40], [32, 0, 72, 40]], np.float32)
+    for label, first in ((1, NEGATIVE), (0, IGNORE)):
+        crowd = _gt([[0, 0, 40, 40]], labels=[label], crowd=[True])
+        assert anchor_targets(_anchors(boxes), crowd).assignment[:2].tolist() == [first, NEGATIVE]
+
+
+def test_objects_beyond_max_objects_never_become_background():
+    """Random boxes around random objects, half of which have to share rows."""
+    rng = np.random.default_rng(0)
+    find = jax.jit(lambda boxes, gt, iou: targets.crowded(boxes, gt, iou, low=0.3, crowd_ioa=0.7))
+    ignored = []
+    for _ in range(10):
+        corner, side = rng.uniform(0, 180, (40, 2)), rng.uniform(4, 20, (40, 2))
+        objects = Objects(
+            boxes=np.concatenate([corner, corner + side], axis=1).astype(np.float32),
+            labels=np.ones(40, np.int32),
+            crowd=np.zeros(40, bool),
+            ids=np.arange(40),
+            areas=np.ones(40, np.float32),
+            masks=np.zeros((40, 0), np.uint8),
+            keypoints=np.zeros((40, 0, 3), np.float32),
+        )
+        whole = ImageTransform((200, 200), (200, 200), top=0, left=0, size=(200, 200), flip=False)
+        rows = transform_objects(
+            objects, whole, max_objects=20, mask_grid=None, keypoints=False, flip_pairs=()
+        )
+        gt = GroundTruth(**rows)
+        shifts = rng.uniform(-10, 10, (25, 40, 4))
+        boxes = (objects.boxes + shifts).reshape(-1, 4)[:1000].astype(np.float32)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+        iou = np.asarray(pairwise_iou(boxes, objects.boxes))
+        dropped = ~(objects.boxes[:, None] == gt.boxes[~gt.crowd]).all(axis=2).any(axis=1)
+        assert gt.valid.all() and dropped.sum() > 20
+        found = np.asarray(find(boxes, gt, np.asarray(pairwise_iou(boxes, gt.boxes))))
+        assert found[(iou[:, dropped] >= 0.3).any(axis=1)].all()
+        ignored.append(found.mean())
+    assert 0.3 < np.mean(ignored) < 0.8  # some are no negatives, but not all
 
 
 def test_anchors_beyond_the_image_are_not_learnt_from():

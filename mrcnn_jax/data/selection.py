@@ -1,0 +1,68 @@
+"""Which images and objects of a source are trained on, and what to say at the start about the others."""
+
+import numpy as np
+
+from mrcnn_jax.config import DataConfig
+from mrcnn_jax.data.findings import printable
+from mrcnn_jax.data.source import DataSource
+
+_NAMED = 8  # categories
+
+
+def trained_images(source: DataSource, config: DataConfig, *, keypoints: bool) -> np.ndarray:
+    """Whether each image is trained on, bool ``[N]``; ``keypoints`` says whether the model has keypoints.
+
+    Images without objects, or with crowds only, are not, unless ``config.keep_empty``; nor are, for a model
+    with keypoints, those with fewer than ``config.min_keypoints`` visible ones over all of their objects.
+    That is Detectron2's ``filter_images_with_few_keypoints`` (from 1) and torchvision's
+    ``_coco_remove_images_without_annotations`` (from 10).
+
+    Raises ValueError for records that do not say how many keypoints are visible.
+    """
+    trained = source.learnable | config.keep_empty
+    if keypoints and config.min_keypoints:
+        if source.visible_keypoints is None:
+            raise ValueError(
+                f"{source.name}: these records were made before the visible keypoints of an image were "
+                "counted; remake them with mrcnn-jax prepare, or set data.min_keypoints to 0"
+            )
+        trained = trained & (source.visible_keypoints >= config.min_keypoints)
+    return trained
+
+
+def describe_selection(source: DataSource, config: DataConfig, *, keypoints: bool) -> list[str]:
+    """Lines about images that are left out or have too many objects, about crowds, and empty categories."""
+    lines = []
+    if overfull := int((source.num_objects > config.max_objects).sum()):
+        lines.append(
+            f"{_count(overfull)} more than {config.max_objects} objects (data.max_objects): the "
+            f"smallest are ignored, neither learnt nor background; one has {source.num_objects.max()}"
+        )
+    few = trained_images(source, config, keypoints=False) & ~trained_images(
+        source, config, keypoints=keypoints
+    )
+    if few.any():
+        lines.append(
+            f"{_count(int(few.sum()))} fewer than {config.min_keypoints} visible keypoints "
+            "(data.min_keypoints) and are left out"
+        )
+    if source.counts is not None:
+        objects, crowds = source.counts.T
+        if crowds.any():
+            lines.append(
+                f"{crowds.sum()} of {source.counts.sum()} objects are crowds, which are ignored; "
+                "data.crowds_are_objects trains on them as objects"
+            )
+        for nothing, why in (
+            ((objects == 0) & (crowds > 0), "crowds only"),
+            (objects + crowds == 0, "none"),
+        ):
+            if nothing.any():
+                names = [source.categories.names[index] for index in np.flatnonzero(nothing)]
+                shown = ", ".join(map(printable, names[:_NAMED])) + (", ..." if len(names) > _NAMED else "")
+                lines.append(f"categories without an object to learn from ({why}): {shown}")
+    return lines
+
+
+def _count(number: int) -> str:
+    return "1 image has" if number == 1 else f"{number} images have"
