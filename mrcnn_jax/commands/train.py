@@ -1,6 +1,7 @@
 """Trains a config in a run directory, or resumes the run in it.
 
     mrcnn-jax train --config=shapes --workdir=runs/shapes --config.train.steps=500
+    mrcnn-jax train --config=finetune --workdir=runs/mine --data=PHOTOS --init=torchvision/mask_rcnn_r50_fpn
 
 Started once on each host, the processes train one model together (see docs/multi_host.md). On TPU pods and
 with SLURM or Open MPI this command is enough; elsewhere add --coordinator, --num_processes and --process_id.
@@ -15,6 +16,7 @@ from absl import flags
 from mrcnn_jax import command_line
 from mrcnn_jax.config import Config
 from mrcnn_jax.config.paths import check_backbone_path, check_data_paths
+from mrcnn_jax.data.folders import with_layout
 from mrcnn_jax.runtime.setup import setup
 
 _config = command_line.define_config()
@@ -22,19 +24,46 @@ _hosts = command_line.define_hosts(handle_sigterm=True)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "directory of the run: config, checkpoints, logs", required=True
 )
+_DATA = flags.DEFINE_string(
+    "data", None, "folder of images in COCO format, in any usual layout: sets the paths of config.data"
+)
+_INIT = flags.DEFINE_string(
+    "init",
+    None,
+    "what a new run begins from: the directory of a run, or the name of a published model (docs/zoo.md); the "
+    "heads' last layers are re-initialised if the data have other categories",
+)
 
 
 def main(_: list[str]) -> int:
     config = _config()
+    if _DATA.value:
+        config = with_layout(config, _DATA.value)
     setup(keep_memory=False)
     with _hosts():
         _check_paths(config)
+        if _INIT.value:
+            _begin(_INIT.value, config)
         print("starting TensorFlow (for tf.data) ...", flush=True)
         from mrcnn_jax.distributed import hosts
         from mrcnn_jax.training.loop import train
 
         finished = train(config, Path(_WORKDIR.value))
         return 0 if finished else 128 + hosts.stop_signal()
+
+
+def _begin(weights: str, config: Config) -> None:
+    """Makes the run, unless there is one, which is resumed."""
+    from mrcnn_jax.distributed import hosts
+    from mrcnn_jax.runs.description import is_run
+
+    with hosts.fail_together():
+        if hosts.is_main_process() and not is_run(_WORKDIR.value):
+            from mrcnn_jax.weights.begin import begin_run
+
+            begun = begin_run(weights, config, _WORKDIR.value)
+            layers = ", ".join(begun.new_layers) or "none"
+            print(f"{_WORKDIR.value}: begins from {weights}; re-initialised layers: {layers}", flush=True)
 
 
 def _check_paths(config: Config) -> None:

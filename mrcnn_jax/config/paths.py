@@ -30,7 +30,10 @@ def check_data_paths(config: Config, split: Literal["train", "val"]) -> None:
 
 
 def check_backbone_path(config: Config) -> None:
-    """Raises ValueError unless ``model.backbone_weights`` is empty or names a file."""
+    """Raises ValueError if ``model.backbone_weights`` is the path of a file that does not exist.
+
+    A path has a suffix, such as ``.pth``; the names of published backbones (docs/zoo.md) have none.
+    """
     path = config.model.backbone_weights
-    if path and not Path(path).is_file():
+    if Path(path).suffix and not Path(path).is_file():
         raise ValueError(f"{path}: there is no such file (model.backbone_weights)")

@@ -96,9 +96,8 @@ def train(
             _print(line)
         source, categories = _with_categories_of_run(source, workdir)
 
-        config = with_steps(
-            config, images=int(trained_images(source, data, keypoints=config.model.keypoint).sum())
-        )
+        trained = trained_images(source, data, keypoints=config.model.keypoint)
+        config = with_steps(config, images=int(trained.sum()))
         settings = config.train
 
         # Model and step

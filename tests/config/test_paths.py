@@ -47,5 +47,6 @@ def test_every_missing_path_is_told_with_its_field(root):
 def test_the_backbones_file(root):
     check_backbone_path(Config())
     check_backbone_path(Config(model=ModelConfig(backbone_weights=str(root / "objects.json"))))
-    with pytest.raises(ValueError, match=r"photos: there is no such file \(model.backbone_weights\)"):
-        check_backbone_path(Config(model=ModelConfig(backbone_weights=str(root / "photos"))))
+    check_backbone_path(Config(model=ModelConfig(backbone_weights="torchvision/resnet50")))
+    with pytest.raises(ValueError, match=r"none.pth: there is no such file \(model.backbone_weights\)"):
+        check_backbone_path(Config(model=ModelConfig(backbone_weights=str(root / "none.pth"))))
