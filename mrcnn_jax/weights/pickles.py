@@ -194,6 +194,11 @@ _OTHER_FORMATS = (
         "that lies beside them",
     ),
     (
+        r"(mmengine|mmcv|mmdet)\..*",
+        "it is a training checkpoint of MMDetection or a related project, whose models are not converted",
+    ),
+    (r"(ultralytics|models\.yolo|models\.common)\..*", "it is a YOLO model, which is not converted"),
+    (
         r"__torch__\..*",
         "it is a TorchScript program; save its weights in torch: torch.save(model.state_dict(), ...)",
     ),

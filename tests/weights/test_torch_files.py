@@ -216,6 +216,8 @@ def test_a_negative_view_is_not_read_with_the_wrong_sign():
         ("torch.distributed.tensor.DTensor", "one part of a sharded checkpoint"),
         ("torch.distributed._shard.sharded_tensor.api.ShardedTensor", "one part of a sharded checkpoint"),
         ("deepspeed.runtime.zero.config.ZeroStageEnum", r"zero_to_fp32\.py"),
+        ("mmengine.logging.history_buffer.HistoryBuffer", "a training checkpoint of MMDetection"),
+        ("ultralytics.nn.tasks.DetectionModel", "it is a YOLO model"),
         ("__torch__.torch.nn.modules.linear.Linear", "it is a TorchScript program"),
         ("torch.ao.nn.quantized.modules.linear.Linear", "it holds quantised tensors"),
     ],

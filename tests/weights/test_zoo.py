@@ -11,9 +11,10 @@ import pytest
 
 import mrcnn_jax
 from mrcnn_jax.config import Config, to_dict
+from mrcnn_jax.data.coco_categories import COCO
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.checkpoint import load_weights
-from mrcnn_jax.runs.description import read_run
+from mrcnn_jax.runs.description import read_run, write_run
 from mrcnn_jax.weights import torchvision, zoo, zoo_models
 from mrcnn_jax.weights.download import cache_path
 from mrcnn_jax.weights.files import write_arrays
@@ -173,6 +174,13 @@ def test_configs_of_the_table(name: str) -> None:
         "torchvision/faster_rcnn_r50_fpn",
     )
     assert config.backbone_norm_epsilon == (0.0 if name in with_zero else 1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_converted_run_is_recognised(tmp_path: Path, name: str) -> None:
+    config = config_of(MODELS[name])
+    write_run(tmp_path, config, COCO)
+    assert zoo._is_converted(tmp_path, config)
 
 
 def test_every_config_has_a_model() -> None:
