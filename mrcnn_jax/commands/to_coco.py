@@ -66,8 +66,11 @@ def main(arguments: list[str]) -> None:
         print(summary(builder.findings))
     print(count_categories(content))
     for what, count in sorted(builder.left_out.items()):
-        print(f"left out: {count} {printable(what)}")
+        print(f"left out: {printable(what)} ({count})")
     images = printable(str(builder.images))
     print(f"{printable(str(output))}: {len(content['images'])} images in {images}", end=", ")
     print(f"{len(content['annotations'])} objects")
-    print(f"To train on it: --config.data.train_images={images} --config.data.train_annotations={output}")
+    print(
+        f"To train on it: --config.data.root=. --config.data.train_images={images} "
+        f"--config.data.train_annotations={output}"
+    )

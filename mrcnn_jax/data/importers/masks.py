@@ -91,10 +91,9 @@ def _pairs(builder: CocoBuilder, source: Path) -> list[tuple[Path, list[Path], l
     if images is None or masks is None:
         if pairs := _pairs_of_subfolders(builder, source):
             return pairs
-        raise ValueError(
-            f"{source}: has no folder of {'masks' if images else 'images'} "
-            f"({', '.join(MASK_FOLDERS if images else IMAGE_FOLDERS)})"
-        )
+        folders = {"images": (images, IMAGE_FOLDERS), "masks": (masks, MASK_FOLDERS)}
+        missing = [f"{kind} ({', '.join(names)})" for kind, (path, names) in folders.items() if path is None]
+        raise ValueError(f"{source}: has no folder of {' and none of '.join(missing)}")
     image_files = find_files(images, IMAGE_SUFFIXES)
     by_name: dict[str, list[Path]] = {}
     for path in image_files:

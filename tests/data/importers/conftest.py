@@ -1,4 +1,4 @@
-"""Helpers for the tests of the importers: folders of small images, and what ``read_coco`` makes of the result."""
+"""Helpers for the tests of the importers: folders of small images, and ``read_coco`` on the results."""
 
 import json
 
@@ -13,7 +13,7 @@ from mrcnn_jax.data.importers.write import write_new
 
 @pytest.fixture
 def save(tmp_path):
-    """Writes an image of 20 x 10 pixels (width x height), or an array, or text or JSON, below the test's folder."""
+    """Writes a file below the test's folder: an image, by default of 20 x 10 pixels, or text, or JSON."""
 
     def write(name, content=None, **options):
         path = tmp_path / name
