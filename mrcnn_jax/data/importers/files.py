@@ -1,0 +1,95 @@
+"""Finds files of untrusted folders, and reads their XML and text."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+import numpy as np
+from PIL import Image
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
+
+
+def find_files(source: Path, suffixes: Iterable[str]) -> list[Path]:
+    """The file ``source``, or the files with these suffixes in the folder and below, sorted; no hidden ones.
+
+    Raises ValueError if there is no such file or folder.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise ValueError(f"{source}: there is no such file or folder")
+    wanted = tuple(suffixes)
+    found = []
+    for folder, folders, names in os.walk(source):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(folder, name)
+            for name in sorted(names)
+            if name.lower().endswith(wanted) and not name.startswith(".")
+        ]
+    return found
+
+
+def image_names(images: Path, file: Path, name: PurePosixPath) -> list[str]:
+    """Where an image that ``file`` calls ``name`` may be, relative to the folder ``images``, best first.
+
+    Relative to the file, as the tools mean it; else in the folder itself, by its path or its name alone.
+    """
+    beside = os.path.relpath(os.path.abspath(file.parent / name), os.path.abspath(images))
+    return [Path(beside).as_posix(), str(name), name.name]
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """The root of an XML file.
+
+    Raises ValueError for a file that is not XML, or that has a document type: only that can define entities,
+    which may expand without bound or name other files. Raises OSError if it cannot be read.
+    """
+    builder = ElementTree.TreeBuilder()
+    parser = expat.ParserCreate()
+
+    def refuse(*_: object) -> None:
+        raise ValueError("must not have a DOCTYPE")
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(path.read_bytes(), True)
+        return builder.close()
+    except expat.ExpatError as error:
+        raise ValueError(f"not valid XML: {error}") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file. Raises ValueError, naming it, if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: must be UTF-8 text: {error}") from error
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """The values of an image with one channel, integers ``[H W]``; of a palette image, the indices.
+
+    Colour is accepted if all channels are equal. Raises ValueError, naming the file, for anything else.
+    """
+    try:
+        with Image.open(path, formats=["PNG", "TIFF", "BMP", "GIF"]) as image:
+            values = np.asarray(image)
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+        raise ValueError(f"{path}: cannot be read as a PNG, TIFF, BMP or GIF: {error}") from error
+    if values.ndim == 3:
+        colours = values[:, :, :3]
+        if not (colours == colours[:, :, :1]).all():
+            raise ValueError(f"{path}: a mask must have one channel, or equal ones; this one has colours")
+        values = colours[:, :, 0]
+    if values.dtype.kind not in "biu":
+        raise ValueError(f"{path}: the values of a mask must be integers, got {values.dtype}")
+    return values.astype(np.int64)

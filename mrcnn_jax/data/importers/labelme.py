@@ -1,0 +1,122 @@
+"""Reads labelme's annotations: one JSON file per image, with a list of ``shapes``.
+
+Format: https://github.com/wkentaro/labelme (``label_file.py``, ``utils/shape.py``), versions 3 to 6.
+"""
+
+import base64
+import binascii
+import io
+import math
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from mrcnn_jax.data import fields
+from mrcnn_jax.data.importers.builder import CocoBuilder, ImageFile
+from mrcnn_jax.data.importers.files import find_files, image_names
+from mrcnn_jax.data.importers.regions import Bitmap, Region, ellipse, polygon, read_points, rectangle
+from mrcnn_jax.json_files import read_json
+
+_WITHOUT_AREA = ("point", "points", "line", "linestrip")
+_NOT_OBJECTS = ("__ignore__", "_background_")  # labelme's own labels for pixels of no object
+
+
+def add_labelme(builder: CocoBuilder, source: Path) -> None:
+    """Adds the images and objects of a labelme file, or of all in a folder and below.
+
+    Shapes of the same label and ``group_id`` are one object. Raises ValueError if there is no labelme file.
+    """
+    described = 0
+    for path in tqdm(find_files(source, (".json",)), unit="file", leave=False, disable=None):
+        try:
+            content = read_json(path)
+        except (OSError, ValueError) as error:
+            builder.problem(path, str(error).removeprefix(f"{path}: "))
+            continue
+        if not isinstance(content, dict) or "shapes" not in content:
+            builder.leave_out("JSON files without 'shapes': not labelme's")
+            continue
+        described += 1
+        try:
+            _add_file(builder, source, path, content)
+        except ValueError as error:
+            builder.problem(path, str(error))
+    if not described and not builder.findings:
+        raise ValueError(f"{source}: there is no labelme file (a JSON file with 'shapes')")
+
+
+def _add_file(builder: CocoBuilder, source: Path, path: Path, content: dict) -> None:
+    name = PurePosixPath(fields.text(content, "imagePath").replace("\\", "/"))
+    size = None
+    if content.get("imageHeight") is not None and content.get("imageWidth") is not None:
+        size = fields.integer(content, "imageHeight"), fields.integer(content, "imageWidth")
+    shapes = fields.section(content, "shapes", "the file")
+    image = builder.add_image(path, image_names(builder.images, path, name), size=size)
+    if image is None:
+        return
+    groups: dict[tuple, tuple[str, list[Region]]] = {}  # by label and group: name of the entry, parts
+    for index, shape in enumerate(shapes):
+        entry = f"shapes[{index}]"
+        try:
+            if not isinstance(shape, dict):
+                raise fields.error("", "it", "an object", shape)
+            label = fields.text(shape, "label")
+            kind = shape.get("shape_type") or "polygon"  # old versions have polygons only
+            if label in _NOT_OBJECTS:
+                builder.leave_out(f"shapes labelled {label!r}: labelme's word for no object")
+                continue
+            if kind in _WITHOUT_AREA:
+                builder.leave_out(f"shapes of type {kind!r}: they have no area")
+                continue
+            region = _read_region(shape, kind, image)
+        except ValueError as error:
+            builder.problem(path, f"{entry}: {error}")
+            continue
+        group = shape.get("group_id")
+        key = (label, index, None) if group is None else (label, None, str(group))
+        groups.setdefault(key, (entry, []))[1].append(region)
+    for (label, _, _), (entry, regions) in groups.items():
+        builder.add_object(image, label, regions, file=path, entry=entry)
+
+
+def _read_region(shape: dict, kind: Any, image: ImageFile) -> Region:
+    points = read_points(shape.get("points"), "points")
+    match kind:
+        case "polygon" | "rotation" | "oriented_rectangle":
+            return polygon(points)
+        case "rectangle":
+            return rectangle(points)
+        case "circle":
+            if len(points) != 2:
+                raise fields.error("", "points", "the centre of a circle and a point on it", points)
+            (x, y), (on_x, on_y) = points
+            radius = math.hypot(on_x - x, on_y - y)
+            return ellipse(x, y, radius, radius, size=image.size)
+        case "mask":
+            return _read_mask(shape.get("mask"), points, image)
+    raise fields.error("", "shape_type", "polygon, rectangle, circle, mask, point, line or linestrip", kind)
+
+
+def _read_mask(mask: Any, points: list[list[float]], image: ImageFile) -> Bitmap:
+    """The mask of a base64 PNG, which covers the pixels from the first point to the second, inclusive."""
+    if not isinstance(mask, str):
+        raise fields.error("", "mask", "a PNG in base64", mask)
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(mask, validate=True)), formats=["PNG"]) as png:
+            if png.width > image.size[1] or png.height > image.size[0]:
+                raise ValueError(f"it has {png.width} x {png.height} pixels, more than the image")
+            pixels = np.asarray(png.convert("L")) > 0
+    except (binascii.Error, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"mask cannot be decoded: {error}") from error
+    if len(points) != 2:
+        raise fields.error("", "points", "the two corners of a mask", points)
+    (left, top), (right, bottom) = ((round(x), round(y)) for x, y in points)
+    if pixels.shape != (bottom - top + 1, right - left + 1):
+        rule = f"corners of the mask of {pixels.shape[1]} x {pixels.shape[0]} pixels, both inside it"
+        raise fields.error("", "points", rule, points)
+    if left < 0 or top < 0 or right >= image.size[1] or bottom >= image.size[0]:
+        raise fields.error("", "points", "inside the image", points)
+    return Bitmap(pixels, top=top, left=left)

@@ -1,0 +1,180 @@
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn_jax.rle import Rle
+
+
+def shape(label, points, kind="polygon", **changes):
+    entry = {"label": label, "points": points, "shape_type": kind, "group_id": None, "flags": {}}
+    return entry | changes
+
+
+def labelme(*shapes, **changes):
+    entry = {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": list(shapes),
+        "imagePath": "a.png",
+        "imageData": None,
+        "imageHeight": 10,
+        "imageWidth": 20,
+    }
+    return entry | changes
+
+
+def png(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8) * 255).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def test_polygons_rectangles_circles_and_masks(tmp_path, save, converted):
+    save("data/a.png")
+    crop = np.array([[1, 0, 1], [0, 1, 1]], bool)
+    save(
+        "data/a.json",
+        labelme(
+            shape("dog", [[2, 1], [10, 1], [2, 5]]),
+            shape("car", [[12, 8.5], [15.5, 4]], "rectangle"),
+            shape("ball", [[5, 5], [5, 7]], "circle"),
+            shape("cat", [[4, 3], [6, 4]], "mask", mask=png(crop)),
+            shape("dog", [[3, 3]], "point"),
+            shape("dog", [[3, 3], [4, 4]], "line"),
+            shape("__ignore__", [[0, 0], [9, 0], [9, 9]]),
+        ),
+    )
+    builder, content, dataset = converted(tmp_path / "data")
+    assert content["images"] == [{"id": 1, "file_name": "a.png", "height": 10, "width": 20}]
+    assert [item["name"] for item in content["categories"]] == ["ball", "car", "cat", "dog"]  # by name
+    dog, car, ball, cat = content["annotations"]
+    assert dog == {
+        "id": 1, "image_id": 1, "category_id": 4, "iscrowd": 0, "bbox": [2, 1, 8, 4], "area": 16,
+        "segmentation": [[2, 1, 10, 1, 2, 5]],
+    }  # fmt: skip
+    assert (car["bbox"], car["area"], car["segmentation"]) == ([12, 4, 3.5, 4.5], 15.75, [])
+    # Of a circle with centre 5 5 and radius 2: in the rows 3 and 6 two pixels, in the rows 4 and 5 four.
+    disk = np.zeros((10, 20), bool)
+    disk[3:7, 4:6] = disk[4:6, 3:7] = True
+    assert (Rle.from_json(ball["segmentation"]).decode() == disk).all()
+    assert (ball["bbox"], ball["area"]) == ([3, 3, 4, 4], 12)
+    mask = np.zeros((10, 20), bool)
+    mask[3:5, 4:7] = crop
+    assert (Rle.from_json(cat["segmentation"]).decode() == mask).all()
+    assert (cat["bbox"], cat["area"]) == ([4, 3, 3, 2], 4)
+    assert builder.left_out == {
+        "shapes of type 'point': they have no area": 1,
+        "shapes of type 'line': they have no area": 1,
+        "shapes labelled '__ignore__': labelme's word for no object": 1,
+    }
+    assert [item.segmentation is None for item in dataset.images[0].annotations] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_shapes_of_a_group_are_one_object(tmp_path, save, converted):
+    save("data/a.png")
+    squares = [
+        [[0, 0], [2, 0], [2, 2], [0, 2]],
+        [[1, 1], [3, 1], [3, 3], [1, 3]],
+        [[6, 6], [8, 6], [8, 8], [6, 8]],
+    ]
+    save(
+        "data/a.json",
+        labelme(
+            *(shape("dog", points, group_id=3) for points in squares),
+            shape("cat", squares[0], group_id=3),
+            shape("cat", squares[1]),
+            shape("cat", squares[0], group_id=4),
+            shape("cat", [[5, 0], [5, 0]], "mask", group_id=4, mask=png(np.ones((1, 1)))),
+        ),
+    )
+    _, content, _ = converted(tmp_path / "data")
+    dog, cat, other, joined = content["annotations"]
+    assert dog["segmentation"] == [np.ravel(points).tolist() for points in squares]
+    assert (dog["bbox"], dog["area"]) == ([0, 0, 8, 8], 11)  # two of the squares share a pixel
+    assert [cat["area"], other["area"]] == [4, 4]
+    pixels = np.zeros((10, 20), bool)
+    pixels[:2, :2] = pixels[0, 5] = True
+    assert (Rle.from_json(joined["segmentation"]).decode() == pixels).all() and joined["bbox"] == [0, 0, 6, 2]
+
+
+def test_images_are_found_by_the_path_in_the_file_and_else_in_the_given_folder(tmp_path, save, converted):
+    triangle = shape("dog", [[2, 1], [10, 1], [2, 5]])
+    save("images/sub/a.png")
+    save("images/b.png")
+    save("data/sub/a.json", labelme(triangle, imagePath="..\\..\\images\\sub\\a.png"))
+    save("data/b.json", labelme(triangle, imagePath="C:\\photos\\b.png"))
+    _, content, _ = converted(tmp_path / "data", images=str(tmp_path / "images"))
+    assert [image["file_name"] for image in content["images"]] == ["b.png", "sub/a.png"]
+
+
+def test_sizes_are_those_of_the_upright_image(tmp_path, save, converted, rules):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by a quarter: 10 wide and 20 high when upright
+    save("data/a.jpg", exif=exif)
+    tall = shape("dog", [[1, 2], [5, 2], [1, 18]])
+    save("data/a.json", labelme(tall, imagePath="a.jpg", imageHeight=20, imageWidth=10))
+    _, content, _ = converted(tmp_path / "data")
+    assert (content["images"][0]["height"], content["images"][0]["width"]) == (20, 10)
+    save("data/a.json", labelme(tall, imagePath="a.jpg"))
+    assert rules(tmp_path / "data") == [
+        "a.json: image 'a.jpg' has 10 x 20 pixels (width x height), but was annotated at 20 x 10; it was "
+        "annotated without its EXIF rotation"
+    ]
+
+
+def test_all_problems_are_listed(tmp_path, save, rules):
+    save("data/a.png")
+    save("outside.png")
+    save(
+        "data/a.json",
+        labelme(
+            shape("dog", [[2, 1], [10, 1]]),
+            shape("", [[2, 1], [10, 1], [2, 5]]),
+            shape("dog", [[2, 1], [4, 2], [6, 3]]),
+            shape("dog", [[2, 1], [10, 1], [2, float("nan")]]),
+            shape("dog", [[2, 1], [2, 5]], "rectangle"),
+            shape("dog", [[30, 1], [40, 1], [30, 5]]),
+            shape("dog", [[2, 1], [10, 1], [2, 5]], "star"),
+            shape("dog", [[0, 0], [1, 1]], "mask", mask="!"),
+            shape("dog", [[0, 0], [1, 1]], "mask", mask=png(np.ones((1, 1)))),
+            shape("dog", [[19, 9], [20, 9]], "mask", mask=png(np.ones((1, 2)))),
+            5,
+        ),
+    )
+    save("data/b.json", labelme(imagePath="../outside.png"))
+    save("data/c.json", labelme())
+    save("data/d.json", '{"shapes": ')
+    found = rules(tmp_path / "data")
+    beginnings = (
+        "a.json: shapes[0]: a polygon must have at least 3 points, got 2",
+        "a.json: shapes[1]: label must be a string",
+        "a.json: shapes[2]: the 3 points of a polygon must not lie on one line",
+        "a.json: shapes[3]: points must be a list of points [x, y]",
+        "a.json: shapes[4]: a rectangle must have an area, got 2 1 to 2 5",
+        "a.json: shapes[6]: shape_type must be polygon, rectangle, circle",
+        "a.json: shapes[7]: mask cannot be decoded",
+        "a.json: shapes[8]: points must be corners of the mask of 1 x 1 pixels",
+        "a.json: shapes[9]: points must be inside the image",
+        "a.json: shapes[10]: it must be an object, got 5",
+        "a.json: shapes[5]: lies outside the image of 20 x 10 pixels",
+        "b.json: image '../outside.png': there is no such file in",
+        "c.json: image 'a.png' is described more than once",
+        "d.json: not valid JSON",
+    )
+    assert len(found) == len(beginnings)
+    for rule, beginning in zip(found, beginnings, strict=True):
+        assert rule.startswith(beginning), rule
+
+
+def test_a_folder_without_labelme_files(tmp_path, save, rules):
+    save("data/a.json", {"images": []})
+    with pytest.raises(ValueError, match="there is no labelme file"):
+        rules(tmp_path / "data", format="labelme")

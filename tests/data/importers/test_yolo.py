@@ -1,0 +1,152 @@
+import pytest
+
+SEG = "0 0.1 0.1 0.5 0.1 0.1 0.5\n"  # 2 1, 10 1, 2 5 in an image of 20 x 10
+BOX = "1 0.25 0.5 0.2 0.4\n"  # centre 5 5, 4 x 4
+
+
+def test_a_dataset_of_ultralytics(tmp_path, save, converted):
+    for name in ("train/a", "train/deep/b", "train/c", "val/d"):
+        save(f"data/images/{name}.jpg")
+    save(
+        "data/data.yaml",
+        "path: ../datasets/data\ntrain: images/train\nval: images/val\nnames:\n  0: dog\n  1: cat\n",
+    )
+    save("data/labels/train/a.txt", SEG + BOX + "\n" + BOX)
+    save("data/labels/train/deep/b.txt", "")
+    save("data/labels/val/d.txt", BOX)
+    builder, content, dataset = converted(tmp_path / "data", split="train")
+    assert [item["file_name"] for item in content["images"]] == [
+        "images/train/a.jpg", "images/train/c.jpg", "images/train/deep/b.jpg",
+    ]  # fmt: skip
+    assert content["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
+    polygon, box = content["annotations"]
+    assert (polygon["segmentation"], polygon["area"]) == ([[2, 1, 10, 1, 2, 5]], 16)
+    assert (polygon["category_id"], polygon["bbox"]) == (1, [2, 1, 8, 4])
+    assert (box["category_id"], box["bbox"], box["area"], box["segmentation"]) == (2, [3, 3, 4, 4], 16, [])
+    assert builder.left_out == {
+        "files of labels: they do not exist; the images are kept, as without objects": 1,
+        "lines that repeat another of the same file": 1,
+    }
+    assert [len(item.annotations) for item in dataset.images] == [2, 0, 0]
+    _, content, _ = converted(tmp_path / "data" / "data.yaml", split="val")
+    assert [item["file_name"] for item in content["images"]] == ["images/val/d.jpg"]
+    with pytest.raises(ValueError, match="has the splits train, val; choose one, as --split=train"):
+        converted(tmp_path / "data")
+    with pytest.raises(ValueError, match=r"--split=test: the splits in data.yaml are train, val"):
+        converted(tmp_path / "data", split="test")
+
+
+def test_roboflows_paths_and_categories_to_keep(tmp_path, save, converted):
+    save("data/train/images/a.jpg")
+    save("data/train/labels/a.txt", SEG + BOX)
+    save("data/data.yaml", "train: ../train/images\nnc: 2\nnames: ['dog', 'cat']\n")
+    builder, content, _ = converted(tmp_path / "data", categories=("bird", "cat"))
+    assert content["images"][0]["file_name"] == "train/images/a.jpg"
+    assert content["categories"] == [{"id": 1, "name": "bird"}, {"id": 2, "name": "cat"}]
+    assert [item["category_id"] for item in content["annotations"]] == [2]
+    assert builder.left_out == {"objects of category 'dog': not among --categories": 1}
+
+
+def test_a_list_of_images(tmp_path, save, converted):
+    save("data/images/a.jpg")
+    save("data/images/b.jpg")
+    save("data/labels/b.txt", BOX)
+    save("data/train.txt", "./images/b.jpg\n")
+    save("data/data.yaml", "train: train.txt\nnames: [dog, cat]\n")
+    _, content, _ = converted(tmp_path / "data")
+    assert [item["file_name"] for item in content["images"]] == ["images/b.jpg"]
+
+
+def test_classes_in_a_text_file(tmp_path, save, converted):
+    save("data/images/a.jpg")
+    save("data/labels/a.txt", BOX)
+    save("data/classes.txt", "dog\ncat\n")
+    _, content, _ = converted(tmp_path / "data")
+    assert content["annotations"][0]["category_id"] == 2
+    assert content["images"][0]["file_name"] == "images/a.jpg"
+    # Images in another folder, and labels beside the images.
+    save("photos/b.jpg")
+    save("other/labels/b.txt", BOX)
+    save("other/classes.txt", "dog\ncat\n")
+    _, content, _ = converted(tmp_path / "other", images=str(tmp_path / "photos"))
+    assert (content["images"][0]["file_name"], len(content["annotations"])) == ("b.jpg", 1)
+    save("flat/c.jpg")
+    save("flat/c.txt", BOX)
+    save("flat/classes.txt", "dog\ncat\n")
+    _, content, _ = converted(tmp_path / "flat")
+    assert (content["images"][0]["file_name"], len(content["annotations"])) == ("c.jpg", 1)
+
+
+def test_keypoints_are_left_out(tmp_path, save, converted):
+    save("data/images/a.jpg")
+    save("data/labels/a.txt", "0 0.25 0.5 0.2 0.4 0.2 0.3 2 0.3 0.4 1\n")
+    save("data/data.yaml", "train: images\nnames: [dog]\nkpt_shape: [2, 3]\n")
+    builder, content, _ = converted(tmp_path / "data")
+    assert (content["annotations"][0]["bbox"], content["annotations"][0]["segmentation"]) == (
+        [3, 3, 4, 4],
+        [],
+    )
+    assert builder.left_out == {"sets of keypoints: not supported; the boxes are kept": 1}
+
+
+def test_all_problems_are_listed(tmp_path, save, rules):
+    save("data/images/a.jpg")
+    save("data/images/b.jpg", "no image")
+    lines = (
+        "0 0.1 0.2 0.3", "0 0.1 0.2 0.3 0.4 0.9", "2 0.25 0.5 0.2 0.4", "0 5 5 4 4", "0 a 0.5 0.2 0.4",
+        "0.5 0.25 0.5 0.2 0.4", "0 nan 0.5 0.2 0.4", "inf 0.25 0.5 0.2 0.4", "0 0.25 0.5 0 0.4",
+        "0 0.1 0.1 0.2 0.2 0.3 0.3",
+    )  # fmt: skip
+    save("data/labels/a.txt", "\n".join(lines))
+    save("data/labels/z.txt", BOX)
+    save("data/classes.txt", "dog\ncat\n")
+    beginnings = (
+        "a.txt: line 1: a line must be a category and 4 numbers (a box) or at least 6 in pairs (a polygon)",
+        "a.txt: line 2: a line must be a category",
+        "a.txt: line 3: category 2 is not among the 2 names",
+        "a.txt: line 4: coordinates must be shares of the image's sides, 0 to 1, got [5.0, 5.0, 4.0, 4.0]",
+        "a.txt: line 5: all words must be numbers, got '0 a 0.5 0.2 0.4'",
+        "a.txt: line 6: the category must be a whole number, got '0.5'",
+        "a.txt: line 7: coordinates must be shares of the image's sides, 0 to 1, got [nan]",
+        "a.txt: line 8: the category must be a whole number, got 'inf'",
+        "a.txt: line 9: a rectangle must have an area",
+        "a.txt: line 10: the 3 points of a polygon must not lie on one line",
+        "b.jpg: ",
+        "z.txt: there is no image of this name",
+    )
+    found = rules(tmp_path / "data", format="yolo")
+    assert len(found) == len(beginnings)
+    for rule, beginning in zip(found, beginnings, strict=True):
+        assert rule.startswith(beginning), rule
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "names: !!python/object/apply:os.system ['true']\ntrain: a\n",
+            "not valid YAML: could not determine a construct",
+        ),
+        ("names: [dog]\ntrain: /etc\n", "'/etc' of data.yaml is not inside this folder, or does not exist"),
+        ("names: [dog]\ntrain: ../../outside\n", "'../../outside' of data.yaml is not inside this folder"),
+        ("names: [dog]\ntrain: ..\n", "'..' of data.yaml is not inside this folder"),
+        ("names: [dog, dog]\ntrain: images\n", "names of the categories must be distinct, and at least one"),
+        ("names: 3\ntrain: images\n", "names must be a list of categories, or their names by number, got 3"),
+        ("names: [dog]\ntrain: [3]\n", "train must be a string, got 3"),
+        ("names: [dog]\ntrain: empty\n", "empty: there are no images"),
+    ],
+)
+def test_an_unusable_data_yaml(tmp_path, save, rules, content, message):
+    save("outside/a.jpg")
+    save("data/images/a.jpg")
+    (tmp_path / "data" / "empty").mkdir()
+    save("data/data.yaml", content)
+    with pytest.raises(ValueError, match=message):
+        rules(tmp_path / "data")
+
+
+def test_categories_without_names(tmp_path, save, rules):
+    save("data/images/a.jpg")
+    save("data/labels/a.txt", BOX)
+    with pytest.raises(ValueError, match="the names of the categories are missing"):
+        rules(tmp_path / "data")
