@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mrcnn_jax.config import Config
-from mrcnn_jax.data.categories import read_categories_file
+from mrcnn_jax.data.categories import KeypointRule, read_categories_file
 from mrcnn_jax.data.labels import check_categories
 from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.weights.convert import Imported, import_weights
@@ -25,9 +25,14 @@ def begin_run(weights: str | Path, config: Config, workdir: str | Path) -> Impor
             f"to begin from {weights} with records, make the run with mrcnn-jax convert --source=run "
             "--new_categories=FILE, where FILE is the annotation file that the records were made from"
         )
+    rule: KeypointRule = "strict" if config.model.keypoint else "skip"
     run, annotations = workdir_of(weights), Path(config.data.root) / config.data.train_annotations
     try:
-        check_categories(read_categories_file(annotations), read_run(run).categories, where=str(annotations))
+        check_categories(
+            read_categories_file(annotations, keypoint_rule=rule),
+            read_run(run).categories,
+            where=str(annotations),
+        )
         new_categories = None
     except ValueError:
         new_categories = annotations

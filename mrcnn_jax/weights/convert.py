@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrcnn_jax.config import Config
-from mrcnn_jax.data.categories import read_categories_file
+from mrcnn_jax.data.categories import KeypointRule, read_categories_file
 from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints, check_arrays_match, load_weights
@@ -93,7 +93,9 @@ def import_weights(
         raise ValueError("--key selects weights in a file; it cannot be combined with --source=run")
 
     given_file = new_categories or categories
-    given = read_categories_file(Path(given_file)) if given_file else None  # first: weights take longer
+    rule: KeypointRule = "strict" if config.model.keypoint else "skip"
+    # First, as weights take longer.
+    given = read_categories_file(Path(given_file), keypoint_rule=rule) if given_file else None
     place = ""
     if source == "run":
         blueprint, weights, run_categories = _read_run(path, step, config)
