@@ -20,7 +20,9 @@ from mrcnn_jax.config.paths import check_data_paths
 from mrcnn_jax.runtime.setup import setup
 
 _override = command_line.define_overrides()
-_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "directory of the trained run, or a published model's name (docs/zoo.md)", required=True
+)
 _OUTPUT = flags.DEFINE_string("output", None, "file to write; evaluation.json in --workdir if not given")
 _DETECTIONS = flags.DEFINE_string(
     "save_detections", None, "also write all detections to this file, as a COCO results list"
@@ -53,12 +55,14 @@ def _evaluate() -> None:
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.json_files import write_json
     from mrcnn_jax.runs.description import read_run
+    from mrcnn_jax.weights.zoo import workdir_of
 
     with hosts.fail_together():
-        run = read_run(_WORKDIR.value)
+        workdir = workdir_of(_WORKDIR.value)
+        run = read_run(workdir)
         config = _override(run.config)
         data = config.data
-        output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "evaluation.json")
+        output = Path(_OUTPUT.value or workdir / "evaluation.json")
         detections_file = Path(_DETECTIONS.value) if _DETECTIONS.value else None
         names = [data.val_annotations, data.val_keypoints, data.val_records]
         inputs = [Path(data.root) / name for name in names if name]
@@ -71,7 +75,7 @@ def _evaluate() -> None:
         source = open_validation_source(config)
         check_source(config, run.categories, source)
         detector = load(
-            _WORKDIR.value,
+            workdir,
             step=_STEP.value,
             batch_size=_BATCH_SIZE.value or config.test.batch_size,
             config=config,

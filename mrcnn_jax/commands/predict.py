@@ -37,7 +37,9 @@ ARGUMENTS = "image files and folders of images"
 _PARTIAL = "detections.partial.jsonl"
 
 _override = command_line.define_overrides()
-_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the trained run", required=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "directory of the trained run, or a published model's name (docs/zoo.md)", required=True
+)
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
@@ -69,7 +71,7 @@ _ANNOTATIONS = flags.DEFINE_string(
 
 
 def main(arguments: list[str]) -> int:
-    from mrcnn_jax.inference.files import DETECTIONS, find_images, picture_paths, read_image_ids
+    from mrcnn_jax.inference.files import DETECTIONS, find_images, passed_over, picture_paths, read_image_ids
 
     if not arguments:
         raise ValueError(
@@ -78,6 +80,8 @@ def main(arguments: list[str]) -> int:
     images, errors = find_images(arguments)
     if not images:
         return _report(errors)
+    if line := passed_over(arguments):
+        print(line, flush=True)
     output = Path(_OUTPUT.value)
     detections_file = output / DETECTIONS
     dataset_file = Path(_DATASET.value) if _DATASET.value else None
@@ -92,11 +96,13 @@ def main(arguments: list[str]) -> int:
     from mrcnn_jax.inference.partial_results import PartialResults
     from mrcnn_jax.inference.pictures import write_results
     from mrcnn_jax.runs.description import read_run
+    from mrcnn_jax.weights.zoo import workdir_of
 
-    config = _override(read_run(_WORKDIR.value).config)
-    detector = load(_WORKDIR.value, step=_STEP.value, batch_size=_BATCH_SIZE.value, config=config)
+    workdir = workdir_of(_WORKDIR.value)
+    config = _override(read_run(workdir).config)
+    detector = load(workdir, step=_STEP.value, batch_size=_BATCH_SIZE.value, config=config)
     pictures = picture_paths(images, output) if _PICTURES.value == "png" else None
-    partial = PartialResults(output / _PARTIAL, _made_with(detector), images, pictures)
+    partial = PartialResults(output / _PARTIAL, _made_with(workdir, detector), images, pictures)
     if before := sum(map(partial.is_done, images)):
         print(f"{before} of {len(images)} images are done already ({partial.path})", flush=True)
     try:
@@ -160,14 +166,14 @@ def _check_outputs(detections: Path, dataset: Path | None, *, inputs: list[Path]
             raise ValueError(f"{path} is an input and would be overwritten; choose another --{flag}")
 
 
-def _made_with(detector: "Detector") -> dict[str, Any]:
+def _made_with(workdir: Path, detector: "Detector") -> dict[str, Any]:
     """What the results depend on besides the images; batches of another size give the same."""
     from mrcnn_jax.config.fields import SETTINGS
     from mrcnn_jax.config.io import flatten
 
-    weights = Path(_WORKDIR.value) / "checkpoints" / str(detector.step) / "weights"
+    weights = workdir / "checkpoints" / str(detector.step) / "weights"
     return {
-        "--workdir": str(Path(_WORKDIR.value).resolve()),
+        "--workdir": str(workdir.resolve()),
         "--step": detector.step,
         "time of the weights": datetime.fromtimestamp(weights.stat().st_mtime, UTC).isoformat(),
         "--score_threshold": _SCORE_THRESHOLD.value,
