@@ -38,11 +38,15 @@ def note(*signals: int, forward: Callable[[], object] | None = None) -> None:
 
 @contextmanager
 def catching_interrupts() -> Iterator[None]:
-    """The context in which Ctrl-C is noted, too, if ``note`` has been called."""
-    if _forward is None:
+    """The context in which Ctrl-C is noted, too, if ``note`` has been called.
+
+    As ever, it has no effect on a process that was started to ignore it, such as a script's background job.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if _forward is None or not callable(before):
         yield
         return
-    before = signal.signal(signal.SIGINT, _ignore)
+    signal.signal(signal.SIGINT, _ignore)
     _noted.add(signal.SIGINT)
     try:
         yield

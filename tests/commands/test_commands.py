@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.shapes import make_shapes
+from mrcnn_jax.inference.detector import Detector
 from tests.run_command import Outcome
 
 Start = Callable[..., Outcome]
@@ -187,6 +188,63 @@ def test_predictions_and_what_cannot_be_read(trained: str, start: Start, directo
     entries = json.loads((directory / "out" / "detections.json").read_text())
     assert entries and {entry["file_name"] for entry in entries} == {"photo.jpg"}
     assert _load_results(directory / "out" / "detections.json", images=2).getAnnIds()
+
+
+def test_predictions_as_a_dataset_without_pictures(trained: str, start: Start, directory: Path) -> None:
+    arguments = ("predict", "--workdir=run", "--output=bare", "--pictures=none", "--score_threshold=0")
+    done = start(*arguments, "--save_dataset=bare/annotations.json", "shapes/val")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (directory / "bare").iterdir()) == [
+        "annotations.json",
+        "detections.json",
+    ]
+    dataset = COCO(str(directory / "bare" / "annotations.json"))
+    found = json.loads((directory / "bare" / "detections.json").read_text())
+    assert len(dataset.getImgIds()) == 3 and len(dataset.getAnnIds()) == len(found)
+    number = len(found)
+    assert done.stdout.splitlines()[-1] == (
+        f"3 images, {number} objects in bare/detections.json, {number} of them (score at least 0) "
+        "annotated in bare/annotations.json"
+    )
+    photo = sorted((directory / "shapes" / "val").iterdir())[0].relative_to(directory)
+    done = start(*arguments, f"--save_dataset={photo}", "shapes/val")
+    assert done.returncode == 1
+    assert f"{photo} is an input and would be overwritten; choose another --save_dataset" in done.stderr
+
+
+def test_an_interrupted_prediction_goes_on(
+    trained: str, start: Start, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predict(output: str, *arguments: str) -> Outcome:
+        return start("predict", "--workdir=run", f"--output={output}", *arguments, "shapes/val")
+
+    assert predict("at_once").returncode == 0
+    attempt = Detector.attempt
+
+    def interrupted(detector: Detector, sources: Any) -> Any:
+        yield from attempt(detector, list(sources)[:2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Detector, "attempt", interrupted)
+        done = predict("later")
+    assert done.returncode == 130
+    kept = "later/detections.partial.jsonl"
+    assert f"the results of 2 of 3 images are in {kept}; run the same command to continue" in done.stderr
+    assert not (directory / "later" / "detections.json").exists()
+
+    done = predict("later", "--config.test.nms_iou=0.4")
+    assert done.returncode == 1
+    assert "\n  --config.test.nms_iou: 0.4 here, 0.5 there\n" in done.stderr
+    done = predict("later", "--batch_size=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == f"2 of 3 images are done already ({kept})"
+    for name in ("later", "at_once"):
+        assert len(list((directory / name).iterdir())) == 4
+    entries, wanted = (
+        json.loads((directory / name / "detections.json").read_text()) for name in ("later", "at_once")
+    )
+    assert [entry["image_id"] for entry in entries] == [entry["image_id"] for entry in wanted]
 
 
 def test_no_image_at_all_writes_nothing(start: Start, directory: Path) -> None:

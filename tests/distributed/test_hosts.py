@@ -1,5 +1,8 @@
 """Tests that need no second process; tests/commands/test_many_hosts.py has those that do."""
 
+import os
+import signal
+
 import jax
 import pytest
 
@@ -47,6 +50,30 @@ def test_collectives_with_a_single_process():
     assert not hosts.should_stop(1)
     with pytest.raises(KeyError, match="own"), hosts.fail_together():
         raise KeyError("own")
+
+
+def test_a_single_process_notes_sigterm_and_others_pass_ctrl_c_on_as_sigterm(monkeypatch):
+    noted, sent = [], []
+    monkeypatch.setattr(hosts.stopping, "note", lambda *signals, **options: noted.append((signals, options)))
+    hosts.join(None, 1, None, handle_sigterm=False)
+    assert noted == []
+    hosts.join(None, 1, None, handle_sigterm=True)
+    assert noted == [((signal.SIGTERM,), {})]
+
+    monkeypatch.setattr(hosts, "is_single_process", lambda: False)
+    monkeypatch.setattr(hosts, "_connect", lambda: None)
+    monkeypatch.setattr(hosts.os, "kill", lambda *arguments: sent.append(arguments))
+    hosts.join(None, 1, None, handle_sigterm=True)
+    signals, options = noted[1]
+    assert signals == ()
+    options["forward"]()
+    assert sent == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_a_noted_signal_stops_a_single_process(monkeypatch):
+    assert not hosts.should_stop(1) and hosts.stop_signal() == signal.SIGTERM
+    monkeypatch.setattr(hosts.stopping, "_received", signal.SIGINT)
+    assert hosts.should_stop(2) and hosts.stop_signal() == signal.SIGINT
 
 
 def test_errors_are_exchanged(monkeypatch):

@@ -100,6 +100,17 @@ except KeyboardInterrupt:
     assert run(body, signal.SIGINT) == (0, "interrupted None\n", "")
 
 
+def test_ctrl_c_stays_ignored() -> None:
+    body = """
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+stopping.note(signal.SIGTERM)
+with stopping.catching_interrupts():
+    wait()
+print(stopping.received())
+"""
+    assert run(body, signal.SIGINT, signal.SIGTERM, pause=0.1)[:2] == (0, f"{int(signal.SIGTERM)}\n")
+
+
 def test_ctrl_c_is_forwarded_once() -> None:
     body = """
 stopping.note(forward=lambda: print("forwarded", flush=True))
