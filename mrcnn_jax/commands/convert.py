@@ -11,8 +11,7 @@
 The first three commands create a run for mrcnn-jax predict, evaluate and train. Weights files end in
 .safetensors, .npz, .pth, .pt, .ckpt, .bin, .pth.tar or .pkl, and cannot run code. Training checkpoints may
 hold more than the weights, under any key. Weights of published models are downloaded by name, once
-(docs/zoo.md). If anything does not match, nothing is written. Existing files are
-never overwritten.
+(docs/zoo.md). If anything does not match, nothing is written. Existing files are never overwritten.
 """
 
 from absl import flags

@@ -75,8 +75,11 @@ def _fetch(weights: Weights, unfinished: Path, path: Path) -> None:
             if size and received != size:
                 raise OSError(f"the connection ended after {received} of {size} bytes")
     except (OSError, http.client.HTTPException) as error:
-        is_http = isinstance(error, urllib.error.HTTPError)
-        reason = error.reason if isinstance(error, urllib.error.URLError) and not is_http else error
+        reason: object = error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
+        elif isinstance(error, urllib.error.URLError):
+            reason = error.reason
         raise OSError(
             f"{weights.address}: cannot be downloaded: {reason}\nif you have the file, put it at {path}"
         ) from error
