@@ -17,12 +17,19 @@ from mrcnn_jax.config.paths import check_data_paths
 
 _config = command_line.define_config()
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write batches.png into", required=True)
+_DATA = flags.DEFINE_string(
+    "data", None, "folder of images in COCO format, in any usual layout: sets the paths of config.data"
+)
 _COUNT = flags.DEFINE_integer("count", 24, "images to draw", lower_bound=1)
 _STEP = flags.DEFINE_integer("step", 0, "training step of the first batch to draw", lower_bound=0)
 
 
 def main(_: list[str]) -> None:
     config = _config()
+    if _DATA.value:
+        from mrcnn_jax.data.folders import with_layout
+
+        config = with_layout(config, _DATA.value)
     check_data_paths(config, "train")
     output = Path(_OUTPUT.value)
     existing = next(path for path in (output, *output.parents) if path.exists())

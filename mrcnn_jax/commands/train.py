@@ -16,7 +16,6 @@ from absl import flags
 from mrcnn_jax import command_line
 from mrcnn_jax.config import Config
 from mrcnn_jax.config.paths import check_backbone_path, check_data_paths
-from mrcnn_jax.data.folders import with_layout
 from mrcnn_jax.runtime.setup import setup
 
 _config = command_line.define_config()
@@ -38,6 +37,8 @@ _INIT = flags.DEFINE_string(
 def main(_: list[str]) -> int:
     config = _config()
     if _DATA.value:
+        from mrcnn_jax.data.folders import with_layout
+
         config = with_layout(config, _DATA.value)
     setup(keep_memory=False)
     with _hosts():

@@ -312,6 +312,21 @@ def _read_object(path: Path, object_hook: Callable[[dict], Any]) -> dict:
         content = read_json(path, object_hook=object_hook)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: must hold one JSON object with 'images', 'annotations' and 'categories'")
+    except ValueError as error:
+        raise ValueError(f"{error}{_of_another_tool(path)}") from error
+    sections = {"images", "annotations", "categories"}
+    hint = "" if isinstance(content, dict) and content.keys() >= sections else _of_another_tool(path)
+    if hint or not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: must hold one JSON object with 'images', 'annotations' and 'categories'{hint}"
+        )
     return content
+
+
+def _of_another_tool(path: Path) -> str:
+    """What to add to the message about a file that is not in COCO's format, if it is in a known one."""
+    # Imported here, as the importers are built on this module.
+    from mrcnn_jax.data.importers.recognise import what_it_looks_like
+
+    hint = what_it_looks_like(path)
+    return f"\nit {hint}" if hint else ""

@@ -1,5 +1,6 @@
 """Finds the annotations and images of a dataset's folder, whichever tool has laid it out."""
 
+import dataclasses
 import json
 import mmap
 import os
@@ -7,7 +8,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from mrcnn_jax.config import Config
 from mrcnn_jax.data.importers.recognise import recognise, what_it_looks_like
 
 _SAMPLES = 5  # images of an annotation file that are looked for
@@ -37,9 +40,9 @@ def find_layout(folder: str | Path) -> dict[str, str]:
     """The data fields of the COCO dataset in a folder, for ``data.root`` being that folder.
 
     These are ``train_images`` and ``train_annotations``, with ``val_images`` and ``val_annotations`` if there
-    is a validation set. Looks at all COCO files in the folder and one level below, and for the folder, up to two
-    levels below, in which the first images of each file exist. A file whose name has none of the words train,
-    val and test is the training set if it is the only one. Test sets are ignored.
+    is a validation set. Looks at all COCO files in the folder and one level below, and for the folder, up to
+    two levels below, in which the first images of each file exist. A file whose name has none of the words
+    train, val and test is the training set if it is the only one. Test sets are ignored.
 
     Raises ValueError if there is no training set, several are possible, or images are missing: the message
     lists what was found, and how to convert annotations of another format.
@@ -66,6 +69,22 @@ def find_layout(folder: str | Path) -> dict[str, str]:
     if problems:
         raise ValueError("\n".join(problems))
     return fields
+
+
+def with_layout(config: Config, folder: str | Path) -> Config:
+    """``config`` for the dataset in a folder; without a validation set nothing is evaluated in training.
+
+    Raises ValueError as ``find_layout`` does.
+    """
+    found = find_layout(folder)
+    paths: dict[str, Any] = {"root": str(folder), **found}
+    for name in ("train_records", "val_records", "train_keypoints", "val_keypoints"):
+        paths[name] = ""
+    data = dataclasses.replace(config.data, **paths)
+    train = config.train
+    if "val_annotations" not in found:
+        train = dataclasses.replace(train, eval_every=0)
+    return dataclasses.replace(config, data=data, train=train)
 
 
 def _only(folder: Path, found: list[_Annotations], split: str | None) -> _Annotations | None:

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
@@ -23,6 +23,7 @@ _THREADS = 4
 _KEYS = {"image", "labels", "boxes", "masks", "keypoints", "crowd", "id"}
 
 
+@runtime_checkable  # so that tests may check calls against their annotations
 class Dataset(Protocol):
     """Images with their objects, such as a PyTorch dataset or a list of items with an attribute more.
 

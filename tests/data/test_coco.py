@@ -292,3 +292,13 @@ def test_reads_the_real_coco():
     assert dataset.findings == ()
     assert dataset.categories.sigmas == COCO_SIGMAS and len(dataset.categories.flip_pairs) == 8
     assert np.unique([item.label for item in objects]).max() <= 80
+
+
+def test_a_file_of_another_tool_is_told_with_the_command_that_converts_it(tmp_path):
+    (tmp_path / "labelme.json").write_text('{"version": "5.0", "shapes": [], "imagePath": "a.jpg"}')
+    (tmp_path / "voc.xml").write_text("<annotation><object><name>dog</name></object></annotation>")
+    for name, kind in (("labelme.json", "labelme"), ("voc.xml", "voc")):
+        with pytest.raises(
+            ValueError, match=rf"{name}: .*\nit looks like .*mrcnn-jax to_coco .*--format={kind}"
+        ):
+            read_coco(tmp_path, images="", annotations=name)

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from mrcnn_jax.data.folders import find_layout
+from mrcnn_jax.config import Config
+from mrcnn_jax.data.folders import find_layout, with_layout
 
 
 @pytest.fixture
@@ -190,3 +191,17 @@ def test_another_format(tmp_path):
         ValueError, match="it looks like a folder of labelme annotations; convert it with: mrcnn-jax"
     ):
         find_layout(tmp_path)
+
+
+def test_a_config_gets_the_layout(tmp_path, data):
+    config = Config()
+    config.data.train_records, config.data.val_keypoints, config.train.eval_every = "records", "k.json", 5
+    data("train/_annotations.coco.json", ["a.jpg"], "train")
+    found = with_layout(config, tmp_path)
+    assert found.data.root == str(tmp_path) and found.data.train_images == "train"
+    assert found.data.train_records == found.data.val_keypoints == ""
+    assert found.train.eval_every == 0  # there is no validation set
+    data("valid/_annotations.coco.json", ["b.jpg"], "valid")
+    found = with_layout(config, tmp_path)
+    assert found.data.val_annotations == "valid/_annotations.coco.json" and found.train.eval_every == 5
+    assert config.data.train_records == "records"

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.data.importers.regions import Region, to_coco
+from mrcnn_jax.image_formats import open_image
 from mrcnn_jax.images import Size
 
 
@@ -146,12 +147,10 @@ def upright_size(path: Path) -> tuple[Size, bool]:
     Raises ValueError, naming the file, if it is not an image.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path.read_bytes()) as image:
             rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             width, height = image.size
     except Exception as error:  # damaged headers make Pillow raise nearly anything
-        reason = "not an image, or of an unknown format"
-        if not isinstance(error, Image.UnidentifiedImageError):
-            reason = str((error.strerror if isinstance(error, OSError) else None) or error)
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ValueError(f"{path}: cannot be read: {reason}") from error
     return ((width, height) if rotated else (height, width)), rotated

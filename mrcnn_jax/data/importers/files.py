@@ -9,6 +9,9 @@ from xml.parsers import expat
 import numpy as np
 from PIL import Image
 
+# Names of the folders of datasets of masks, and of their images.
+MASK_FOLDERS = ("PedMasks", "masks", "labels", "SegmentationObject")
+IMAGE_FOLDERS = ("PNGImages", "images", "imgs", "JPEGImages")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 
 

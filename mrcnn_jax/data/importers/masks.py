@@ -18,11 +18,16 @@ import numpy as np
 from tqdm import tqdm
 
 from mrcnn_jax.data.importers.builder import CocoBuilder, ImageFile
-from mrcnn_jax.data.importers.files import IMAGE_SUFFIXES, find_files, image_names, read_mask
+from mrcnn_jax.data.importers.files import (
+    IMAGE_FOLDERS,
+    IMAGE_SUFFIXES,
+    MASK_FOLDERS,
+    find_files,
+    image_names,
+    read_mask,
+)
 from mrcnn_jax.data.importers.regions import Bitmap
 
-IMAGE_FOLDERS = ("PNGImages", "images", "imgs", "JPEGImages")
-MASK_FOLDERS = ("PedMasks", "masks", "labels", "SegmentationObject")
 _MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")  # formats that keep every value
 _NUMBERED = re.compile(r"(?P<name>.+?)(?:[_-]mask)?[_-]\d+")
 _MANY = 64  # values in one file; more, up to 255, are the soft edges of a picture of a mask

@@ -5,8 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrcnn_jax.data.importers.files import IMAGE_SUFFIXES
-from mrcnn_jax.data.importers.masks import IMAGE_FOLDERS, MASK_FOLDERS
+from mrcnn_jax.data.importers.files import IMAGE_FOLDERS, IMAGE_SUFFIXES, MASK_FOLDERS
 
 _HEAD = 1 << 16  # bytes that are read of a file
 _SAMPLES = 5  # files of a folder that are looked at
