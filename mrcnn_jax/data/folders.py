@@ -37,9 +37,9 @@ def find_layout(folder: str | Path) -> dict[str, str]:
     """The data fields of the COCO dataset in a folder, for ``data.root`` being that folder.
 
     These are ``train_images`` and ``train_annotations``, with ``val_images`` and ``val_annotations`` if there
-    is a validation set. Looks at all COCO files in the folder and one level below, and for the folder, up to two
-    levels below, in which the first images of each file exist. A file whose name has none of the words train,
-    val and test is the training set if it is the only one. Test sets are ignored.
+    is a validation set. Looks at all COCO files in the folder and one level below, and for the folder, up to
+    two levels below, in which the first images of each file exist. A file whose name has none of the words
+    train, val and test is the training set if it is the only one. Test sets are ignored.
 
     Raises ValueError if there is no training set, several are possible, or images are missing: the message
     lists what was found, and how to convert annotations of another format.
