@@ -23,7 +23,7 @@ _IMAGES = flags.DEFINE_string(
     "images", None, "folder of the images, if they are not where the format has them"
 )
 _SPLIT = flags.DEFINE_string("split", None, "yolo and voc: the split to convert, such as train or val")
-_CATEGORY = flags.DEFINE_string("category", None, "masks: the name of the objects' category")
+_CATEGORY = flags.DEFINE_string("category", None, "masks and via: the category of all objects")
 _CATEGORIES = flags.DEFINE_list(
     "categories", [], "names of the categories to keep, in the order of their ids; all if not given"
 )

@@ -22,7 +22,7 @@ class Options:
     format: str = "auto"  # or one of FORMATS
     images: str | None = None  # folder of the images; None: where the format has them
     split: str | None = None  # of YOLO and Pascal VOC
-    category: str | None = None  # of masks
+    category: str | None = None  # of all objects, for masks and VIA
     categories: tuple[str, ...] = ()  # all, if empty
     via_attribute: str | None = None
 
@@ -61,7 +61,7 @@ def convert(source: Path, options: Options) -> CocoBuilder:
             add_labelme(made, source)
         case "via":
             made = builder(folder)
-            add_via(made, source, attribute=options.via_attribute)
+            add_via(made, source, attribute=options.via_attribute, category=options.category)
         case "voc":
             made = builder(folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else folder)
             add_voc(made, source, split=options.split)
@@ -81,7 +81,7 @@ def convert(source: Path, options: Options) -> CocoBuilder:
 
 def _check_options(options: Options, name: str) -> None:
     """Raises ValueError for options of other formats than ``name``."""
-    of_formats = {"split": ("yolo", "voc"), "category": ("masks",), "via_attribute": ("via",)}
+    of_formats = {"split": ("yolo", "voc"), "category": ("masks", "via"), "via_attribute": ("via",)}
     wrong = [
         f"--{option}={getattr(options, option)} is for --format={' and '.join(formats)}, not {name}"
         for option, formats in of_formats.items()

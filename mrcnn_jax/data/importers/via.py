@@ -5,7 +5,7 @@ Format: https://www.robots.ox.ac.uk/~vgg/software/via/ (``via.js``; of version 3
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,11 +37,12 @@ class _Region:
     attributes: dict[str, Any]  # by the attribute's name; several selected options are a dict
 
 
-def add_via(builder: CocoBuilder, path: Path, *, attribute: str | None) -> None:
+def add_via(builder: CocoBuilder, path: Path, *, attribute: str | None, category: str | None) -> None:
     """Adds the images and objects of a VIA file.
 
-    ``attribute`` names the region attribute that is the category; if None, it is the only one there is.
-    Raises ValueError if the file is not VIA's, or if the attribute does not exist or has to be named.
+    ``attribute`` names the region attribute that is the category; if None, it is the only one there is. Or
+    all objects are of one ``category``. Raises ValueError if the file is not VIA's, if the attribute does not
+    exist or has to be named, or if both are given.
     """
     content = _read(path)
     is_third = "metadata" in content
@@ -53,7 +54,10 @@ def add_via(builder: CocoBuilder, path: Path, *, attribute: str | None) -> None:
     for _, regions in images:
         for region in regions:
             names.update(dict.fromkeys(region.attributes))
-    attribute = _choose(path, list(names), attribute)
+    if category is None:
+        attribute = _choose(path, list(names), attribute)
+    elif attribute is not None:
+        raise ValueError(f"{path}: --category and --via_attribute exclude each other")
     for (entry, name), regions in tqdm(images, unit="image", leave=False, disable=None):
         if not isinstance(name, str) or not name:
             builder.problem(path, str(fields.error(entry, "filename", "a string", name)))
@@ -64,11 +68,17 @@ def add_via(builder: CocoBuilder, path: Path, *, attribute: str | None) -> None:
         candidates = image_names(builder.images, path, PurePosixPath(prefix) / file_name)
         image = builder.add_image(path, [*candidates[::2], os.fspath(file_name)])
         if image is not None:
-            _add_regions(builder, path, image, regions, attribute)
+            _add_regions(
+                builder, path, image, regions, lambda region: category or _category(region, attribute)
+            )
 
 
 def _add_regions(
-    builder: CocoBuilder, path: Path, image: ImageFile, regions: list[_Region], attribute: str
+    builder: CocoBuilder,
+    path: Path,
+    image: ImageFile,
+    regions: list[_Region],
+    category_of: Callable[[_Region], str],
 ) -> None:
     for region in regions:
         entry = f"{image.file_name}: {region.entry}"
@@ -77,7 +87,7 @@ def _add_regions(
             builder.leave_out(f"regions of shape {region.name!r}: {reason}")
             continue
         try:
-            category = _category(region, attribute)
+            category = category_of(region)
             part = _read_region(region, image)
         except ValueError as error:
             builder.problem(path, f"{entry}: {error}")
@@ -197,14 +207,14 @@ def _choose(path: Path, names: list[str], attribute: str | None) -> str:
             + (
                 "--via_attribute=NAME says which"
                 if names
-                else "give the regions an attribute with their class"
+                else "--category=NAME gives all objects one category"
             )
         )
     return names[0]
 
 
-def _category(region: _Region, attribute: str) -> str:
-    value = region.attributes.get(attribute)
+def _category(region: _Region, attribute: str | None) -> str:
+    value = region.attributes.get(attribute or "")
     if isinstance(value, dict):  # check boxes
         chosen = [name for name, checked in value.items() if checked]
         if len(chosen) != 1:

@@ -132,11 +132,15 @@ def test_a_project_of_version_3(tmp_path, save, converted):
         converted(via, via_attribute="type")
 
 
-def test_regions_without_attributes(tmp_path, save, rules):
+def test_regions_without_attributes(save, converted):
     save("data/a.png")
     via = save("data/via.json", {"a": image("a.png", region(POLYGON))})
-    with pytest.raises(ValueError, match="which are: none; give the regions an attribute with their class"):
-        rules(via)
+    with pytest.raises(ValueError, match="which are: none; --category=NAME gives all objects one category"):
+        converted(via)
+    _, content, _ = converted(via, category="balloon")
+    assert content["categories"] == [{"id": 1, "name": "balloon"}] and len(content["annotations"]) == 1
+    with pytest.raises(ValueError, match="--category and --via_attribute exclude each other"):
+        converted(via, category="balloon", via_attribute="kind")
 
 
 def test_all_problems_are_listed(tmp_path, save, rules):
