@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.data.importers.recognise import recognise, what_it_looks_like
 
 _SAMPLES = 5  # images of an annotation file that are looked for
@@ -163,16 +164,7 @@ def _image_folder(folder: Path, annotations: _Annotations, folders: list[PurePos
     """The folder in which all sampled images exist; of several, the one of the annotations' split."""
     if not annotations.names:
         raise ValueError(f"{folder / annotations.path}: has no images with a file_name")
-    if any(
-        PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in annotations.names
-    ):
-        raise ValueError(
-            f"{folder / annotations.path}: file_name must be a path inside the folder of images, got "
-            f"{annotations.names[0]!r}"
-        )
-    fitting = [
-        inner for inner in folders if all(_is_file(folder / inner / name) for name in annotations.names)
-    ]
+    fitting = [inner for inner in folders if _holds(folder / inner, annotations.names)]
     if len(fitting) > 1 and annotations.split is not None:
         of_split = [inner for inner in fitting if annotations.split in map(_split_of_word, inner.parts)]
         same_word = [inner for inner in of_split if annotations.path.stem.endswith(f"_{inner.name}")]
@@ -192,10 +184,12 @@ def _image_folder(folder: Path, annotations: _Annotations, folders: list[PurePos
     )
 
 
-def _is_file(path: Path) -> bool:
+def _holds(folder: Path, names: tuple[str, ...]) -> bool:
+    """Whether the folder has all files, as the reader of the dataset will look for them."""
+    images = ImageFolder(folder)
     try:
-        return path.is_file()
-    except (OSError, ValueError):  # not a legal file name
+        return all(images.has(images.find(name)) for name in names)
+    except ValueError:  # a name that leads out of the folder
         return False
 
 

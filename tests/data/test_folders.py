@@ -156,7 +156,7 @@ def test_images_in_several_folders_or_none(tmp_path, data):
         find_layout(tmp_path)
     data("a.json", ["../2.jpg"])
     with pytest.raises(
-        ValueError, match=r"file_name must be a path inside the folder of images, got '\.\./2.jpg'"
+        ValueError, match=r"its first images, such as '\.\./2.jpg', are in none of the folders"
     ):
         find_layout(tmp_path)
     data("a.json", [])
@@ -205,3 +205,15 @@ def test_a_config_gets_the_layout(tmp_path, data):
     found = with_layout(config, tmp_path)
     assert found.data.val_annotations == "valid/_annotations.coco.json" and found.train.eval_every == 5
     assert config.data.train_records == "records"
+
+
+def test_names_in_other_spellings(tmp_path, data):
+    """As the reader of the dataset takes them: of Windows, and absolute."""
+    data("annotations/instances_train.json", [r"images\a.jpg"])
+    data("annotations/instances_val.json", [str(tmp_path / "val" / "b.jpg")])
+    for name in ("train/images/a.jpg", "val/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert find_layout(tmp_path) == layout(
+        "annotations/instances_train.json", "train", "annotations/instances_val.json", "val"
+    )
