@@ -59,9 +59,11 @@ class CocoBuilder:
         for name in names:
             name = os.path.normpath(name.replace("\\", "/")).replace(os.sep, "/")
             relative = PurePosixPath(name)
-            if relative.is_absolute() or ".." in relative.parts or "\0" in name:
+            if relative.is_absolute() or ".." in relative.parts:
                 continue
-            if (self.images / relative).is_file():
+            if os.path.isfile(
+                self.images / relative
+            ):  # unlike Path.is_file, False for names that are too long
                 return name
         return None
 

@@ -9,7 +9,7 @@ from mrcnn_jax.data.importers.lvis import add_lvis
 from mrcnn_jax.data.importers.masks import add_masks
 from mrcnn_jax.data.importers.recognise import recognise, what_it_looks_like
 from mrcnn_jax.data.importers.via import add_via
-from mrcnn_jax.data.importers.voc import add_voc
+from mrcnn_jax.data.importers.voc import add_voc, dataset_folder
 from mrcnn_jax.data.importers.yolo import add_yolo
 
 FORMATS = ("labelme", "via", "voc", "yolo", "masks", "lvis")
@@ -47,8 +47,8 @@ def convert(source: Path, options: Options) -> CocoBuilder:
             raise ValueError(f"{source}: {what_it_looks_like(source)}")
         name = kind.format
     _check_options(options, name)
-    if kind is not None and kind.format == name:
-        source = kind.source
+    if kind is not None and kind.format == name and (source.is_dir() or name == "yolo"):
+        source = kind.source  # the one VIA file of a folder; the folder that a YOLO label file belongs to
     images = None if options.images is None else Path(options.images)
 
     def builder(default: Path) -> CocoBuilder:
@@ -63,6 +63,7 @@ def convert(source: Path, options: Options) -> CocoBuilder:
             made = builder(folder)
             add_via(made, source, attribute=options.via_attribute, category=options.category)
         case "voc":
+            folder = dataset_folder(source)
             made = builder(folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else folder)
             add_voc(made, source, split=options.split)
         case "yolo":

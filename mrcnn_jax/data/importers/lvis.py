@@ -43,8 +43,13 @@ def add_lvis(builder: CocoBuilder, path: Path) -> None:
             builder.problem(path, str(error))
             continue
         for section in _ONLY_LVIS:
+            if not isinstance(entry.get(section, []), list):
+                builder.problem(
+                    path, str(fields.error(f"image {identifier}", section, "a list", entry[section]))
+                )
+                continue
             builder.leave_out(
-                f"ids in {section!r}: COCO's format has no such field", len(entry.get(section) or [])
+                f"ids in {section!r}: COCO's format has no such field", len(entry.get(section, []))
             )
         images[identifier] = builder.add_image(path, candidates, size=size, image_id=identifier)
     for index, entry in enumerate(fields.entries(content, "annotations", where)):

@@ -44,7 +44,7 @@ def add_masks(builder: CocoBuilder, source: Path, *, category: str | None) -> No
     pairs = _pairs(builder, source)
     for image_path, whole, single in tqdm(pairs, unit="image", leave=False, disable=None):
         if not whole and not single:
-            builder.leave_out("images without a mask: nobody says that they have no objects")
+            builder.leave_out("images without a mask: they may have objects")
             continue
         if len(whole) > 1 or (whole and single):
             listed = ", ".join(path.name for path in (*whole, *single)[:4])

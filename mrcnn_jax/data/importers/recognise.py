@@ -2,9 +2,11 @@
 
 import itertools
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrcnn_jax.data.findings import printable
 from mrcnn_jax.data.importers.files import IMAGE_FOLDERS, IMAGE_SUFFIXES, MASK_FOLDERS
 
 _HEAD = 1 << 16  # bytes that are read of a file
@@ -35,11 +37,13 @@ def what_it_looks_like(path: str | Path) -> str | None:
     looks = f"looks like {kind.name}"
     if kind.format is None:
         return f"{looks}; {kind.advice}"
-    extra = {"masks": " --category=NAME"}.get(kind.format, "")
-    return (
-        f"{looks}; convert it with: mrcnn-jax to_coco {kind.source} --output=annotations.json "
-        f"--format={kind.format}{extra}"
+    extra = " --category=NAME" if kind.format == "masks" else ""
+    folder = kind.source if kind.source.is_dir() else kind.source.parent
+    source, output = (
+        printable(shlex.quote(str(item))) for item in (kind.source, folder / "annotations.json")
     )
+    command = f"mrcnn-jax to_coco {source} --format={kind.format} --output={output}{extra}"
+    return f"{looks}; convert it with: {command}"
 
 
 def recognise(path: Path) -> Kind | None:
@@ -69,7 +73,7 @@ def _recognise_file(path: Path) -> Kind | None:
             return Kind("a YOLO dataset's data.yaml", "yolo", path)
         return None
     if path.suffix.lower() == ".txt" and _is_yolo_labels(text, is_whole=len(data) < _HEAD):
-        return Kind("a file of YOLO labels", "yolo", _yolo_root(path))
+        return Kind("a YOLO label file", "yolo", _yolo_root(path))
     return None
 
 
@@ -130,7 +134,7 @@ def _is_yolo_labels(text: str, *, is_whole: bool) -> bool:
 
 
 def _yolo_root(labels: Path) -> Path:
-    """The folder of a YOLO dataset that a file of labels belongs to."""
+    """The folder of a YOLO dataset that a label file belongs to."""
     for folder in labels.parents:
         if folder.name == "labels":
             outer = folder.parent

@@ -107,10 +107,15 @@ def _read(path: Path) -> dict:
 
 def _images_of_version_2(content: dict) -> Iterator[tuple[tuple[str, Any], list[_Region]]]:
     """The images of a project or an export of version 1 or 2: entry and file name, regions."""
-    for key, item in content.get("_via_img_metadata", content).items():
+    entries = content.get("_via_img_metadata", content)
+    if not isinstance(entries, dict):
+        raise fields.error("", "_via_img_metadata", "an object", entries)
+    for key, item in entries.items():
         if not isinstance(item, dict) or "filename" not in item:
             raise ValueError(f"entry {key!r}: VIA's images have a 'filename' and 'regions'")
         regions = item.get("regions") or []
+        if not isinstance(regions, list | dict):
+            raise fields.error(f"entry {key!r}", "regions", "a list", regions)
         numbered = regions.items() if isinstance(regions, dict) else enumerate(regions)  # version 1: a dict
         found = []
         for index, region in numbered:

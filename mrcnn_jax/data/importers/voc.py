@@ -32,23 +32,30 @@ def add_voc(builder: CocoBuilder, source: Path, *, split: str | None) -> None:
     A split is the name of a list in ``ImageSets/``: ``Main/train``, or ``train`` alone, which prefers
     ``Segmentation/train``. Raises ValueError if there is no such list, or no XML file.
     """
+    root = dataset_folder(source)
     annotations = source / "Annotations" if (source / "Annotations").is_dir() else source
     if split is None:
         files = find_files(annotations, (".xml",))
     else:
-        files = [annotations / f"{name}.xml" for name in _read_split(source, split)]
+        files = [annotations / f"{name}.xml" for name in _read_split(root, split)]
     if not files:
         raise ValueError(f"{annotations}: there is no XML file")
     for path in tqdm(files, unit="file", leave=False, disable=None):
         try:
-            root = read_xml(path)
-            if root.tag != "annotation":
-                raise ValueError(f"the root must be <annotation>, got <{root.tag}>")
-            _add_file(builder, source, path, root)
+            element = read_xml(path)
+            if element.tag != "annotation":
+                raise ValueError(f"the root must be <annotation>, got <{element.tag}>")
+            _add_file(builder, root, path, element)
         except OSError as error:
             builder.problem(path, f"cannot be read: {error.strerror}")
         except ValueError as error:
             builder.problem(path, str(error))
+
+
+def dataset_folder(source: Path) -> Path:
+    """The folder with ``Annotations/``, or else with the XML files, that ``source`` is or is in."""
+    folder = source if source.is_dir() else source.parent
+    return folder.parent if folder.name == "Annotations" else folder
 
 
 def _read_split(source: Path, split: str) -> list[str]:
@@ -66,15 +73,15 @@ def _read_split(source: Path, split: str) -> list[str]:
     raise ValueError(f"--split={split}: there is no {', '.join(map(str, tried))}")
 
 
-def _add_file(builder: CocoBuilder, source: Path, path: Path, root: Element) -> None:
-    name = PurePosixPath((root.findtext("filename") or f"{path.stem}.jpg").strip().replace("\\", "/"))
+def _add_file(builder: CocoBuilder, root: Path, path: Path, annotation: Element) -> None:
+    name = PurePosixPath((annotation.findtext("filename") or f"{path.stem}.jpg").strip().replace("\\", "/"))
     names = image_names(builder.images, path, name)
     for suffix in IMAGE_SUFFIXES:  # tools leave the name as it was when the files are renamed
         names += image_names(builder.images, path, PurePosixPath(path.stem + suffix))[::2]
-    image = builder.add_image(path, names, size=_read_size(root))
+    image = builder.add_image(path, names, size=_read_size(annotation))
     if image is None:
         return
-    masks = source / "SegmentationObject" / f"{path.stem}.png"
+    masks = root / "SegmentationObject" / f"{path.stem}.png"
     values = None
     if masks.is_file():
         values = read_mask(masks)
@@ -82,8 +89,8 @@ def _add_file(builder: CocoBuilder, source: Path, path: Path, root: Element) -> 
             rule = f"must have the size of the image, {image.size[1]} x {image.size[0]}"
             raise ValueError(f"{masks}: {rule}, got {values.shape[1]} x {values.shape[0]}")
     # In VOC itself the pixels are numbered from 1, and the last one belongs to the box.
-    is_original = (root.findtext("source/database") or "").startswith("The VOC")
-    for index, element in enumerate(root.findall("object")):
+    is_original = (annotation.findtext("source/database") or "").startswith("The VOC")
+    for index, element in enumerate(annotation.findall("object")):
         entry = f"object[{index}]"
         try:
             category = (element.findtext("name") or "").strip()
@@ -101,9 +108,9 @@ def _add_file(builder: CocoBuilder, source: Path, path: Path, root: Element) -> 
         builder.add_object(image, category, [region], file=path, entry=entry)
 
 
-def _read_size(root: Element) -> Size | None:
+def _read_size(annotation: Element) -> Size | None:
     """Height and width as the file states them; None if it does not, or as some tools do states 0."""
-    texts = root.findtext("size/height"), root.findtext("size/width")
+    texts = annotation.findtext("size/height"), annotation.findtext("size/width")
     height, width = (_number(text or "0", "size") for text in texts)
     return (int(height), int(width)) if height and width else None
 

@@ -36,7 +36,7 @@ class _Dataset:
 def add_yolo(builder: CocoBuilder, source: Path, *, split: str | None) -> None:
     """Adds the images and objects of a folder with ``data.yaml`` (or of that file), or with ``classes.txt``.
 
-    An image without a file of labels has no objects, as in Ultralytics. Raises ValueError if the categories
+    An image without a label file has no objects, as in Ultralytics. Raises ValueError if the categories
     or the images cannot be found, or if ``split`` is not one that ``data.yaml`` lists, or missing though it
     lists several.
     """
@@ -54,7 +54,7 @@ def add_yolo(builder: CocoBuilder, source: Path, *, split: str | None) -> None:
         if image is None:
             continue
         if not labels.is_file():
-            builder.leave_out("files of labels: they do not exist; the images are kept, as without objects")
+            builder.leave_out("label files that do not exist: their images are kept, without objects")
             continue
         try:
             lines = [line.split() for line in read_lines(labels)]
@@ -82,7 +82,7 @@ def add_yolo(builder: CocoBuilder, source: Path, *, split: str | None) -> None:
 
 
 def _report_unused(builder: CocoBuilder, labels: set[Path]) -> None:
-    """Adds a finding for each file of labels without an image, in the folders that have only labels."""
+    """Adds a finding for each label file without an image, in the folders that have only labels."""
     for folder in sorted({path.parent for path in labels}):
         if "labels" in folder.parts and folder.is_dir():
             for path in sorted(folder.glob("*.txt")):
@@ -205,7 +205,7 @@ def _resolve(root: Path, folder: str, entry: str, *, within: Path | None = None)
 
 
 def _labels_of(root: Path, image: Path, images: Path) -> Path:
-    """The file of labels: in ``labels`` where the image is in ``images``, the last one; else beside it.
+    """The label file: in ``labels`` where the image is in ``images``, the last one; else beside it.
 
     For images outside ``root``, in the folder ``images`` that the user named, in ``labels`` of ``root``.
     """

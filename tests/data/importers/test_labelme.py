@@ -174,6 +174,16 @@ def test_all_problems_are_listed(tmp_path, save, rules):
         assert rule.startswith(beginning), rule
 
 
+def test_one_file(tmp_path, save, converted):
+    for name in ("a", "b"):
+        save(f"data/{name}.png")
+        path = save(
+            f"data/{name}.json", labelme(shape("dog", [[2, 1], [10, 1], [2, 5]]), imagePath=f"{name}.png")
+        )
+    _, content, _ = converted(path)
+    assert [image["file_name"] for image in content["images"]] == ["b.png"]
+
+
 def test_a_folder_without_labelme_files(tmp_path, save, rules):
     save("data/a.json", {"images": []})
     with pytest.raises(ValueError, match="there is no labelme file"):

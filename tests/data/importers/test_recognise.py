@@ -1,5 +1,4 @@
 import json
-import re
 
 import pytest
 
@@ -18,7 +17,7 @@ CREATE_ML = [{"image": "a.jpg", "annotations": [{"label": "dog", "coordinates": 
 RESULTS = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
 LVIS = {"info": {}, "images": [{"id": 1, "neg_category_ids": []}]}
 COCO = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}
-CONVERT = "convert it with: mrcnn-jax to_coco {} --output=annotations.json --format={}"
+CONVERT = "convert it with: mrcnn-jax to_coco {} --format={} --output={}/annotations.json"
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,7 @@ CONVERT = "convert it with: mrcnn-jax to_coco {} --output=annotations.json --for
         ("via.json", VIA_3, "a VIA (VGG Image Annotator) file", "via.json", "via"),
         ("lvis.json", LVIS, "an LVIS file", "lvis.json", "lvis"),
         ("data.yaml", "train: a\nnc: 1\nnames: [dog]\n", "a YOLO dataset's data.yaml", "data.yaml", "yolo"),
-        ("labels/train/a.txt", "0 0.5 0.5 1 1\n1 0.1 .2 1e-3 0\n", "a file of YOLO labels", "", "yolo"),
+        ("labels/train/a.txt", "0 0.5 0.5 1 1\n1 0.1 .2 1e-3 0\n", "a YOLO label file", "", "yolo"),
         ("Annotations/a.xml", "<annotation>", "a Pascal VOC annotation", "", "voc"),
         (
             "a.xml",
@@ -44,9 +43,9 @@ CONVERT = "convert it with: mrcnn-jax to_coco {} --output=annotations.json --for
 def test_files_that_to_coco_converts(tmp_path, save, name, content, looks, source, kind):
     path = save(f"data/{name}", content)
     found = what_it_looks_like(path)
-    assert found == f"looks like {looks}; {CONVERT.format(tmp_path / 'data' / source, kind)}"
-    command = re.search(r"mrcnn-jax (\w+)", found)
-    assert command and command[1] in COMMANDS
+    command = CONVERT.format(tmp_path / "data" / source, kind, tmp_path / "data")
+    assert found == f"looks like {looks}; {command}"
+    assert "to_coco" in COMMANDS
 
 
 @pytest.mark.parametrize(
@@ -106,30 +105,39 @@ def test_folders(tmp_path, save):
     save("labelme/a.png")
     save("labelme/sub/a.json", LABELME)
     assert found("labelme") == [
-        "looks like a folder of labelme annotations", "/labelme --output=annotations.json --format=labelme",
+        "looks like a folder of labelme annotations",
+        "/labelme --format=labelme --output=/labelme/annotations.json",
     ]  # fmt: skip
     save("via/train/via.json", VIA)
     assert found("via")[1].startswith("/via/train/via.json ")
     save("voc/Annotations/a.xml", "<annotation></annotation>")
-    assert found("voc") == ["looks like a Pascal VOC dataset", "/voc --output=annotations.json --format=voc"]
+    assert found("voc") == [
+        "looks like a Pascal VOC dataset",
+        "/voc --format=voc --output=/voc/annotations.json",
+    ]
     save("xml/a.xml", "<annotation></annotation>")
     assert found("xml")[0] == "looks like a folder of Pascal VOC annotations"
     save("yolo/data.yaml", "train: images\nnames: [dog]\n")
-    assert found("yolo") == ["looks like a YOLO dataset", "/yolo --output=annotations.json --format=yolo"]
+    assert found("yolo") == [
+        "looks like a YOLO dataset",
+        "/yolo --format=yolo --output=/yolo/annotations.json",
+    ]
     save("classes/labels/a.txt", "0 0.5 0.5 1 1\n")
     save("classes/images/a.png")
     assert found("classes")[0] == "looks like a YOLO dataset"
-    assert "/classes --output" in what_it_looks_like(tmp_path / "classes" / "labels" / "a.txt")
+    assert "/classes --format" in what_it_looks_like(tmp_path / "classes" / "labels" / "a.txt")
     save("flat/a.txt", "0 0.5 0.5 1 1\n")
     assert found("flat")[0] == "looks like a YOLO dataset"
     save("masks/images/a.png")
     save("masks/masks/a.png")
     assert found("masks") == [
         "looks like images with a folder of masks",
-        "/masks --output=annotations.json --format=masks --category=NAME",
+        "/masks --format=masks --output=/masks/annotations.json --category=NAME",
     ]
     save("bowl/a/images/a.png")
     save("bowl/a/masks/b.png")
     assert found("bowl")[0] == "looks like images with a folder of masks each"
+    save("my photos/a.txt", "0 0.5 0.5 1 1\n")
+    assert found("my photos")[1] == "'/my photos' --format=yolo --output='/my photos/annotations.json'"
     save("pictures/a.png")
     assert found("pictures") is None and found("missing") is None

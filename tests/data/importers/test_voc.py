@@ -60,6 +60,9 @@ def test_a_voc_dataset_with_masks_and_splits(tmp_path, save, converted):
     for split, names in (("Main/train", ["a.jpg", "b.jpg"]), ("dog_train", ["c.jpg", "b.jpg"])):
         _, content, _ = converted(tmp_path / "VOC", split=split)
         assert [item["file_name"] for item in content["images"]] == names
+    for source in ("VOC/Annotations/a.xml", "VOC/Annotations"):
+        _, content, _ = converted(tmp_path / source)
+        assert content["images"][0]["file_name"] == "a.jpg" and content["annotations"][0]["area"] == 10
     with pytest.raises(ValueError, match=r"--split=val: there is no .*ImageSets/val.txt, .*Main/val.txt"):
         converted(tmp_path / "VOC", split="val")
     with pytest.raises(ValueError, match="must be the name of a list"):

@@ -24,7 +24,7 @@ def test_a_dataset_of_ultralytics(tmp_path, save, converted):
     assert (polygon["category_id"], polygon["bbox"]) == (1, [2, 1, 8, 4])
     assert (box["category_id"], box["bbox"], box["area"], box["segmentation"]) == (2, [3, 3, 4, 4], 16, [])
     assert builder.left_out == {
-        "files of labels: they do not exist; the images are kept, as without objects": 1,
+        "label files that do not exist: their images are kept, without objects": 1,
         "lines that repeat another of the same file": 1,
     }
     assert [len(item.annotations) for item in dataset.images] == [2, 0, 0]
