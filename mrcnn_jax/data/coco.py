@@ -314,13 +314,20 @@ def _read_object(path: Path, object_hook: Callable[[dict], Any]) -> dict:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{error}{_of_another_tool(path)}") from error
-    sections = {"images", "annotations", "categories"}
-    hint = "" if isinstance(content, dict) and content.keys() >= sections else _of_another_tool(path)
+    hint = "" if _seems_coco(content) else _of_another_tool(path)
     if hint or not isinstance(content, dict):
         raise ValueError(
             f"{path}: must hold one JSON object with 'images', 'annotations' and 'categories'{hint}"
         )
     return content
+
+
+def _seems_coco(content: Any) -> bool:
+    """Whether there are COCO's sections, and images with a file name, which LVIS has not."""
+    if not isinstance(content, dict) or not content.keys() >= {"images", "annotations", "categories"}:
+        return False
+    images = content["images"]
+    return not images or any(isinstance(image, dict) and "file_name" in image for image in images)
 
 
 def _of_another_tool(path: Path) -> str:
