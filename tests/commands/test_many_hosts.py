@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,8 @@ class Processes:
                     subprocess.Popen(
                         [sys.executable, *command],
                         cwd=directory, env=environment, stdout=file, stderr=subprocess.STDOUT,
+                        # Tests may run in the background, which makes processes ignore Ctrl-C.
+                        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
                     )
                 )  # fmt: skip
 

@@ -13,6 +13,8 @@ PROGRAM = """
 import contextlib, hashlib, os, signal, sys, time
 from mrcnn_jax.distributed import stopping
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run in the background, which ignores it
+
 def wait():
     print("ready", flush=True)
     end = time.monotonic() + 30
