@@ -127,6 +127,9 @@ def annotation(
         segmentation: Any = crowd_mask(rng, size, corner, extent)
     else:
         segmentation = list(polygons(rng, corner, extent))
+        points = np.concatenate(segmentation).reshape(-1, 2)
+        low = points.min(axis=0)
+        x, y, width, height = np.round([*low, *(points.max(axis=0) - low)], 2).tolist()
     return {
         "segmentation": segmentation,
         "area": round(width * height / 2, 4),

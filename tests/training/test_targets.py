@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -111,7 +112,7 @@ def test_objects_beyond_max_objects_never_become_background():
         shifts = rng.uniform(-10, 10, (25, 40, 4))
         boxes = (objects.boxes + shifts).reshape(-1, 4)[:1000].astype(np.float32)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
-        iou = np.asarray(pairwise_iou(boxes, objects.boxes))
+        iou = np.asarray(pairwise_iou(*map(jnp.asarray, (boxes, objects.boxes))))
         dropped = ~(objects.boxes[:, None] == gt.boxes[~gt.crowd]).all(axis=2).any(axis=1)
         assert gt.valid.all() and dropped.sum() > 20
         found = np.asarray(find(boxes, gt, np.asarray(pairwise_iou(boxes, gt.boxes))))
