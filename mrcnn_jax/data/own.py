@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from mrcnn_jax import images
 from mrcnn_jax.data import coco_fields
+from mrcnn_jax.data.box_agreement import BoxAgreement, mask_extent
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
-from mrcnn_jax.data.coco_fields import Segmentation
+from mrcnn_jax.data.coco_fields import Box, Segmentation
+from mrcnn_jax.data.findings import Finding, raise_errors
 from mrcnn_jax.data.source import AnnotatedImage, DataSource, FolderSource, check_size
 from mrcnn_jax.images import Size
 from mrcnn_jax.rle import Rle
@@ -56,7 +58,8 @@ def as_source(data: DataSource | Dataset, *, mask_grid: int) -> DataSource:
         mask_grid: S, the cells of a box-frame mask per axis; 0: no masks.
 
     Raises:
-        ValueError: naming the item, the key and the rule, if an item is not as ``Dataset`` describes it.
+        ValueError: naming the item, the key and the rule, if an item is not as ``Dataset`` describes it, or
+            if many boxes do not fit their masks.
     """
     return data if isinstance(data, DataSource) else _OwnSource(data, mask_grid=mask_grid)
 
@@ -89,7 +92,8 @@ class _OwnSource(FolderSource):
             )
             for item in items
         ]
-        super().__init__(CocoDataset(name, categories, tuple(numbered)), mask_grid=mask_grid)
+        findings = _compare_boxes(name, numbered)
+        super().__init__(CocoDataset(name, categories, tuple(numbered), findings), mask_grid=mask_grid)
 
     def read(self, index: int) -> AnnotatedImage:
         item = _Item(self._dataset[index], f"{self.name}[{index}]", self.categories)
@@ -97,6 +101,26 @@ class _OwnSource(FolderSource):
         height, width = self.sizes[index].tolist()
         check_size(pixels, (height, width), item.where)
         return AnnotatedImage(name=item.where, pixels=pixels, objects=self.objects(index))
+
+
+def _compare_boxes(name: str, items: Iterable[CocoImage]) -> tuple[Finding, ...]:
+    """Warnings about boxes that do not fit their masks; raises ValueError if there are many."""
+    agreement = BoxAgreement(name)
+    for image in items:
+        for item in image.annotations:
+            x1, y1, x2, y2 = item.box
+            if not item.crowd:
+                agreement.add(
+                    image_id=image.id,
+                    annotation_id=item.id,
+                    bbox=(x1, y1, x2 - x1, y2 - y1),
+                    segmentation=item.segmentation,
+                    size=(image.height, image.width),
+                    warned=False,
+                )
+    findings, _ = agreement.judge()
+    raise_errors(name, findings)
+    return tuple(findings)
 
 
 class _Item:
@@ -220,12 +244,8 @@ class _Item:
             raise self._error(f"masks must be polygons [P 2], got {polygon}")
         return points.reshape(-1, 2)
 
-    def _box_of(self, segmentation: Segmentation | None) -> tuple[float, float, float, float]:
-        if isinstance(segmentation, Rle):
-            rows, columns = (np.flatnonzero(segmentation.decode().any(axis=axis)) for axis in (1, 0))
-            if len(rows):
-                return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-        elif segmentation is not None:
-            points = np.concatenate(segmentation)
-            return (*points.min(axis=0), *points.max(axis=0))
-        raise self._error("boxes may be absent only if every object has a mask that is not empty")
+    def _box_of(self, segmentation: Segmentation | None) -> Box:
+        extent = None if segmentation is None else mask_extent(segmentation)
+        if extent is None:
+            raise self._error("boxes may be absent only if every object has a mask that is not empty")
+        return extent

@@ -87,7 +87,9 @@ def test_equals_the_same_data_as_a_coco_folder(tmp_path, form):
             return polygons
         if form == "flat":
             return item["segmentation"]
-        bitmap = np.ones((64, 64), np.uint8)
+        x, y, width, height = np.round(item["bbox"]).astype(int)
+        bitmap = np.zeros((64, 64), np.uint8)
+        bitmap[y : y + height + 1, x : x + width + 1] = 1
         return bitmap if form == "bitmap" else Rle.from_bitmap(bitmap).compressed()
 
     items = []
@@ -170,3 +172,17 @@ def test_an_item_that_changes_its_size_is_an_error():
     photos.items[0] = {"image": IMAGE[1:], "labels": []}
     with pytest.raises(ValueError, match=r"^Photos\[0\]: the file has 3x6 pixels"):
         source.read(0)
+
+
+def test_boxes_are_compared_with_their_masks():
+    """As in files: one that is off is a warning, most of them are an error."""
+    image, mask = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), bool)
+    mask[10:30, 10:30] = True
+    right = {"image": image, "labels": ["cat"], "boxes": [[10, 10, 30, 30]], "masks": [mask]}
+    wrong = right | {"boxes": [[40, 40, 60, 60]]}
+    (finding,) = as_source(Photos(*[right] * 20, wrong), mask_grid=4).findings
+    assert finding.warning and "does not fit its segmentation" in finding.rule
+    with pytest.raises(
+        ValueError, match=r"^Photos: bbox does not fit the segmentation in 4 of 5 annotations"
+    ):
+        as_source(Photos(right, *[wrong] * 4), mask_grid=4)
