@@ -242,11 +242,18 @@ class RecordSource:
         return read_annotations(Path(self.name) / ANNOTATIONS_FILE, sizes=self._sizes)
 
     def _objects(self, record: dict[str, Any]) -> Objects:
+        labels = record["labels"]
+        count = len(self.categories)
+        if not ((labels >= 1) & (labels <= count)).all():
+            raise ValueError(
+                f"{self.name}: image {record['id']}: labels must be from 1 to {count}, the number of its "
+                f"categories, got {labels.tolist()}"
+            )
         points = len(self.categories.keypoint_names)
         keypoints = record["keypoints"] if points else np.zeros(0, np.float32)
         return Objects(
             boxes=record["boxes"],
-            labels=record["labels"],
+            labels=labels,
             crowd=record["crowd"],
             ids=record["ids"],
             areas=record["areas"],

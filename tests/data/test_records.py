@@ -19,6 +19,7 @@ from mrcnn_jax.data.records import RecordSource, prepare_records, records_name
 from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.data.tensorflow import tfds
 from mrcnn_jax.evaluation.ground_truth import ground_truth
+from mrcnn_jax.types import Categories
 
 GRID = 12
 
@@ -187,6 +188,14 @@ def test_records_never_become_larger_than_their_objects(odd, tmp_path):
         ValueError, match=r"image 1 \(plain\.jpg\): the file has 10x20 pixels.*1000000000x1000"
     ):
         RecordSource(copy).read(0)
+
+
+def test_labels_without_a_category_are_an_error(odd):
+    _, folder = odd
+    source = RecordSource(folder)
+    source.categories = Categories(ids=(), names=())
+    with pytest.raises(ValueError, match=r"image 1: labels must be from 1 to 0, .* got \[2\]"):
+        source.objects(0)
 
 
 def test_a_file_name_need_not_be_utf8(odd):
