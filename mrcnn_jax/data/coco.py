@@ -327,7 +327,9 @@ def _seems_coco(content: Any) -> bool:
     if not isinstance(content, dict) or not content.keys() >= {"images", "annotations", "categories"}:
         return False
     images = content["images"]
-    return not images or any(isinstance(image, dict) and "file_name" in image for image in images)
+    if not isinstance(images, list) or not images:
+        return True
+    return any(isinstance(image, dict) and "file_name" in image for image in images)
 
 
 def _of_another_tool(path: Path) -> str:

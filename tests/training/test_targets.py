@@ -115,7 +115,7 @@ def test_objects_beyond_max_objects_never_become_background():
         iou = np.asarray(pairwise_iou(*map(jnp.asarray, (boxes, objects.boxes))))
         dropped = ~(objects.boxes[:, None] == gt.boxes[~gt.crowd]).all(axis=2).any(axis=1)
         assert gt.valid.all() and dropped.sum() > 20
-        found = np.asarray(find(boxes, gt, np.asarray(pairwise_iou(boxes, gt.boxes))))
+        found = np.asarray(find(boxes, gt, pairwise_iou(*map(jnp.asarray, (boxes, gt.boxes)))))
         assert found[(iou[:, dropped] >= 0.3).any(axis=1)].all()
         ignored.append(found.mean())
     assert 0.3 < np.mean(ignored) < 0.8  # some are no negatives, but not all
