@@ -242,12 +242,11 @@ def test_different_settings_are_an_error(start: Start, directory: Path) -> None:
     assert not (directory / "unlike").exists()
 
 
-@pytest.mark.slow  # tests/distributed has the same without processes
 def test_an_error_in_one_process_stops_all(start: Start) -> None:
     arguments = ("train", "--config=tiny.py", "--workdir=unlike")
     processes = start(*arguments, of_second=("--config.data.root=nowhere",))
     assert processes.wait() == [1, 1]
-    assert "error: process 1: nowhere: there is no such folder\n" in processes.output(0)
+    assert "error: process 1: nowhere: there is no such folder (data.root)\n" in processes.output(0)
     assert "error: nowhere: there is no such folder\n" in processes.output(1)
 
 
