@@ -247,7 +247,7 @@ def test_an_error_in_one_process_stops_all(start: Start) -> None:
     processes = start(*arguments, of_second=("--config.data.root=nowhere",))
     assert processes.wait() == [1, 1]
     assert "error: process 1: nowhere: there is no such folder (data.root)\n" in processes.output(0)
-    assert "error: nowhere: there is no such folder\n" in processes.output(1)
+    assert "error: nowhere: there is no such folder (data.root)\n" in processes.output(1)
 
 
 @pytest.mark.slow  # tests/distributed has the same without processes
