@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,16 +70,17 @@ class Processes:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         self.all = []
+        # Tests may run in the background, where Ctrl-C is ignored, and processes would inherit that.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         for command, path in zip(commands, self._files, strict=True):
             with path.open("w") as file:
                 self.all.append(
                     subprocess.Popen(
                         [sys.executable, *command],
                         cwd=directory, env=environment, stdout=file, stderr=subprocess.STDOUT,
-                        # Tests may run in the background, which makes processes ignore Ctrl-C.
-                        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
                     )
                 )  # fmt: skip
+        signal.signal(signal.SIGINT, before)
 
     def wait(self) -> list[int]:
         """Their exit codes."""
