@@ -4,7 +4,7 @@ Each function returns ``entry[key]`` or raises ValueError naming ``where`` (file
 field, the value and the rule; if ``where`` is empty, the message begins with the field.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def error(where: str, key: str, rule: str, value: Any) -> ValueError:
@@ -61,7 +61,7 @@ def section(entry: dict, key: str, where: str) -> list:
     return value
 
 
-def is_numbers(value: Any) -> bool:
+def is_numbers(value: Any) -> TypeGuard[list[float]]:
     """Whether ``value`` is a list of numbers within +-1e9, so that later arithmetic cannot overflow."""
     return isinstance(value, list) and all(
         type(number) in (int, float) and abs(number) <= 1e9 for number in value

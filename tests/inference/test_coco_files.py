@@ -123,7 +123,7 @@ def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "detections.json"
     file.write_text("old")
     with pytest.raises(KeyError):
-        write_detections(file, [(0, {})], [5])  # type: ignore[typeddict-item]
+        write_detections(file, [(0, {})], [5])
     assert file.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["detections.json"]
 
 

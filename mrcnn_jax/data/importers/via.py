@@ -235,7 +235,7 @@ def _read_region(region: _Region, image: ImageFile) -> Region:
         values = [region.numbers.get(key) for key in keys]
         if not fields.is_numbers(values):
             raise fields.error("", f"{', '.join(keys)} of a {region.name}", "numbers", values)
-        return values  # type: ignore[return-value]  # checked above
+        return values
 
     match region.name:
         case "rect":
@@ -250,10 +250,10 @@ def _read_region(region: _Region, image: ImageFile) -> Region:
             return ellipse(x, y, rx, ry, angle=angle, size=image.size)
         case "polygon" | "extreme_rect":
             xs, ys = region.numbers.get("all_points_x"), region.numbers.get("all_points_y")
-            if not (fields.is_numbers(xs) and fields.is_numbers(ys) and len(xs) == len(ys) > 0):  # type: ignore[arg-type]
+            if not (fields.is_numbers(xs) and fields.is_numbers(ys) and len(xs) == len(ys) > 0):
                 rule = "lists of as many numbers"
                 raise fields.error("", "all_points_x and all_points_y", rule, [xs, ys])
-            points = [list(point) for point in zip(xs, ys, strict=True)]  # type: ignore[arg-type]
+            points = [list(point) for point in zip(xs, ys, strict=True)]
             return polygon(points) if region.name == "polygon" else rectangle(points)
     raise fields.error(
         "", "the shape", "rect, circle, ellipse, polygon, point, line or polyline", region.name
