@@ -9,10 +9,13 @@ from xml.parsers import expat
 import numpy as np
 from PIL import Image
 
+from mrcnn_jax.image_formats import suffixes
+
 # Names of the folders of datasets of masks, and of their images.
 MASK_FOLDERS = ("PedMasks", "masks", "labels", "SegmentationObject")
 IMAGE_FOLDERS = ("PNGImages", "images", "imgs", "JPEGImages")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
+# JPEG first: of several files of one name, it is the photograph.
+IMAGE_SUFFIXES = tuple(sorted(suffixes(), key=lambda suffix: suffix not in (".jpg", ".jpeg")))
 
 
 def find_files(source: Path, suffixes: Iterable[str]) -> list[Path]:
