@@ -150,7 +150,7 @@ def _from_text(text: str) -> np.ndarray:
     groups = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64)
     groups -= _FIRST_CHARACTER
     last = (groups & _MORE) == 0
-    if not len(groups) or groups.min() < 0 or groups.max() >= 2 * _MORE or not last[-1]:
+    if not len(groups) or np.any((groups < 0) | (groups >= 2 * _MORE)) or not last[-1]:
         raise ValueError(f"RLE counts are not a complete string of COCO's alphabet: {_start(text)}")
     ends = np.flatnonzero(last)
     starts = np.concatenate([[0], ends[:-1] + 1])

@@ -26,7 +26,7 @@ from mrcnn_jax.weights.zips import open_zip, read_entry
 
 Buffer = bytes | memoryview
 
-_DTYPES = {
+_DTYPES: dict[str, np.dtype] = {
     "torch.FloatStorage": np.dtype("<f4"),
     "torch.DoubleStorage": np.dtype("<f8"),
     "torch.HalfStorage": np.dtype("<f2"),
