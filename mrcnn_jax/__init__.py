@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from mrcnn_jax.evaluation.coco_eval import evaluate
     from mrcnn_jax.inference.detector import Detector, load
     from mrcnn_jax.inference.results import Result
+    from mrcnn_jax.runs.categories import Categories
     from mrcnn_jax.runtime.setup import setup
     from mrcnn_jax.training.loop import train
-    from mrcnn_jax.types import Categories
 
 __all__ = ["Categories", "Config", "Detector", "Result", "evaluate", "load", "setup", "train"]
 __version__ = "0.1.0"
 
 _MODULES = {
-    "Categories": "types",
+    "Categories": "runs.categories",
     "Config": "config",
     "Detector": "inference.detector",
     "Result": "inference.results",

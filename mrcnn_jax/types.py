@@ -8,8 +8,6 @@ the categories have labels from 1. Only ``valid`` says which rows are real; the 
 changes a result.
 """
 
-import dataclasses
-
 import jax
 from flax import struct
 
@@ -69,22 +67,3 @@ class Detections:
     valid: jax.Array  # [B D] bool
     masks: jax.Array | None = None  # [B D M M] float32 probabilities in the frame of the box
     keypoints: jax.Array | None = None  # [B D K 3] float32: x, y, score (a logit)
-
-
-@dataclasses.dataclass(frozen=True)
-class Categories:
-    """The meaning of the labels, saved with every run.
-
-    Label ``i`` (from 1) is category ``ids[i - 1]`` of the annotation file, called ``names[i - 1]``.
-    """
-
-    ids: tuple[int, ...]
-    names: tuple[str, ...]
-    keypoint_labels: tuple[int, ...] = ()  # the labels whose objects have keypoints
-    keypoint_names: tuple[str, ...] = ()
-    skeleton: tuple[tuple[int, int], ...] = ()  # pairs of keypoint indices, from 0
-    flip_pairs: tuple[tuple[int, int], ...] = ()  # keypoint indices to swap when flipping
-    sigmas: tuple[float, ...] = ()  # per keypoint, COCO's k_i / 2, used in OKS
-
-    def __len__(self) -> int:
-        return len(self.ids)

@@ -21,7 +21,7 @@ from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.evaluators import Kind
 from mrcnn_jax.evaluation.ground_truth import ground_truth
 from mrcnn_jax.rle import Rle
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 _HEIGHT, _WIDTH = 480, 640
 _CATEGORIES = 80

@@ -22,8 +22,9 @@ from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.inference.predict import predict, select_detections
 from mrcnn_jax.models import valid_regions
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.training.step import compile_step, make_state, train_step
-from mrcnn_jax.types import Batch, Categories, GroundTruth
+from mrcnn_jax.types import Batch, GroundTruth
 from mrcnn_jax.weights.export import builder_name
 from mrcnn_jax.weights.torchvision import to_torchvision
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from mrcnn_jax.data import fields
 from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.json_files import read_json
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 COCO_KEYPOINTS = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",

@@ -17,7 +17,7 @@ from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.data.findings import Finding, raise_errors
 from mrcnn_jax.images import Size
 from mrcnn_jax.json_files import read_json
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 SMALLEST_SIDE = 1e-3  # pixels; a box with a shorter side counts as empty
 _T = TypeVar("_T")

@@ -14,7 +14,7 @@ from mrcnn_jax.data import fields
 from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.images import Size
 from mrcnn_jax.rle import Rle
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 # Polygons, each [N 2] in pixels, or a bitmap of the image's size.
 Segmentation = tuple[np.ndarray, ...] | Rle

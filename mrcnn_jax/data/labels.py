@@ -8,7 +8,7 @@ from mrcnn_jax.data.coco import CocoAnnotation
 from mrcnn_jax.data.coco_categories import UNUSED
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.source import AnnotatedImage, DataSource
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 
 class AlignedSource:

@@ -19,7 +19,7 @@ from mrcnn_jax.data.findings import Finding, raise_errors
 from mrcnn_jax.data.source import AnnotatedImage, DataSource, FolderSource, check_size
 from mrcnn_jax.images import Size
 from mrcnn_jax.rle import Rle
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 _THREADS = 4
 _KEYS = {"image", "labels", "boxes", "masks", "keypoints", "crowd", "id"}

@@ -11,7 +11,7 @@ from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset
 from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.data.objects import Objects, clipped_box, read_objects
 from mrcnn_jax.images import Size
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 
 @dataclass(frozen=True, eq=False)

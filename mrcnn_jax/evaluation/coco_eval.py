@@ -19,9 +19,9 @@ from mrcnn_jax.evaluation.evaluators import Evaluator, Kind
 from mrcnn_jax.evaluation.ground_truth import ground_truth
 from mrcnn_jax.inference.detector import Detector, load
 from mrcnn_jax.json_files import write_json
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.runtime.progress import progress_bar
-from mrcnn_jax.types import Categories
 
 
 def evaluate(

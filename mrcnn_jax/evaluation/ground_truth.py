@@ -12,7 +12,7 @@ from mrcnn_jax.data.coco import CocoAnnotation
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.images import Size
 from mrcnn_jax.rle import Rle
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 
 @lru_cache(maxsize=1)  # training repeatedly evaluates on the same source

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from mrcnn_jax.inference.partial_results import ImageResults
 from mrcnn_jax.inference.results import Result
 from mrcnn_jax.json_files import dumps, replacing
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 _UNUSED = "N/A"  # name of labels that torchvision's models have but do not use
 

@@ -26,10 +26,11 @@ from mrcnn_jax.images import Fitted, fit, read_image, to_rgb
 from mrcnn_jax.inference.predict import predict
 from mrcnn_jax.inference.results import Result, to_result
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
 from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
-from mrcnn_jax.types import Categories, Detections
+from mrcnn_jax.types import Detections
 from mrcnn_jax.weights.zoo import workdir_of
 
 # An image file, Pillow's image, or uint8 pixels, RGB [H W 3] or gray [H W], also as a function's result.

@@ -17,7 +17,8 @@ from mrcnn_jax.images import read_image, to_rgb
 from mrcnn_jax.inference.outlines import signed_area, trace_outlines
 from mrcnn_jax.inference.paste import PastedMask, paste_mask
 from mrcnn_jax.rle import CompressedRle, Rle
-from mrcnn_jax.types import Categories, Detections
+from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.types import Detections
 
 _SHOWN = 5  # objects named in a result's repr
 

@@ -1,4 +1,4 @@
-"""Reads and writes ``categories.json``, which defines the labels of a run's weights or of records."""
+"""The categories, which give labels a meaning: ``categories.json`` of a run, or of records."""
 
 import dataclasses
 import re
@@ -7,7 +7,6 @@ from typing import Any
 
 from mrcnn_jax.config.io import typed
 from mrcnn_jax.json_files import read_json, write_json
-from mrcnn_jax.types import Categories
 
 CATEGORIES_FILE = "categories.json"
 
@@ -15,6 +14,25 @@ CATEGORIES_FILE = "categories.json"
 _MOST_ENTRIES = 100_000
 _LONGEST_NAME = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Categories:
+    """The meaning of the labels, saved with every run.
+
+    Label ``i`` (from 1) is category ``ids[i - 1]`` of the annotation file, called ``names[i - 1]``.
+    """
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+    keypoint_labels: tuple[int, ...] = ()  # the labels whose objects have keypoints
+    keypoint_names: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()  # pairs of keypoint indices, from 0
+    flip_pairs: tuple[tuple[int, int], ...] = ()  # keypoint indices to swap when flipping
+    sigmas: tuple[float, ...] = ()  # per keypoint, COCO's k_i / 2, used in OKS
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 def save_categories(path: Path, categories: Categories) -> None:

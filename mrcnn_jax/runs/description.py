@@ -14,8 +14,13 @@ from mrcnn_jax.config import Config, to_dict
 from mrcnn_jax.config.fields import SETTINGS
 from mrcnn_jax.config.io import differences, from_dict, validate
 from mrcnn_jax.json_files import read_json, write_json
-from mrcnn_jax.runs.categories import CATEGORIES_FILE, check_consistent, load_categories, save_categories
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import (
+    CATEGORIES_FILE,
+    Categories,
+    check_consistent,
+    load_categories,
+    save_categories,
+)
 
 _CONFIG_FILE = "config.json"
 

@@ -25,6 +25,7 @@ from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicate, replicated
 from mrcnn_jax.distributed.stopping import catching_interrupts
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints, is_untrained
 from mrcnn_jax.runs.description import (
     how_to_start_from_its_weights,
@@ -38,7 +39,7 @@ from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Callback, Monitor
 from mrcnn_jax.training.optimizer import with_steps
 from mrcnn_jax.training.step import TrainState, compile_step, make_state
-from mrcnn_jax.types import Batch, Categories
+from mrcnn_jax.types import Batch
 from mrcnn_jax.weights.backbone import expected_input, load_backbone
 
 _FINDINGS = 10  # problems in the data that are printed at the start

@@ -17,7 +17,7 @@ from mrcnn_jax.evaluation.coco_eval import check_same_source, check_source, eval
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.models.variables import Arrays, Blueprint
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 Callback = Callable[[int, dict[str, float]], None]  # takes the step and values by TensorBoard's names
 

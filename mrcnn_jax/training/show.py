@@ -14,7 +14,8 @@ from mrcnn_jax.images import Size
 from mrcnn_jax.inference.draw import SMALLEST_LONG_SIDE, draw
 from mrcnn_jax.inference.paste import paste_mask
 from mrcnn_jax.inference.results import Result
-from mrcnn_jax.types import Batch, Categories, GroundTruth
+from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.types import Batch, GroundTruth
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 

@@ -13,9 +13,9 @@ from mrcnn_jax.config import Config
 from mrcnn_jax.data.categories import KeypointRule, read_categories_file
 from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints, check_arrays_match, load_weights
 from mrcnn_jax.runs.description import model_differences, read_run, write_run
-from mrcnn_jax.types import Categories
 from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.files import find_arrays
 from mrcnn_jax.weights.layouts import Layout

@@ -10,9 +10,9 @@ from mrcnn_jax.config import Config, presets
 from mrcnn_jax.config.fields import SETTINGS
 from mrcnn_jax.config.io import differences
 from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
 from mrcnn_jax.runs.description import read_run
-from mrcnn_jax.types import Categories
 from mrcnn_jax.weights.files import write_arrays
 from mrcnn_jax.weights.torchvision import to_torchvision
 

@@ -6,7 +6,7 @@ import pytest
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.labels import AlignedSource, check_categories
 from mrcnn_jax.data.source import FolderSource
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 # The categories of ``folder`` (car and dog), with unused labels before and between them.
 RUN = Categories(

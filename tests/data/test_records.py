@@ -19,7 +19,7 @@ from mrcnn_jax.data.records import RecordSource, prepare_records, records_name
 from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.data.tensorflow import tfds
 from mrcnn_jax.evaluation.ground_truth import ground_truth
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 GRID = 12
 

@@ -13,7 +13,7 @@ from mrcnn_jax.data.records import RecordSource, prepare_records
 from mrcnn_jax.data.selection import describe_selection, trained_images
 from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.data.summary import summarise
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 GRID = 8
 VISIBLE = [1, 1, 2]

@@ -7,7 +7,7 @@ from mrcnn_jax.data.coco import CocoAnnotation, CocoImage
 from mrcnn_jax.data.objects import clipped_box, read_objects
 from mrcnn_jax.data.rasterise import rasterise
 from mrcnn_jax.data.transform import ImageTransform, transform_objects, transform_pixels
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 CATEGORIES = Categories(
     ids=(1, 2),

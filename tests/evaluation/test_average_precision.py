@@ -14,7 +14,7 @@ from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.evaluators import Kind
 from mrcnn_jax.evaluation.ground_truth import ground_truth
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 Box = tuple[float, float, float, float]
 

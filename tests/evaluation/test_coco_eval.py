@@ -17,7 +17,8 @@ from mrcnn_jax.distributed import hosts
 from mrcnn_jax.evaluation.coco_eval import check_same_source, check_source, evaluate
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.results import Result
-from mrcnn_jax.types import Categories, Detections
+from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.types import Detections
 
 CATEGORIES = Categories(
     ids=(3, 7),

@@ -11,7 +11,7 @@ from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.evaluation.evaluators import Kind, evaluate_entries
 from mrcnn_jax.evaluation.ground_truth import ground_truth
 from mrcnn_jax.rle import Rle
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 KINDS: tuple[Kind, ...] = ("bbox", "segm", "keypoints")
 HEIGHT, WIDTH = 150, 200

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig
-from mrcnn_jax.types import Categories, Detections
+from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.types import Detections
 
 
 @pytest.fixture

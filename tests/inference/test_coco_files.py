@@ -11,7 +11,7 @@ from mrcnn_jax.inference.coco_files import to_annotations, write_dataset, write_
 from mrcnn_jax.inference.partial_results import ImageResults
 from mrcnn_jax.inference.paste import PastedMask
 from mrcnn_jax.inference.results import Result
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from PIL import Image
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
-from mrcnn_jax.types import Categories, Detections
+from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.types import Detections
 
 
 def picture(value: int, *, height: int = 16, width: int = 20) -> np.ndarray:

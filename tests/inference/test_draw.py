@@ -7,7 +7,7 @@ from mrcnn_jax.inference.draw import COLORS, draw
 from mrcnn_jax.inference.label_layout import place_labels
 from mrcnn_jax.inference.paste import paste_mask
 from mrcnn_jax.inference.results import Result
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 
 def make(categories: Categories, image_size: tuple[int, int], boxes: list[list[float]]) -> Result:

@@ -11,7 +11,7 @@ from mrcnn_jax.inference import fonts
 from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.inference.font_tables import read_characters
 from mrcnn_jax.inference.results import Result
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 import mrcnn_jax
 from mrcnn_jax.config import Config
 from mrcnn_jax.models.variables import Blueprint
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints
 from mrcnn_jax.runs.description import write_run
-from mrcnn_jax.types import Categories
 from tests.run_command import run_here
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from mrcnn_jax.config import Config
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.partial_results import PartialResults
 from mrcnn_jax.inference.pictures import write_results
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 
 @pytest.fixture

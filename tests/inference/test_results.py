@@ -11,7 +11,8 @@ from PIL import Image
 from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.inference.results import Result, to_result
 from mrcnn_jax.rle import Rle
-from mrcnn_jax.types import Categories, Detections
+from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.types import Detections
 
 
 def detections(*, padding: float = 0.0) -> Detections:

@@ -30,8 +30,8 @@ from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.images import read_image
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runtime.setup import setup
-from mrcnn_jax.types import Categories
 from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.files import read_arrays
 from mrcnn_jax.weights.layouts import write_model

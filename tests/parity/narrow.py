@@ -16,8 +16,9 @@ from mrcnn_jax.distributed.sharding import make_mesh, replicated
 from mrcnn_jax.images import fit
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.training.step import compile_step, make_state
-from mrcnn_jax.types import Batch, Categories, GroundTruth
+from mrcnn_jax.types import Batch, GroundTruth
 from tests.parity import compare, ours
 from tests.parity.measure import System
 from tests.parity.seeded import CLASSES, DETECTED, KEYPOINTS, Scene, thin

@@ -23,10 +23,11 @@ from mrcnn_jax.models.canvas import padded_sizes
 from mrcnn_jax.models.mask_rcnn import MaskRCNN, normalize
 from mrcnn_jax.models.variables import Arrays, Blueprint
 from mrcnn_jax.ops.matching import Assignment
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.training.objective import compute_losses
 from mrcnn_jax.training.step import TrainState, make_state, train_step
 from mrcnn_jax.training.targets import anchor_targets, region_targets
-from mrcnn_jax.types import Batch, Categories, GroundTruth, Proposals
+from mrcnn_jax.types import Batch, GroundTruth, Proposals
 
 
 def read_data(images: Path, annotations: Path, categories: Categories) -> CocoDataset:

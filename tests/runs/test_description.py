@@ -4,8 +4,8 @@ import json
 import pytest
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.description import Run, how_to_train_longer, read_run, write_run
-from mrcnn_jax.types import Categories
 
 CATEGORIES = Categories(
     ids=(3, 7),

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.inference.draw import COLORS
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.training.show import caption_batch, contact_sheet, draw_batch
-from mrcnn_jax.types import Batch, Categories, GroundTruth
+from mrcnn_jax.types import Batch, GroundTruth
 
 CATEGORIES = Categories(
     ids=(3, 7),

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints, load_weights
 from mrcnn_jax.runs.description import read_run, write_run
-from mrcnn_jax.types import Categories
 from mrcnn_jax.weights.begin import begin_run
 
 pytestmark = pytest.mark.usefixtures("drawn_eagerly")

@@ -13,9 +13,9 @@ import pytest
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON
 from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints, load_weights
 from mrcnn_jax.runs.description import Run, read_run, write_run
-from mrcnn_jax.types import Categories
 from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.convert import SOURCES, import_weights
 from mrcnn_jax.weights.export import export_torchvision

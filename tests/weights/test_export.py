@@ -6,9 +6,9 @@ import pytest
 
 from mrcnn_jax.config import Config, presets
 from mrcnn_jax.data.coco_categories import COCO_PERSON
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints
 from mrcnn_jax.runs.description import write_run
-from mrcnn_jax.types import Categories
 from mrcnn_jax.weights.export import difference_lines, export_torchvision, loading_lines
 from mrcnn_jax.weights.files import read_arrays
 
