@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -30,6 +30,10 @@ from ml_collections import config_flags
 from mrcnn_jax.config import Config, to_dict
 from mrcnn_jax.config.io import flatten, from_dict, validate
 from mrcnn_jax.config.suggestions import suggest
+from mrcnn_jax.distributed.launchers import may_have_peers
+from mrcnn_jax.runtime.setup import setup
+
+_T = TypeVar("_T")
 
 # Attribute the flags defined here to the calling command, so that its --help lists them.
 flags.disclaim_key_flags()
@@ -96,12 +100,18 @@ def define_overrides() -> Callable[[Config], Config]:
     return override
 
 
-def define_hosts(*, handle_sigterm: bool) -> Callable[[], AbstractContextManager[None]]:
+def define_hosts(
+    *, handle_sigterm: bool, keep_memory: bool = True
+) -> Callable[[Callable[[], _T]], AbstractContextManager[_T]]:
     """A function that joins this process to a run, by calling ``hosts.join`` with the flags defined here.
 
     Call this at the top of a command, and the returned function in ``main`` around the block that uses JAX:
-    ``with hosts(): ...``. If there are other processes, an error in the block ends this process immediately;
-    otherwise JAX would wait for the others at exit, and they for this one.
+    ``with hosts(prepare) as prepared: ...``. ``prepare`` is called first, so that what is missing is reported
+    before JAX is imported, which takes seconds; its ValueError or OSError ends all processes of the run. Then
+    the process is set up (see ``runtime.setup``, also for ``keep_memory``).
+
+    If there are other processes, an error in the block ends this process immediately; otherwise JAX would
+    wait for the others at exit, and they for this one.
     """
     coordinator = flags.DEFINE_string(
         "coordinator", None, "host:port of process 0, for runs of several processes that JAX cannot detect"
@@ -110,17 +120,30 @@ def define_hosts(*, handle_sigterm: bool) -> Callable[[], AbstractContextManager
     process_id = flags.DEFINE_integer("process_id", None, "index of this process, from 0", lower_bound=0)
 
     @contextmanager
-    def joined() -> Iterator[None]:
+    def joined(prepare: Callable[[], _T]) -> Iterator[_T]:
+        problem: Exception | None = None
+        try:
+            prepared = prepare()
+        except (ValueError, OSError) as error:
+            if coordinator.value is None and not may_have_peers():
+                raise
+            problem = error
+        setup(keep_memory=keep_memory)
         from mrcnn_jax.distributed import hosts
 
         hosts.join(coordinator.value, num_processes.value, process_id.value, handle_sigterm=handle_sigterm)
         if hosts.is_single_process():
-            yield
+            if problem:
+                raise problem
+            yield prepared
             return
         faulthandler.disable()  # if JAX aborts the process it says why; the Python stack would add nothing
         try:
             with _plain_errors(), hosts.explain_lost_process():
-                yield
+                with hosts.fail_together():
+                    if problem:
+                        raise problem
+                yield prepared
         except BaseException as error:
             try:
                 if not isinstance(error, SystemExit):

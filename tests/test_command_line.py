@@ -49,6 +49,7 @@ def get_config(steps="7"):
 # One of two processes, whose peer waits: only os._exit ends it at once.
 JOINED = """
 import atexit
+import contextlib
 import sys
 from unittest import mock
 
@@ -60,12 +61,13 @@ atexit.register(lambda: print("waiting for the others", file=sys.stderr))
 
 
 def main(arguments):
-    with _hosts():
+    with _hosts(lambda: None):
         print("a line that nobody reads")
         raise {error}("the reason")
 
 
-with mock.patch.multiple(hosts, join=mock.DEFAULT, is_single_process=lambda: False):
+_peers = dict(is_single_process=lambda: False, fail_together=contextlib.nullcontext)
+with mock.patch.multiple(hosts, join=mock.DEFAULT, **_peers):
     command_line.run(main)
 """
 

@@ -17,7 +17,7 @@ from absl import flags
 
 from mrcnn_jax import command_line
 from mrcnn_jax.config.paths import check_data_paths
-from mrcnn_jax.runtime.setup import setup
+from mrcnn_jax.runs.description import is_run, read_run
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string(
@@ -41,9 +41,13 @@ _EVALUATOR: Any = flags.DEFINE_enum(
 
 
 def main(_: list[str]) -> None:
-    setup()
-    with _hosts():
+    with _hosts(_check_data):
         _evaluate()
+
+
+def _check_data() -> None:
+    if is_run(_WORKDIR.value):
+        check_data_paths(_override(read_run(_WORKDIR.value).config), "val")
 
 
 def _evaluate() -> None:
@@ -54,7 +58,6 @@ def _evaluate() -> None:
     from mrcnn_jax.evaluation.table import format_metrics
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.json_files import write_json
-    from mrcnn_jax.runs.description import read_run
     from mrcnn_jax.weights.zoo import workdir_of
 
     with hosts.fail_together():

@@ -9,6 +9,7 @@ Ctrl-C, or SIGTERM to any of them, makes all save after the current step and exi
 second one ends them at once. The same command goes on from there.
 """
 
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -16,10 +17,10 @@ from absl import flags
 from mrcnn_jax import command_line
 from mrcnn_jax.config import Config
 from mrcnn_jax.config.paths import check_backbone_path, check_data_paths
-from mrcnn_jax.runtime.setup import setup
+from mrcnn_jax.runs.description import is_run
 
 _config = command_line.define_config()
-_hosts = command_line.define_hosts(handle_sigterm=True)
+_hosts = command_line.define_hosts(handle_sigterm=True, keep_memory=False)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "directory of the run: config, checkpoints, logs", required=True
 )
@@ -35,14 +36,7 @@ _INIT = flags.DEFINE_string(
 
 
 def main(_: list[str]) -> int:
-    config = _config()
-    if _DATA.value:
-        from mrcnn_jax.data.folders import with_layout
-
-        config = with_layout(config, _DATA.value)
-    setup(keep_memory=False)
-    with _hosts():
-        _check_paths(config)
+    with _hosts(partial(_complete, _config())) as config:
         if _INIT.value:
             _begin(_INIT.value, config)
         print("starting TensorFlow (for tf.data) ...", flush=True)
@@ -56,7 +50,6 @@ def main(_: list[str]) -> int:
 def _begin(weights: str, config: Config) -> None:
     """Makes the run, unless there is one, which is resumed."""
     from mrcnn_jax.distributed import hosts
-    from mrcnn_jax.runs.description import is_run
 
     with hosts.fail_together():
         if hosts.is_main_process() and not is_run(_WORKDIR.value):
@@ -67,14 +60,15 @@ def _begin(weights: str, config: Config) -> None:
             print(f"{_WORKDIR.value}: begins from {weights}; re-initialised layers: {layers}", flush=True)
 
 
-def _check_paths(config: Config) -> None:
-    """Raises ValueError for missing data, before TensorFlow is loaded, which takes seconds."""
-    from mrcnn_jax.distributed import hosts
-    from mrcnn_jax.runs.description import is_run
+def _complete(config: Config) -> Config:
+    """The config with the paths of ``--data``; raises ValueError for missing data or weights."""
+    if _DATA.value:
+        from mrcnn_jax.data.folders import with_layout
 
-    with hosts.fail_together():
-        check_data_paths(config, "train")
-        if config.train.eval_every:
-            check_data_paths(config, "val")
-        if not is_run(Path(_WORKDIR.value)):
-            check_backbone_path(config)
+        config = with_layout(config, _DATA.value)
+    check_data_paths(config, "train")
+    if config.train.eval_every:
+        check_data_paths(config, "val")
+    if not is_run(_WORKDIR.value):
+        check_backbone_path(config)
+    return config

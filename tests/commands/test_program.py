@@ -143,3 +143,44 @@ def test_the_wheel_trains(installed, tiny_config, tmp_path):
         installed, tmp_path, "train", "--config=tiny.py", "--workdir=run"
     )
     assert (tmp_path / "run" / "checkpoints" / "1").is_dir()
+
+
+# Runs a command, then tells whether JAX was imported.
+COMMAND = """
+import atexit
+import sys
+
+atexit.register(lambda: print("jax" in sys.modules))
+from mrcnn_jax import commands
+
+commands.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "message", "imported"),
+    [
+        (
+            "train --config=shapes --workdir=run",
+            {},
+            "data/shapes: there is no such folder (data.root)",
+            False,
+        ),
+        ("train --config=shapes --workdir=run --data=mine", {}, "mine: there is no such folder", False),
+        # Perhaps there are other processes, which must end, too.
+        ("train --config=shapes --workdir=run", {"SLURM_JOB_ID": "1"}, "data/shapes: there is no such", True),
+    ],
+)
+def test_what_is_missing_is_reported_before_jax_is_imported(
+    tmp_path, arguments, variables, message, imported
+):
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *arguments.split()],
+        cwd=tmp_path,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stdout == f"{imported}\n"
+    assert done.returncode == 1
