@@ -20,6 +20,7 @@ Size = tuple[int, int]
 # The largest gray value of each range, and the factor that makes 8 bits of it.
 _INTEGER_RANGES = ((255, 1.0), (4095, 1 / 16), (65535, 1 / 256))
 _FLOAT_RANGES = ((1, 255.0), *_INTEGER_RANGES)
+_NAMED = 3  # images that one line names
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,16 @@ def is_nearly_black(pixels: np.ndarray) -> bool:
     Even a photograph taken at night has a light, or noise, that is brighter.
     """
     return bool(pixels.max() < 16)
+
+
+def describe_nearly_black(names: Sequence[str]) -> str:
+    """A warning about the nearly black images with these ``names``: the first of them, and the number."""
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    count = "1 image is" if len(names) == 1 else f"{len(names)} images are"
+    return (
+        f"{count} nearly black (no value reaches 16 of 255): {shown}; if they should not be, convert them to "
+        "8 bits (docs/data.md)"
+    )
 
 
 def resized_shape(

@@ -165,6 +165,15 @@ def test_nearly_black_is_darker_than_a_dark_photograph():
     assert not images.is_nearly_black(dark)
 
 
+def test_nearly_black_images_are_named_up_to_three():
+    rule = "nearly black (no value reaches 16 of 255)"
+    assert images.describe_nearly_black(["a"]).startswith(f"1 image is {rule}: a; ")
+    assert images.describe_nearly_black(["a", "b", "c"]).startswith(f"3 images are {rule}: a, b, c; ")
+    assert images.describe_nearly_black(list("abcde")).startswith(
+        f"5 images are {rule}: a, b, c and 2 more; if they should not be, convert them to 8 bits"
+    )
+
+
 def test_exif_rotation_is_applied():
     picture = halves((0, 0, 0), (255, 255, 255))
     exif = Image.Exif()

@@ -69,6 +69,7 @@ class CocoObjects(tfds.core.ShardBasedBuilder):
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable[[], Iterator]]]:
         self.bad_images: list[Finding] = []
+        self.nearly_black: list[str] = []
         config: CocoObjectsConfig = self.builder_config
         sizes = [_size(image, config.mask_grid) for image in config.dataset.images]
         _, counts = np.unique(np.cumsum(sizes) // _SHARD_BYTES, return_counts=True)
@@ -78,22 +79,27 @@ class CocoObjects(tfds.core.ShardBasedBuilder):
         return {SPLIT: [partial(self._examples, records, share) for share in shares]}
 
     def _examples(
-        self, records: Iterator[dict | Finding], count: int | None
+        self, records: Iterator[dict[str, Any] | None], count: int | None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """The next ``count`` records, or all that are left (None), skipping bad images."""
         for number, record in enumerate(islice(records, count)):
-            if isinstance(record, Finding):
-                self.bad_images.append(record)
-            else:
+            if record is not None:
                 yield number, record
 
-    def _records(self) -> Iterator[dict | Finding]:
-        """The record of each image, or a finding if it is bad."""
+    def _records(self) -> Iterator[dict[str, Any] | None]:
+        """The record of each image, or None if it is bad."""
         config: CocoObjectsConfig = self.builder_config
         dataset, points = config.dataset, len(config.dataset.categories.keypoint_names)
         tasks = ((image, config.mask_grid, points) for image in dataset.images)
         records = _parallel_map(make_record, tasks, workers=config.num_workers)
-        yield from tqdm(records, unit="image", total=len(dataset.images), leave=False, disable=None)
+        for record, finding in tqdm(
+            records, unit="image", total=len(dataset.images), leave=False, disable=None
+        ):
+            if record is None:
+                self.bad_images.append(finding)
+            elif finding is not None:
+                self.nearly_black.append(printable(finding.file))
+            yield record
         findings = (*dataset.findings, *self.bad_images)
         # Raised here, not after writing, so that TFDS leaves no records behind.
         if not config.skip_bad:
@@ -128,7 +134,8 @@ def prepare_records(
 ) -> tuple[Path, CocoDataset]:
     """Writes the records of a dataset below ``output``; returns their folder and the dataset they hold.
 
-    If entries were dropped because of errors, ``left_out.txt`` in that folder lists them.
+    If entries were dropped because of errors, ``left_out.txt`` in that folder lists them. Nearly black images
+    are a warning in the dataset's findings.
 
     Args:
         dataset: As read by ``read_coco`` with ``skip_bad``.
@@ -163,6 +170,11 @@ def prepare_records(
     with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_dir=unused, file_format=file_format)
     dataset = leave_out(dataset, builder.bad_images)
+    if builder.nearly_black:  # one warning for all
+        warning = Finding(
+            dataset.name, None, None, images.describe_nearly_black(builder.nearly_black), warning=True
+        )
+        dataset = dataclasses.replace(dataset, findings=(*dataset.findings, warning))
     source = FolderSource(dataset, mask_grid=mask_grid)
     index = {name: getattr(source, name) for name in (*_INDEX, *_COUNTS) if name != "mask_grid"}
     save_categories(folder / CATEGORIES_FILE, dataset.categories)

@@ -125,6 +125,23 @@ def test_shards_are_in_order_and_may_be_empty(folder, monkeypatch):
         assert source.file(index) == image.path.read_bytes()
 
 
+def test_nearly_black_images_are_one_warning(folder):
+    for _ in range(5):
+        folder.add_image(np.full((10, 20, 3), 15, np.uint8))
+    folder.add_object(folder.add_image())
+    path, kept = prepare_records(
+        read_coco(**folder.write()), folder.root / "records", mask_grid=GRID, num_workers=1
+    )
+    assert len(kept.images) == len(RecordSource(path).ids) == 6
+    (warning,) = kept.findings
+    assert warning.warning and warning.image_id is None
+    images = folder.root / "images"
+    assert warning.rule.startswith(
+        "5 images are nearly black (no value reaches 16 of 255): "
+        f"{images}/1.png, {images}/2.png, {images}/3.png and 2 more; "
+    )
+
+
 def test_tfds_opens_records(odd):
     dataset, folder = odd
     assert folder.parts[-3:] == ("coco_objects", "instances", "1.0.0")
