@@ -49,6 +49,12 @@ def test_other_formats_are_not_opened(kind, tmp_path, monkeypatch):
         (b"GIF89a", "damaged GIF;"),
         (b"\x89PNG\r\n\x1a\n", "damaged PNG;"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", r"HEIF \(HEIC\), which needs the package pillow-heif;"),
+        (
+            b"II*\0\x08\0\0\0",
+            "damaged TIFF, or of a kind that is not read, such as colours as floats, or 64 bits;",
+        ),
+        (b"<!DOCTYPE html><html>", "seems to be HTML, such as the error page of a failed download;"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS: fetch .* git lfs pull;"),
         (b"hello", "not an image, or of an unknown format;"),
         (b"", "the file is empty"),
     ],
