@@ -64,7 +64,9 @@ def test_the_format_found_is_named(data, found):
 def test_a_tiff_of_a_kind_that_pillow_lacks_is_not_only_called_damaged():
     bits = (258, 3, 1)  # BitsPerSample: one number of 16 bits
     data = encoded("TIFF", "F").replace(struct.pack("<HHIH", *bits, 32), struct.pack("<HHIH", *bits, 64))
-    with pytest.raises(ValueError, match="damaged TIFF, or of a kind that is not read, such as .* 64 bits; "):
+    with pytest.raises(
+        ValueError, match=r"damaged TIFF, or of a kind that is not read, such as .* 64 bits; "
+    ):
         image_formats.open_image(data)
 
 
