@@ -194,7 +194,7 @@ def test_keypoints_are_compared_with_their_boxes():
         {
             "image": np.zeros((64, 64, 3), np.uint8),
             "labels": [1, 1, 1],
-            "boxes": [[10, 10, 30, 30]] * 3,
+            "boxes": [[30, 30, 50, 50]] * 3,
             "keypoints": [[[0.3, 0.4, 2]]] * 3,
         }
     )
