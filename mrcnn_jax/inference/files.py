@@ -105,8 +105,8 @@ def read_image_ids(annotations: Path, images: Sequence[Path]) -> list[int]:
 
     A ``file_name`` matches an image whose path ends with it; the longest match wins. It may have "\\" for
     "/", surrounding spaces, and Unicode's composed form for the decomposed one or the reverse, as other
-    systems write the same name. Raises ``ValueError``, naming the file, if it is not a COCO file, an id is not an
-    integer, images are missing from it, an image has several ids, or several images have the same one.
+    systems write the same name. Raises ``ValueError``, naming the file, if it is not a COCO file, an id is
+    not an integer, images are missing from it, an image has several ids, or several images have the same one.
     """
     content = read_json(annotations)
     try:
