@@ -19,7 +19,14 @@ _SUFFIXES = (
     *(".tif", ".tiff", ".webp"),
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-_OTHER_SIGNATURES = ((b"%PDF", "PDF"), (b"<svg", "SVG"), (b"<?xml", "XML"), (b"PK\3\4", "ZIP"))
+_OTHER_SIGNATURES = (
+    *((b"%pdf", "PDF"), (b"<svg", "SVG"), (b"<?xml", "XML"), (b"pk\3\4", "ZIP")),
+    (b"<!doctype", "HTML, such as the error page of a failed download"),
+    (b"<html", "HTML, such as the error page of a failed download"),
+    (b"version https://", "a pointer of Git LFS: fetch the file itself with git lfs pull"),
+)
+# Pillow's decoders of other formats read all kinds that photographs come in.
+_KINDS_NOT_READ = {"TIFF": ", or of a kind that is not read, such as colours as floats, or 64 bits"}
 
 
 def open_image(data: bytes) -> Image.Image:
@@ -58,10 +65,12 @@ def _found(data: bytes) -> str:
         if accept is not None and (accepted := accept(start)):
             if isinstance(accepted, str):  # why this build of Pillow cannot read it
                 return f"{name}: {accepted}"
-            return f"damaged {name}" if name in FORMATS else f"the file seems to be {name}"
+            if name in FORMATS:
+                return f"damaged {name}{_KINDS_NOT_READ.get(name, '')}"
+            return f"the file seems to be {name}"
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         return "the file seems to be HEIF (HEIC), which needs the package pillow-heif"
     for signature, name in _OTHER_SIGNATURES:
-        if start.startswith(signature):
+        if start.lower().startswith(signature):
             return f"the file seems to be {name}"
     return "not an image, or of an unknown format"

@@ -6,6 +6,7 @@ the padded size of an image. ``rule`` selects whose resizing is reproduced, "det
 """
 
 import math
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ Size = tuple[int, int]
 # The largest gray value of each range, and the factor that makes 8 bits of it.
 _INTEGER_RANGES = ((255, 1.0), (4095, 1 / 16), (65535, 1 / 256))
 _FLOAT_RANGES = ((1, 255.0), *_INTEGER_RANGES)
+_LARGEST_FILE = 2**31  # bytes; the most pixels that Pillow reads take up to 1.4e9, uncompressed
+_NAMED = 3  # images that one line names
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,19 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
 
 
 def read_file(path: str | Path) -> bytes:
-    """The bytes of a file. Raises ValueError, naming it and the reason, if it cannot be read."""
+    """The bytes of a file. Raises ValueError, naming it and the reason, if it cannot be read.
+
+    A dataset may come from a stranger: a device or a pipe, which a link can lead to, would never end, and a
+    sparse file of any size takes no space in an archive.
+    """
+    path = Path(path)
     try:
-        return Path(path).read_bytes()
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise ValueError(f"{path}: cannot be read: not a regular file")
+        if status.st_size > _LARGEST_FILE:
+            raise ValueError(f"{path}: cannot be read: it has {status.st_size} bytes, more than any image")
+        return path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -112,6 +125,16 @@ def is_nearly_black(pixels: np.ndarray) -> bool:
     Even a photograph taken at night has a light, or noise, that is brighter.
     """
     return bool(pixels.max() < 16)
+
+
+def describe_nearly_black(names: Sequence[str]) -> str:
+    """A warning about the nearly black images with these ``names``: the first of them, and the number."""
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    count = "1 image is" if len(names) == 1 else f"{len(names)} images are"
+    return (
+        f"{count} nearly black (no value reaches 16 of 255): {shown}; if they should not be, convert them to "
+        "8 bits (docs/data.md)"
+    )
 
 
 def resized_shape(

@@ -14,8 +14,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def read_json(path: Path, *, object_hook: Callable[[dict], Any] | None = None) -> Any:
     """The content of a JSON file; ``object_hook`` replaces each object, innermost first.
 
-    Raises OSError if the file cannot be read, and ValueError, naming it, if it is not valid JSON.
+    Raises OSError if the file cannot be read, and ValueError, naming it, if it is not valid JSON, or if it is
+    a device or a pipe, which would never end.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path}: not a regular file")
     data = path.read_bytes()
     if not data.strip():
         raise ValueError(f"{path}: the file is empty")
@@ -27,11 +30,10 @@ def read_json(path: Path, *, object_hook: Callable[[dict], Any] | None = None) -
         raise ValueError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
         ) from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # not UTF-8, a number with too many digits, nested too deeply
+    except ValueError as error:  # not UTF-8, or a number with too many digits
         raise ValueError(f"{path}: not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: not valid JSON: nested too deeply") from error
 
 
 def write_json(path: Path, content: Any, *, exact: bool = False) -> None:

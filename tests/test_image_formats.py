@@ -1,4 +1,5 @@
 import io
+import struct
 import sys
 import types
 
@@ -49,12 +50,23 @@ def test_other_formats_are_not_opened(kind, tmp_path, monkeypatch):
         (b"GIF89a", "damaged GIF;"),
         (b"\x89PNG\r\n\x1a\n", "damaged PNG;"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", r"HEIF \(HEIC\), which needs the package pillow-heif;"),
+        (b"<!DOCTYPE html><html>", "seems to be HTML, such as the error page of a failed download;"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS: fetch .* git lfs pull;"),
         (b"hello", "not an image, or of an unknown format;"),
         (b"", "the file is empty"),
     ],
 )
 def test_the_format_found_is_named(data, found):
     with pytest.raises(ValueError, match=found):
+        image_formats.open_image(data)
+
+
+def test_a_tiff_of_a_kind_that_pillow_lacks_is_not_only_called_damaged():
+    bits = (258, 3, 1)  # BitsPerSample: one number of 16 bits
+    data = encoded("TIFF", "F").replace(struct.pack("<HHIH", *bits, 32), struct.pack("<HHIH", *bits, 64))
+    with pytest.raises(
+        ValueError, match=r"damaged TIFF, or of a kind that is not read, such as .* 64 bits; "
+    ):
         image_formats.open_image(data)
 
 

@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,15 @@ def test_nearly_black_is_darker_than_a_dark_photograph():
     assert not images.is_nearly_black(dark)
 
 
+def test_nearly_black_images_are_named_up_to_three():
+    rule = "nearly black (no value reaches 16 of 255)"
+    assert images.describe_nearly_black(["a"]).startswith(f"1 image is {rule}: a; ")
+    assert images.describe_nearly_black(["a", "b", "c"]).startswith(f"3 images are {rule}: a, b, c; ")
+    assert images.describe_nearly_black(list("abcde")).startswith(
+        f"5 images are {rule}: a, b, c and 2 more; if they should not be, convert them to 8 bits"
+    )
+
+
 def test_exif_rotation_is_applied():
     picture = halves((0, 0, 0), (255, 255, 255))
     exif = Image.Exif()
@@ -189,6 +199,21 @@ def test_unreadable_files_name_file_and_reason(tmp_path):
         images.read_image(tmp_path / "absent.png")
     with pytest.raises(ValueError, match="cannot be read: Is a directory"):
         images.read_image(tmp_path)
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "pipe"])
+def test_what_never_ends_is_not_read(tmp_path, device):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "photo.jpg").symlink_to(device)
+    with pytest.raises(ValueError, match=r"photo\.jpg: cannot be read: not a regular file"):
+        images.read_image(tmp_path / "photo.jpg")
+
+
+def test_a_sparse_file_does_not_fill_the_memory(tmp_path):
+    with (tmp_path / "photo.jpg").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ValueError, match="it has 1099511627776 bytes, more than any image"):
+        images.read_image(tmp_path / "photo.jpg")
 
 
 def test_a_decompression_bomb_is_an_error(monkeypatch):

@@ -83,6 +83,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"a\.json: not a regular file"):
+        read_json(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -90,7 +96,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         (b" \n", "the file is empty"),
         (b'{"a":\n  oops}', "not valid JSON at line 2, column 3: Expecting value"),
         (b'{"train": {"steps": 1', "not valid JSON at line 1, column 22"),
-        (b"[" * 100_000, "not valid JSON: .*recursion"),
+        (b"[" * 100_000, "not valid JSON: nested too deeply"),
         (b'{"a": "\xff"}', "not valid JSON: .*utf-8"),
         (b"[" + b"1" * 5000 + b"]", "not valid JSON: .*digits"),
     ],

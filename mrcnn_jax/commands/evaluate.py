@@ -19,6 +19,8 @@ from mrcnn_jax import command_line
 from mrcnn_jax.config.paths import check_data_paths
 from mrcnn_jax.runs.description import is_run, read_run
 
+_FINDINGS = 10  # problems in the data that are printed
+
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "directory of the trained run, or a published model's name (docs/zoo.md)", required=True
@@ -51,6 +53,7 @@ def _check_data() -> None:
 
 
 def _evaluate() -> None:
+    from mrcnn_jax.data.findings import summary
     from mrcnn_jax.data.open_data_source import open_validation_source
     from mrcnn_jax.distributed import hosts
     from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config
@@ -86,6 +89,8 @@ def _evaluate() -> None:
     check_same_config(config)
     check_same_arrays("checkpoints", np.array(detector.step))
     if hosts.is_main_process():
+        if source.findings:
+            print(summary(source.findings, rows=_FINDINGS), flush=True)
         print(f"step {detector.step} on the {len(source.ids)} images of {source.name}", flush=True)
     metrics = evaluate(
         detector, source, evaluator=_EVALUATOR.value, progress=True, detections_file=detections_file

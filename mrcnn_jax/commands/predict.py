@@ -91,6 +91,8 @@ def main(arguments: list[str]) -> int:
         ids = read_image_ids(Path(_ANNOTATIONS.value), images)
 
     setup()
+    from mrcnn_jax.data.findings import printable
+    from mrcnn_jax.images import describe_nearly_black
     from mrcnn_jax.inference.coco_files import write_dataset, write_detections
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.inference.partial_results import PartialResults
@@ -106,7 +108,7 @@ def main(arguments: list[str]) -> int:
     if before := sum(map(partial.is_done, images)):
         print(f"{before} of {len(images)} images are done already ({partial.path})", flush=True)
     try:
-        errors += write_results(
+        problems = write_results(
             detector,
             images,
             pictures,
@@ -122,6 +124,10 @@ def main(arguments: list[str]) -> int:
                 file=sys.stderr,
             )
         raise
+    errors += problems.unreadable
+    if problems.nearly_black:
+        names = [printable(str(path)) for path in problems.nearly_black]
+        print(f"warning: {describe_nearly_black(names)}", file=sys.stderr)
     if done := sum(map(partial.is_done, images)):
         counts = _Counts()
         write_detections(detections_file, counts.count(partial.read(images)), ids)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from absl import flags
 
+from mrcnn_jax.config.limits import LIMITS
+
 _IMAGES = flags.DEFINE_string("images", None, "folder of images", required=True)
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "instances_*.json", required=True)
 _KEYPOINTS = flags.DEFINE_string("keypoints", "", "person_keypoints_*.json, joined by annotation id")
@@ -23,7 +25,7 @@ _NAME = flags.DEFINE_string(
 )
 _MASK_GRID = flags.DEFINE_integer(
     "mask_grid", 112, "cells per axis of a mask over its box; the data.mask_grid of training",
-    lower_bound=1,
+    lower_bound=1, upper_bound=int(LIMITS["data.mask_grid"]),
 )  # fmt: skip
 _WORKERS = flags.DEFINE_integer("workers", None, "processes; one per core if not given", lower_bound=1)
 _FORMAT = flags.DEFINE_enum(

@@ -101,7 +101,11 @@ def validate(config: Config) -> None:
     Raises ValueError with all problems at once, a line each: the field, its value and the rule.
     """
     values = flatten(from_dict(to_dict(config)))
-    problems = [*_range_problems(values), *_relation_problems(values)]
+    problems = [*_range_problems(values)]
+    if not any(
+        map(_is_too_long, values.values())
+    ):  # there could be a problem with each of a million canvases
+        problems += _relation_problems(values)
     if problems:
         raise ValueError("\n".join(problems))
 
@@ -110,7 +114,7 @@ def _range_problems(values: dict[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers(value)):
             yield f"{name} is {_shown(value)}; must be finite"
-        elif isinstance(value, tuple) and len(value) > LONGEST:
+        elif _is_too_long(value):
             yield f"{name} has {len(value)} values; must have at most {LONGEST}"
         elif any(number > LIMITS.get(name, math.inf) for number in numbers(value)):
             yield f"{name} is {_shown(value)}; must be at most {LIMITS[name]}"
@@ -118,11 +122,15 @@ def _range_problems(values: dict[str, Any]) -> Iterator[str]:
             yield f"{name} is {_shown(value)}; {broken[0]}"
 
 
+def _is_too_long(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) > LONGEST
+
+
 def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     sizes, multiple = values["model.anchor_sizes"], values["model.padding_multiple"]
     features = values["model.features"]
     if features == "fpn" and len(sizes) != _LEVELS:
-        yield f"model.anchor_sizes is {sizes!r}; must have {_LEVELS}, one per level p2 to p6"
+        yield f"model.anchor_sizes is {_shown(sizes)}; must have {_LEVELS}, one per level p2 to p6"
     if features == "fpn" and multiple % _CANVAS_UNIT:
         yield f"model.padding_multiple is {multiple}; must be a multiple of {_CANVAS_UNIT}, the stride of p5"
     if values["model.backbone_depth"] < 50:
@@ -135,10 +143,10 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         yield f"train.rpn_negative_iou is {low}; must not exceed train.rpn_positive_iou ({high})"
     jitter = values["data.scale_jitter"]
     if jitter and (len(jitter) != 2 or jitter[0] > jitter[1]):
-        yield f"data.scale_jitter is {jitter!r}; must be the lowest and the highest factor, or empty"
+        yield f"data.scale_jitter is {_shown(jitter)}; must be the lowest and the highest factor, or empty"
     decay_steps = values["train.decay_steps"]
     if any(later <= earlier for earlier, later in itertools.pairwise(decay_steps)):
-        yield f"train.decay_steps is {decay_steps!r}; must ascend"
+        yield f"train.decay_steps is {_shown(decay_steps)}; must ascend"
     if values["train.optimizer"] == "adamw":  # both correct the bias of their mean by 1 - beta^step
         for name in ("train.momentum", "train.adam_b2"):
             if values[name] == 1:
@@ -163,7 +171,7 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
         if canvases and not any(height <= canvas[0] and width <= canvas[1] for canvas in canvases):
             missing = tuple(-(-side // _CANVAS_UNIT) * _CANVAS_UNIT for side in (height, width))
             yield (
-                f"data.canvases is {canvases!r}; one must hold images of {height}x{width} (height x width), "
-                "the largest that data.train_short_sides, data.test_short_side and data.long_side make: "
-                f"add {missing!r}"
+                f"data.canvases is {_shown(canvases)}; one must hold images of {height}x{width} (height x "
+                "width), the largest that data.train_short_sides, data.test_short_side and data.long_side "
+                f"make: add {missing!r}"
             )

@@ -27,9 +27,14 @@ _LARGEST_SHARE = 0.1  # of misfits that are slips of the annotator; more are one
 _FEWEST = 3  # boxes from which on a file is judged as a whole
 _LISTED = 5  # warnings of one kind that are listed one by one
 _SMALLEST_SIDE = 32  # pixels; boxes within the first pixel of images smaller than this prove nothing
+_SMALLEST_REACH = (
+    0.5  # of the images' sides: boxes that all end before, to the right and down, look scaled ...
+)
+_MANY = 20  # ... if they are at least so many
 
 _CORNERS = "[x1, y1, x2, y2] in place of [x, y, width, height]"
 _CENTRED = "[x centre, y centre, width, height] in place of [x, y, width, height]"
+_UPSIDE_DOWN = "measured from the lower edge of the image, in place of the upper"
 _TRANSPOSED = "[y, x, height, width] in place of [x, y, width, height]"
 _NORMALISED = "normalised to between 0 and 1, in place of pixels"
 _MASK_NORMALISED = "in pixels, but the segmentation is normalised to between 0 and 1"
@@ -70,6 +75,9 @@ class BoxAgreement:
         self._with_mask = self._without_mask = 0
         self._maskless: list[tuple[int, int]] = []  # image and annotation ids of the first without a mask
         self._boxes = self._normalised = self._bare = self._like_corners = self._beyond = 0
+        self._outside = 0  # boxes whose centre is outside their image
+        self._example_outside = ""
+        self._reach = 0.0, 0.0  # the largest share of an image's width and height within which a box ends
 
     def add(
         self,
@@ -89,6 +97,7 @@ class BoxAgreement:
         x, y, width, height = bbox
         if width > 0 and height > 0:
             self._boxes += 1
+            self._count_place(image_id, annotation_id, bbox, size)
             if width <= 1 and height <= 1:
                 self._normalised += 0 <= x <= 1 and 0 <= y <= 1 and min(size) >= _SMALLEST_SIDE
         extent = None if segmentation is None else mask_extent(segmentation)
@@ -110,6 +119,17 @@ class BoxAgreement:
         if iou < _SMALLEST_IOU:
             look, scale = _recognise(bbox, extent, size)
             self._misfits.append(_Misfit(image_id, annotation_id, bbox, extent, iou, look, scale, warned))
+
+    def _count_place(self, image_id: int, annotation_id: int, bbox: Sequence[float], size: Size) -> None:
+        """Counts boxes with the centre outside their image, and finds how far all boxes reach."""
+        x, y, width, height = bbox
+        if not (0 <= x + width / 2 <= size[1] and 0 <= y + height / 2 <= size[0]):
+            self._outside += 1
+            self._example_outside = self._example_outside or (
+                f"Annotation {annotation_id} of image {image_id}: bbox {list(bbox)} in an image of "
+                f"{size[1]} x {size[0]} (width x height)"
+            )
+        self._reach = max(self._reach[0], (x + width) / size[1]), max(self._reach[1], (y + height) / size[0])
 
     def _count_corners(self, bbox: Sequence[float], size: Size) -> None:
         """Counts, of the boxes without masks, those that could be corners and those that cannot be sides."""
@@ -158,14 +178,37 @@ class BoxAgreement:
                 f"{count} of {count + self._with_mask} objects have no segmentation; only their boxes are "
                 "trained on",
             )
-        return findings, left_out
+        return findings + self._judge_places(), left_out
+
+    def _judge_places(self) -> list[Finding]:
+        """Warnings about boxes that do not fit the images. Raises ValueError if most of them do not."""
+        rules = []
+        if self._outside >= _FEWEST and self._outside > _LARGEST_SHARE * self._boxes:
+            rule = (
+                f"bbox has its centre outside the image in {self._outside} of {self._boxes} annotations; "
+                f"they look as if made for images of another size. {self._example_outside}"
+            )
+            if self._outside > self._boxes / 2:
+                raise ValueError(f"{self._where}: {rule}")
+            rules.append(rule)
+        if self._boxes >= _MANY and max(self._reach) < _SMALLEST_REACH:
+            x, y = (f"{100 * share:.0f} %" for share in self._reach)
+            rules.append(
+                f"all {self._boxes} boxes end within the first {x} of the width and {y} of the height of "
+                "their images; they look as if made for smaller images, or given in percent"
+            )
+        return [Finding(self._where, None, None, rule, True) for rule in rules]
 
     def _raise_format(self) -> None:
         """Raises ValueError if most boxes are normalised or corners, as can be told even without masks."""
         look = ""
         if self._boxes >= _FEWEST and self._normalised > self._boxes / 2:
             look = f"{_NORMALISED}: {self._normalised} of {self._boxes} lie within the first pixel"
-        elif self._bare >= _FEWEST and self._like_corners == self._bare and self._beyond > self._bare / 2:
+        elif (
+            self._bare >= _FEWEST
+            and self._like_corners == self._bare
+            and self._beyond > _LARGEST_SHARE * self._bare
+        ):
             look = f"{_CORNERS}: {self._beyond} of {self._bare} would end outside their image"
         if look:
             raise ValueError(f"{self._where}: bbox looks {look}")
@@ -232,6 +275,7 @@ def _recognise(bbox: Sequence[float], extent: Box, size: Size) -> tuple[str, tup
         _CORNERS: (x, y, width, height),
         _CENTRED: (x - width / 2, y - height / 2, x + width / 2, y + height / 2),
         _TRANSPOSED: (y, x, y + height, x + width),
+        _UPSIDE_DOWN: (x, size[0] - y - height, x + width, size[0] - y),
         _SCALED: (x * scale[0], y * scale[1], (x + width) * scale[0], (y + height) * scale[1]),
     }
     if not (width > 0 and height > 0):

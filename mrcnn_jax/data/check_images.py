@@ -36,22 +36,24 @@ def check_images(dataset: CocoDataset) -> list[Finding]:
     return findings
 
 
-def load_checked(image: CocoImage) -> bytes | Finding:
-    """The bytes of an image file if it decodes fully at the annotated size, otherwise a finding."""
+def load_checked(image: CocoImage) -> tuple[bytes | None, Finding | None]:
+    """The bytes of an image file and a finding, or None in place of either.
+
+    There are no bytes unless the file decodes fully at the annotated size, and no finding if all is in order;
+    a nearly black image has both.
+    """
     try:
-        return _decode(image)[0]
+        data, pixels = _decode(image)
     except ValueError as error:
-        return _finding(image, str(error).removeprefix(f"{image.path}: "))
+        return None, _finding(image, str(error).removeprefix(f"{image.path}: "))
+    if images.is_nearly_black(pixels):
+        rule = f"is nearly black: no value exceeds {pixels.max()} of 255"
+        return data, _finding(image, rule, warning=True)
+    return data, None
 
 
 def _check(image: CocoImage) -> Finding | None:
-    try:
-        _, pixels = _decode(image)
-    except ValueError as error:
-        return _finding(image, str(error).removeprefix(f"{image.path}: "))
-    if images.is_nearly_black(pixels):
-        return _finding(image, f"is nearly black: no value exceeds {pixels.max()} of 255", warning=True)
-    return None
+    return load_checked(image)[1]
 
 
 def _decode(image: CocoImage) -> tuple[bytes, np.ndarray]:

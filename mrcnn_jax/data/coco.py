@@ -15,6 +15,7 @@ from mrcnn_jax.data.coco_fields import Box, Segmentation
 from mrcnn_jax.data.coco_ids import annotations_by_id, image_id_of, images_by_id
 from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.data.findings import Finding, raise_errors
+from mrcnn_jax.data.keypoint_agreement import KeypointAgreement
 from mrcnn_jax.images import Size
 from mrcnn_jax.json_files import read_json
 from mrcnn_jax.runs.categories import Categories
@@ -73,8 +74,8 @@ def read_coco(
 ) -> CocoDataset:
     """The dataset in the folder ``images`` and the file ``annotations``, both relative to ``root``.
 
-    Checks every entry, that boxes fit their masks, and that every image file exists; ``check_images`` checks
-    the files' content. docs/data.md lists what is an error and what a warning.
+    Checks every entry, that boxes fit their masks and keypoints, and that every image file exists;
+    ``check_images`` checks the files' content. docs/data.md lists what is an error and what a warning.
 
     Args:
         root: Folder of the dataset.
@@ -129,7 +130,7 @@ def read_coco(
     reader.compare_files(read.values())
     sizes = {i: None if image is None else (image.height, image.width) for i, image in read.items()}
     objects: dict[int, list[CocoAnnotation]] = {image_id: [] for image_id in read}
-    agreement = BoxAgreement(str(path))
+    agreement, keypoint_agreement = BoxAgreement(str(path)), KeypointAgreement(str(keypoint_path))
     for annotation_id in list(annotation_entries):
         entry = annotation_entries.pop(annotation_id)
         annotation = reader.annotation(
@@ -137,8 +138,15 @@ def read_coco(
         )
         if annotation is not None:
             objects[entry["image_id"]].append(annotation)
+            if annotation.keypoints is not None and not annotation.crowd:
+                keypoint_agreement.add(
+                    image_id=entry["image_id"],
+                    annotation_id=annotation.id,
+                    box=annotation.box,
+                    keypoints=annotation.keypoints,
+                )
     judged, left_out = agreement.judge()
-    findings += judged
+    findings += [*judged, *keypoint_agreement.judge(strict=keypoint_rule == "strict")]
     dataset = CocoDataset(
         name=str(path),
         categories=categories,

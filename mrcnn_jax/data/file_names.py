@@ -1,7 +1,9 @@
 """Finds the image files that an annotation file names, including names that another system has changed."""
 
 import os
+import re
 import unicodedata
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +20,7 @@ class ImageFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._listings: dict[Path, set[str]] = {}
+        self._similar_in: dict[Path, dict[str, str]] = {}
 
     def find(self, file_name: str) -> Path:
         """The path of the file, inside the folder; if there is no such file, the path where it would be.
@@ -33,7 +36,10 @@ class ImageFolder:
             return self._folder / exact
         names = [name for spelling in _spellings(file_name) if (name := self._inside(spelling))]
         if not names:
-            raise fields.error("", "file_name", "a path inside the image folder", file_name)
+            similar = self._similar(_last_part(file_name), self._folder)
+            hint = f"; the image folder itself has {_escaped(similar)}" if similar else ""
+            error = fields.error("", "file_name", "a path inside the image folder", file_name)
+            raise ValueError(f"{error}{hint}")
         paths = list(dict.fromkeys(self._folder / name for name in names))
         found = [path for path in paths if self.has(path)]
         return found[0] if len(found) == 1 else paths[0]
@@ -46,13 +52,24 @@ class ImageFolder:
         """Says that there is no file at ``path``, and which one has a similar name."""
         if similar := self._similar(path.name, path.parent):
             return f"there is no such file; the folder has {_escaped(similar)}, not {_escaped(path.name)}"
-        if similar := self._similar(path.name, self._folder):
+        if similar := self._similar(_last_part(path.name), self._folder):
             return f"there is no such file; the image folder itself has {_escaped(similar)}"
         return "there is no such file"
 
     def _similar(self, name: str, folder: Path) -> str:
-        wanted = _normalised(name)
-        return min((other for other in self._names_in(folder) if _normalised(other) == wanted), default="")
+        """The name of a file in ``folder`` that ``name`` may mean; "" if there is none."""
+        similar = self._similar_names(folder)
+        return next((similar[key] for key in _keys(name) if key in similar), "")
+
+    def _similar_names(self, folder: Path) -> dict[str, str]:
+        """The names in a folder by each of their ``_keys``; the first of equals."""
+        if folder not in self._similar_in:
+            found: dict[str, str] = {}
+            for name in sorted(self._names_in(folder)):
+                for key in _keys(name):
+                    found.setdefault(key, name)
+            self._similar_in[folder] = found
+        return self._similar_in[folder]
 
     def _inside(self, name: str) -> str:
         """The name relative to the folder; "" if it leads out of the folder or names no file."""
@@ -84,9 +101,16 @@ def _spellings(name: str) -> Iterator[str]:
             yield unicodedata.normalize("NFD", stripped)
 
 
-def _normalised(name: str) -> str:
-    """The name without differences of case, composition and surrounding spaces."""
-    return unicodedata.normalize("NFC", name).strip().casefold()
+def _keys(name: str) -> tuple[str, str]:
+    """The name without differences of case, composition, surrounding spaces and URL escapes; and its stem."""
+    plain = unicodedata.normalize("NFC", urllib.parse.unquote(name)).strip().casefold()
+    stem, _ = os.path.splitext(plain)
+    return plain, f"{stem}."
+
+
+def _last_part(name: str) -> str:
+    """The part of a path after its last "/" or "\\"."""
+    return re.split(r"[/\\]", name)[-1]
 
 
 def _escaped(name: str) -> str:

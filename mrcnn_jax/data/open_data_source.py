@@ -1,13 +1,14 @@
 """Opens the training and validation data that a config names."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mrcnn_jax.config import Config, DataConfig
 from mrcnn_jax.data.check_images import check_images
-from mrcnn_jax.data.coco import leave_out, read_coco
-from mrcnn_jax.data.findings import errors, raise_errors
+from mrcnn_jax.data.coco import CocoDataset, leave_out, read_coco
+from mrcnn_jax.data.findings import Finding, errors, raise_errors
 from mrcnn_jax.data.source import DataSource, FolderSource
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ def open_data_source(config: Config) -> "FolderSource | RecordSource":
         skip_bad=True,
     )
     findings = check_images(dataset)
-    dataset = leave_out(dataset, errors(findings))
-    warnings = (finding for finding in findings if finding.warning)
-    dataset = dataclasses.replace(dataset, findings=(*dataset.findings, *warnings))
+    dataset = _with_warnings(leave_out(dataset, errors(findings)), findings)
     if not data.skip_bad:
         raise_errors(
             dataset.name, dataset.findings, remedy="--config.data.skip_bad trains without those listed"
@@ -69,12 +68,16 @@ def open_validation_source(config: Config, *, count: int | None = None) -> DataS
     if not dataset.images:
         raise ValueError(f"{dataset.name}: has no images to evaluate on (data.val_annotations)")
     dataset = dataclasses.replace(dataset, images=dataset.images[:count])
+    findings = check_images(dataset)
     raise_errors(
-        dataset.name,
-        check_images(dataset),
-        remedy="an evaluation needs all images, so data.skip_bad does not apply",
+        dataset.name, findings, remedy="an evaluation needs all images, so data.skip_bad does not apply"
     )
-    return FolderSource(dataset, mask_grid=0)
+    return FolderSource(_with_warnings(dataset, findings), mask_grid=0)
+
+
+def _with_warnings(dataset: CocoDataset, findings: Sequence[Finding]) -> CocoDataset:
+    warnings = (finding for finding in findings if finding.warning)
+    return dataclasses.replace(dataset, findings=(*dataset.findings, *warnings))
 
 
 def _open_records(folder: Path, **settings: int | None) -> "RecordSource":

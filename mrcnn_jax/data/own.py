@@ -16,6 +16,7 @@ from mrcnn_jax.data.box_agreement import BoxAgreement, mask_extent
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
 from mrcnn_jax.data.coco_fields import Box, Segmentation
 from mrcnn_jax.data.findings import Finding, raise_errors
+from mrcnn_jax.data.keypoint_agreement import KeypointAgreement
 from mrcnn_jax.data.source import AnnotatedImage, DataSource, FolderSource, check_size
 from mrcnn_jax.images import Size
 from mrcnn_jax.rle import Rle
@@ -104,8 +105,8 @@ class _OwnSource(FolderSource):
 
 
 def _compare_boxes(name: str, items: Iterable[CocoImage]) -> tuple[Finding, ...]:
-    """Warnings about boxes that do not fit their masks; raises ValueError if there are many."""
-    agreement = BoxAgreement(name)
+    """Warnings about boxes that do not fit their masks or keypoints; raises ValueError if there are many."""
+    agreement, keypoint_agreement = BoxAgreement(name), KeypointAgreement(name)
     for image in items:
         for item in image.annotations:
             x1, y1, x2, y2 = item.box
@@ -118,9 +119,13 @@ def _compare_boxes(name: str, items: Iterable[CocoImage]) -> tuple[Finding, ...]
                     size=(image.height, image.width),
                     warned=False,
                 )
+                if item.keypoints is not None:
+                    keypoint_agreement.add(
+                        image_id=image.id, annotation_id=item.id, box=item.box, keypoints=item.keypoints
+                    )
     findings, _ = agreement.judge()
     raise_errors(name, findings)
-    return tuple(findings)
+    return (*findings, *keypoint_agreement.judge(strict=True))
 
 
 class _Item:

@@ -110,9 +110,14 @@ def plan_batches(
             "keypoints of data.min_keypoints"
         )
     if not len(kept):
+        crowds = 0 if source.counts is None else source.counts[:, 1].sum()
+        reason = (
+            f"all {crowds} are crowds; data.crowds_are_objects trains on them as objects"
+            if crowds
+            else "images without objects are left out unless data.keep_empty is set"
+        )
         raise ValueError(
-            f"{source.name}: none of its {len(source.ids)} images has an object to train on; images "
-            "without objects or with crowds only are left out unless data.keep_empty is set"
+            f"{source.name}: none of its {len(source.ids)} images has an object to train on; {reason}"
         )
     shapes, shape_of_image = np.unique(source.sizes[kept], axis=0, return_inverse=True)
     canvas_of_shape = [training_canvas(tuple(shape), config) for shape in shapes.tolist()]

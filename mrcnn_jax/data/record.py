@@ -10,12 +10,15 @@ from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.data.objects import read_objects
 
 
-def make_record(task: tuple[CocoImage, int, int]) -> dict[str, Any] | Finding:
-    """The record for ``task`` (image, mask grid S, number of keypoints), or a finding if the file is bad."""
+def make_record(task: tuple[CocoImage, int, int]) -> tuple[dict[str, Any] | None, Finding | None]:
+    """The record for ``task`` (image, mask grid S, number of keypoints), and what ``load_checked`` found.
+
+    The record is None if the file is bad.
+    """
     image, mask_grid, num_keypoints = task
-    data = load_checked(image)
-    if isinstance(data, Finding):
-        return data
+    data, finding = load_checked(image)
+    if data is None:
+        return None, finding
     objects = read_objects(image, mask_grid=mask_grid, num_keypoints=num_keypoints)
     record = {
         "image": data,
@@ -32,4 +35,4 @@ def make_record(task: tuple[CocoImage, int, int]) -> dict[str, Any] | Finding:
     }
     if num_keypoints:
         record["keypoints"] = objects.keypoints.reshape(len(objects), 3 * num_keypoints)
-    return record
+    return record, finding

@@ -13,6 +13,7 @@ import numpy as np
 from mrcnn_jax.data.tensorflow import array_record_data_source, tfds
 from mrcnn_jax.json_files import read_json
 
+_PER_OBJECT = ("labels", "crowd", "ids", "areas", "keypoints")
 DATASET, SPLIT = "coco_objects", "images"
 
 
@@ -57,11 +58,25 @@ class _Shard(NamedTuple):
     examples_in_shard: int
 
 
+def _check_objects(record: dict[str, Any]) -> None:
+    """Raises ValueError unless all fields are of as many objects, and of finite numbers."""
+    boxes = record["boxes"]
+    lengths = {name: len(record[name]) for name in ("boxes", *_PER_OBJECT) if name in record}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the fields have different numbers of objects: {lengths}")
+    if not (boxes[:, 2:] >= boxes[:, :2]).all():
+        raise ValueError(f"boxes must be x1 y1 x2 y2, got {boxes.tolist()}")
+    for name in ("boxes", "areas", "keypoints"):
+        if name in record and not np.isfinite(record[name]).all():
+            raise ValueError(f"{name} must be finite, got {record[name].tolist()}")
+
+
 class RecordFiles:
     """The records of a folder, in order: ``files[3]`` is the dict of the fourth one's fields.
 
     ``image`` is the bytes of its file. Of the folder's TFDS metadata only the number of records in each file
-    is used. Raises ValueError, or nearly anything for damaged metadata, unless they are ArrayRecord files.
+    is used. Raises ValueError, or nearly anything for damaged metadata, unless they are ArrayRecord files;
+    ``files[3]`` may raise nearly anything for a damaged record.
     """
 
     def __init__(self, folder: Path, *, mask_grid: int, num_keypoints: int) -> None:
@@ -89,6 +104,7 @@ class RecordFiles:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._features.deserialize_example_np(self._files[index], decoders=self._decoders)
+        _check_objects(record)
         return record | {"masks": self._masks(record["masks"], count=len(record["boxes"]))}
 
     def _masks(self, compressed: bytes, *, count: int) -> np.ndarray:

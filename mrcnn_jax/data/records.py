@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mrcnn_jax import images
+from mrcnn_jax.config.limits import LIMITS
 from mrcnn_jax.data.annotations import read_annotations, write_annotations
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage, leave_out
 from mrcnn_jax.data.findings import Finding, as_table, errors, printable, raise_errors, summary
@@ -38,6 +39,14 @@ ANNOTATIONS_FILE = "annotations.jsonl"
 # TFDS holds one shard in memory while writing it. COCO's train2017 becomes 150 shards of this size.
 _SHARD_BYTES = 128_000_000
 _INDEX = ("ids", "sizes", "learnable", "num_objects", "has_masks", "mask_grid")
+# Of each array with a row per image, the shape of a row and the kind of its numbers.
+_COLUMNS = {
+    "ids": ((), "i"),
+    "sizes": ((2,), "i"),
+    "learnable": ((), "b"),
+    "num_objects": ((), "i"),
+    "visible_keypoints": ((), "i"),
+}
 _COUNTS = ("counts", "visible_keypoints")  # which the records of the first versions do not have
 
 
@@ -69,6 +78,7 @@ class CocoObjects(tfds.core.ShardBasedBuilder):
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable[[], Iterator]]]:
         self.bad_images: list[Finding] = []
+        self.nearly_black: list[str] = []
         config: CocoObjectsConfig = self.builder_config
         sizes = [_size(image, config.mask_grid) for image in config.dataset.images]
         _, counts = np.unique(np.cumsum(sizes) // _SHARD_BYTES, return_counts=True)
@@ -78,22 +88,27 @@ class CocoObjects(tfds.core.ShardBasedBuilder):
         return {SPLIT: [partial(self._examples, records, share) for share in shares]}
 
     def _examples(
-        self, records: Iterator[dict | Finding], count: int | None
+        self, records: Iterator[dict[str, Any] | None], count: int | None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """The next ``count`` records, or all that are left (None), skipping bad images."""
         for number, record in enumerate(islice(records, count)):
-            if isinstance(record, Finding):
-                self.bad_images.append(record)
-            else:
+            if record is not None:
                 yield number, record
 
-    def _records(self) -> Iterator[dict | Finding]:
-        """The record of each image, or a finding if it is bad."""
+    def _records(self) -> Iterator[dict[str, Any] | None]:
+        """The record of each image, or None if it is bad."""
         config: CocoObjectsConfig = self.builder_config
         dataset, points = config.dataset, len(config.dataset.categories.keypoint_names)
         tasks = ((image, config.mask_grid, points) for image in dataset.images)
         records = _parallel_map(make_record, tasks, workers=config.num_workers)
-        yield from tqdm(records, unit="image", total=len(dataset.images), leave=False, disable=None)
+        for record, finding in tqdm(
+            records, unit="image", total=len(dataset.images), leave=False, disable=None
+        ):
+            if record is None:
+                self.bad_images.append(finding)
+            elif finding is not None:
+                self.nearly_black.append(printable(finding.file))
+            yield record
         findings = (*dataset.findings, *self.bad_images)
         # Raised here, not after writing, so that TFDS leaves no records behind.
         if not config.skip_bad:
@@ -128,7 +143,8 @@ def prepare_records(
 ) -> tuple[Path, CocoDataset]:
     """Writes the records of a dataset below ``output``; returns their folder and the dataset they hold.
 
-    If entries were dropped because of errors, ``left_out.txt`` in that folder lists them.
+    If entries were dropped because of errors, ``left_out.txt`` in that folder lists them. Nearly black images
+    are a warning in the dataset's findings.
 
     Args:
         dataset: As read by ``read_coco`` with ``skip_bad``.
@@ -163,6 +179,11 @@ def prepare_records(
     with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_dir=unused, file_format=file_format)
     dataset = leave_out(dataset, builder.bad_images)
+    if builder.nearly_black:  # one warning for all
+        warning = Finding(
+            dataset.name, None, None, images.describe_nearly_black(builder.nearly_black), warning=True
+        )
+        dataset = dataclasses.replace(dataset, findings=(*dataset.findings, warning))
     source = FolderSource(dataset, mask_grid=mask_grid)
     index = {name: getattr(source, name) for name in (*_INDEX, *_COUNTS) if name != "mask_grid"}
     save_categories(folder / CATEGORIES_FILE, dataset.categories)
@@ -221,7 +242,7 @@ class RecordSource:
             )
 
     def read(self, index: int) -> AnnotatedImage:
-        record = self._records[index]
+        record = self._record(index)
         file_name = printable(record["name"].decode(errors="surrogateescape"))
         name = f"{self.name}: image {record['id']} ({file_name})"
         pixels = images.decode_image(record["image"], name=name)
@@ -229,17 +250,25 @@ class RecordSource:
         return AnnotatedImage(name=name, pixels=pixels, objects=self._objects(record))
 
     def file(self, index: int) -> bytes:
-        return self._records[index]["image"]
+        return self._record(index)["image"]
 
     def objects(self, index: int) -> Objects:
-        return self._objects(self._records[index])
+        return self._objects(self._record(index))
+
+    def _record(self, index: int) -> dict[str, Any]:
+        try:
+            return self._records[index]
+        # Damaged files make ArrayRecord and TFDS raise nearly anything.
+        except Exception as error:
+            raise ValueError(f"{self.name}: image {self.ids[index]}: damaged record: {error}") from error
 
     def annotations(self, index: int) -> tuple[CocoAnnotation, ...]:
         return self._annotations[index]
 
     @cached_property
     def _annotations(self) -> list[tuple[CocoAnnotation, ...]]:
-        return read_annotations(Path(self.name) / ANNOTATIONS_FILE, sizes=self._sizes)
+        path = Path(self.name) / ANNOTATIONS_FILE
+        return read_annotations(path, sizes=self._sizes, categories=self.categories)
 
     def _objects(self, record: dict[str, Any]) -> Objects:
         labels = record["labels"]
@@ -271,9 +300,16 @@ def _read_index(path: Path) -> dict[str, np.ndarray]:
         index = {name: arrays[name] for name in _INDEX}
         index |= {name: arrays[name] for name in _COUNTS if name in arrays}
     count = len(index["ids"])
-    for name in ("sizes", "learnable", "num_objects", "visible_keypoints"):
-        if name in index and len(index[name]) != count:
-            raise ValueError(f"{path.name} has {len(index[name])} {name} for {count} ids")
+    for name, (shape, kind) in _COLUMNS.items():
+        if name in index and (index[name].shape != (count, *shape) or index[name].dtype.kind != kind):
+            found = f"{index[name].dtype} {index[name].shape}"
+            raise ValueError(f"{path.name} has {name} of type and shape {found} for {count} ids")
+    if len(np.unique(index["ids"])) < count:
+        raise ValueError(f"{path.name} has ids that repeat")
+    if not 1 <= (cells := index["mask_grid"].item()) <= LIMITS["data.mask_grid"]:
+        raise ValueError(
+            f"{path.name} has a mask_grid of {cells}; it must be from 1 to {LIMITS['data.mask_grid']}"
+        )
     return index
 
 

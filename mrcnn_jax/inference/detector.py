@@ -114,8 +114,13 @@ class Detector:
                 raise outcome
             yield outcome
 
-    def attempt(self, sources: Iterable[Source]) -> Iterator[Result | ValueError]:
-        """Like ``stream``, but yields the error in place of the result if an image cannot be read."""
+    def attempt(
+        self, sources: Iterable[Source], *, inspect: Callable[[int, np.ndarray], None] | None = None
+    ) -> Iterator[Result | ValueError]:
+        """Like ``stream``, but yields the error in place of the result if an image cannot be read.
+
+        ``inspect`` is called with the index and the pixels of each image that can be, in a thread.
+        """
         readers, finishers = ThreadPoolExecutor(), ThreadPoolExecutor()
         outcomes: dict[int, Future[Result] | ValueError] = {}
         waiting: dict[tuple[int, ...], list[tuple[int, _Prepared]]] = {}  # by canvas, oldest first
@@ -143,7 +148,7 @@ class Detector:
             return outcome.done() if isinstance(outcome, Future) else outcome is not None
 
         try:
-            for index, reading in enumerate(self._read_ahead(sources, readers)):
+            for index, reading in enumerate(self._read_ahead(sources, readers, inspect)):
                 try:
                     prepared = reading.result()
                 except ValueError as error:
@@ -164,16 +169,21 @@ class Detector:
                 threads.shutdown(wait=False, cancel_futures=True)
 
     def _read_ahead(
-        self, sources: Iterable[Source], readers: ThreadPoolExecutor
+        self,
+        sources: Iterable[Source],
+        readers: ThreadPoolExecutor,
+        inspect: Callable[[int, np.ndarray], None] | None,
     ) -> Iterator[Future[_Prepared]]:
         reading: deque[Future[_Prepared]] = deque()
         for index, source in enumerate(sources):
-            reading.append(readers.submit(self._prepare, source, index))
+            reading.append(readers.submit(self._prepare, source, index, inspect))
             if len(reading) > 2 * self.batch_size:
                 yield reading.popleft()
         yield from reading
 
-    def _prepare(self, source: Any, index: int) -> _Prepared:
+    def _prepare(
+        self, source: Any, index: int, inspect: Callable[[int, np.ndarray], None] | None
+    ) -> _Prepared:
         path = None
         if isinstance(source, str | os.PathLike):
             path = Path(source)
@@ -182,6 +192,8 @@ class Detector:
             image = _check_pixels(_decode(source, index), index)
         else:
             image = _check_pixels(source() if callable(source) else source, index)
+        if inspect is not None:
+            inspect(index, image)
         data = self.config.data
         fitted = fit(
             image,

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFilter
 
-from mrcnn_jax.inference.fonts import Run, split_by_font
+from mrcnn_jax.inference.fonts import Run, draw_line, split_by_font
 from mrcnn_jax.inference.label_layout import place_labels
 from mrcnn_jax.inference.results import Result
 
@@ -165,10 +165,8 @@ def _draw_labels(canvas: Image.Image, boxes: np.ndarray, texts: Sequence[str], p
         bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
         ink = (0, 0, 0, 255) if bright else (255, 255, 255, 255)
         pencil = ImageDraw.Draw(plate)
-        x, baseline = float(margin), 1 + max((run.font.getmetrics()[0] for run in lines[i]), default=0)
-        for run in lines[i]:
-            pencil.text((x, baseline), run.text, fill=ink, font=run.font, anchor="ls")
-            x += run.font.getlength(run.text)
+        baseline = 1 + max((run.font.getmetrics()[0] for run in lines[i]), default=0)
+        draw_line(pencil, lines[i], left=margin, baseline=baseline, ink=ink)
         canvas.paste(plate, corners[i], plate)
 
 

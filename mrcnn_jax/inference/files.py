@@ -1,8 +1,9 @@
 """Input images and output paths of ``mrcnn-jax predict``."""
 
 import contextlib
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -102,37 +103,63 @@ def _is_picture(path: Path) -> bool:
 def read_image_ids(annotations: Path, images: Sequence[Path]) -> list[int]:
     """The COCO id of each image, looked up by ``file_name``.
 
-    A ``file_name`` matches an image whose path ends with it; the longest match wins. Raises ``ValueError``,
-    naming the file, if it is not a COCO file, an id is not an integer, images are missing from it, an image
-    has several ids, or several images have the same one.
+    A ``file_name`` matches an image whose path ends with it; the longest match wins. It may have "\\" for
+    "/", surrounding spaces, and Unicode's composed form for the decomposed one or the reverse, as other
+    systems write the same name. Raises ``ValueError``, naming the file, if it is not a COCO file, an id is
+    not an integer, images are missing from it, an image has several ids, or several images have the same one.
     """
     content = read_json(annotations)
     try:
         ids: dict[str, list[Any]] = {}
+        spellings: dict[str, set[str]] = {}
         for entry in content["images"]:
-            ids.setdefault(entry["file_name"], []).append(entry["id"])
-    except (KeyError, TypeError) as error:
+            name = entry["file_name"]
+            ids.setdefault(name, []).append(entry["id"])
+            spellings.setdefault(_spelling(name), set()).add(name)
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{annotations}: not a COCO file: its 'images' must have 'file_name' and 'id': {error!r}"
         ) from error
     found: list[int] = []
     missing = []
     for image in images:
-        endings = ("/".join(image.absolute().parts[start:]) for start in range(len(image.absolute().parts)))
-        name = next((ending for ending in endings if ending in ids), None)
-        if name is None:
+        if (name := _find_name(image, ids.keys(), spellings)) is None:
             missing.append(str(image))
-        elif any(type(image_id) is not int for image_id in ids[name]):
+            continue
+        # Tables make whole floats of integers; from 2**53 on, these are not necessarily what was meant.
+        if any(
+            type(x) is not int and not (type(x) is float and x.is_integer() and abs(x) < 2**53)
+            for x in ids[name]
+        ):
             raise ValueError(f"{annotations}: image {name!r}: id must be an integer, got {ids[name][0]!r}")
-        elif len(set(ids[name])) > 1:
+        if len(set(ids[name])) > 1:
             raise ValueError(f"{annotations}: image {name!r} has several ids: {ids[name][:10]}")
-        else:
-            found.append(ids[name][0])
+        found.append(int(ids[name][0]))
     if missing:
         shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         raise ValueError(f"{annotations}: {len(missing)} of {len(images)} images are not in it: {shown}")
     _check_distinct(annotations, images, found)
     return found
+
+
+def _find_name(image: Path, names: Container[str], spellings: Mapping[str, Set[str]]) -> str | None:
+    """The longest of ``names`` that the path ends with, exactly or else in another spelling.
+
+    None if there is none, or several that are equal but for their spelling.
+    """
+    parts = image.absolute().parts
+    for start in range(len(parts)):
+        ending = "/".join(parts[start:])
+        if ending in names:
+            return ending
+        if similar := spellings.get(_spelling(ending)):
+            return next(iter(similar)) if len(similar) == 1 else None
+    return None
+
+
+def _spelling(name: str) -> str:
+    """The name without the differences that another system makes."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/")).strip()
 
 
 def _check_distinct(annotations: Path, images: Sequence[Path], ids: Sequence[int]) -> None:

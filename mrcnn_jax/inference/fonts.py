@@ -8,12 +8,12 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageFont
+from PIL import ImageDraw, ImageFont
 
 from mrcnn_jax.inference.font_tables import read_characters
 
@@ -52,6 +52,16 @@ def split_by_font(text: str, size: float) -> list[Run]:
         else:
             runs.append(Run(shown, font))
     return runs
+
+
+def draw_line(
+    pencil: ImageDraw.ImageDraw, line: Iterable[Run], *, left: int, baseline: int, ink: tuple[int, ...]
+) -> None:
+    """Draws the parts of a text beside each other, from ``left`` on, on a ``baseline``; both in pixels."""
+    x = float(left)
+    for run in line:
+        pencil.text((x, baseline), run.text, fill=ink, font=run.font, anchor="ls")
+        x += run.font.getlength(run.text)
 
 
 def _choose(word: str, size: float) -> tuple[ImageFont.FreeTypeFont, str]:

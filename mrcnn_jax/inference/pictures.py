@@ -4,11 +4,13 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mrcnn_jax.images import read_image
+from mrcnn_jax.images import is_nearly_black, read_image
 from mrcnn_jax.inference.coco_files import to_annotations
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.draw import draw
@@ -21,6 +23,13 @@ _THREADS = 4
 _MAX_PENDING = 8  # results waiting to be written; each may hold the masks of a large photo
 
 
+class Problems(NamedTuple):
+    """The images of ``write_results`` that are not in order."""
+
+    unreadable: list[ValueError]
+    nearly_black: list[Path]
+
+
 def write_results(
     detector: Detector,
     images: Sequence[Path],
@@ -29,8 +38,8 @@ def write_results(
     *,
     score_threshold: float,
     annotations: bool,
-) -> list[ValueError]:
-    """Predicts on ``images``; returns an error for each one that cannot be read.
+) -> Problems:
+    """Predicts on ``images``; returns those that cannot be read, and those that are nearly black.
 
     Results are appended to ``partial``, and pictures written to the paths in ``pictures``; images that
     ``partial`` has are skipped. Objects scoring under ``score_threshold`` are left out of the pictures and
@@ -40,14 +49,21 @@ def write_results(
     wanted: Sequence[Path | None] = [None] * len(images) if pictures is None else pictures
     todo = [pair for pair in zip(images, wanted, strict=True) if not partial.is_done(pair[0])]
     errors: list[ValueError] = []
+    black: set[int] = set()  # indices in todo
     writing: deque[tuple[Path, Future[Found]]] = deque()
 
     def append_oldest() -> None:
         image, found = writing.popleft()
         partial.append(image, found.result())
 
+    def inspect(index: int, pixels: np.ndarray) -> None:
+        if is_nearly_black(pixels):
+            black.add(index)
+
     outcomes = progress_bar(
-        detector.attempt(image for image, _ in todo), total=len(images), initial=len(images) - len(todo)
+        detector.attempt((image for image, _ in todo), inspect=inspect),
+        total=len(images),
+        initial=len(images) - len(todo),
     )
     with ThreadPoolExecutor(_THREADS) as writers:
         try:
@@ -63,7 +79,7 @@ def write_results(
         finally:  # also what is ready when the user interrupts the program
             while writing:
                 append_oldest()
-    return errors
+    return Problems(errors, [todo[index][0] for index in sorted(black)])
 
 
 def _write(

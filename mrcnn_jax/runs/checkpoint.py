@@ -19,7 +19,7 @@ from jax import Array
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from mrcnn_jax.runs.checkpoint_files import UnusableFilesError, check_files, check_sizes
+from mrcnn_jax.runs.checkpoint_files import UnusableFilesError, check_files, check_sizes, check_steps
 
 _CHECKPOINTS = "checkpoints"
 _ITEMS = ("weights", "training")
@@ -182,8 +182,10 @@ def _manager(workdir: str | Path, **options: Any) -> ocp.CheckpointManager:
         handler = ocp.PyTreeCheckpointHandler(type_handler_registry=arrays)
         registry.add(item, ocp.args.PyTreeSave, handler)
         registry.add(item, ocp.args.PyTreeRestore, handler)
+    directory = Path(workdir).resolve() / _CHECKPOINTS
+    check_steps(directory)
     return ocp.CheckpointManager(
-        Path(workdir).resolve() / _CHECKPOINTS,
+        directory,
         options=ocp.CheckpointManagerOptions(best_fn=_score, save_root_metadata=False, **options),
         handler_registry=registry,
     )

@@ -23,6 +23,19 @@ class UnusableFilesError(ValueError):
     """The files of a checkpoint are not such as ``Checkpoints.save`` writes."""
 
 
+def check_steps(directory: Path) -> None:
+    """Checks that nothing that orbax reads of every checkpoint in ``directory`` is a device or a pipe.
+
+    These are their metadata and metrics; ``check_files`` checks the arrays. Raises UnusableFilesError, naming
+    the file.
+    """
+    for pattern in ("*/*", "*/metrics/*"):
+        for path in directory.glob(pattern):
+            # Another process may be saving, and remove its temporary files.
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise UnusableFilesError(f"{path} is not a regular file")
+
+
 def check_files(item: Path) -> int:
     """The size in bytes of the files of ``item``, the folder of a checkpoint's ``weights`` or ``training``.
 

@@ -113,6 +113,8 @@ def train(
             validation = as_source(validation, mask_grid=0)
         elif not own:
             validation = open_validation_source(config, count=settings.eval_images or None)
+            if validation.findings:
+                _print(f"validation data: {summary(validation.findings, rows=_FINDINGS)}")
         monitor = Monitor(workdir, blueprint, config, categories, validation, callbacks)
         untrained = is_untrained(workdir)
     check_same_config(config)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from mrcnn_jax.images import Size
 from mrcnn_jax.inference.draw import SMALLEST_LONG_SIDE, draw
+from mrcnn_jax.inference.fonts import draw_line, split_by_font
 from mrcnn_jax.inference.paste import paste_mask
 from mrcnn_jax.inference.results import Result
 from mrcnn_jax.runs.categories import Categories
@@ -21,7 +22,8 @@ Picture = UInt8[np.ndarray, "_ _ 3"]
 
 LONG_SIDE = SMALLEST_LONG_SIDE  # of a picture, in pixels: enough for legible names
 _SHEET_WIDTH = 4 * (LONG_SIDE + 10)
-_GAP, _CAPTION, _PAPER, _INK = 8, 22, (255, 255, 255), (0, 0, 0)  # pixels, pixels, colours
+_GAP, _CAPTION, _FONT, _BASELINE = 8, 22, 14, 16  # pixels; the baseline below the caption's top
+_PAPER, _INK = (255, 255, 255), (0, 0, 0)
 _CHECKS = 8  # side in pixels of a square of the padding's checkerboard
 _CHECK_COLOURS = np.array([(70, 70, 80), (100, 100, 110)], np.uint8)
 _STRIPES = 16  # pixels from one stripe of a crowd to the next
@@ -125,8 +127,8 @@ def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str]) -> Pictu
         left += width + _GAP
         right, bottom = max(right, left), max(bottom, top + _CAPTION + height + _GAP)
     sheet = Image.new("RGB", (right, bottom), _PAPER)
-    pencil, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    pencil = ImageDraw.Draw(sheet)
     for picture, caption, (x, y) in zip(pictures, captions, corners, strict=True):
-        pencil.text((x, y + 2), caption, fill=_INK, font=font)
+        draw_line(pencil, split_by_font(caption, _FONT), left=x, baseline=y + _BASELINE, ink=_INK)
         sheet.paste(Image.fromarray(picture), (x, y + _CAPTION))
     return np.array(sheet)

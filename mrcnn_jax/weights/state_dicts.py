@@ -1,8 +1,8 @@
 """Finds the state dict in a checkpoint's content by the names of its arrays.
 
-A checkpoint may hold it under a key ("state_dict", "ema"), and wrappers such as DistributedDataParallel put a
-prefix in front of its names ("module."). Both are found by the names that a model's arrays have, so no list
-of keys or prefixes is needed.
+A checkpoint may hold it under a key ("state_dict", "ema") or in a list, and wrappers such as
+DistributedDataParallel put a prefix in front of its names ("module."). Both are found by the names that a
+model's arrays have, so no list of keys or prefixes is needed.
 """
 
 import itertools
@@ -31,27 +31,38 @@ _SAME_FIT = 0.9  # of the best set's names: as good a choice
 def find_state_dicts(content: Any) -> dict[str, State]:
     """The dicts in ``content`` that hold arrays, by the dotted keys under which they lie ("" for the top).
 
-    The names in them are without the marks of torch.compile, FSDP and activation checkpointing, and Caffe2's
-    momentum is left out. Raises ValueError unless ``content`` is a dict.
+    The key of an item of a list is its number. The names in the dicts are without the marks of torch.compile,
+    FSDP and activation checkpointing, and Caffe2's momentum is left out. Raises ValueError if ``content`` is
+    not a dict and has none.
     """
-    if not isinstance(content, dict):
-        raise ValueError(f"it holds a {type(content).__name__}; it must hold a dict of arrays")
     found: dict[str, State] = {}
-    waiting: list[tuple[str, int, dict[str, Any]]] = [("", 0, content)]
+    waiting: list[tuple[str, int, Any]] = [("", 0, content)]
     seen = {id(content)}  # a dict may be there under several keys, or in itself
     for key, depth, values in waiting:
-        arrays = {
-            _WRAPPERS.sub("", name): value
-            for name, value in values.items()
-            if isinstance(value, Stored) and not name.endswith("_momentum")
-        }
-        if arrays:
-            found[key] = arrays
-        for name, value in values.items():
-            if isinstance(value, dict) and id(value) not in seen and depth < _MAX_DEPTH:
+        if isinstance(values, dict):
+            arrays = {
+                _WRAPPERS.sub("", name): value
+                for name, value in values.items()
+                if isinstance(value, Stored) and not name.endswith("_momentum")
+            }
+            if arrays:
+                found[key] = arrays
+        for name, value in _items(values):
+            if isinstance(value, dict | list | tuple) and id(value) not in seen and depth < _MAX_DEPTH:
                 seen.add(id(value))
                 waiting.append((_joined(key, name), depth + 1, value))
+    if not found and not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}; it must hold a dict of arrays")
     return found
+
+
+def _items(values: Any) -> Iterable[tuple[str, Any]]:
+    match values:
+        case dict():
+            return values.items()
+        case list() | tuple():
+            return ((str(number), value) for number, value in enumerate(values))
+    return ()
 
 
 def choose(states: Mapping[str, State], wanted: Collection[str], key: str | None = None) -> tuple[State, str]:

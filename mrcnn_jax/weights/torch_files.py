@@ -188,7 +188,24 @@ _IGNORED = (
     *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),
     *(f"datetime.{name}" for name in _DATES),
     *("torch.Size", "torch.device", "torch.serialization._get_layout"),
-    *("collections.Counter", "argparse.Namespace"),
+    *("collections.Counter", "argparse.Namespace", "decimal.Decimal", "uuid.UUID"),
+    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
+    *(f"omegaconf.base.{name}" for name in ("Metadata", "ContainerMetadata")),
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Enum")),
+)
+# Dicts of settings, whose items follow.
+_DICTS = (
+    *("collections.defaultdict", "easydict.EasyDict", "addict.addict.Dict"),
+    *(f"{module}.config.CfgNode" for module in ("yacs", "fvcore.common", "detectron2.config")),
+    *(
+        f"{module}.utilities.parsing.AttributeDict"
+        for module in ("pytorch_lightning", "lightning.pytorch", "lightning")
+    ),
+    *(f"{module}.utilities.data.AttributeDict" for module in ("lightning_fabric", "lightning.fabric")),
+)
+_TYPES = (
+    *(f"{module}.{name}" for module in ("__builtin__", "builtins") for name in ("list", "int", "dict")),
+    "typing.Any",
 )
 _TORCH_DTYPES = (
     *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
@@ -201,7 +218,7 @@ _BUILDERS = {
     **dict.fromkeys((f"torch.{name}" for name in _TORCH_DTYPES), never_called),
     **_TENSORS,
     "torch._tensor._rebuild_from_type_v2": _make_subclass,
-    "collections.defaultdict": lambda arguments: {},  # its items follow
-    **dict.fromkeys(("__builtin__.list", "builtins.list", "__builtin__.int", "builtins.int"), never_called),
+    **dict.fromkeys(_DICTS, lambda arguments: {}),
+    **dict.fromkeys(_TYPES, never_called),
     **dict.fromkeys(_IGNORED, ignore),
 }

@@ -211,6 +211,13 @@ def test_long_values_are_an_error_with_a_short_message():
     config = from_dict({"train": {"decay_steps": list(range(1, 2000))}})
     with pytest.raises(ValueError, match=r"^train\.decay_steps has 1999 values; must have at most 1000$"):
         validate(config)
+    config = from_dict({"data": {"canvases": [[33, 33]] * 2000}})  # each of them would be a line
+    with pytest.raises(ValueError, match=r"^data\.canvases has 2000 values; must have at most 1000$"):
+        validate(config)
+    config = from_dict({"data": {"canvases": [[32, 32]] * 1000}})
+    with pytest.raises(ValueError, match=r"^data\.canvases is .*; one must hold") as error:
+        validate(config)
+    assert max(map(len, str(error.value).splitlines())) < 700
     with pytest.raises(ValueError) as error:
         from_dict({"train": {"steps": "x" * 10_000_000}})
     assert len(str(error.value)) < 500

@@ -1,9 +1,14 @@
+import json
+
 import numpy as np
 import pytest
 
 from mrcnn_jax.data.annotations import read_annotations, write_annotations
 from mrcnn_jax.data.coco import CocoAnnotation, read_coco
 from mrcnn_jax.rle import Rle
+from mrcnn_jax.types import Categories
+
+CATEGORIES = Categories(ids=(3, 7), names=("car", "dog"), keypoint_labels=(2,), keypoint_names=tuple("abc"))
 
 
 def as_values(item):
@@ -29,7 +34,7 @@ def test_by_hand(folder, tmp_path):
     path = tmp_path / "annotations.jsonl"
     write_annotations(path, images)
     assert len(path.read_text().splitlines()) == 3
-    found = read_annotations(path, sizes=np.array([[10, 20]] * 3))
+    found = read_annotations(path, sizes=np.array([[10, 20]] * 3), categories=CATEGORIES)
     assert [len(annotations) for annotations in found] == [2, 1, 0]
     for annotations, image in zip(found, images, strict=True):
         assert list(map(as_values, annotations)) == list(map(as_values, image.annotations))
@@ -54,7 +59,7 @@ def test_random_numbers_keep_every_bit(seed, tmp_path):
         annotations = (item,)
 
     write_annotations(tmp_path / "a", [Image])
-    ((found,),) = read_annotations(tmp_path / "a", sizes=np.array([[10, 20]]))
+    ((found,),) = read_annotations(tmp_path / "a", sizes=np.array([[10, 20]]), categories=CATEGORIES)
     assert as_values(found) == as_values(item)
 
 
@@ -65,4 +70,36 @@ def test_a_mask_of_another_size_than_its_image_is_an_error(folder, tmp_path):
     path = tmp_path / "annotations.jsonl"
     write_annotations(path, read_coco(**folder.write()).images)
     with pytest.raises(ValueError, match=r"annotations\.jsonl: damaged: .*size of the image, \[10, 21\]"):
-        read_annotations(path, sizes=np.array([[10, 21]]))
+        read_annotations(path, sizes=np.array([[10, 21]]), categories=CATEGORIES)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("label", 0, "label must be from 1 to 2, got 0"),
+        ("label", -1, "label must be from 1 to 2, got -1"),
+        ("label", 3, "label must be from 1 to 2, got 3"),
+        ("label", True, "label must be from 1 to 2, got True"),
+        ("box", [0, 0, float("nan"), 1], "box must be four finite numbers, got [0, 0, nan, 1]"),
+        ("box", [0, 0, 1], "box must be four finite numbers, got [0, 0, 1]"),
+        ("crowd", "no", "crowd must be true or false, got 'no'"),
+        ("area", "big", "area must be null or a finite number, got 'big'"),
+        ("id", 1.5, "id must be an integer, got 1.5"),
+        (
+            "keypoints",
+            [[1, 2, 2]],
+            "keypoints must be null or [x, y, visibility] for each of 3, got [[1, 2, 2]]",
+        ),
+    ],
+)
+def test_values_that_no_annotation_has_are_an_error(field, value, rule, folder, tmp_path):
+    """A label beyond the categories would be counted as another one, or as none."""
+    folder.add_object(folder.add_image())
+    path = tmp_path / "annotations.jsonl"
+    write_annotations(path, read_coco(**folder.write()).images)
+    (entry,) = json.loads(path.read_text())
+    path.write_text(f"[]\n{json.dumps([{**entry, field: value}])}\n")
+    name = value if field == "id" else 1
+    with pytest.raises(ValueError) as error:
+        read_annotations(path, sizes=np.array([[10, 20]] * 2), categories=CATEGORIES)
+    assert f"annotations.jsonl: damaged: line 2, annotation {name}: {rule}; to evaluate" in str(error.value)

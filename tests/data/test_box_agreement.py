@@ -81,6 +81,7 @@ def to_other(name, bbox):
         "centres": [x + width / 2, y + height / 2, width, height],
         "transposed": [y, x, height, width],
         "normalised": [x / 200, y / 100, width / 200, height / 100],
+        "upside down": [x, 100 - y - height, width, height],
         "scaled": [2 * x, 2.5 * y, 2 * width, 2.5 * height],
         "empty": [x, y, 0, 0],
     }[name]
@@ -90,6 +91,7 @@ LOOKS = {
     "corners": "look [x1, y1, x2, y2] in place of [x, y, width, height]. Annotation",
     "centres": "look [x centre, y centre, width, height] in place of [x, y, width, height]. Annotation",
     "transposed": "look [y, x, height, width] in place of [x, y, width, height]. Annotation",
+    "upside down": "look measured from the lower edge of the image, in place of the upper. Annotation",
     "scaled": "look scaled (the segmentation is 0.5 times as wide and 0.4 times as high; medians). Annota",
     "empty": "look empty. Annotation",
 }
@@ -145,6 +147,49 @@ def test_corners_are_recognised_without_masks():
     )
     # One that cannot be corners, as its second would be left of its first.
     assert judge([*boxes, [90, 45, 80, 20]], [None] * 11) == ([], set())
+
+
+@pytest.mark.parametrize("beyond", [1, 2])
+def test_corners_that_are_mostly_inside_the_image_are_recognised_by_the_others(beyond):
+    boxes = [[20, 10, 60, 40]] * (10 - beyond) + [[90, 45, 140, 80]] * beyond
+    if beyond == 1:  # one in ten may be a box that reaches beyond its image
+        assert judge(boxes, [None] * 10) == ([], set())
+    else:
+        with pytest.raises(ValueError, match="2 of 10 would end outside their image"):
+            judge(boxes, [None] * 10)
+
+
+@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize("outside", [2, 3, 10, 11])
+def test_boxes_of_images_of_another_size_are_outside_the_images(masks, outside):
+    """Boxes and masks agree; a tenth of the boxes, or two, may be of objects cut by the image's edge."""
+    boxes = [[150, 80, 110, 10]] * outside + [[100, 20, 30, 10]] * (20 - outside)
+    wanted = (
+        f"bbox has its centre outside the image in {outside} of 20 annotations; they look as if made for "
+        "images of another size. Annotation 1 of image 3: bbox [150, 80, 110, 10] in an image of 200 x 100 "
+        "(width x height)"
+    )
+    both = boxes, boxes if masks else [None] * 20
+    if outside == 11:
+        with pytest.raises(ValueError) as error:
+            judge(*both)
+        assert str(error.value) == f"a.json: {wanted}"
+    else:
+        findings, left_out = judge(*both)
+        assert [(finding.rule, finding.warning) for finding in findings] == [(wanted, True)] * (outside > 2)
+        assert left_out == set()
+
+
+def test_boxes_of_smaller_images_or_in_percent_end_near_the_upper_left_corner():
+    boxes = [[x, y, 20, 20] for x in range(0, 80, 20) for y in range(0, 80, 16)]
+    (finding,), _ = judge(boxes, boxes, size=(500, 1000))
+    assert finding.warning and finding.rule == (
+        "all 20 boxes end within the first 8 % of the width and 17 % of the height of their images; they "
+        "look as if made for smaller images, or given in percent"
+    )
+    assert judge(boxes, boxes, size=(160, 160))[0] == []
+    assert judge(boxes[1:], boxes[1:], size=(500, 1000))[0] == []
+    assert judge([*boxes, [700, 0, 9, 9]], [*boxes, [700, 0, 9, 9]], size=(500, 1000))[0] == []
 
 
 def test_large_objects_that_reach_beyond_their_image_are_no_corners():

@@ -77,7 +77,7 @@ FILES = [
     (damage_missing, "there is no such file"),
     (damage_truncated, "cannot be read: image file is truncated"),
     (damage_empty, "cannot be read: the file is empty"),
-    (damage_text, "cannot be read: not an image, or of an unknown format"),
+    (damage_text, "cannot be read: the file seems to be HTML, such as the error page of a failed download"),
     (damage_folder, "cannot be read: Is a directory"),
     (damage_size, "the file has 10x20 pixels (height x width, upright), the annotations say 11x20"),
     (damage_exif_size, "the file has 20x10 pixels (height x width, upright), the annotations say 10x20"),

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from mrcnn_jax.data.coco import read_coco
@@ -59,6 +61,24 @@ def test_names_that_lead_out_of_the_folder_are_errors(images, name):
         ImageFolder(images).find(name)
 
 
+def test_the_message_of_a_name_outside_the_folder_shows_a_similar_one(images):
+    rule = "file_name must be a path inside the image folder, got '/home/photos/a.png'"
+    with pytest.raises(ValueError) as error:
+        ImageFolder(images).find("/home/photos/a.png")
+    assert str(error.value) == f"{rule}; the image folder itself has 'a.png'"
+
+
+def test_similar_names_of_many_missing_files_are_found_quickly(images):
+    """Each used to be compared with all: hours for a large folder with another one's annotations."""
+    for number in range(3000):
+        (images / f"{number}.png").touch()
+    folder = ImageFolder(images)
+    start = time.process_time()
+    for number in range(3000, 23000):
+        assert folder.missing(images / f"{number}.png") == "there is no such file"
+    assert time.process_time() - start < 30
+
+
 @pytest.mark.parametrize("name", ["..\\secret.png", " ../secret.png"])
 def test_other_spellings_do_not_lead_out_of_the_folder(images, name):
     (images.parent / "secret.png").write_bytes(b"")
@@ -75,6 +95,10 @@ def test_other_spellings_do_not_lead_out_of_the_folder(images, name):
         ("sub/B.png", "there is no such file; the folder has 'b.png', not 'B.png'"),
         ("CAFE\u0301.png", "there is no such file; the folder has 'caf\\xe9.png', not 'CAFE\\u0301.png'"),
         ("train/a.png", "there is no such file; the image folder itself has 'a.png'"),
+        ("C:\\photos\\a.png", "there is no such file; the image folder itself has 'a.png'"),
+        ("https://host/photos/a.png", "there is no such file; the image folder itself has 'a.png'"),
+        ("a.jpg", "there is no such file; the folder has 'a.png', not 'a.jpg'"),
+        ("sub/c%20.png", "there is no such file; the folder has 'c .png', not 'c%20.png'"),
     ],
 )
 def test_the_message_shows_a_similar_name(images, name, message):

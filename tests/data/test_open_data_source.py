@@ -43,7 +43,8 @@ def test_nearly_black_images_are_kept_with_a_warning(folder):
     folder.write()
     source = open_data_source(config_of(folder.root))
     assert source.ids.tolist() == [1] and [finding.warning for finding in source.findings] == [True]
-    assert open_validation_source(config_of(folder.root)).ids.tolist() == [1]
+    validation = open_validation_source(config_of(folder.root))
+    assert validation.ids.tolist() == [1] and validation.findings == source.findings
 
 
 def test_images_beyond_the_first_are_not_checked(three):

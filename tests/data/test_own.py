@@ -12,6 +12,7 @@ from mrcnn_jax.data.own import as_source
 from mrcnn_jax.data.shapes import make_shapes
 from mrcnn_jax.data.source import DataSource, FolderSource
 from mrcnn_jax.rle import Rle
+from mrcnn_jax.types import Categories
 
 
 class Photos:
@@ -186,3 +187,19 @@ def test_boxes_are_compared_with_their_masks():
         ValueError, match=r"^Photos: bbox does not fit the segmentation in 4 of 5 annotations"
     ):
         as_source(Photos(right, *[wrong] * 4), mask_grid=4)
+
+
+def test_keypoints_are_compared_with_their_boxes():
+    photos = Photos(
+        {
+            "image": np.zeros((64, 64, 3), np.uint8),
+            "labels": [1, 1, 1],
+            "boxes": [[30, 30, 50, 50]] * 3,
+            "keypoints": [[[0.3, 0.4, 2]]] * 3,
+        }
+    )
+    photos.categories = Categories(ids=(1,), names=("cat",), keypoint_labels=(1,), keypoint_names=("nose",))
+    with pytest.raises(
+        ValueError, match=r"^Photos: keypoints lie outside of the box in 3 of 3 annotations: they"
+    ):
+        as_source(photos, mask_grid=4)

@@ -189,7 +189,13 @@ def test_images_without_objects_are_skipped_unless_kept(folder):
 
 def test_no_image_to_train_on_is_an_error(folder):
     folder.add_image()
-    with pytest.raises(ValueError, match=r"instances\.json: none of its 1 images has an object to train on"):
+    rule = r"instances\.json: none of its 1 images has an object to train on"
+    with pytest.raises(
+        ValueError, match=f"{rule}; images without objects are left out unless data.keep_empty"
+    ):
+        batches(folder)
+    folder.add_object(1, iscrowd=1)
+    with pytest.raises(ValueError, match=f"{rule}; all 1 are crowds; data.crowds_are_objects trains on them"):
         batches(folder)
 
 

@@ -125,6 +125,23 @@ def test_shards_are_in_order_and_may_be_empty(folder, monkeypatch):
         assert source.file(index) == image.path.read_bytes()
 
 
+def test_nearly_black_images_are_one_warning(folder):
+    for _ in range(5):
+        folder.add_image(np.full((10, 20, 3), 15, np.uint8))
+    folder.add_object(folder.add_image())
+    path, kept = prepare_records(
+        read_coco(**folder.write()), folder.root / "records", mask_grid=GRID, num_workers=1
+    )
+    assert len(kept.images) == len(RecordSource(path).ids) == 6
+    (warning,) = kept.findings
+    assert warning.warning and warning.image_id is None
+    images = folder.root / "images"
+    assert warning.rule.startswith(
+        "5 images are nearly black (no value reaches 16 of 255): "
+        f"{images}/1.png, {images}/2.png, {images}/3.png and 2 more; "
+    )
+
+
 def test_tfds_opens_records(odd):
     dataset, folder = odd
     assert folder.parts[-3:] == ("coco_objects", "instances", "1.0.0")
@@ -196,6 +213,52 @@ def test_labels_without_a_category_are_an_error(odd):
     source.categories = Categories(ids=(), names=())
     with pytest.raises(ValueError, match=r"image 1: labels must be from 1 to 0, .* got \[2\]"):
         source.objects(0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": np.ones(3, np.int32)}, "the fields have different numbers of objects: .*'labels': 3"),
+        (
+            {"boxes": np.array([[5, 1, 2, 5]], np.float32)},
+            r"boxes must be x1 y1 x2 y2, got \[\[5\.0, 1\.0, 2\.",
+        ),
+        ({"boxes": np.array([[1, 1, np.inf, 5]], np.float32)}, "boxes must be finite"),
+        ({"areas": np.array([np.nan], np.float32)}, "areas must be finite"),
+    ],
+)
+def test_objects_that_nothing_can_have_are_an_error_that_names_the_image(odd, changes, message, monkeypatch):
+    _, folder = odd
+    source = RecordSource(folder)
+    features = source._records._features
+    read = features.deserialize_example_np
+    monkeypatch.setattr(
+        features, "deserialize_example_np", lambda *args, **options: read(*args, **options) | changes
+    )
+    for use in (source.read, source.objects):
+        with pytest.raises(ValueError, match=f"{folder}: image 1: damaged record: {message}"):
+            use(0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask_grid": 10**9}, "a mask_grid of 1000000000; it must be from 1 to 4096"),
+        ({"mask_grid": -12}, "a mask_grid of -12; it must be from 1 to 4096"),
+        ({"ids": np.zeros(5, np.int64)}, "ids that repeat"),
+        ({"ids": np.array(list("abcde"))}, r"ids of type and shape <U1 \(5,\) for 5 ids"),
+        ({"sizes": np.ones((5, 3), np.int32)}, r"sizes of type and shape int32 \(5, 3\) for 5 ids"),
+        ({"num_objects": np.ones(4, np.int32)}, r"num_objects of type and shape int32 \(4,\) for 5 ids"),
+        ({"learnable": np.ones(5, np.int32)}, r"learnable of type and shape int32 \(5,\) for 5 ids"),
+    ],
+)
+def test_an_index_that_nothing_can_have_is_an_error(odd, tmp_path, changes, message):
+    copy = copied(odd[1], tmp_path)
+    with np.load(copy / "index.npz") as index:
+        content = {**index, **changes}
+    np.savez(copy / "index.npz", **content)
+    with pytest.raises(ValueError, match=rf"not random-access records .*: index\.npz has {message}"):
+        RecordSource(copy)
 
 
 def test_a_file_name_need_not_be_utf8(odd):
@@ -281,7 +344,7 @@ def test_damaged_records_are_named(odd, tmp_path, name, damage):
         (None, "No such file or directory"),  # made by an older version
         (lambda data: data[: len(data) // 2], "damaged: "),
         (lambda data: b"\n".join(data.split(b"\n")[:3]), "damaged: 3 lines for 5 images"),
-        (lambda data: data.replace(b'"box"', b'"bbox"'), "damaged: 'box'"),
+        (lambda data: data.replace(b'"box"', b'"bbox"'), "damaged: .*'bbox'"),
         (lambda data: data.replace(b'"area"', b'"acreage"'), "damaged: .*acreage"),
     ],
 )

@@ -72,6 +72,34 @@ def test_image_ids_by_file_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        ("val\\a.jpg", 9),
+        (" val/a.jpg\n", 9),
+        (".\\val\\a.jpg", 5),
+        ("val/cafe\u0301.jpg", 9),
+        ("val/a.jpg", 9.0),
+    ],
+)
+def test_names_and_ids_as_other_systems_write_them(tmp_path: Path, written: str, number: float) -> None:
+    """The name of a longer path comes before the exact name of a shorter one, here 5."""
+    file = tmp_path / "coco.json"
+    name = "caf\u00e9.jpg" if "caf" in written else "a.jpg"
+    entries = [{"file_name": name, "id": 5}, {"file_name": written, "id": 9}]
+    file.write_text(json.dumps({"images": entries}))
+    found = read_image_ids(file, [Path("data/val") / name])
+    assert found == [number] and type(found[0]) is int
+
+
+def test_names_that_differ_in_their_spelling_only_are_not_guessed(tmp_path: Path) -> None:
+    file = tmp_path / "coco.json"
+    entries = [{"file_name": "val\\a.jpg", "id": 1}, {"file_name": "val/a.jpg ", "id": 2}]
+    file.write_text(json.dumps({"images": entries}))
+    with pytest.raises(ValueError, match=r"1 of 1 images are not in it: val/a\.jpg"):
+        read_image_ids(file, [Path("val/a.jpg")])
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "the file is empty"),

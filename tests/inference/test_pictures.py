@@ -27,7 +27,7 @@ def test_pictures_and_entries(
 ) -> None:
     pictures = [tmp_path / "made" / f"{image.stem}-found.png" for image in images]
     partial = PartialResults(tmp_path / "made" / "partial", {}, images, pictures)
-    errors = write_results(
+    errors, nearly_black = write_results(
         Detector(model, config, categories), images, pictures, partial, score_threshold=0.5, annotations=True
     )
     found = list(partial.read(images))
@@ -38,6 +38,7 @@ def test_pictures_and_entries(
     assert [(results["drawn"], len(results["annotations"])) for _, results in found] == [(1, 1), (0, 0)]
     assert found[0][1]["size"] == [16, 20]
     assert len(errors) == 1 and "broken.png" in str(errors[0])
+    assert nearly_black == []
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [
         "partial",
         "sure-found.png",
@@ -47,20 +48,36 @@ def test_pictures_and_entries(
     np.testing.assert_array_equal(np.array(Image.open(pictures[2])), 51)  # its object's score is 0.2
 
 
+def test_nearly_black_images_are_returned(
+    images: list[Path], tmp_path: Path, model: Any, config: Config, categories: Categories
+) -> None:
+    """In the order given; those that an interrupted run has done are not read again."""
+    for number, brightest in enumerate((15, 16, 0)):
+        images.append(tmp_path / f"{number}.png")
+        Image.fromarray(np.full((16, 20), brightest, np.uint8)).save(images[-1])
+    partial = PartialResults(tmp_path / "partial", {}, images, None)
+    detector = Detector(model, config, categories, batch_size=2)
+    for wanted in ([images[3], images[5]], []):
+        problems = write_results(detector, images, None, partial, score_threshold=0.5, annotations=False)
+        assert problems.nearly_black == wanted
+        assert len(problems.unreadable) == 1
+
+
 def test_an_interrupted_run_goes_on_with_the_images_that_are_missing(
     images: list[Path], tmp_path: Path, model: Any, config: Config, categories: Categories
 ) -> None:
     images[1].write_bytes(images[0].read_bytes())
 
     class Interrupted(Detector):
-        def attempt(self, sources: Any) -> Any:
-            yield from super().attempt(list(sources)[:2])
+        def attempt(self, sources: Any, **options: Any) -> Any:
+            yield from super().attempt(list(sources)[:2], **options)
             raise KeyboardInterrupt
 
     def run(kind: type[Detector]) -> PartialResults:
         partial = PartialResults(tmp_path / "partial", {}, images, None)
         detector = kind(model, config, categories)
-        assert not write_results(detector, images, None, partial, score_threshold=0.5, annotations=False)
+        errors, _ = write_results(detector, images, None, partial, score_threshold=0.5, annotations=False)
+        assert not errors
         return partial
 
     with pytest.raises(KeyboardInterrupt):

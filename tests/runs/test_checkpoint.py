@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -249,6 +250,17 @@ class TestStrangers:
         os.mkfifo(item / "pipe")
         with pytest.raises(ValueError, match="weights/pipe is not a regular file"):
             load_weights(saved)
+
+    @pytest.mark.parametrize("file", ["_CHECKPOINT_METADATA", "metrics/metrics"])
+    def test_metadata_of_a_checkpoint_that_never_end(self, saved, file):
+        """orbax reads those of all checkpoints, before any of them is chosen."""
+        path = saved / "checkpoints" / "2" / file
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to("/dev/zero")
+        for use in (load_weights, is_untrained, partial(Checkpoints, keep=1)):
+            with pytest.raises(ValueError, match=f"checkpoints/2/{file} is not a regular file"):
+                use(saved)
 
     @pytest.mark.parametrize(
         "changes", [{"shape": [10**6, 10**6], "chunks": [100, 100]}, {"shape": [4], "chunks": [10**12]}]

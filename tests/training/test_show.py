@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from mrcnn_jax.inference import fonts
 from mrcnn_jax.inference.draw import COLORS
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.training.show import caption_batch, contact_sheet, draw_batch
@@ -95,6 +96,15 @@ def test_sheet_by_hand() -> None:
     assert (sheet[700:1000, 8:648] == 10).all()
     assert (sheet[8:30, 8:40] < 255).any()  # the caption
     assert (sheet[700:, 656:] == 255).all()
+
+
+def test_captions_are_in_the_fonts_of_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No font has the character: it is escaped as in a label, where Pillow's own font would draw a box."""
+    monkeypatch.setattr(fonts, "_installed", lambda: ())
+    picture = np.zeros((20, 640, 3), np.uint8)
+    sheets = [contact_sheet([picture], [caption]) for caption in ("猫 1", r"\u732b 1", "1")]
+    np.testing.assert_array_equal(sheets[0], sheets[1])
+    assert (sheets[0] != sheets[2]).any()
 
 
 def test_captions(batch: Batch) -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from mrcnn_jax.weights.pickles import Stored
@@ -20,7 +22,7 @@ def prefixed(prefix: str) -> dict[str, Stored]:
     return state(*(f"{prefix}{name}" for name in sorted(WANTED)))
 
 
-def chosen(content: dict, key: str | None = None) -> tuple[set[str], str]:
+def chosen(content: Any, key: str | None = None) -> tuple[set[str], str]:
     arrays, place = choose(find_state_dicts(content), WANTED, key)
     return set(arrays), place
 
@@ -45,6 +47,18 @@ def test_a_dict_that_is_there_twice_is_found_once():
     content["self"] = content
     content["ema"] = content["model"]
     assert list(find_state_dicts(content)) == ["model"]
+
+
+def test_state_dicts_in_lists():
+    assert chosen({"models": [prefixed("")], "epochs": [1, 2]}) == (WANTED, "models.0")
+    assert chosen((prefixed("module."), {"lr": 0.1})) == (WANTED, "0.module")
+    with pytest.raises(ValueError, match=r"several sets of weights that fit: '0', '1'; choose one"):
+        chosen([prefixed(""), prefixed("")])
+    assert chosen([prefixed(""), prefixed("")], "1") == (WANTED, "1")
+    itself: list = []
+    itself.append(itself)
+    with pytest.raises(ValueError, match="it holds a list"):
+        find_state_dicts(itself)
 
 
 def test_content_of_another_kind():

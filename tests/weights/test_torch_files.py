@@ -1,5 +1,8 @@
 import io
+import itertools
 import pickle
+import sys
+import types
 import zipfile
 
 import numpy as np
@@ -187,6 +190,31 @@ def test_other_contents_of_a_training_checkpoint():
     assert isinstance(content["model"]["a"], Stored)
     np.testing.assert_array_equal(content["model"]["a"].array(), SIX)
     assert content["lr_scheduler"]["last_epoch"] == 3
+
+
+@pytest.mark.parametrize(
+    "dotted",
+    [
+        "lightning.pytorch.utilities.parsing.AttributeDict",
+        "pytorch_lightning.utilities.parsing.AttributeDict",
+        "lightning_fabric.utilities.data.AttributeDict",
+        "yacs.config.CfgNode",
+        "detectron2.config.config.CfgNode",
+        "easydict.EasyDict",
+    ],
+)
+def test_settings_in_dicts_of_libraries_are_read_as_dicts(dotted: str, monkeypatch: pytest.MonkeyPatch):
+    module, _, name = dotted.rpartition(".")
+    kind = type(name, (dict,), {"__module__": module})
+    for package in itertools.accumulate(module.split("."), "{}.{}".format):
+        monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+    monkeypatch.setattr(sys.modules[module], name, kind, raising=False)
+    settings = kind(lr=0.1)
+    settings.attribute = 1
+    value = {"state_dict": {"a": tensor(6, (6,), (1,))}, "hyper_parameters": settings}
+    content = read_torch(zipped(value, data_0=SIX.tobytes()))
+    assert content["hyper_parameters"] == {"lr": 0.1} and type(content["hyper_parameters"]) is dict
+    np.testing.assert_array_equal(content["state_dict"]["a"].array(), SIX)
 
 
 REBUILD = "torch._tensor._rebuild_from_type_v2"

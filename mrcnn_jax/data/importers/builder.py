@@ -12,7 +12,7 @@ from PIL import ExifTags
 from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.data.importers.regions import Region, to_coco
 from mrcnn_jax.image_formats import open_image
-from mrcnn_jax.images import Size
+from mrcnn_jax.images import Size, read_file
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,11 @@ def upright_size(path: Path) -> tuple[Size, bool]:
 
     Raises ValueError, naming the file, if it is not an image.
     """
+    data = read_file(path)
     try:
-        with open_image(path.read_bytes()) as image:
+        with open_image(data) as image:
             rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             width, height = image.size
     except Exception as error:  # damaged headers make Pillow raise nearly anything
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise ValueError(f"{path}: cannot be read: {reason}") from error
+        raise ValueError(f"{path}: cannot be read: {error}") from error
     return ((width, height) if rotated else (height, width)), rotated

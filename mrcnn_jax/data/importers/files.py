@@ -1,5 +1,6 @@
 """Finds files of untrusted folders, and reads their XML and text."""
 
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mrcnn_jax.image_formats import suffixes
+from mrcnn_jax.images import read_file
 
 # Names of the folders of datasets of masks, and of their images.
 MASK_FOLDERS = ("PedMasks", "masks", "labels", "SegmentationObject")
@@ -64,6 +66,8 @@ def read_xml(path: Path) -> ElementTree.Element:
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
+    if path.exists() and not path.is_file():
+        raise ValueError("not a regular file")
     try:
         parser.Parse(path.read_bytes(), True)
         return builder.close()
@@ -74,9 +78,7 @@ def read_xml(path: Path) -> ElementTree.Element:
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file. Raises ValueError, naming it, if it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+        return read_file(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: must be UTF-8 text: {error}") from error
 
@@ -86,8 +88,9 @@ def read_mask(path: Path) -> np.ndarray:
 
     Colour is accepted if all channels are equal. Raises ValueError, naming the file, for anything else.
     """
+    data = read_file(path)
     try:
-        with Image.open(path, formats=["PNG", "TIFF", "BMP", "GIF"]) as image:
+        with Image.open(io.BytesIO(data), formats=["PNG", "TIFF", "BMP", "GIF"]) as image:
             values = np.asarray(image)
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         raise ValueError(f"{path}: cannot be read as a PNG, TIFF, BMP or GIF: {error}") from error

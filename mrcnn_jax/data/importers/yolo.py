@@ -113,6 +113,8 @@ def _read_dataset(source: Path) -> _Dataset:
 def _read_yaml(path: Path) -> _Dataset:
     text = "\n".join(read_lines(path))
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("must not have aliases")  # a few lines of them may stand for terabytes
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error

@@ -1,4 +1,8 @@
+from itertools import pairwise
+
 import pytest
+
+LETTERS = "abcdefghijklm"
 
 SEG = "0 0.1 0.1 0.5 0.1 0.1 0.5\n"  # 2 1, 10 1, 2 5 in an image of 20 x 10
 BOX = "1 0.25 0.5 0.2 0.4\n"  # centre 5 5, 4 x 4
@@ -45,6 +49,14 @@ def test_roboflows_paths_and_categories_to_keep(tmp_path, save, converted):
     assert content["categories"] == [{"id": 1, "name": "bird"}, {"id": 2, "name": "cat"}]
     assert [item["category_id"] for item in content["annotations"]] == [2]
     assert builder.left_out == {"objects of category 'dog': not among --categories": 1}
+
+
+def test_a_yaml_of_ten_lines_does_not_fill_the_memory(tmp_path, save, converted):
+    """Each line has ten times the line before: printed as a name, the last one would take a terabyte."""
+    lines = ["a: &a [lol]\n", *(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise(LETTERS))]
+    save("data/data.yaml", "".join(lines) + f"names: *{LETTERS[-1]}\ntrain: images\n")
+    with pytest.raises(ValueError, match=r"data\.yaml: not valid YAML: must not have aliases"):
+        converted(tmp_path / "data")
 
 
 def test_a_list_of_images(tmp_path, save, converted):
@@ -126,6 +138,10 @@ def test_all_problems_are_listed(tmp_path, save, rules):
         (
             "names: !!python/object/apply:os.system ['true']\ntrain: a\n",
             "not valid YAML: could not determine a construct",
+        ),
+        (
+            "a: &a [x, x]\nb: &b [*a, *a]\nnames: *b\ntrain: images\n",
+            "data.yaml: not valid YAML: must not have aliases",
         ),
         ("names: [dog]\ntrain: /etc\n", "'/etc' of data.yaml is not inside this folder, or does not exist"),
         ("names: [dog]\ntrain: ../../outside\n", "'../../outside' of data.yaml is not inside this folder"),
