@@ -88,6 +88,16 @@ def with_layout(config: Config, folder: str | Path) -> Config:
     return dataclasses.replace(config, data=data, train=train)
 
 
+def is_coco(path: Path) -> bool:
+    """Whether a file is in COCO's format, or any of a folder, of those that ``find_layout`` looks at."""
+    if path.is_dir():
+        return next(_annotation_files(path), None) is not None
+    try:
+        return _first_images(path) is not None
+    except (OSError, ValueError):  # an empty file cannot be mapped into memory
+        return False
+
+
 def _only(folder: Path, found: list[_Annotations], split: str | None) -> _Annotations | None:
     """The annotations of a split; None if there are none. Raises ValueError if there are several."""
     fitting = [item for item in found if item.split == split]

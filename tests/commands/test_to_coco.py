@@ -79,6 +79,12 @@ def test_categories_that_are_kept(tmp_path, photos):
             ("photos/a.png",),
             "photos/a.png: the format of these annotations is not recognised; --format names",
         ),
+        (
+            ("coco/a.json",),
+            "coco/a.json: is in COCO's format already; train on it with --data, the folder that also has the",
+        ),
+        (("coco",), "coco: is in COCO's format already; train on it with --data"),
+        (("empty.json",), "empty.json: the format of these annotations is not recognised"),
         (("cvat.xml",), "cvat.xml: looks like a CVAT annotation file; it is CVAT's own XML: export them"),
         (("photos", "--images=missing"), "missing: there is no such folder of images"),
         (
@@ -90,6 +96,9 @@ def test_categories_that_are_kept(tmp_path, photos):
 )
 def test_wrong_arguments(tmp_path, photos, arguments, message):
     (tmp_path / "cvat.xml").write_text("<annotations>")
+    (tmp_path / "empty.json").touch()
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "coco" / "a.json").write_text('{"images": [], "annotations": [], "categories": []}')
     done = run_here("to_coco", *arguments, "--output=dogs.json", directory=tmp_path)
     assert done.stderr.startswith(f"error: {message}")
     assert (done.returncode, done.stdout) == (1, "")
