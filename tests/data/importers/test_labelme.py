@@ -190,7 +190,7 @@ def test_all_problems_are_listed(tmp_path, save, rules):
         "a.json: shapes[6]: shape_type must be polygon, rectangle, circle",
         "a.json: shapes[7]: mask cannot be decoded",
         "a.json: shapes[8]: points must be corners of the mask of 1 x 1 pixels",
-        "a.json: shapes[9]: the mask has no pixel inside the image, 20 x 10",
+        "a.json: shapes[9]: the mask has no pixel inside the image of 20 x 10 pixels",
         "a.json: shapes[10]: it must be an object, got 5",
         "a.json: shapes[5]: lies outside the image of 20 x 10 pixels",
         "b.json: image '../outside.png': there is no such file in",
