@@ -75,6 +75,11 @@ def _check_paths(config: Config) -> None:
     with hosts.fail_together():
         check_data_paths(config, "train")
         if config.train.eval_every:
-            check_data_paths(config, "val")
+            try:
+                check_data_paths(config, "val")
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}\nto train without evaluations: --config.train.eval_every=0"
+                ) from error
         if not is_run(Path(_WORKDIR.value)):
             check_backbone_path(config)

@@ -33,6 +33,7 @@ class CocoBuilder:
             raise ValueError(f"{images}: there is no such folder of images")
         self.images = images
         self.findings: list[Finding] = []
+        self.missing_images = 0
         self.left_out: Counter[str] = Counter()  # what was left out, as a noun in the plural and the reason
         self._chosen = tuple(categories)
         self._category_ids = {name: index for index, name in enumerate(categories, start=1)}
@@ -78,6 +79,7 @@ class CocoBuilder:
         """
         name = self.find_image(names)
         if name is None:
+            self.missing_images += 1
             self.problem(file, f"image {names[0]!r}: there is no such file in {self.images}")
             return None
         if name in self._images:
