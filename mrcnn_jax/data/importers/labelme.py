@@ -46,6 +46,8 @@ def add_labelme(builder: CocoBuilder, source: Path) -> None:
             builder.problem(path, str(error))
     if not described and not builder.findings:
         raise ValueError(f"{source}: there is no labelme file (a JSON file with 'shapes')")
+    if source.is_dir():
+        builder.leave_out_other_images("images without a JSON file: they may have objects")
 
 
 def _add_file(builder: CocoBuilder, source: Path, path: Path, content: dict) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mrcnn_jax.data.importers.convert import Options, convert
 from mrcnn_jax.rle import Rle
 
 
@@ -200,6 +201,17 @@ def test_all_problems_are_listed(tmp_path, save, rules):
     assert len(found) == len(beginnings)
     for rule, beginning in zip(found, beginnings, strict=True):
         assert rule.startswith(beginning), rule
+
+
+def test_images_without_a_file_are_counted(tmp_path, save):
+    for name in ("a.png", "b.png", "sub/c.png", ".hidden.png"):
+        save(f"data/{name}")
+    save("data/a.json", labelme(shape("dog", [[2, 1], [10, 1], [2, 5]])))
+    save("data/wrong.json", labelme(imagePath="b.png", imageWidth=99))
+    builder = convert(tmp_path / "data", Options())
+    assert builder.left_out == {"images without a JSON file: they may have objects": 1}
+    assert len(builder.findings) == 1
+    assert convert(tmp_path / "data" / "a.json", Options(format="labelme")).left_out == {}
 
 
 def test_one_file(tmp_path, save, converted):
