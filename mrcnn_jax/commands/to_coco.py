@@ -7,6 +7,7 @@ the result names them relative to their folder, --images, and has their upright 
 listed, as an error, or with --skip_bad as left out. See docs/own_data.md for what each format keeps.
 """
 
+import shlex
 from pathlib import Path
 
 from absl import flags
@@ -56,7 +57,10 @@ def main(arguments: list[str]) -> None:
         ),
     )
     if not _SKIP_BAD.value:
-        raise_errors(str(source), builder.findings, remedy="--skip_bad leaves them out")
+        remedy = "--skip_bad leaves them out"
+        if builder.missing_images:
+            remedy += ", --images=FOLDER says where the images are"
+        raise_errors(str(source), builder.findings, remedy=remedy)
     content = builder.content()
     if not content["annotations"]:
         details = f"\n{summary(builder.findings)}" if builder.findings else ""
@@ -67,10 +71,29 @@ def main(arguments: list[str]) -> None:
     print(count_categories(content))
     for what, count in sorted(builder.left_out.items()):
         print(f"left out: {printable(what)} ({count})")
-    images = printable(str(builder.images))
-    print(f"{printable(str(output))}: {len(content['images'])} images in {images}", end=", ")
-    print(f"{len(content['annotations'])} objects")
     print(
-        f"To train on it: --config.data.root=. --config.data.train_images={images} "
-        f"--config.data.train_annotations={output}"
+        f"{printable(str(output))}: {len(content['images'])} images in {printable(str(builder.images))}",
+        end=", ",
     )
+    print(f"{len(content['annotations'])} objects")
+    print(printable(_how_to_train(output, builder.images)))
+
+
+def _how_to_train(output: Path, images: Path) -> str:
+    """The flags for training on the dataset in ``output``, or for evaluating on it if it is called so."""
+    from mrcnn_jax.data.folders import find_layout, split_of
+
+    split = "train" if split_of(output.name) in ("train", None) else "val"
+    try:
+        found = find_layout(output.parent)
+    except ValueError:  # the images are elsewhere, or there are other datasets
+        found = {}
+    if found.get(f"{split}_annotations") == output.name:
+        return f"To train on it: --data={shlex.quote(str(output.parent))}"
+    flags = (
+        f"--config.data.root=. --config.data.{split}_images={shlex.quote(str(images))} "
+        f"--config.data.{split}_annotations={shlex.quote(str(output))}"
+    )
+    if split == "val":
+        return f"To evaluate on it: {flags}"
+    return f"To train on it: {flags}, and --config.train.eval_every=0 without a validation set"

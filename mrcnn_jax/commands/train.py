@@ -68,7 +68,10 @@ def _complete(config: Config) -> Config:
         config = with_layout(config, _DATA.value)
     check_data_paths(config, "train")
     if config.train.eval_every:
-        check_data_paths(config, "val")
+        try:
+            check_data_paths(config, "val")
+        except ValueError as error:
+            raise ValueError(f"{error}\nto train without evaluations: --config.train.eval_every=0") from error
     if not is_run(_WORKDIR.value):
         check_backbone_path(config)
     return config

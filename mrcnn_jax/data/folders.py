@@ -88,6 +88,21 @@ def with_layout(config: Config, folder: str | Path) -> Config:
     return dataclasses.replace(config, data=data, train=train)
 
 
+def is_coco(path: Path) -> bool:
+    """Whether a file is in COCO's format, or any of a folder, of those that ``find_layout`` looks at."""
+    if path.is_dir():
+        return next(_annotation_files(path), None) is not None
+    try:
+        return _first_images(path) is not None
+    except (OSError, ValueError):  # an empty file cannot be mapped into memory
+        return False
+
+
+def split_of(name: str) -> str | None:
+    """The split, train, val or test, that is a word of a file's name, as in instances_val2017.json."""
+    return _split(PurePosixPath(name))
+
+
 def _only(folder: Path, found: list[_Annotations], split: str | None) -> _Annotations | None:
     """The annotations of a split; None if there are none. Raises ValueError if there are several."""
     fitting = [item for item in found if item.split == split]
@@ -166,7 +181,7 @@ def _image_folder(folder: Path, annotations: _Annotations, folders: list[PurePos
         raise ValueError(f"{folder / annotations.path}: has no images with a file_name")
     fitting = [inner for inner in folders if _holds(folder / inner, annotations.names)]
     if len(fitting) > 1 and annotations.split is not None:
-        of_split = [inner for inner in fitting if annotations.split in map(_split_of_word, inner.parts)]
+        of_split = [inner for inner in fitting if annotations.split in map(split_of, inner.parts)]
         same_word = [inner for inner in of_split if annotations.path.stem.endswith(f"_{inner.name}")]
         fitting = same_word or of_split or fitting
     if len(fitting) == 1:
@@ -191,10 +206,6 @@ def _holds(folder: Path, names: tuple[str, ...]) -> bool:
         return all(images.has(images.find(name)) for name in names)
     except ValueError:  # a name that leads out of the folder
         return False
-
-
-def _split_of_word(name: str) -> str | None:
-    return _split(PurePosixPath(name))
 
 
 def _nothing_found(folder: Path, found: list[_Annotations]) -> str:

@@ -11,6 +11,9 @@ from mrcnn_jax.json_files import dumps, replacing
 from mrcnn_jax.runs.categories import Categories
 
 _UNUSED = "N/A"  # name of labels that torchvision's models have but do not use
+# VIA imports nothing without "info" and a "supercategory", CVAT (datumaro) nothing without "licenses".
+_INFO = {"description": "Objects found by mrcnn_jax", "contributor": "mrcnn_jax"}
+_SUPERCATEGORY = "object"
 
 # Written as they are read, one image at a time, so that any number of them fits in memory.
 _Results = Iterable[tuple[int, ImageResults]]
@@ -56,7 +59,7 @@ def write_dataset(
                 yield {"id": number, "image_id": image_ids[index]} | annotation
 
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        file.write('{"categories": ')
+        file.write(f'{{"info": {dumps(_INFO)},\n"licenses": [],\n"categories": ')
         _write_list(file, _coco_categories(categories), exact=True)
         file.write(',\n"annotations": ')
         _write_list(file, annotations(), exact=True)
@@ -69,8 +72,8 @@ def to_annotations(result: Result) -> list[dict[str, Any]]:
     """The objects as JSON-serialisable annotations of a COCO dataset, without ids.
 
     ``segmentation`` has the outer outlines of the mask's parts as polygons, which labelling tools can edit;
-    holes are filled. ``area`` is that of the mask, or of the box without masks. ``score`` is not COCO's, and
-    is there to sort by. Keypoints are all marked as visible.
+    holes are filled. It is empty if there are no masks. ``area`` is that of the mask, or of the box without
+    masks. ``score`` is not COCO's, and is there to sort by. Keypoints are all marked as visible.
     """
     polygons = result.polygons(holes=False)
     annotations = []
@@ -84,9 +87,8 @@ def to_annotations(result: Result) -> list[dict[str, Any]]:
             "area": round(width * height, 3) if result.crops is None else int(result.crops[i].mask.sum()),
             "iscrowd": 0,
             "score": entry["score"],
+            "segmentation": [polygon.ravel().tolist() for polygon in polygons[i]] if polygons else [],
         }
-        if polygons is not None:
-            annotation["segmentation"] = [polygon.ravel().tolist() for polygon in polygons[i]]
         if "keypoints" in entry:
             visible = entry["keypoints"]
             visible[2::3] = [2] * (len(visible) // 3)
@@ -98,7 +100,7 @@ def to_annotations(result: Result) -> list[dict[str, Any]]:
 def _coco_categories(categories: Categories) -> list[dict[str, Any]]:
     entries = []
     for label, (category, name) in enumerate(zip(categories.ids, categories.names, strict=True), start=1):
-        entry: dict[str, Any] = {"id": category, "name": name}
+        entry: dict[str, Any] = {"id": category, "name": name, "supercategory": _SUPERCATEGORY}
         if label in categories.keypoint_labels:
             entry["keypoints"] = list(categories.keypoint_names)
             entry["skeleton"] = [[a + 1, b + 1] for a, b in categories.skeleton]

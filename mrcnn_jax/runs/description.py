@@ -109,7 +109,8 @@ def how_to_start_from_its_weights(workdir: str | Path) -> str:
     """The advice for a run that cannot be resumed as the user wants to: a new run with its weights."""
     return (
         "to train from its weights with other settings, make a new run: "
-        f"mrcnn-jax convert --source=run --input={workdir} --config=FILE --workdir=NEW"
+        f"mrcnn-jax convert --source=run --input={workdir} --config=FILE --workdir=NEW, and train with "
+        f"--workdir=NEW (train --init={workdir} --workdir=NEW does both)"
     )
 
 

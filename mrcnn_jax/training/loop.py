@@ -100,6 +100,10 @@ def train(
         trained = trained_images(source, data, keypoints=config.model.keypoint)
         config = with_steps(config, images=int(trained.sum()))
         settings = config.train
+        if settings.epochs:
+            _print(
+                f"train.epochs is {settings.epochs:g}: {settings.steps} steps of {settings.batch_size} images"
+            )
 
         # Model and step
         mesh = make_mesh()

@@ -17,9 +17,14 @@ def begin_run(weights: str | Path, config: Config, workdir: str | Path) -> Impor
     first. If its categories are those of the data, all of its layers are kept; otherwise the heads' last
     layers are re-initialised.
 
-    Raises ValueError or OSError, and writes nothing, as ``workdir_of`` and ``import_weights`` do, and if the
-    training set are records, whose categories are not in COCO's format.
+    Raises ValueError or OSError, and writes nothing, as ``workdir_of`` and ``import_weights`` do, and if
+    ``weights`` is a file, or the training set are records, whose categories are not in COCO's format.
     """
+    if Path(weights).is_file():
+        raise ValueError(
+            f"{weights}: is a file, not the directory of a run; a backbone's weights are given as "
+            f"--config.model.backbone_weights={weights}, and a detector's become a run with mrcnn-jax convert"
+        )
     if config.data.train_records:
         raise ValueError(
             f"to begin from {weights} with records, make the run with mrcnn-jax convert --source=run "

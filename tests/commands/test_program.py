@@ -65,6 +65,21 @@ def test_a_config_of_this_project_by_name(tmp_path, flag):
     assert "the file" in run_here("train", *flag, "--workdir=run", directory=tmp_path).stderr
 
 
+def test_training_without_a_validation_set(tmp_path):
+    for name in ("photos/train", "photos/annotations"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "photos/annotations/instances_train.json").touch()
+    flags = "--config=finetune", "--config.data.root=photos", "--workdir=run", "--init=missing"
+    done = run_here("train", *flags, directory=tmp_path)
+    assert done.stderr.splitlines()[:3] == [
+        "error: photos/val: there is no such folder (data.val_images)",
+        "photos/annotations/instances_val.json: there is no such file (data.val_annotations)",
+        "to train without evaluations: --config.train.eval_every=0",
+    ]
+    done = run_here("train", *flags, "--config.train.eval_every=0", directory=tmp_path)
+    assert done.stderr.startswith("error: photos/annotations/instances_train.json: the file is empty")
+
+
 def test_public_names():
     assert set(mrcnn_jax.__all__) <= set(dir(mrcnn_jax))
     for name in mrcnn_jax.__all__:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from mrcnn_jax.data.folders import find_layout
 from tests.run_command import run_here
 
 
@@ -31,11 +32,32 @@ def test_prints_counts_and_what_was_left_out(tmp_path, photos):
         "dog             1          1       1\n"
         "left out: shapes of type 'point': they have no area (1)\n"
         "dogs.json: 1 images in photos, 2 objects\n"
-        "To train on it: --config.data.root=. --config.data.train_images=photos "
-        "--config.data.train_annotations=dogs.json\n",
+        "To train on it: --data=.\n",
         "",
     )
     assert len(json.loads((tmp_path / "dogs.json").read_text())["annotations"]) == 2
+
+
+def test_how_to_train_on_it(tmp_path, photos):
+    def last_line(output):
+        done = run_here("to_coco", "photos", f"--output={output}", directory=tmp_path)
+        return done.stdout.splitlines()[-1]
+
+    assert last_line("photos/annotations.json") == "To train on it: --data=photos"
+    assert find_layout(photos) == {"train_images": ".", "train_annotations": "annotations.json"}
+    (tmp_path / "made here").mkdir()
+    assert last_line("made here/dogs.json") == (
+        "To train on it: --config.data.root=. --config.data.train_images=photos "
+        "--config.data.train_annotations='made here/dogs.json', and --config.train.eval_every=0 "
+        "without a validation set"
+    )
+    for split in ("val", "test"):
+        assert last_line(f"made here/{split}.json") == (
+            "To evaluate on it: --config.data.root=. --config.data.val_images=photos "
+            f"--config.data.val_annotations='made here/{split}.json'"
+        )
+    (photos / "annotations.json").rename(photos / "train.json")
+    assert last_line("photos/val.json") == "To train on it: --data=photos"  # with both sets
 
 
 def test_never_overwrites_a_file(tmp_path, photos):
@@ -51,7 +73,8 @@ def test_damaged_files_are_errors_or_left_out(tmp_path, photos):
     (photos / "b.json").write_text('{"shapes": [], "imagePath": "b.png"}')
     done = run_here("to_coco", "photos", "--output=dogs.json", directory=tmp_path)
     assert done.returncode == 1 and done.stdout == ""
-    assert "error: photos: 1 error in annotations and images; --skip_bad leaves them out" in done.stderr
+    message = "error: photos: 1 error in annotations and images; --skip_bad leaves them out, "
+    assert f"{message}--images=FOLDER says where the images are\n" in done.stderr
     assert "image 'b.png': there is no such file in photos" in done.stderr
     assert not (tmp_path / "dogs.json").exists()
     done = run_here("to_coco", "photos", "--output=dogs.json", "--skip_bad", directory=tmp_path)
@@ -79,6 +102,12 @@ def test_categories_that_are_kept(tmp_path, photos):
             ("photos/a.png",),
             "photos/a.png: the format of these annotations is not recognised; --format names",
         ),
+        (
+            ("coco/a.json",),
+            "coco/a.json: is in COCO's format already; train on it with --data, the folder that also has the",
+        ),
+        (("coco",), "coco: is in COCO's format already; train on it with --data"),
+        (("empty.json",), "empty.json: the format of these annotations is not recognised"),
         (("cvat.xml",), "cvat.xml: looks like a CVAT annotation file; it is CVAT's own XML: export them"),
         (("photos", "--images=missing"), "missing: there is no such folder of images"),
         (
@@ -90,6 +119,9 @@ def test_categories_that_are_kept(tmp_path, photos):
 )
 def test_wrong_arguments(tmp_path, photos, arguments, message):
     (tmp_path / "cvat.xml").write_text("<annotations>")
+    (tmp_path / "empty.json").touch()
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "coco" / "a.json").write_text('{"images": [], "annotations": [], "categories": []}')
     done = run_here("to_coco", *arguments, "--output=dogs.json", directory=tmp_path)
     assert done.stderr.startswith(f"error: {message}")
     assert (done.returncode, done.stdout) == (1, "")

@@ -63,7 +63,7 @@ def test_without_masks_the_area_is_that_of_the_box(result: Result) -> None:
         result.boxes, result.scores, result.labels, result.image_size, result.categories, crops=None
     )
     assert [entry["area"] for entry in to_annotations(bare)] == [10.5, 32]
-    assert "segmentation" not in to_annotations(bare)[0]
+    assert [entry["segmentation"] for entry in to_annotations(bare)] == [[], []]  # CVAT wants the field
 
 
 def test_a_dataset_is_read_by_pycocotools(result: Result, categories: Categories, tmp_path: Path) -> None:
@@ -77,10 +77,11 @@ def test_a_dataset_is_read_by_pycocotools(result: Result, categories: Categories
         {"id": 7, "file_name": "new/a.jpg", "width": 40, "height": 30},
     ]
     assert dataset.dataset["categories"] == [
-        {"id": 3, "name": "ball"},
+        {"id": 3, "name": "ball", "supercategory": "object"},
         {
             "id": 7,
             "name": "figure",
+            "supercategory": "object",
             "keypoints": ["head", "left_foot", "right_foot"],
             "skeleton": [[1, 2], [1, 3]],
         },
@@ -104,7 +105,9 @@ def test_unused_labels_are_left_out(result: Result, tmp_path: Path) -> None:
     assert [entry["category_id"] for entry in to_annotations(odd)] == [2]
     write_dataset(tmp_path / "file", [], [1], [Path("/photos/new/a.jpg")], categories)
     assert json.loads((tmp_path / "file").read_text()) == {
-        "categories": [{"id": 2, "name": "ball"}],
+        "info": {"description": "Objects found by mrcnn_jax", "contributor": "mrcnn_jax"},
+        "licenses": [],
+        "categories": [{"id": 2, "name": "ball", "supercategory": "object"}],
         "annotations": [],
         "images": [],
     }

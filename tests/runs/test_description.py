@@ -100,7 +100,10 @@ def test_the_cosine_schedule_depends_on_the_number_of_steps(tmp_path):
     with pytest.raises(ValueError, match=r"train\.steps: 7 here, 90000 in the run") as error:
         write_run(tmp_path, config, CATEGORIES)
     # Both messages name the same way.
-    way = f"mrcnn-jax convert --source=run --input={tmp_path} --config=FILE --workdir=NEW"
+    way = (
+        f"mrcnn-jax convert --source=run --input={tmp_path} --config=FILE --workdir=NEW, and train with "
+        f"--workdir=NEW (train --init={tmp_path} --workdir=NEW does both)"
+    )
     assert str(error.value).endswith(way)
     assert how_to_train_longer(tmp_path, config) == (
         "the schedule 'cosine' ends there; "

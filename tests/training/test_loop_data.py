@@ -53,7 +53,7 @@ class Pictures:
         return {"image": np.full((64, 64, 3), index, np.uint8), "labels": ["square"], "boxes": [box]}
 
 
-def test_data_and_callbacks_of_a_programs_own(config, tmp_path, monkeypatch, counted_steps):
+def test_data_and_callbacks_of_a_programs_own(config, tmp_path, monkeypatch, counted_steps, capsys):
     told, evaluated = [], []
 
     def evaluate(detector, source, **_):
@@ -73,6 +73,7 @@ def test_data_and_callbacks_of_a_programs_own(config, tmp_path, monkeypatch, cou
         callbacks=[lambda step, values: told.append((step, values))],
     )
     assert len(counted_steps) == 3  # of 8 images each: 2.5 epochs
+    assert "\ntrain.epochs is 2.5: 3 steps of 8 images\n" in capsys.readouterr().out
     assert [step for step, _ in told] == [2, 2, 3, 3]
     assert told[0][1]["train/loss"] == 1.5 and told[2][1]["train/loss"] == 3.0
     assert told[1][1] == told[3][1] == {"validation/bbox_AP": 30.0}

@@ -58,6 +58,17 @@ def test_last_layers_are_new_for_other_categories(earlier, config, tmp_path):
     assert len(found["box_head.cls_score.bias"]) == 4
 
 
+def test_a_file_is_a_backbone_or_needs_convert(config, tmp_path):
+    file = tmp_path / "resnet50.npz"
+    file.touch()
+    with pytest.raises(
+        ValueError, match=r"resnet50.npz: is a file, .* --config.model.backbone_weights="
+    ) as e:
+        begin_run(file, config, tmp_path / "run")
+    assert str(e.value).endswith("a detector's become a run with mrcnn-jax convert")
+    assert not (tmp_path / "run").exists()
+
+
 def test_records_need_convert(earlier, config, tmp_path):
     config.data.train_records = "records"
     with pytest.raises(

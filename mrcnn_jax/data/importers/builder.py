@@ -10,6 +10,7 @@ from typing import Any
 from PIL import ExifTags
 
 from mrcnn_jax.data.findings import Finding
+from mrcnn_jax.data.importers.files import IMAGE_SUFFIXES, find_files
 from mrcnn_jax.data.importers.regions import Region, to_coco
 from mrcnn_jax.image_formats import open_image
 from mrcnn_jax.images import Size, read_file
@@ -33,10 +34,12 @@ class CocoBuilder:
             raise ValueError(f"{images}: there is no such folder of images")
         self.images = images
         self.findings: list[Finding] = []
+        self.missing_images = 0
         self.left_out: Counter[str] = Counter()  # what was left out, as a noun in the plural and the reason
         self._chosen = tuple(categories)
         self._category_ids = {name: index for index, name in enumerate(categories, start=1)}
         self._images: dict[str, ImageFile] = {}
+        self._described: set[str] = set()  # also those that are left out for what is wrong with them
         self._objects: list[
             tuple[int, int, str, dict[str, Any]]
         ] = []  # id, id of the image, category, fields
@@ -78,8 +81,10 @@ class CocoBuilder:
         """
         name = self.find_image(names)
         if name is None:
+            self.missing_images += 1
             self.problem(file, f"image {names[0]!r}: there is no such file in {self.images}")
             return None
+        self._described.add(name)
         if name in self._images:
             self.problem(file, f"image {name!r} is described more than once")
             return None
@@ -99,6 +104,13 @@ class CocoBuilder:
         identifier = len(self._images) + 1 if image_id is None else image_id
         self._images[name] = ImageFile(identifier, name, upright)
         return self._images[name]
+
+    def leave_out_other_images(self, what: str) -> None:
+        """Counts the image files as left out that no entry has described, correctly or not."""
+        files = find_files(self.images, IMAGE_SUFFIXES)
+        described = sum(path.relative_to(self.images).as_posix() in self._described for path in files)
+        if others := len(files) - described:
+            self.leave_out(what, others)
 
     def add_object(
         self, image: ImageFile, category: str, regions: Sequence[Region], *, file: Path, entry: str

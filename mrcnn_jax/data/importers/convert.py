@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrcnn_jax.data.folders import is_coco
 from mrcnn_jax.data.importers.builder import CocoBuilder
 from mrcnn_jax.data.importers.labelme import add_labelme
 from mrcnn_jax.data.importers.lvis import add_lvis
 from mrcnn_jax.data.importers.masks import add_masks
-from mrcnn_jax.data.importers.recognise import recognise, what_it_looks_like
+from mrcnn_jax.data.importers.recognise import files_of_format, recognise, what_it_looks_like
 from mrcnn_jax.data.importers.via import add_via
 from mrcnn_jax.data.importers.voc import add_voc, dataset_folder
 from mrcnn_jax.data.importers.yolo import add_yolo
 
 FORMATS = ("labelme", "via", "voc", "yolo", "masks", "lvis")
+_LISTED = 10  # files in a message
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ def convert(source: Path, options: Options) -> CocoBuilder:
     kind = recognise(source)
     name = options.format
     if name == "auto":
+        if kind is None and is_coco(source):
+            raise ValueError(
+                f"{source}: is in COCO's format already; train on it with --data, the folder that also has "
+                "the images"
+            )
         if kind is None:
             raise ValueError(
                 f"{source}: the format of these annotations is not recognised; --format names one of "
@@ -47,6 +54,9 @@ def convert(source: Path, options: Options) -> CocoBuilder:
             raise ValueError(f"{source}: {what_it_looks_like(source)}")
         name = kind.format
     _check_options(options, name)
+    if source.is_dir() and name in ("via", "lvis") and len(files := files_of_format(source, name)) > 1:
+        listed = ", ".join(str(path.relative_to(source)) for path in files[:_LISTED])
+        raise ValueError(f"{source}: has {len(files)} files of the format {name}: {listed}; give one of them")
     if kind is not None and kind.format == name and (source.is_dir() or name == "yolo"):
         source = kind.source  # the one VIA file of a folder; the folder that a YOLO label file belongs to
     images = None if options.images is None else Path(options.images)

@@ -46,6 +46,8 @@ def add_labelme(builder: CocoBuilder, source: Path) -> None:
             builder.problem(path, str(error))
     if not described and not builder.findings:
         raise ValueError(f"{source}: there is no labelme file (a JSON file with 'shapes')")
+    if source.is_dir():
+        builder.leave_out_other_images("images without a JSON file: they may have objects")
 
 
 def _add_file(builder: CocoBuilder, source: Path, path: Path, content: dict) -> None:
@@ -101,7 +103,12 @@ def _read_region(shape: dict, kind: Any, image: ImageFile) -> Region:
 
 
 def _read_mask(mask: Any, points: list[list[float]], image: ImageFile) -> Bitmap:
-    """The mask of a base64 PNG, which covers the pixels from the first point to the second, inclusive."""
+    """The pixels of a base64 PNG that are inside the image.
+
+    The PNG covers the pixels from the first point to the second, inclusive, as in labelme's
+    ``shapes_to_label``. labelme 5 counts a row and a column too many for a mask that touches the image's
+    lower right edge, and a mask that was moved has fractions, which may round apart: so one is tolerated.
+    """
     if not isinstance(mask, str):
         raise fields.error("", "mask", "a PNG in base64", mask)
     try:
@@ -114,9 +121,15 @@ def _read_mask(mask: Any, points: list[list[float]], image: ImageFile) -> Bitmap
     if len(points) != 2:
         raise fields.error("", "points", "the two corners of a mask", points)
     (left, top), (right, bottom) = ((round(x), round(y)) for x, y in points)
-    if pixels.shape != (bottom - top + 1, right - left + 1):
+    extent = bottom - top + 1, right - left + 1
+    if any(abs(found - wanted) > 1 for found, wanted in zip(pixels.shape, extent, strict=True)):
         rule = f"corners of the mask of {pixels.shape[1]} x {pixels.shape[0]} pixels, both inside it"
         raise fields.error("", "points", rule, points)
-    if left < 0 or top < 0 or right >= image.size[1] or bottom >= image.size[0]:
-        raise fields.error("", "points", "inside the image", points)
-    return Bitmap(pixels, top=top, left=left)
+    if all(float(number).is_integer() for point in points for number in point):
+        pixels = pixels[: extent[0], : extent[1]]
+    pixels = pixels[max(0, -top) : max(0, image.size[0] - top), max(0, -left) : max(0, image.size[1] - left)]
+    if not pixels.any():
+        raise ValueError(
+            f"the mask has no pixel inside the image of {image.size[1]} x {image.size[0]} pixels"
+        )
+    return Bitmap(pixels, top=max(0, top), left=max(0, left))

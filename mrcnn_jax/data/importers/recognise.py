@@ -8,8 +8,10 @@ from pathlib import Path
 
 from mrcnn_jax.data.findings import printable
 from mrcnn_jax.data.importers.files import IMAGE_FOLDERS, IMAGE_SUFFIXES, MASK_FOLDERS
+from mrcnn_jax.data.importers.via_csv import is_via_csv
 
 _HEAD = 1 << 16  # bytes that are read of a file
+_FILES = ("json", "csv")  # suffixes of files that may hold a whole dataset
 _SAMPLES = 5  # files of a folder that are looked at
 _EXPORT = "export them from there in the format COCO"
 
@@ -56,6 +58,12 @@ def recognise(path: Path) -> Kind | None:
         return None
 
 
+def files_of_format(folder: Path, name: str) -> list[Path]:
+    """The JSON and CSV files in ``folder`` and one level below that are of the format ``name``, sorted."""
+    files = itertools.chain(*(folder.glob(f"{below}*.{kind}") for below in ("", "*/") for kind in _FILES))
+    return sorted(path for path in files if (kind := recognise(path)) is not None and kind.format == name)
+
+
 def _recognise_file(path: Path) -> Kind | None:
     with path.open("rb") as file:
         data = file.read(_HEAD)
@@ -72,6 +80,8 @@ def _recognise_file(path: Path) -> Kind | None:
         ):
             return Kind("a YOLO dataset's data.yaml", "yolo", path)
         return None
+    if path.suffix.lower() == ".csv" and is_via_csv(text):
+        return Kind("a VIA (VGG Image Annotator) file", "via", path)
     if path.suffix.lower() == ".txt" and _is_yolo_labels(text, is_whole=len(data) < _HEAD):
         return Kind("a YOLO label file", "yolo", _yolo_root(path))
     return None
@@ -151,9 +161,14 @@ def _recognise_folder(folder: Path) -> Kind | None:
     has_labels = any(folder.glob("labels/*.txt")) or any(folder.glob("labels/*/*.txt"))
     if has_labels and ((folder / "images").is_dir() or (folder / "classes.txt").is_file()):
         return Kind("a YOLO dataset", "yolo", folder)
-    if (folder / "Annotations").is_dir() and any((folder / "Annotations").glob("*.xml")):
-        return Kind("a Pascal VOC dataset", "voc", folder)
-    for suffix in ("json", "xml"):
+    if (folder / "obj.names").is_file() and (folder / "obj.data").is_file():  # Darknet's, from CVAT
+        return Kind("a YOLO dataset", "yolo", folder)
+    # The archives of Pascal VOC unpack to VOCdevkit/VOC2012.
+    inner_folders = sorted(path.parent for path in folder.glob("VOC*/Annotations"))
+    for candidate in (folder, *(inner_folders if len(inner_folders) == 1 else ())):
+        if any((candidate / "Annotations").glob("*.xml")):
+            return Kind("a Pascal VOC dataset", "voc", candidate)
+    for suffix in ("json", "xml", "csv"):
         found = itertools.chain(folder.glob(f"*.{suffix}"), folder.glob(f"*/*.{suffix}"))
         for path in sorted(itertools.islice(found, _SAMPLES)):
             kind = _recognise_file(path)

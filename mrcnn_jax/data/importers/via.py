@@ -16,6 +16,7 @@ from mrcnn_jax.data import fields
 from mrcnn_jax.data.importers.builder import CocoBuilder, ImageFile
 from mrcnn_jax.data.importers.files import image_names
 from mrcnn_jax.data.importers.regions import Region, ellipse, polygon, rectangle
+from mrcnn_jax.data.importers.via_csv import read_via_csv
 from mrcnn_jax.json_files import read_json
 
 _WITHOUT_AREA = ("point", "line", "polyline")
@@ -25,6 +26,7 @@ _SHAPES = {
     8: "extreme_rect", 9: "extreme_circle",
 }  # fmt: skip
 _IMAGE = 2  # version 3's type of files; others are video and audio
+_WITH_OPTIONS = ("dropdown", "radio", "checkbox")  # version 2's types of attributes with named options
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def _add_regions(
 
 
 def _read(path: Path) -> dict:
+    if path.suffix.lower() == ".csv":
+        return read_via_csv(path)
     try:
         content = read_json(path)
     except OSError as error:
@@ -110,6 +114,7 @@ def _images_of_version_2(content: dict) -> Iterator[tuple[tuple[str, Any], list[
     entries = content.get("_via_img_metadata", content)
     if not isinstance(entries, dict):
         raise fields.error("", "_via_img_metadata", "an object", entries)
+    options = _options(content)
     for key, item in entries.items():
         if not isinstance(item, dict) or "filename" not in item:
             raise ValueError(f"entry {key!r}: VIA's images have a 'filename' and 'regions'")
@@ -127,10 +132,35 @@ def _images_of_version_2(content: dict) -> Iterator[tuple[tuple[str, Any], list[
                     f"regions[{index}]",
                     shape.get("name"),
                     shape,
-                    attributes if isinstance(attributes, dict) else {},
+                    _with_descriptions(attributes if isinstance(attributes, dict) else {}, options),
                 )
             )
         yield (f"entry {key!r}", item["filename"]), found
+
+
+def _options(content: dict) -> dict[str, dict[str, str]]:
+    """The descriptions of the options of each region attribute in a project of version 2, by their ids."""
+    defined = content.get("_via_attributes")
+    regions = defined.get("region") if isinstance(defined, dict) else None
+    found = {}
+    for name, attribute in (regions if isinstance(regions, dict) else {}).items():
+        options = attribute.get("options") if isinstance(attribute, dict) else None
+        if isinstance(options, dict) and attribute.get("type") in _WITH_OPTIONS:
+            texts = {key: text.strip() for key, text in options.items() if isinstance(text, str)}
+            found[name] = {key: text for key, text in texts.items() if text}
+    return found
+
+
+def _with_descriptions(attributes: dict[str, Any], options: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """The attributes of a region with descriptions, which VIA itself exports to COCO, in place of ids."""
+    described: dict[str, Any] = {}
+    for name, value in attributes.items():
+        texts = options.get(name, {})
+        if isinstance(value, dict):  # check boxes
+            described[name] = {texts.get(key, key): checked for key, checked in value.items()}
+        else:
+            described[name] = texts.get(value, value) if isinstance(value, str) else value
+    return described
 
 
 def _images_of_version_3(content: dict) -> Iterator[tuple[tuple[str, Any], list[_Region]]]:

@@ -20,7 +20,7 @@ from mrcnn_jax.data.importers.regions import Region, polygon, rectangle
 
 _SPLITS = ("train", "val", "test")
 _CLASS_FILES = ("classes.txt", "labels/classes.txt", "obj.names")
-_SLACK = 1e-3  # by which rounded coordinates may leave the image, as a share of its side
+_SLACK = 0.01  # by which coordinates may leave the image, as a share of its side (as in Ultralytics)
 
 
 @dataclass(frozen=True)

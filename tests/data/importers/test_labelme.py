@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mrcnn_jax.data.importers.convert import Options, convert
 from mrcnn_jax.rle import Rle
 
 
@@ -78,6 +79,34 @@ def test_polygons_rectangles_circles_and_masks(tmp_path, save, converted):
     ]
 
 
+@pytest.mark.parametrize(
+    ("points", "left", "top"),
+    [
+        ([[4.3, 3.3], [6.3, 4.3]], 4, 3),  # moved by the mouse
+        ([[4.5, 3.5], [6.5, 4.5]], 4, 4),  # halves go to even numbers, so here the corners are 3 apart
+        ([[17, 8], [20, 10]], 17, 8),  # labelme 5 at the lower right edge of the image
+        ([[18, 9], [20, 10]], 18, 9),  # partly outside, with canvas.allow_out_of_bounds_points
+        ([[-1, -1], [1, 0]], -1, -1),
+    ],
+)
+def test_masks_are_placed_as_labelme_does(tmp_path, save, converted, points, left, top):
+    save("data/a.png")
+    crop = np.array([[1, 0, 1], [0, 1, 1]], bool)
+    save("data/a.json", labelme(shape("cat", points, "mask", mask=png(crop))))
+    _, content, _ = converted(tmp_path / "data")
+    padded = np.zeros((30, 40), bool)  # the image, with ten pixels around it
+    padded[10 + top : 12 + top, 10 + left : 13 + left] = crop
+    mask = Rle.from_json(content["annotations"][0]["segmentation"]).decode()
+    assert (mask == padded[10:20, 10:30]).all()
+
+
+def test_whole_corners_cut_a_mask(tmp_path, save, converted):
+    save("data/a.png")
+    save("data/a.json", labelme(shape("cat", [[4, 3], [5, 4]], "mask", mask=png(np.ones((3, 3))))))
+    _, content, _ = converted(tmp_path / "data")
+    assert (content["annotations"][0]["bbox"], content["annotations"][0]["area"]) == ([4, 3, 2, 2], 4)
+
+
 def test_shapes_of_a_group_are_one_object(tmp_path, save, converted):
     save("data/a.png")
     squares = [
@@ -144,8 +173,8 @@ def test_all_problems_are_listed(tmp_path, save, rules):
             shape("dog", [[30, 1], [40, 1], [30, 5]]),
             shape("dog", [[2, 1], [10, 1], [2, 5]], "star"),
             shape("dog", [[0, 0], [1, 1]], "mask", mask="!"),
-            shape("dog", [[0, 0], [1, 1]], "mask", mask=png(np.ones((1, 1)))),
-            shape("dog", [[19, 9], [20, 9]], "mask", mask=png(np.ones((1, 2)))),
+            shape("dog", [[0, 0], [2, 2]], "mask", mask=png(np.ones((1, 1)))),
+            shape("dog", [[20, 9], [21, 9]], "mask", mask=png(np.ones((1, 2)))),
             5,
         ),
     )
@@ -162,7 +191,7 @@ def test_all_problems_are_listed(tmp_path, save, rules):
         "a.json: shapes[6]: shape_type must be polygon, rectangle, circle",
         "a.json: shapes[7]: mask cannot be decoded",
         "a.json: shapes[8]: points must be corners of the mask of 1 x 1 pixels",
-        "a.json: shapes[9]: points must be inside the image",
+        "a.json: shapes[9]: the mask has no pixel inside the image of 20 x 10 pixels",
         "a.json: shapes[10]: it must be an object, got 5",
         "a.json: shapes[5]: lies outside the image of 20 x 10 pixels",
         "b.json: image '../outside.png': there is no such file in",
@@ -172,6 +201,17 @@ def test_all_problems_are_listed(tmp_path, save, rules):
     assert len(found) == len(beginnings)
     for rule, beginning in zip(found, beginnings, strict=True):
         assert rule.startswith(beginning), rule
+
+
+def test_images_without_a_file_are_counted(tmp_path, save):
+    for name in ("a.png", "b.png", "sub/c.png", ".hidden.png"):
+        save(f"data/{name}")
+    save("data/a.json", labelme(shape("dog", [[2, 1], [10, 1], [2, 5]])))
+    save("data/wrong.json", labelme(imagePath="b.png", imageWidth=99))
+    builder = convert(tmp_path / "data", Options())
+    assert builder.left_out == {"images without a JSON file: they may have objects": 1}
+    assert len(builder.findings) == 1
+    assert convert(tmp_path / "data" / "a.json", Options(format="labelme")).left_out == {}
 
 
 def test_one_file(tmp_path, save, converted):

@@ -9,6 +9,9 @@ LABELME = {"version": "5.5.0", "flags": {}, "shapes": [], "imagePath": "a.png", 
 VIA = {"a.png123": {"filename": "a.png", "size": 123, "regions": [], "file_attributes": {}}}
 VIA_PROJECT = {"_via_settings": {}, "_via_img_metadata": {}}
 VIA_3 = {"project": {"pid": "1", "vid_list": ["1"]}, "config": {}, "attribute": {}}
+VIA_CSV = (
+    "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+)
 LABEL_STUDIO = [
     {"id": 1, "annotations": [{"result": [{"original_width": 3, "from_name": "l", "to_name": "i"}]}]}
 ]
@@ -115,6 +118,15 @@ def test_folders(tmp_path, save):
         "looks like a Pascal VOC dataset",
         "/voc --format=voc --output=/voc/annotations.json",
     ]
+    save("devkit/VOC2012/Annotations/a.xml", "<annotation></annotation>")
+    assert found("devkit")[1].startswith("/devkit/VOC2012 --format=voc ")
+    save("devkit/VOC2007/Annotations/a.xml", "<annotation></annotation>")
+    assert found("devkit") is None  # both would be possible
+    save("csv/via.csv", VIA_CSV)
+    assert found("csv")[1].startswith("/csv/via.csv --format=via ")
+    save("darknet/obj.names", "dog\n")
+    save("darknet/obj.data", "classes = 1\n")
+    assert found("darknet")[0] == "looks like a YOLO dataset"
     save("xml/a.xml", "<annotation></annotation>")
     assert found("xml")[0] == "looks like a folder of Pascal VOC annotations"
     save("yolo/data.yaml", "train: images\nnames: [dog]\n")

@@ -84,6 +84,38 @@ def test_a_project_of_version_2_with_check_boxes_and_a_folder(tmp_path, save, co
     assert content["categories"] == [{"id": 1, "name": "dog"}]
 
 
+def test_options_of_version_2_are_called_by_their_descriptions(save, converted):
+    save("data/a.png")
+    regions = [region(POLYGON, kind=kind, size={"2": True, "3": False}) for kind in ("1", "2", "3")]
+    options = {"1": "red balloon", "2": " ", "4": "kite"}
+    kind = {"type": "dropdown", "description": "", "options": options, "default_options": {}}
+    size = {"type": "checkbox", "options": {"2": "large", "3": ""}}
+    project = {
+        "_via_img_metadata": {"a.png123": image("a.png", *regions)},
+        "_via_attributes": {"region": {"kind": kind, "size": size}, "file": {}},
+    }
+    via = save("data/via.json", project)
+    _, content, _ = converted(via, via_attribute="kind")
+    # "2" has no description, and there is no option "3".
+    assert [item["name"] for item in content["categories"]] == ["2", "3", "red balloon"]
+    assert [item["category_id"] for item in content["annotations"]] == [3, 1, 2]
+    _, content, _ = converted(via, via_attribute="size")
+    assert [item["name"] for item in content["categories"]] == ["large"]
+    kind["type"] = "image"  # whose options are the addresses of pictures
+    _, content, _ = converted(save("data/via.json", project), via_attribute="kind")
+    assert [item["name"] for item in content["categories"]] == ["1", "2", "3"]
+
+
+def test_a_folder_of_several_files(tmp_path, save, converted):
+    for split in ("train", "val"):
+        save(f"data/{split}/a.png")
+        save(f"data/{split}/via.json", {"a": image("a.png", region(POLYGON, kind="dog"))})
+    with pytest.raises(ValueError, match=r"has 2 files of the format via: train/via.json, val/via.json"):
+        converted(tmp_path / "data")
+    builder, _, _ = converted(tmp_path / "data" / "val")
+    assert builder.images == tmp_path / "data" / "val"
+
+
 def test_a_project_of_version_3(tmp_path, save, converted):
     save("data/a.png")
     save("data/b.png")

@@ -166,3 +166,18 @@ def test_categories_without_names(tmp_path, save, rules):
     save("data/labels/a.txt", BOX)
     with pytest.raises(ValueError, match="the names of the categories are missing"):
         rules(tmp_path / "data")
+
+
+def test_coordinates_may_leave_the_image_by_a_hundredth(tmp_path, save, converted, rules):
+    save("data/data.yaml", "train: images\nnames: [dog, cat]\n")
+    save("data/images/a.png")
+    save("data/labels/a.txt", "0 -0.01 0.1 1.01 0.1 1.01 1.01 -0.01 1.01\n1 1.005 0.5 0.1 0.5\n")
+    _, content, _ = converted(tmp_path / "data")
+    polygon, box = content["annotations"]
+    assert (polygon["bbox"], polygon["area"]) == ([0, 1, 20, 9], 180)
+    assert box["bbox"] == pytest.approx([19.1, 2.5, 0.9, 5])
+    save("data/labels/a.txt", "0 -0.02 0.1 1 0.1 1 1\n1 0.5 1.011 0.1 0.5\n")
+    assert rules(tmp_path / "data") == [
+        "a.txt: line 1: coordinates must be shares of the image's sides, 0 to 1, got [-0.02]",
+        "a.txt: line 2: coordinates must be shares of the image's sides, 0 to 1, got [1.011]",
+    ]
