@@ -7,12 +7,15 @@
     mrcnn-jax convert --source=run --config=balloon --input=runs/converted \\
         --new_categories=annotations.json --workdir=runs/balloon
     mrcnn-jax convert --target=torchvision --workdir=runs/balloon --output=balloon.safetensors
+    mrcnn-jax convert --target=torchvision --workdir=detectron2/mask_rcnn_r50_fpn_3x --output=r50.safetensors
 
 The first three commands create a run for mrcnn-jax predict, evaluate and train. Weights files end in
 .safetensors, .npz, .pth, .pt, .ckpt, .bin, .pth.tar or .pkl, and cannot run code. Training checkpoints may
 hold more than the weights, under any key. Weights of published models are downloaded by name, once
 (docs/zoo.md). If anything does not match, nothing is written. Existing files are never overwritten.
 """
+
+from pathlib import Path
 
 from absl import flags
 
@@ -31,7 +34,10 @@ _INPUT = flags.DEFINE_string(
     "torchvision/mask_rcnn_r50_fpn (docs/zoo.md), whose weights are downloaded",
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "directory of the run; a new one with --source", required=True
+    "workdir",
+    None,
+    "directory of the run; a new one with --source; with --target also a published model's name (docs/zoo.md)",
+    required=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "file to write: .safetensors or .npz")
 _STEP = command_line.define_step()
@@ -60,6 +66,7 @@ def main(_: list[str]) -> None:
 
 
 def _import(source: str, path: str) -> None:
+    _check_published(source, path)
     config = _config()
     setup()
     from mrcnn_jax.weights.convert import import_weights
@@ -88,8 +95,24 @@ def _import(source: str, path: str) -> None:
 def _export(output: str) -> None:
     setup()
     from mrcnn_jax.weights.export import export_torchvision
+    from mrcnn_jax.weights.files import check_writable
+    from mrcnn_jax.weights.zoo import workdir_of
 
-    print(export_torchvision(_WORKDIR.value, output, step=_STEP.value))
+    check_writable(Path(output))  # before a download
+    print(export_torchvision(workdir_of(_WORKDIR.value), output, step=_STEP.value))
+
+
+def _check_published(source: str, path: str) -> None:
+    """Raises ValueError, before a download, if ``path`` is a published model that the other flags do not fit."""
+    from mrcnn_jax.weights.zoo_models import find_model
+
+    model = find_model(path)
+    if model is None:
+        return
+    if source not in (model.system, "run"):
+        raise ValueError(f"--source={source}: {path} is one of {model.system}'s models")
+    if flags.FLAGS["config"].value is None:
+        raise ValueError(f"--config is missing; for {path} it is {model.arguments}")
 
 
 def _required(flag: flags.FlagHolder[str | None]) -> str:

@@ -2,9 +2,10 @@
 
     mrcnn-jax evaluate --workdir=runs/shapes
     mrcnn-jax evaluate --workdir=runs/coco --config.data.root=/data/coco --config.data.val_images=val2017
+    mrcnn-jax evaluate --workdir=torchvision/mask_rcnn_r50_fpn --config.data.root=/data/coco --output=r50.json
 
 Prints the tables and writes evaluation.json (percent; null where there is nothing to measure) to the run's
-directory, or to --output. --save_detections=FILE also writes what was found, as the COCO results list that
+directory, or to --output, which a published model needs, as it has no directory of yours. --save_detections=FILE also writes what was found, as the COCO results list that
 pycocotools' loadRes takes. To evaluate on another dataset with the same categories, set --config.data.root,
 val_images, val_annotations and val_keypoints, or val_records. All images are checked first.
 """
@@ -18,12 +19,13 @@ from absl import flags
 from mrcnn_jax import command_line
 from mrcnn_jax.config.paths import check_data_paths
 from mrcnn_jax.runtime.setup import setup
+from mrcnn_jax.weights.zoo_models import find_model
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "directory of the trained run, or a published model's name (docs/zoo.md)", required=True
 )
-_OUTPUT = flags.DEFINE_string("output", None, "file to write; evaluation.json in --workdir if not given")
+_OUTPUT = flags.DEFINE_string("output", None, "file to write; evaluation.json in --workdir if not given (a published model needs --output)")
 _DETECTIONS = flags.DEFINE_string(
     "save_detections", None, "also write all detections to this file, as a COCO results list"
 )
@@ -41,6 +43,10 @@ _EVALUATOR: Any = flags.DEFINE_enum(
 
 
 def main(_: list[str]) -> None:
+    if not _OUTPUT.value and find_model(_WORKDIR.value):
+        raise ValueError(
+            f"--output is missing: {_WORKDIR.value} is a published model, not a directory to write into"
+        )
     setup()
     with _hosts():
         _evaluate()

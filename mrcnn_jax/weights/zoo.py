@@ -1,20 +1,14 @@
 """Published models by name: ``torchvision/mask_rcnn_r50_fpn`` is the run converted from those weights."""
 
 import contextlib
-import difflib
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.runs.description import is_run, read_run
 from mrcnn_jax.weights.convert import import_weights
 from mrcnn_jax.weights.download import download
-from mrcnn_jax.weights.zoo_models import BACKBONES, MODELS, Model, Weights, config_of
-
-_Item = TypeVar("_Item", bound=Weights)
-
+from mrcnn_jax.weights.zoo_models import BACKBONES, MODELS, Model, config_of, find_model, find_weights
 
 def workdir_of(name_or_path: str | Path) -> Path:
     """The directory of a run, which is downloaded and converted first if a published model is named.
@@ -26,7 +20,7 @@ def workdir_of(name_or_path: str | Path) -> Path:
     Raises ValueError for a name that begins like a published model's but is none, and the errors of
     ``download`` and ``import_weights``.
     """
-    model = _named(name_or_path, MODELS)
+    model = find_model(name_or_path)
     if model is None:
         return Path(name_or_path)
     workdir, config = Path.home() / ".cache" / "mrcnn_jax" / "zoo" / model.name, config_of(model)
@@ -42,22 +36,8 @@ def file_of(name_or_path: str | Path) -> Path:
     it is. Raises ValueError for a name that begins like one of them but is none, and the errors of
     ``download``.
     """
-    weights = _named(name_or_path, {**MODELS, **BACKBONES})
+    weights = find_weights(name_or_path, {**MODELS, **BACKBONES})
     return Path(name_or_path) if weights is None else download(weights)
-
-
-def _named(name_or_path: str | Path, table: Mapping[str, _Item]) -> _Item | None:
-    """The entry of the table, unless there is a file or directory of this name."""
-    name = str(name_or_path)
-    if Path(name).exists():
-        return None
-    if name not in table and name.startswith(("torchvision/", "detectron2/")) and not Path(name).suffix:
-        similar = difflib.get_close_matches(name, table, n=3)
-        suggestion = f"did you mean {' or '.join(similar)}?" if similar else "docs/zoo.md lists the models"
-        raise ValueError(
-            f"{name}: there is no such file or directory, and no published model has this name; {suggestion}"
-        )
-    return table.get(name)
 
 
 def _is_converted(workdir: Path, config: Config) -> bool:

@@ -5,13 +5,14 @@ Sources: torchvision 0.28 (``models/detection/*.py``, ``models/resnet.py``); Det
 """
 
 import dataclasses
+import difflib
 import re
 import runpy
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mrcnn_jax.config import Config
 
@@ -65,6 +66,31 @@ class Model(Weights):
         """The arguments of ``mrcnn-jax convert`` that select the model's config."""
         changes = [shlex.quote(f"--config.model.{name}={value}") for name, value in self.changes.items()]
         return " ".join([f"--config={self.config}", *changes])
+
+
+_Item = TypeVar("_Item", bound=Weights)
+
+
+def find_model(name_or_path: str | Path) -> Model | None:
+    """The published model of this name; None if it is not the name of one, or if there is such a path.
+
+    Raises ValueError for a name that begins like a published model's but is none.
+    """
+    return find_weights(name_or_path, MODELS)
+
+
+def find_weights(name_or_path: str | Path, table: Mapping[str, _Item]) -> _Item | None:
+    """The entry of this name in the table, under the rules of ``find_model``."""
+    name = str(name_or_path)
+    if Path(name).exists():
+        return None
+    if name not in table and name.startswith(("torchvision/", "detectron2/")) and not Path(name).suffix:
+        similar = difflib.get_close_matches(name, table, n=3)
+        suggestion = f"did you mean {' or '.join(similar)}?" if similar else "docs/zoo.md lists the models"
+        raise ValueError(
+            f"{name}: there is no such file or directory, and no published model has this name; {suggestion}"
+        )
+    return table.get(name)
 
 
 def config_of(model: Model) -> Config:

@@ -17,9 +17,10 @@ from mrcnn_jax.runs.checkpoint import load_weights
 from mrcnn_jax.runs.description import read_run, write_run
 from mrcnn_jax.weights import torchvision, zoo, zoo_models
 from mrcnn_jax.weights.download import cache_path
-from mrcnn_jax.weights.files import write_arrays
+from mrcnn_jax.weights.files import read_arrays, write_arrays
 from mrcnn_jax.weights.zoo_models import BACKBONES, MODELS, Model, Weights, config_of
 from mrcnn_jax.weights.zoo_table import backbone_table, model_table
+from tests.run_command import run_here
 
 ROOT = Path(__file__).parents[2]
 NAME = "torchvision/tiny"
@@ -122,6 +123,55 @@ def test_load_takes_a_name(tiny: Model) -> None:
     assert detector.step == 0 and len(detector.categories) == 90
     with pytest.raises(ValueError, match="did you mean torchvision/tiny"):
         mrcnn_jax.load("torchvision/tinny")
+
+
+def test_evaluate_takes_a_name(tiny: Model) -> None:
+    class Photos(list):
+        categories = ("cat",)
+
+    with pytest.raises(ValueError, match=r"(?s)Photos.*categor"):  # after the model was found
+        mrcnn_jax.evaluate(NAME, Photos())
+
+
+def test_a_model_is_exported_by_name(tmp_path: Path, tiny: Model) -> None:
+    export = ("convert", "--target=torchvision", "--workdir=torchvision/tiny")
+    (tmp_path / "taken.npz").write_text("mine")
+    for output, problem in (("taken.npz", "already exists"), ("a/b.npz", "there is no folder a")):
+        done = run_here(*export, f"--output={output}", directory=tmp_path)
+        assert done.returncode == 1 and f"error: {output}: {problem}" in done.stderr
+        assert not (tmp_path / ".cache" / "mrcnn_jax" / "zoo").exists()  # told before the conversion
+    done = run_here(*export, "--output=out.npz", directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found, wanted = read_arrays(tmp_path / "out.npz"), read_arrays(cache_path(tiny))
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        # The background's boxes and mask are never used, and zeros here.
+        first = {"bbox_pred": 4, "mask_fcn_logits": 1}.get(name.split(".")[-2], 0)
+        np.testing.assert_array_equal(found[name][first:], array[first:], err_msg=name)
+
+
+def test_the_evaluation_of_a_model_needs_an_output(tmp_path: Path, tiny: Model) -> None:
+    done = run_here("evaluate", "--workdir=torchvision/tiny", directory=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --output is missing: torchvision/tiny is a published model")
+    done = run_here("evaluate", "--workdir=torchvision/tinny", directory=tmp_path)
+    assert done.stderr.startswith("error: torchvision/tinny: there is no such file or directory")
+    assert not (tmp_path / ".cache" / "mrcnn_jax" / "zoo").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--source=torchvision",), f"--config is missing; for {NAME} it is --config={NAME} --config.model."),
+        (("--source=run",), f"--config is missing; for {NAME} it is --config={NAME} --config.model.keypoint"),
+        (("--source=detectron2",), f"--source=detectron2: {NAME} is one of torchvision's models"),
+    ],
+)
+def test_flags_that_do_not_fit_the_model(
+    tmp_path: Path, tiny: Model, arguments: tuple[str, ...], message: str
+) -> None:
+    done = run_here("convert", *arguments, f"--input={NAME}", "--workdir=run", directory=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {message}")
 
 
 def test_the_table_by_hand() -> None:
