@@ -36,7 +36,7 @@ _INPUT = flags.DEFINE_string(
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "directory of the run; a new one with --source; with --target also a published model's name (docs/zoo.md)",
+    "directory of the run: a new one with --source; with --target it may be a published model's name",
     required=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "file to write: .safetensors or .npz")
@@ -103,7 +103,7 @@ def _export(output: str) -> None:
 
 
 def _check_published(source: str, path: str) -> None:
-    """Raises ValueError, before a download, if ``path`` is a published model that the other flags do not fit."""
+    """Raises ValueError, before a download, if ``path`` is a published model that other flags do not fit."""
     from mrcnn_jax.weights.zoo_models import find_model
 
     model = find_model(path)

@@ -5,9 +5,10 @@
     mrcnn-jax evaluate --workdir=torchvision/mask_rcnn_r50_fpn --config.data.root=/data/coco --output=r50.json
 
 Prints the tables and writes evaluation.json (percent; null where there is nothing to measure) to the run's
-directory, or to --output, which a published model needs, as it has no directory of yours. --save_detections=FILE also writes what was found, as the COCO results list that
-pycocotools' loadRes takes. To evaluate on another dataset with the same categories, set --config.data.root,
-val_images, val_annotations and val_keypoints, or val_records. All images are checked first.
+directory, or to --output, which is required for a published model. --save_detections=FILE also writes what
+was found, as the COCO results list that pycocotools' loadRes takes. To evaluate on another dataset with the
+same categories, set --config.data.root, val_images, val_annotations and val_keypoints, or val_records. All
+images are checked first.
 """
 
 from pathlib import Path
@@ -25,7 +26,11 @@ _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "directory of the trained run, or a published model's name (docs/zoo.md)", required=True
 )
-_OUTPUT = flags.DEFINE_string("output", None, "file to write; evaluation.json in --workdir if not given (a published model needs --output)")
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "file to write; evaluation.json in --workdir if not given (a published model needs --output)",
+)
 _DETECTIONS = flags.DEFINE_string(
     "save_detections", None, "also write all detections to this file, as a COCO results list"
 )

@@ -35,8 +35,9 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """COCO's metrics in percent, by kind and name, such as ``metrics["segm"]["AP50"]``.
 
-    ``detector`` may be the directory of a run or a published model's name (docs/zoo.md), and ``source`` a dataset of your own (``data.own.Dataset``);
-    without it, the validation data of the detector's config are used.
+    ``detector`` may be the directory of a run or a published model's name (docs/zoo.md), and ``source`` a
+    dataset of your own (``data.own.Dataset``); without it, the validation data of the detector's config are
+    used.
 
     "bbox" is always present, "segm" if model and data have masks (an object without one counts as missed),
     "keypoints" if both have keypoints (measured over the categories that have them). "per_category" holds the

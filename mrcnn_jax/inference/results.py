@@ -149,8 +149,8 @@ class Result:
         """The objects as a ``supervision.Detections``, for that library's trackers and annotators.
 
         ``class_id`` is the label minus 1, the index of the name in ``categories.names``; the names are in
-        ``data["class_name"]``. Keypoints are left out. Masks cover the whole image (see ``masks``). Tested with
-        supervision 0.31. Raises ImportError if it is not installed.
+        ``data["class_name"]``. Keypoints are left out. Masks cover the whole image (see ``masks``). It was
+        tested with supervision 0.31. Raises ImportError if the library is not installed.
         """
         try:
             import supervision

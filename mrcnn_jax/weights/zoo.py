@@ -1,6 +1,7 @@
 """Published models by name: ``torchvision/mask_rcnn_r50_fpn`` is the run converted from those weights."""
 
 import contextlib
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from mrcnn_jax.weights.convert import import_weights
 from mrcnn_jax.weights.download import download
 from mrcnn_jax.weights.zoo_models import BACKBONES, MODELS, Model, config_of, find_model, find_weights
 
+
 def workdir_of(name_or_path: str | Path) -> Path:
     """The directory of a run, which is downloaded and converted first if a published model is named.
 
     A name of ``MODELS`` counts only if there is no such file or directory. Its weights are downloaded to
-    ``~/.cache/mrcnn_jax/weights`` and converted to a run in ``~/.cache/mrcnn_jax/zoo``, both once; several
-    processes may do this at the same time. Anything else is returned as it is.
+    ``~/.cache/mrcnn_jax/weights`` and converted to a run in ``~/.cache/mrcnn_jax/zoo``, both once, which is
+    said on stderr; several processes may do this at the same time. Anything else is returned as it is.
 
     Raises ValueError for a name that begins like a published model's but is none, and the errors of
     ``download`` and ``import_weights``.
@@ -52,6 +54,7 @@ def _is_converted(workdir: Path, config: Config) -> bool:
 def _convert(model: Model, config: Config, workdir: Path) -> None:
     """Makes the run beside its place and moves it there, so that no other process sees a part of it."""
     path = download(model)
+    print(f"converting {path.name} to a run in {workdir}", file=sys.stderr, flush=True)
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workdir.parent, prefix=f".{workdir.name}.") as scratch:
         made, old = Path(scratch) / "run", Path(scratch) / "old"

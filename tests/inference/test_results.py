@@ -1,7 +1,7 @@
+import dataclasses
 import json
 import sys
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -199,7 +199,7 @@ def test_plot_reads_the_image_again_or_takes_it(categories: Categories, tmp_path
         of_array.plot(pixels[:3, :3])
 
 
-@dataclass
+@dataclasses.dataclass
 class SupervisionDetections:
     """Stands in for ``supervision.Detections``, with the fields and checks of supervision 0.31."""
 
@@ -208,8 +208,8 @@ class SupervisionDetections:
     confidence: np.ndarray | None = None
     class_id: np.ndarray | None = None
     tracker_id: np.ndarray | None = None
-    data: dict[str, np.ndarray] = field(default_factory=dict)
-    metadata: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.xyxy)

@@ -50,8 +50,9 @@ def write_config(directory: Path, config: Config) -> None:
     (directory / "configs" / "torchvision" / "tiny.py").write_text(code)
 
 
-def test_a_model_is_converted_once(tmp_path: Path, tiny: Model) -> None:
+def test_a_model_is_converted_once(tmp_path: Path, tiny: Model, capsys: pytest.CaptureFixture[str]) -> None:
     workdir = zoo.workdir_of(NAME)
+    assert capsys.readouterr() == ("", f"converting tiny.npz to a run in {workdir}\n")
     assert workdir == tmp_path / ".cache" / "mrcnn_jax" / "zoo" / NAME
     run = read_run(workdir)
     assert run.config == config_of(tiny) and not run.config.model.keypoint and len(run.categories) == 90
@@ -60,6 +61,7 @@ def test_a_model_is_converted_once(tmp_path: Path, tiny: Model) -> None:
     assert [path.name for path in workdir.parent.iterdir()] == ["tiny"]
     cache_path(tiny).unlink()  # the file is not needed any more
     assert zoo.workdir_of(NAME) == workdir
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_run_of_other_settings_is_converted_again(tmp_path: Path, tiny: Model, tiny_config: Config) -> None:
