@@ -76,7 +76,13 @@ def _fetch(weights: Weights, unfinished: Path, path: Path) -> None:
             mib = f" ({size / 2**20:.0f} MiB)" if size else ""
             print(f"downloading {weights.address}{mib} to {path}", file=sys.stderr, flush=True)
             bar = tqdm(
-                desc=path.name, total=size or None, unit="B", unit_scale=True, leave=False, disable=None
+                desc=path.name,
+                total=size or None,
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1024,
+                leave=False,
+                disable=None,
             )
             received = 0
             with bar, unfinished.open("wb") as file:

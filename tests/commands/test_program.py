@@ -32,15 +32,28 @@ def test_its_version(tmp_path):
     assert run_here("--version", directory=tmp_path).stdout == f"mrcnn_jax {mrcnn_jax.__version__}\n"
 
 
+def test_its_citation():
+    lines = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {mrcnn_jax.__version__}" in lines and "license: Apache-2.0" in lines
+
+
 def test_an_unknown_command(tmp_path):
     done = run_here("trian", directory=tmp_path)
     assert done == (1, "", "error: unknown command 'trian'; see mrcnn-jax --help\n")
 
 
-def test_the_names_of_the_benchmarks(tmp_path):
-    done = run_here("benchmark", "--help", directory=tmp_path)
-    assert done.stdout == f"mrcnn-jax benchmark NAME, with a NAME of: {', '.join(BENCHMARKS)}\n"
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_the_benchmarks_are_listed(tmp_path, arguments):
+    done = run_here("benchmark", *arguments, directory=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    assert re.findall(r"^  (\w+)  ", done.stdout, re.MULTILINE) == list(BENCHMARKS)
+    assert "\n  roi        Compares RoIAlign, in all its forms, with RoIPool" in done.stdout
     assert "RoIAlign" in run_here("benchmark", "roi", "--help", directory=tmp_path).stdout
+
+
+def test_an_unknown_benchmark(tmp_path):
+    done = run_here("benchmark", "sped", directory=tmp_path)
+    assert done == (1, "", "error: unknown benchmark 'sped'; see mrcnn-jax benchmark --help\n")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
