@@ -13,7 +13,7 @@ from pathlib import Path
 import mrcnn_jax
 from mrcnn_jax import command_line
 
-COMMANDS = ("shapes", "train", "evaluate", "predict", "convert", "prepare", "show", "to_coco")
+COMMANDS = ("shapes", "train", "evaluate", "predict", "convert", "prepare", "show", "to_coco", "zoo")
 BENCHMARKS = ("speed", "roi", "growth", "data")
 
 

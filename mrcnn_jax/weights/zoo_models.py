@@ -85,12 +85,15 @@ def find_weights(name_or_path: str | Path, table: Mapping[str, _Item]) -> _Item 
     if Path(name).exists():
         return None
     if name not in table and name.startswith(("torchvision/", "detectron2/")) and not Path(name).suffix:
-        similar = difflib.get_close_matches(name, table, n=3)
-        suggestion = f"did you mean {' or '.join(similar)}?" if similar else "docs/zoo.md lists the models"
-        raise ValueError(
-            f"{name}: there is no such file or directory, and no published model has this name; {suggestion}"
-        )
+        raise ValueError(f"{name}: there is no such file or directory; {unknown_name(name, table)}")
     return table.get(name)
+
+
+def unknown_name(name: str, table: Mapping[str, Weights]) -> str:
+    """A message that says that no model of the table has the name, and which have similar ones."""
+    similar = difflib.get_close_matches(name, table, n=3)
+    suggestion = f"did you mean {' or '.join(similar)}?" if similar else "mrcnn-jax zoo lists them"
+    return f"no published model is called {name}; {suggestion}"
 
 
 def config_of(model: Model) -> Config:
