@@ -93,6 +93,7 @@ def import_weights(
         raise ValueError("--key selects weights in a file; it cannot be combined with --source=run")
 
     given_file: str | Path | None
+    given: Categories | None
     if isinstance(new_categories, Categories):
         given_file, given = "the data", new_categories
     else:
