@@ -137,7 +137,7 @@ class Result:
             pixels = to_rgb(source) if isinstance(source, Image.Image) else source
         return Image.fromarray(draw(pixels, self))
 
-    def save_plot(self, file: str | Path, image: str | Path | Image.Image | np.ndarray | None = None) -> None:
+    def save(self, file: str | Path, image: str | Path | Image.Image | np.ndarray | None = None) -> None:
         """Writes the picture of ``plot`` to ``file``, in the format of its ending (.png, .jpg and others).
 
         An existing file is replaced. Raises ValueError like ``plot`` and for an unknown ending, and OSError

@@ -185,7 +185,7 @@ def test_plot_reads_the_image_again_or_takes_it(categories: Categories, tmp_path
     of_file = to_result(detections(), size=(40, 80), image_size=(20, 160), categories=categories, path=photo)
     expected = draw(pixels, of_file)
     np.testing.assert_array_equal(np.asarray(of_file.plot()), expected)
-    of_file[:1].save_plot(tmp_path / "picture.png")
+    of_file[:1].save(tmp_path / "picture.png")
     with Image.open(tmp_path / "picture.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), draw(pixels, of_file[:1]))
 
