@@ -41,6 +41,7 @@ from mrcnn_jax.training.step import TrainState, compile_step, make_state
 from mrcnn_jax.types import Batch, Categories
 from mrcnn_jax.weights.backbone import expected_input, load_backbone
 from mrcnn_jax.weights.begin import begin_run
+from mrcnn_jax.weights.zoo_models import check_not_a_model
 
 _FINDINGS = 10  # problems in the data that are printed at the start
 _PREFETCH = 2  # batches copied to the devices ahead of the step
@@ -87,6 +88,7 @@ def train(
     workdir, data = Path(workdir), config.data
 
     with hosts.fail_together():
+        check_not_a_model(workdir)
         # Data
         if source is None:
             source, own = open_data_source(config), False

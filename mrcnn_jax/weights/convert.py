@@ -20,7 +20,7 @@ from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.files import find_arrays
 from mrcnn_jax.weights.layouts import Layout
 from mrcnn_jax.weights.mismatches import architecture, differing_fields, examples, other_project
-from mrcnn_jax.weights.zoo_models import models_with
+from mrcnn_jax.weights.zoo_models import check_not_a_model, models_with
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ def import_weights(
             last layer of the keypoint head is kept if the number of keypoints stays the same.
 
     Raises ValueError or OSError, and writes nothing, if a file cannot be read, if weights, config and
-    categories do not match (the message says in what), or if ``workdir`` is not empty.
+    categories do not match (the message says in what), or if ``workdir`` is not empty or a published model.
     """
     workdir = Path(workdir)
+    check_not_a_model(workdir)
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise ValueError(f"{workdir} already exists; the directory of the new run must be new or empty")
     if categories and (new_categories or source == "run"):

@@ -79,6 +79,15 @@ def find_model(name_or_path: str | Path) -> Model | None:
     return find_weights(name_or_path, MODELS)
 
 
+def check_not_a_model(workdir: str | Path) -> None:
+    """Raises ValueError if a new run's directory has a published model's name, which it would hide."""
+    if str(workdir) in MODELS and not Path(workdir).exists():
+        raise ValueError(
+            f"{workdir} is a published model's name: choose another directory for the new run; to begin from "
+            f"the model, train with --init={workdir}"
+        )
+
+
 def find_weights(name_or_path: str | Path, table: Mapping[str, _Item]) -> _Item | None:
     """The entry of this name in the table, under the rules of ``find_model``."""
     name = str(name_or_path)

@@ -15,7 +15,9 @@ from mrcnn_jax.data.coco_categories import COCO
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.checkpoint import load_weights
 from mrcnn_jax.runs.description import read_run, write_run
+from mrcnn_jax.training.loop import train
 from mrcnn_jax.weights import torchvision, zoo, zoo_models
+from mrcnn_jax.weights.convert import import_weights
 from mrcnn_jax.weights.download import cache_path
 from mrcnn_jax.weights.files import read_arrays, write_arrays
 from mrcnn_jax.weights.zoo_models import BACKBONES, MODELS, Model, Weights, config_of
@@ -176,6 +178,20 @@ def test_flags_that_do_not_fit_the_model(
 ) -> None:
     done = run_here("convert", *arguments, f"--input={NAME}", "--workdir=run", directory=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith(f"error: {message}")
+
+
+def test_a_new_run_does_not_take_a_models_name(tmp_path: Path, tiny: Model, tiny_config: Config) -> None:
+    begin = f"{NAME} is a published model's name: .*; to begin from the model, train with --init={NAME}"
+    with pytest.raises(ValueError, match=begin):
+        train(tiny_config, NAME)
+    with pytest.raises(ValueError, match=begin):
+        import_weights("torchvision", cache_path(tiny), config_of(tiny), NAME)
+    assert not (tmp_path / "torchvision").exists()
+    # A directory that has the name already is the user's, and a name that no model has is free.
+    (tmp_path / NAME).mkdir(parents=True)
+    import_weights("torchvision", cache_path(tiny), config_of(tiny), NAME)
+    import_weights("torchvision", cache_path(tiny), config_of(tiny), "torchvision/tinny")
+    assert read_run(tmp_path / NAME).config == read_run(tmp_path / "torchvision" / "tinny").config
 
 
 def test_the_table_by_hand() -> None:
