@@ -18,7 +18,7 @@ from mrcnn_jax.weights.zoo_models import Weights
 
 _TIMEOUT = 60  # seconds without a byte
 _CHUNK = 2**20  # bytes
-_UNFINISHED = ".part"
+UNFINISHED = ".part"  # ends the names of what is in progress
 _MIB_ERROR = 0.001  # the published sizes are rounded to three digits
 
 
@@ -36,16 +36,16 @@ def download(weights: Weights) -> Path:
     """
     path = cache_path(weights)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path) as is_alone:
+    with locked(path) as is_alone:
         if path.is_file():
             if problem := _problem(path, weights):
                 raise ValueError(f"{path}: {problem}; remove it to have it downloaded again")
             return path
         if is_alone:
-            for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*{_UNFINISHED}"):
+            for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
                 abandoned.unlink(missing_ok=True)
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED, delete=False
+            dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED, delete=False
         ) as file:
             unfinished = Path(file.name)
         try:
@@ -118,7 +118,7 @@ def _problem(path: Path, weights: Weights) -> str | None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool]:
+def locked(path: Path) -> Iterator[bool]:
     """Waits until no other process of this machine is in the block for the same path.
 
     Yields False if the file system has no locks, as some over a network have none: all then download.
@@ -127,7 +127,11 @@ def _locked(path: Path) -> Iterator[bool]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another process that downloads {path.name}", file=sys.stderr, flush=True)
+            print(
+                f"waiting for another process that downloads or converts {path.name}",
+                file=sys.stderr,
+                flush=True,
+            )
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:
             yield False

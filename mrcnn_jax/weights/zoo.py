@@ -1,6 +1,8 @@
 """Published models by name: ``torchvision/mask_rcnn_r50_fpn`` is the run converted from those weights."""
 
 import contextlib
+import glob
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 from mrcnn_jax.config import Config
 from mrcnn_jax.runs.description import is_run, read_run
 from mrcnn_jax.weights.convert import import_weights
-from mrcnn_jax.weights.download import download
+from mrcnn_jax.weights.download import UNFINISHED, download, locked
 from mrcnn_jax.weights.zoo_models import BACKBONES, MODELS, Model, config_of, find_model, find_weights
 
 
@@ -27,7 +29,14 @@ def workdir_of(name_or_path: str | Path) -> Path:
         return Path(name_or_path)
     workdir, config = Path.home() / ".cache" / "mrcnn_jax" / "zoo" / model.name, config_of(model)
     if not _is_converted(workdir, config):
-        _convert(model, config, workdir)
+        path = download(model)
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path) as is_alone:
+            if is_alone:  # what a killed process left
+                for abandoned in workdir.parent.glob(f".{glob.escape(workdir.name)}.*{UNFINISHED}"):
+                    shutil.rmtree(abandoned, ignore_errors=True)
+            if not _is_converted(workdir, config):
+                _convert(model, path, config, workdir)
     return workdir
 
 
@@ -51,12 +60,12 @@ def _is_converted(workdir: Path, config: Config) -> bool:
     return False
 
 
-def _convert(model: Model, config: Config, workdir: Path) -> None:
+def _convert(model: Model, path: Path, config: Config, workdir: Path) -> None:
     """Makes the run beside its place and moves it there, so that no other process sees a part of it."""
-    path = download(model)
     print(f"converting {path.name} to a run in {workdir}", file=sys.stderr, flush=True)
-    workdir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=workdir.parent, prefix=f".{workdir.name}.") as scratch:
+    with tempfile.TemporaryDirectory(
+        dir=workdir.parent, prefix=f".{workdir.name}.", suffix=UNFINISHED
+    ) as scratch:
         made, old = Path(scratch) / "run", Path(scratch) / "old"
         import_weights(model.system, path, config, made)
         try:

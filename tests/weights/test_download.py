@@ -186,7 +186,7 @@ def test_waiting_for_another_process_is_said(
         message = ""
         while not message and waiting.is_alive():
             message = capsys.readouterr().err
-        assert message == f"waiting for another process that downloads {weights.file}\n"
+        assert message == f"waiting for another process that downloads or converts {weights.file}\n"
         assert not server.requests
     waiting.join()
     assert cache_path(weights).read_bytes() == CONTENT

@@ -1,8 +1,11 @@
 """Published models by name, from a folder of files instead of the web."""
 
 import dataclasses
+import errno
+import fcntl
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -88,7 +91,33 @@ def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path, tiny: Model) -> 
         zoo.workdir_of(NAME)
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, tiny: Model) -> None:
+    left = tmp_path / ".cache" / "mrcnn_jax" / "zoo" / "torchvision" / ".tiny.k1ll3d.part"
+    (left / "run").mkdir(parents=True)
+    (left / "run" / "config.json").write_text("{}")
+    workdir = zoo.workdir_of(NAME)
+    assert [path.name for path in workdir.parent.iterdir()] == ["tiny"]
+
+
+def test_processes_that_want_the_same_model(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert: Callable = zoo.import_weights
+    converted = []
+
+    def count(*arguments: object) -> None:
+        converted.append(arguments)
+        convert(*arguments)
+
+    monkeypatch.setattr(zoo, "import_weights", count)
+    with ThreadPoolExecutor() as pool:  # locks are held by open files, not by processes
+        assert len(set(pool.map(zoo.workdir_of, [NAME] * 3))) == 1
+    assert len(converted) == 1
+
+
 def test_a_run_that_another_process_made_meanwhile(tmp_path: Path, tiny: Model, monkeypatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     convert: Callable = zoo.import_weights
 
     def convert_late(*arguments: object) -> None:
