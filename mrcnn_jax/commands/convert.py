@@ -7,7 +7,7 @@
     mrcnn-jax convert --source=run --config=balloon --input=runs/converted \\
         --new_categories=annotations.json --workdir=runs/balloon
     mrcnn-jax convert --target=torchvision --workdir=runs/balloon --output=balloon.safetensors
-    mrcnn-jax convert --target=torchvision --workdir=detectron2/mask_rcnn_r50_fpn_3x --output=r50.safetensors
+    mrcnn-jax convert --target=torchvision --workdir=torchvision/mask_rcnn_r50_fpn --output=r50.safetensors
 
 The first three commands create a run for mrcnn-jax predict, evaluate and train. Weights files end in
 .safetensors, .npz, .pth, .pt, .ckpt, .bin, .pth.tar or .pkl, and cannot run code. Training checkpoints may
@@ -96,9 +96,13 @@ def _export(output: str) -> None:
     setup()
     from mrcnn_jax.weights.export import export_torchvision
     from mrcnn_jax.weights.files import check_writable
+    from mrcnn_jax.weights.torchvision import check_in_torchvision
     from mrcnn_jax.weights.zoo import workdir_of
+    from mrcnn_jax.weights.zoo_models import config_of, find_model
 
-    check_writable(Path(output))  # before a download
+    check_writable(Path(output))
+    if model := find_model(_WORKDIR.value):
+        check_in_torchvision(config_of(model).model)  # before a download
     print(export_torchvision(workdir_of(_WORKDIR.value), output, step=_STEP.value))
 
 

@@ -185,6 +185,17 @@ def test_a_model_is_exported_by_name(tmp_path: Path, tiny: Model) -> None:
         np.testing.assert_array_equal(found[name][first:], array[first:], err_msg=name)
 
 
+def test_a_model_that_torchvision_lacks_is_not_downloaded(tmp_path: Path) -> None:
+    name = "detectron2/mask_rcnn_r50_fpn_3x"
+    done = run_here(
+        "convert", "--target=torchvision", f"--workdir={name}", "--output=a.npz", directory=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: torchvision has no such model:\n  model.backbone_stride_in_1x1 is True; torchvision has"
+    )
+
+
 def test_the_evaluation_of_a_model_needs_an_output(tmp_path: Path, tiny: Model) -> None:
     done = run_here("evaluate", "--workdir=torchvision/tiny", directory=tmp_path)
     assert done.returncode == 1
