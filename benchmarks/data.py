@@ -20,6 +20,8 @@ from typing import Any
 from absl import flags
 
 from mrcnn_jax import command_line
+from mrcnn_jax.benchmarks.peers import check_interpreter
+from mrcnn_jax.config.paths import check_data_paths
 
 _config = command_line.define_config()
 _PEER = flags.DEFINE_string("peer", None, "Python of an environment with torch, torchvision and pycocotools")
@@ -33,6 +35,11 @@ def main(_: list[str]) -> None:
     from mrcnn_jax.json_files import write_json
 
     config = _config()
+    check_data_paths(config, "train")
+    if _PEER.value:
+        check_interpreter(_PEER.value)
+    if _JSON.value:
+        command_line.check_output("json", Path(_JSON.value))
     ours, theirs = [], []
     for _turn in range(_TURNS.value):
         ours.append(_ours(config))

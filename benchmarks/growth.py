@@ -60,6 +60,9 @@ def main(_: list[str]) -> None:
     unknown = sorted(set(_ONLY.value) - set(GROWTHS))
     if unknown:
         raise ValueError(f"--only={','.join(unknown)}: unknown; choose from {', '.join(GROWTHS)}")
+    for flag, value in (("json", _JSON.value), ("png", _PNG.value)):
+        if value:
+            command_line.check_output(flag, Path(value))
     setup()
     import jax
 

@@ -23,6 +23,7 @@ from mrcnn_jax.runtime.compilations import compiler_options
 from mrcnn_jax.runtime.setup import setup
 
 STUDIES = ("forms", "pyramid", "regions", "side", "channels", "output", "misalignment")
+_CURVES = ("regions", "side", "channels", "output")
 _ONLY = flags.DEFINE_list("only", list(STUDIES), "studies to run")
 _TURNS = flags.DEFINE_integer("turns", 5, "runs of each program; medians are reported", lower_bound=1)
 _SCALE = flags.DEFINE_float("scale", 1.0, "scale of the maps' sides: less for a trial", lower_bound=0.01)
@@ -86,6 +87,8 @@ def main(_: list[str]) -> None:
     unknown = sorted(set(_ONLY.value) - set(STUDIES))
     if unknown:
         raise ValueError(f"--only={','.join(unknown)}: unknown; choose from {', '.join(STUDIES)}")
+    if _PNG.value and not set(_ONLY.value) & {*_CURVES, "misalignment"}:
+        raise ValueError(f"--png={_PNG.value}: there are no curves of {', '.join(_ONLY.value)}")
     for flag, value in (("json", _JSON.value), ("png", _PNG.value)):
         if value:
             command_line.check_output(flag, Path(value))
@@ -262,7 +265,7 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
     from mrcnn_jax.benchmarks.curves import Panel, draw_panels
 
     panels = []
-    for study in ("regions", "side", "channels", "output"):
+    for study in _CURVES:
         for gradient in (False, True):
             curves: dict[str, list[tuple[float, float]]] = {}
             for row in numbers.get(study, []):

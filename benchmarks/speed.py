@@ -29,6 +29,7 @@ from typing import Any
 from absl import flags
 
 from mrcnn_jax import command_line
+from mrcnn_jax.benchmarks.peers import check_interpreter
 from mrcnn_jax.runtime.setup import setup
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +56,9 @@ Row = dict[str, Any]
 def main(_: list[str]) -> None:
     if _JSON.value:
         command_line.check_output("json", Path(_JSON.value))
-    if _PEER.value:  # it needs memory on the same accelerator
+    if _PEER.value:
+        check_interpreter(_PEER.value)
+        # It needs memory on the same accelerator.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     setup()
     from mrcnn_jax.json_files import write_json
@@ -67,6 +70,7 @@ def main(_: list[str]) -> None:
     own = [name for name in _OWN_PROCESSES if name in _ONLY.value]
     for name in own + [name for name in _ONLY.value if name not in own]:
         for row in _measure(name):
+            _print_once(f"{'workload':<28} {'ours':>10} {'reference':>10} {'ratio':>7}")
             rows.append(row)
             print(_line(row), flush=True)
             if _JSON.value:

@@ -241,7 +241,7 @@ def _config_path(text: str) -> str:
     """``NAME`` or ``NAME:WORD`` with the path of this project's config NAME, unless there is a file NAME."""
     name, colon, word = text.partition(":")
     path = _CONFIGS / f"{name}.py"
-    return text if Path(name).exists() or not path.is_file() else f"{path}{colon}{word}"
+    return text if Path(name).is_file() or not path.is_file() else f"{path}{colon}{word}"
 
 
 def _check_config_flags(argv: list[str]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import mrcnn_jax
 from mrcnn_jax import command_line
 
-COMMANDS = ("shapes", "train", "evaluate", "predict", "convert", "prepare", "show", "to_coco")
+COMMANDS = ("shapes", "train", "evaluate", "predict", "convert", "prepare", "show", "to_coco", "zoo")
 BENCHMARKS = ("speed", "roi", "growth", "data")
 
 
@@ -27,8 +27,10 @@ def main() -> None:
         case ["benchmark", name, *_] if name in BENCHMARKS:
             del sys.argv[1:3]
             _run(f"mrcnn_jax.benchmarks.{name}")
-        case ["benchmark", *_]:
-            print(f"mrcnn-jax benchmark NAME, with a NAME of: {', '.join(BENCHMARKS)}")
+        case ["benchmark"] | ["benchmark", "--help" | "-help" | "-h", *_]:
+            print(_benchmark_usage())
+        case ["benchmark", name, *_]:
+            sys.exit(f"error: unknown benchmark {name!r}; see mrcnn-jax benchmark --help")
         case [name, *_] if name in COMMANDS:
             del sys.argv[1]
             run(name)
@@ -47,17 +49,29 @@ def _run(module: str) -> None:
 
 
 def _usage() -> str:
-    commands = "\n".join(f"  {name:<10} {_summary(name)}" for name in COMMANDS)
     return f"""\
 mrcnn-jax COMMAND ...: Mask R-CNN in JAX
 
-{commands}
+{_list(COMMANDS, Path(__file__).parent)}
   benchmark  Measures speed: {", ".join(BENCHMARKS)}
 
 mrcnn-jax COMMAND --help describes a command and its flags."""
 
 
-def _summary(name: str) -> str:
-    """The first line of a command's docstring, read without defining the command's flags."""
-    source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+def _benchmark_usage() -> str:
+    return f"""\
+mrcnn-jax benchmark NAME ...: measures speed on this machine
+
+{_list(BENCHMARKS, Path(__file__).parents[1] / "benchmarks")}
+
+mrcnn-jax benchmark NAME --help describes a benchmark and its flags."""
+
+
+def _list(names: tuple[str, ...], folder: Path) -> str:
+    """The modules with the first lines of their docstrings, read without defining their flags."""
+    lines = []
+    for name in names:
+        source = (folder / f"{name}.py").read_text(encoding="utf-8")
+        summary = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        lines.append(f"  {name:<10} {summary}")
+    return "\n".join(lines)

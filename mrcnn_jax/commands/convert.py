@@ -7,6 +7,7 @@
     mrcnn-jax convert --source=run --config=balloon --input=runs/converted \\
         --new_categories=annotations.json --workdir=runs/balloon
     mrcnn-jax convert --target=torchvision --workdir=runs/balloon --output=balloon.safetensors
+    mrcnn-jax convert --target=torchvision --workdir=torchvision/mask_rcnn_r50_fpn --output=r50.safetensors
 
 The first three commands create a run for mrcnn-jax predict, evaluate and train. Weights files end in
 .safetensors, .npz, .pth, .pt, .ckpt, .bin, .pth.tar or .pkl, and cannot run code. Training checkpoints may
@@ -14,10 +15,13 @@ hold more than the weights, under any key. Weights of published models are downl
 (docs/zoo.md). If anything does not match, nothing is written. Existing files are never overwritten.
 """
 
+from pathlib import Path
+
 from absl import flags
 
 from mrcnn_jax import command_line
 from mrcnn_jax.runtime.setup import setup
+from mrcnn_jax.weights.zoo_models import BACKBONES, find_model, run_config
 
 _config = command_line.define_config()
 _SOURCE = flags.DEFINE_enum(
@@ -31,7 +35,10 @@ _INPUT = flags.DEFINE_string(
     "torchvision/mask_rcnn_r50_fpn (docs/zoo.md), whose weights are downloaded",
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "directory of the run; a new one with --source", required=True
+    "workdir",
+    None,
+    "directory of the run: a new one with --source; with --target it may be a published model's name",
+    required=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "file to write: .safetensors or .npz")
 _STEP = command_line.define_step()
@@ -60,6 +67,7 @@ def main(_: list[str]) -> None:
 
 
 def _import(source: str, path: str) -> None:
+    _check_input(source, path)
     config = _config()
     setup()
     from mrcnn_jax.weights.convert import import_weights
@@ -86,10 +94,31 @@ def _import(source: str, path: str) -> None:
 
 
 def _export(output: str) -> None:
+    config = run_config(_WORKDIR.value)
     setup()
     from mrcnn_jax.weights.export import export_torchvision
+    from mrcnn_jax.weights.files import check_writable
+    from mrcnn_jax.weights.torchvision import check_in_torchvision
+    from mrcnn_jax.weights.zoo import workdir_of
 
-    print(export_torchvision(_WORKDIR.value, output, step=_STEP.value))
+    check_writable(Path(output))
+    check_in_torchvision(config.model)  # before a download
+    print(export_torchvision(workdir_of(_WORKDIR.value), output, step=_STEP.value))
+
+
+def _check_input(source: str, path: str) -> None:
+    """Raises ValueError or OSError if ``path`` is missing, or is a published model of another kind."""
+    model = find_model(path)
+    if model is None:
+        if source == "run":
+            run_config(path)
+        elif path not in BACKBONES:
+            Path(path).open("rb").close()
+        return
+    if source not in (model.system, "run"):
+        raise ValueError(f"--source={source}: {path} is one of {model.system}'s models")
+    if flags.FLAGS["config"].value is None:
+        raise ValueError(f"--config is missing; for {path} it is {model.arguments}")
 
 
 def _required(flag: flags.FlagHolder[str | None]) -> str:

@@ -2,11 +2,13 @@
 
     mrcnn-jax evaluate --workdir=runs/shapes
     mrcnn-jax evaluate --workdir=runs/coco --config.data.root=/data/coco --config.data.val_images=val2017
+    mrcnn-jax evaluate --workdir=torchvision/mask_rcnn_r50_fpn --config.data.root=/data/coco --output=r50.json
 
 Prints the tables and writes evaluation.json (percent; null where there is nothing to measure) to the run's
-directory, or to --output. --save_detections=FILE also writes what was found, as the COCO results list that
-pycocotools' loadRes takes. To evaluate on another dataset with the same categories, set --config.data.root,
-val_images, val_annotations and val_keypoints, or val_records. All images are checked first.
+directory, or to --output, which is required for a published model. --save_detections=FILE also writes what
+was found, as the COCO results list that pycocotools' loadRes takes. To evaluate on another dataset with the
+same categories, set --config.data.root, val_images, val_annotations and val_keypoints, or val_records. All
+images are checked first.
 """
 
 from pathlib import Path
@@ -17,7 +19,7 @@ from absl import flags
 
 from mrcnn_jax import command_line
 from mrcnn_jax.config.paths import check_data_paths
-from mrcnn_jax.runs.description import is_run, read_run
+from mrcnn_jax.weights.zoo_models import find_model, run_config
 
 _FINDINGS = 10  # problems in the data that are printed
 
@@ -25,7 +27,11 @@ _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "directory of the trained run, or a published model's name (docs/zoo.md)", required=True
 )
-_OUTPUT = flags.DEFINE_string("output", None, "file to write; evaluation.json in --workdir if not given")
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "file to write; evaluation.json in --workdir if not given (a published model needs --output)",
+)
 _DETECTIONS = flags.DEFINE_string(
     "save_detections", None, "also write all detections to this file, as a COCO results list"
 )
@@ -43,13 +49,17 @@ _EVALUATOR: Any = flags.DEFINE_enum(
 
 
 def main(_: list[str]) -> None:
-    with _hosts(_check_data):
+    with _hosts(_check_arguments):
         _evaluate()
 
 
-def _check_data() -> None:
-    if is_run(_WORKDIR.value):
-        check_data_paths(_override(read_run(_WORKDIR.value).config), "val")
+def _check_arguments() -> None:
+    """Raises ValueError or OSError for what is missing, before a published model is downloaded."""
+    if not _OUTPUT.value and find_model(_WORKDIR.value):
+        raise ValueError(
+            f"--output is missing: {_WORKDIR.value} is a published model, not a directory to write into"
+        )
+    check_data_paths(_override(run_config(_WORKDIR.value)), "val")
 
 
 def _evaluate() -> None:
@@ -61,6 +71,7 @@ def _evaluate() -> None:
     from mrcnn_jax.evaluation.table import format_metrics
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.json_files import write_json
+    from mrcnn_jax.runs.description import read_run
     from mrcnn_jax.weights.zoo import workdir_of
 
     with hosts.fail_together():
@@ -77,7 +88,6 @@ def _evaluate() -> None:
             _check_output("save_detections", detections_file, inputs=inputs)
             if detections_file.resolve() == output.resolve():
                 raise ValueError(f"--save_detections={detections_file}: --output is the same file")
-        check_data_paths(config, "val")
         source = open_validation_source(config)
         check_source(config, run.categories, source)
         detector = load(

@@ -27,6 +27,7 @@ from absl import flags
 
 from mrcnn_jax import command_line
 from mrcnn_jax.runtime.setup import setup
+from mrcnn_jax.weights.zoo_models import run_config
 
 if TYPE_CHECKING:
     from mrcnn_jax.inference.detector import Detector
@@ -90,6 +91,7 @@ def main(arguments: list[str]) -> int:
     if _ANNOTATIONS.value is not None:
         ids = read_image_ids(Path(_ANNOTATIONS.value), images)
 
+    config = _override(run_config(_WORKDIR.value))
     setup()
     from mrcnn_jax.data.findings import printable
     from mrcnn_jax.images import describe_nearly_black
@@ -97,11 +99,9 @@ def main(arguments: list[str]) -> int:
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.inference.partial_results import PartialResults
     from mrcnn_jax.inference.pictures import write_results
-    from mrcnn_jax.runs.description import read_run
     from mrcnn_jax.weights.zoo import workdir_of
 
     workdir = workdir_of(_WORKDIR.value)
-    config = _override(read_run(workdir).config)
     detector = load(workdir, step=_STEP.value, batch_size=_BATCH_SIZE.value, config=config)
     pictures = picture_paths(images, output) if _PICTURES.value == "png" else None
     partial = PartialResults(output / _PARTIAL, _made_with(workdir, detector), images, pictures)

@@ -10,7 +10,6 @@ second one ends them at once. The same command goes on from there.
 """
 
 from functools import partial
-from pathlib import Path
 
 from absl import flags
 
@@ -18,6 +17,7 @@ from mrcnn_jax import command_line
 from mrcnn_jax.config import Config
 from mrcnn_jax.config.paths import check_backbone_path, check_data_paths
 from mrcnn_jax.runs.description import is_run
+from mrcnn_jax.weights.zoo_models import check_not_a_model, run_config
 
 _config = command_line.define_config()
 _hosts = command_line.define_hosts(handle_sigterm=True, keep_memory=False)
@@ -37,27 +37,12 @@ _INIT = flags.DEFINE_string(
 
 def main(_: list[str]) -> int:
     with _hosts(partial(_complete, _config())) as config:
-        if _INIT.value:
-            _begin(_INIT.value, config)
         print("starting TensorFlow (for tf.data) ...", flush=True)
         from mrcnn_jax.distributed import hosts
         from mrcnn_jax.training.loop import train
 
-        finished = train(config, Path(_WORKDIR.value))
+        finished = train(config, _WORKDIR.value, init=_INIT.value)
         return 0 if finished else 128 + hosts.stop_signal()
-
-
-def _begin(weights: str, config: Config) -> None:
-    """Makes the run, unless there is one, which is resumed."""
-    from mrcnn_jax.distributed import hosts
-
-    with hosts.fail_together():
-        if hosts.is_main_process() and not is_run(_WORKDIR.value):
-            from mrcnn_jax.weights.begin import begin_run
-
-            begun = begin_run(weights, config, _WORKDIR.value)
-            layers = ", ".join(begun.new_layers) or "none"
-            print(f"{_WORKDIR.value}: begins from {weights}; re-initialised layers: {layers}", flush=True)
 
 
 def _complete(config: Config) -> Config:
@@ -73,5 +58,8 @@ def _complete(config: Config) -> Config:
         except ValueError as error:
             raise ValueError(f"{error}\nto train without evaluations: --config.train.eval_every=0") from error
     if not is_run(_WORKDIR.value):
+        check_not_a_model(_WORKDIR.value)
         check_backbone_path(config)
+        if _INIT.value:
+            run_config(_INIT.value)
     return config

@@ -17,7 +17,7 @@ from mrcnn_jax.data import coco_fields, fields
 from mrcnn_jax.data.coco import CocoAnnotation, CocoImage
 from mrcnn_jax.images import Size
 from mrcnn_jax.rle import Rle
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 
 def write_annotations(path: Path, images: Iterable[CocoImage]) -> None:

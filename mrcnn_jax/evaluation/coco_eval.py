@@ -22,6 +22,7 @@ from mrcnn_jax.json_files import write_json
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.runtime.progress import progress_bar
+from mrcnn_jax.weights.zoo import workdir_of
 
 
 def evaluate(
@@ -34,8 +35,9 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """COCO's metrics in percent, by kind and name, such as ``metrics["segm"]["AP50"]``.
 
-    ``detector`` may be the directory of a run, and ``source`` a dataset of your own (``data.own.Dataset``);
-    without it, the validation data of the detector's config are used.
+    ``detector`` may be the directory of a run or a published model's name (docs/zoo.md), and ``source`` a
+    dataset of your own (``data.own.Dataset``); without it, the validation data of the detector's config are
+    used.
 
     "bbox" is always present, "segm" if model and data have masks (an object without one counts as missed),
     "keypoints" if both have keypoints (measured over the categories that have them). "per_category" holds the
@@ -52,7 +54,8 @@ def evaluate(
     read or its size differs from its annotation.
     """
     if not isinstance(detector, Detector):
-        detector = load(detector, batch_size=read_run(detector).config.test.batch_size)
+        workdir = workdir_of(detector)
+        detector = load(workdir, batch_size=read_run(workdir).config.test.batch_size)
     if source is None:
         source = open_validation_source(detector.config)
     source = as_source(source, mask_grid=0)

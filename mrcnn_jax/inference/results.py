@@ -138,7 +138,7 @@ class Result:
             pixels = to_rgb(source) if isinstance(source, Image.Image) else source
         return Image.fromarray(draw(pixels, self))
 
-    def save_plot(self, file: str | Path, image: str | Path | Image.Image | np.ndarray | None = None) -> None:
+    def save(self, file: str | Path, image: str | Path | Image.Image | np.ndarray | None = None) -> None:
         """Writes the picture of ``plot`` to ``file``, in the format of its ending (.png, .jpg and others).
 
         An existing file is replaced. Raises ValueError like ``plot`` and for an unknown ending, and OSError
@@ -150,8 +150,8 @@ class Result:
         """The objects as a ``supervision.Detections``, for that library's trackers and annotators.
 
         ``class_id`` is the label minus 1, the index of the name in ``categories.names``; the names are in
-        ``data["class_name"]``. Keypoints are left out. Masks cover the whole image (see ``masks``). Raises
-        ImportError if supervision is not installed.
+        ``data["class_name"]``. Keypoints are left out. Masks cover the whole image (see ``masks``). It was
+        tested with supervision 0.31. Raises ImportError if the library is not installed.
         """
         try:
             import supervision

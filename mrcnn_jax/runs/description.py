@@ -85,10 +85,15 @@ def write_run(
 def read_run(workdir: str | Path) -> Run:
     """The run that ``write_run`` wrote.
 
-    Raises FileNotFoundError if ``workdir`` is missing or not the directory of a run, and ValueError, naming
-    the file, if a file is malformed or has an unknown field or an invalid value.
+    Raises FileNotFoundError or NotADirectoryError if ``workdir`` is missing or not the directory of a run,
+    and ValueError, naming the file, if a file is malformed or has an unknown field or an invalid value.
     """
     workdir = Path(workdir)
+    if workdir.is_file():
+        raise NotADirectoryError(
+            f"{workdir}: is a file, not the directory of a run; mrcnn-jax convert makes a run of a "
+            f"detector's weights, and a backbone's are given as --config.model.backbone_weights={workdir}"
+        )
     if not workdir.is_dir():
         raise FileNotFoundError(
             f"{workdir}: there is no such directory; training or converting weights creates a run"

@@ -41,6 +41,8 @@ from mrcnn_jax.training.optimizer import with_steps
 from mrcnn_jax.training.step import TrainState, compile_step, make_state
 from mrcnn_jax.types import Batch
 from mrcnn_jax.weights.backbone import expected_input, load_backbone
+from mrcnn_jax.weights.begin import begin_run
+from mrcnn_jax.weights.zoo_models import check_not_a_model
 
 _FINDINGS = 10  # problems in the data that are printed at the start
 _PREFETCH = 2  # batches copied to the devices ahead of the step
@@ -52,6 +54,7 @@ def train(
     *,
     source: DataSource | Dataset | None = None,
     validation: DataSource | Dataset | None = None,
+    init: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> bool:
     """Trains up to ``config.train.steps``, from the last checkpoint in ``workdir`` if it holds one.
@@ -63,6 +66,9 @@ def train(
             ``config.data`` names.
         validation: Likewise for the evaluations; by default those of ``config.data``, or none if a
             ``source`` is given.
+        init: What a new run begins from: the directory of another run, or the name of a published model
+            (docs/zoo.md). The heads' last layers are re-initialised if the data have other categories.
+            Without effect on a run that is resumed.
         callbacks: Called with the step and what TensorBoard gets, such as ``{"train/loss": 1.5}`` with every
             step line and ``{"validation/bbox_AP": 30.1}`` after an evaluation; by process 0 only.
 
@@ -83,6 +89,7 @@ def train(
     workdir, data = Path(workdir), config.data
 
     with hosts.fail_together():
+        check_not_a_model(workdir)
         # Data
         if source is None:
             source, own = open_data_source(config), False
@@ -95,6 +102,11 @@ def train(
             _print(summary(source.findings, rows=_FINDINGS))
         for line in describe_selection(source, data, keypoints=config.model.keypoint):
             _print(line)
+    with hosts.fail_together():
+        if init is not None and hosts.is_main_process() and not is_run(workdir):
+            begun = begin_run(init, config, workdir, source.categories)
+            _print(f"begins from {init}; re-initialised layers: {', '.join(begun.new_layers) or 'none'}")
+    with hosts.fail_together():
         source, categories = _with_categories_of_run(source, workdir)
 
         trained = trained_images(source, data, keypoints=config.model.keypoint)

@@ -20,7 +20,7 @@ from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.files import find_arrays
 from mrcnn_jax.weights.layouts import Layout
 from mrcnn_jax.weights.mismatches import architecture, differing_fields, examples, other_project
-from mrcnn_jax.weights.zoo_models import models_with
+from mrcnn_jax.weights.zoo_models import check_not_a_model, models_with
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def import_weights(
     step: int | Literal["best"] | None = None,
     key: str | None = None,
     categories: str | Path | None = None,
-    new_categories: str | Path | None = None,
+    new_categories: str | Path | Categories | None = None,
 ) -> Imported:
     """Creates a run in ``workdir`` whose checkpoint of step 0 holds the weights of ``path``.
 
@@ -72,14 +72,15 @@ def import_weights(
         step: The checkpoint of another run to read; see ``load_weights``.
         key: Which weights of a file to take, if several fit, e.g. "ema"; see ``state_dicts.choose``.
         categories: COCO-format file with the categories that a weights file was trained on; COCO's if None.
-        new_categories: COCO-format file with other categories to train on. The last layers of the heads are
-            re-initialised for them, with ``config.train.seed``; all other layers are kept. The last layer of
-            the keypoint head is kept if the number of keypoints stays the same.
+        new_categories: Other categories to train on, or a COCO-format file with them. The last layers of the
+            heads are re-initialised for them, with ``config.train.seed``; all other layers are kept. The
+            last layer of the keypoint head is kept if the number of keypoints stays the same.
 
     Raises ValueError or OSError, and writes nothing, if a file cannot be read, if weights, config and
-    categories do not match (the message says in what), or if ``workdir`` is not empty.
+    categories do not match (the message says in what), or if ``workdir`` is not empty or a published model.
     """
     workdir = Path(workdir)
+    check_not_a_model(workdir)
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise ValueError(f"{workdir} already exists; the directory of the new run must be new or empty")
     if categories and (new_categories or source == "run"):
@@ -92,10 +93,15 @@ def import_weights(
     if key is not None and source == "run":
         raise ValueError("--key selects weights in a file; it cannot be combined with --source=run")
 
-    given_file = new_categories or categories
-    rule: KeypointRule = "strict" if config.model.keypoint else "skip"
-    # First, as weights take longer.
-    given = read_categories_file(Path(given_file), keypoint_rule=rule) if given_file else None
+    given_file: str | Path | None
+    given: Categories | None
+    if isinstance(new_categories, Categories):
+        given_file, given = "the data", new_categories
+    else:
+        given_file = new_categories or categories
+        rule: KeypointRule = "strict" if config.model.keypoint else "skip"
+        # First, as weights take longer.
+        given = read_categories_file(Path(given_file), keypoint_rule=rule) if given_file else None
     place = ""
     if source == "run":
         blueprint, weights, run_categories = _read_run(path, step, config)

@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import http.client
+import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -16,6 +18,7 @@ from mrcnn_jax.weights.zoo_models import Weights
 
 _TIMEOUT = 60  # seconds without a byte
 _CHUNK = 2**20  # bytes
+UNFINISHED = ".part"  # ends the names of what is in progress
 _MIB_ERROR = 0.001  # the published sizes are rounded to three digits
 
 
@@ -23,7 +26,8 @@ def download(weights: Weights) -> Path:
     """The file of ``weights``, downloaded unless it is there already, with its size and checksum verified.
 
     A file that was put there by hand is used after the same checks. Several processes may call this at once:
-    one downloads, the others wait.
+    one downloads, the others wait. A download says so on stderr, with a progress bar in a terminal; what a
+    killed process has left of one is removed.
 
     Raises:
         OSError: the file cannot be downloaded; the message says where to put it by hand.
@@ -32,12 +36,17 @@ def download(weights: Weights) -> Path:
     """
     path = cache_path(weights)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with locked(path) as is_alone:
         if path.is_file():
             if problem := _problem(path, weights):
                 raise ValueError(f"{path}: {problem}; remove it to have it downloaded again")
             return path
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        if is_alone:
+            for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
+                abandoned.unlink(missing_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED, delete=False
+        ) as file:
             unfinished = Path(file.name)
         try:
             _fetch(weights, unfinished, path)
@@ -57,14 +66,23 @@ def cache_path(weights: Weights) -> Path:
 
 def _fetch(weights: Weights, unfinished: Path, path: Path) -> None:
     """Writes the file behind the address to ``unfinished``; raises OSError unless it is complete."""
+    # Servers may refuse urllib's own name. Only addresses of the table are opened: https, but in tests.
+    request = urllib.request.Request(weights.address, headers={"User-Agent": "mrcnn_jax"})
     try:
-        # Only addresses of the table are opened: https, but in tests.
-        with urllib.request.urlopen(weights.address, timeout=_TIMEOUT) as response:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
             if weights.address.startswith("https:") and not response.geturl().startswith("https:"):
                 raise OSError(f"it is redirected to {response.geturl()}, which is not https")
             size = int(response.headers["Content-Length"] or 0)
+            mib = f" ({size / 2**20:.0f} MiB)" if size else ""
+            print(f"downloading {weights.address}{mib} to {path}", file=sys.stderr, flush=True)
             bar = tqdm(
-                desc=path.name, total=size or None, unit="B", unit_scale=True, leave=False, disable=None
+                desc=path.name,
+                total=size or None,
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1024,
+                leave=False,
+                disable=None,
             )
             received = 0
             with bar, unfinished.open("wb") as file:
@@ -100,9 +118,22 @@ def _problem(path: Path, weights: Weights) -> str | None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Waits until no other process of this machine is in the block for the same path."""
+def locked(path: Path) -> Iterator[bool]:
+    """Waits until no other process of this machine is in the block for the same path.
+
+    Yields False if the file system has no locks, as some over a network have none: all then download.
+    """
     with path.with_name(f".{path.name}.lock").open("w") as lock:
-        with contextlib.suppress(OSError):  # some network file systems have no locks: both then download
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(
+                f"waiting for another process that downloads or converts {path.name}",
+                file=sys.stderr,
+                flush=True,
+            )
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        except OSError:
+            yield False
+            return
+        yield True

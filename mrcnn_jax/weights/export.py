@@ -13,7 +13,7 @@ from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
 from mrcnn_jax.runs.description import read_run
-from mrcnn_jax.weights.files import write_arrays
+from mrcnn_jax.weights.files import check_writable, write_arrays
 from mrcnn_jax.weights.torchvision import to_torchvision
 
 # torchvision's model builders, with the model fields that differ from ``presets.torchvision``.
@@ -40,11 +40,10 @@ def export_torchvision(
         step: The checkpoint to export; see ``load_weights``.
 
     Raises ValueError or OSError, and writes nothing, if ``workdir`` is not a run, if torchvision has no such
-    model, or if ``output`` already exists.
+    model, or if ``output`` already exists or cannot be written.
     """
     output = Path(output)
-    if not output.parent.is_dir():
-        raise ValueError(f"--output={output}: there is no folder {output.parent}")
+    check_writable(output)  # first, as reading the weights takes longer
     run = read_run(workdir)
     step, weights = load_weights(workdir, step)
     blueprint = make_blueprint(

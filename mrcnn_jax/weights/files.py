@@ -82,21 +82,26 @@ def find_arrays(path: str | Path, wanted: Collection[str] = (), *, key: str | No
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a ``.safetensors`` or ``.npz`` file atomically, with the dtypes that ``read_arrays`` returns.
 
-    Raises:
-        FileExistsError: the file already exists; it is left unchanged.
-        ValueError: the suffix is neither of these, or an array is not of integers or floats.
+    Raises the errors of ``check_writable``, and ValueError if an array is not of integers or floats.
     """
     path = Path(path)
-    if path.suffix not in _WRITERS:
-        raise ValueError(f"{path}: the file to write must end in one of {', '.join(_WRITERS)}")
-    if path.exists():
-        raise FileExistsError(f"{path}: already exists and is not overwritten")
+    check_writable(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         _WRITERS[path.suffix](unfinished, {name: _plain(name, np.asarray(arrays[name])) for name in arrays})
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raises FileExistsError for an existing file, ValueError for an unknown suffix or a missing folder."""
+    if path.suffix not in _WRITERS:
+        raise ValueError(f"{path}: the file to write must end in one of {', '.join(_WRITERS)}")
+    if path.exists():
+        raise FileExistsError(f"{path}: already exists and is not overwritten")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}")
 
 
 def _reader(path: Path) -> Callable[[Path], Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import Blueprint
 from mrcnn_jax.weights.layouts import (
     Layout,
@@ -55,9 +56,14 @@ def to_torchvision(arrays: Mapping[str, np.ndarray], blueprint: Blueprint) -> di
     """A state dict for torchvision's ``load_state_dict(strict=True)``; background boxes and masks are zero.
 
     It has no batch counters (``num_batches_tracked``): torch adds missing ones. Raises ValueError if
-    torchvision has no such model, e.g. one without a pyramid or with group norm.
+    torchvision has no such model, see ``check_in_torchvision``.
     """
-    config = blueprint.config
+    check_in_torchvision(blueprint.config)
+    return write_model(arrays, layouts(blueprint))
+
+
+def check_in_torchvision(config: ModelConfig) -> None:
+    """Raises ValueError if torchvision has no such model, e.g. one without a pyramid or with group norm."""
     problems = []
     if config.features != "fpn":
         problems.append(f"model.features is {config.features!r}; it must be 'fpn'")
@@ -68,7 +74,6 @@ def to_torchvision(arrays: Mapping[str, np.ndarray], blueprint: Blueprint) -> di
             problems.append(f"model.{field} is 'group'; torchvision has batch norm")
     if problems:
         raise ValueError("torchvision has no such model:\n  " + "\n  ".join(problems))
-    return write_model(arrays, layouts(blueprint))
 
 
 def backbone_name(name: str) -> str:

@@ -1,37 +1,42 @@
 """Published models by name: ``torchvision/mask_rcnn_r50_fpn`` is the run converted from those weights."""
 
 import contextlib
-import difflib
+import glob
+import shutil
+import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.runs.description import is_run, read_run
 from mrcnn_jax.weights.convert import import_weights
-from mrcnn_jax.weights.download import download
-from mrcnn_jax.weights.zoo_models import BACKBONES, MODELS, Model, Weights, config_of
-
-_Item = TypeVar("_Item", bound=Weights)
+from mrcnn_jax.weights.download import UNFINISHED, download, locked
+from mrcnn_jax.weights.zoo_models import BACKBONES, MODELS, Model, config_of, find_model, find_weights
 
 
 def workdir_of(name_or_path: str | Path) -> Path:
     """The directory of a run, which is downloaded and converted first if a published model is named.
 
     A name of ``MODELS`` counts only if there is no such file or directory. Its weights are downloaded to
-    ``~/.cache/mrcnn_jax/weights`` and converted to a run in ``~/.cache/mrcnn_jax/zoo``, both once; several
-    processes may do this at the same time. Anything else is returned as it is.
+    ``~/.cache/mrcnn_jax/weights`` and converted to a run in ``~/.cache/mrcnn_jax/zoo``, both once, which is
+    said on stderr; several processes may do this at the same time. Anything else is returned as it is.
 
     Raises ValueError for a name that begins like a published model's but is none, and the errors of
     ``download`` and ``import_weights``.
     """
-    model = _named(name_or_path, MODELS)
+    model = find_model(name_or_path)
     if model is None:
         return Path(name_or_path)
     workdir, config = Path.home() / ".cache" / "mrcnn_jax" / "zoo" / model.name, config_of(model)
     if not _is_converted(workdir, config):
-        _convert(model, config, workdir)
+        path = download(model)
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path) as is_alone:
+            if is_alone:  # what a killed process left
+                for abandoned in workdir.parent.glob(f".{glob.escape(workdir.name)}.*{UNFINISHED}"):
+                    shutil.rmtree(abandoned, ignore_errors=True)
+            if not _is_converted(workdir, config):
+                _convert(model, path, config, workdir)
     return workdir
 
 
@@ -42,22 +47,8 @@ def file_of(name_or_path: str | Path) -> Path:
     it is. Raises ValueError for a name that begins like one of them but is none, and the errors of
     ``download``.
     """
-    weights = _named(name_or_path, {**MODELS, **BACKBONES})
+    weights = find_weights(name_or_path, {**MODELS, **BACKBONES})
     return Path(name_or_path) if weights is None else download(weights)
-
-
-def _named(name_or_path: str | Path, table: Mapping[str, _Item]) -> _Item | None:
-    """The entry of the table, unless there is a file or directory of this name."""
-    name = str(name_or_path)
-    if Path(name).exists():
-        return None
-    if name not in table and name.startswith(("torchvision/", "detectron2/")) and not Path(name).suffix:
-        similar = difflib.get_close_matches(name, table, n=3)
-        suggestion = f"did you mean {' or '.join(similar)}?" if similar else "docs/zoo.md lists the models"
-        raise ValueError(
-            f"{name}: there is no such file or directory, and no published model has this name; {suggestion}"
-        )
-    return table.get(name)
 
 
 def _is_converted(workdir: Path, config: Config) -> bool:
@@ -69,11 +60,12 @@ def _is_converted(workdir: Path, config: Config) -> bool:
     return False
 
 
-def _convert(model: Model, config: Config, workdir: Path) -> None:
+def _convert(model: Model, path: Path, config: Config, workdir: Path) -> None:
     """Makes the run beside its place and moves it there, so that no other process sees a part of it."""
-    path = download(model)
-    workdir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=workdir.parent, prefix=f".{workdir.name}.") as scratch:
+    print(f"converting {path.name} to a run in {workdir}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(
+        dir=workdir.parent, prefix=f".{workdir.name}.", suffix=UNFINISHED
+    ) as scratch:
         made, old = Path(scratch) / "run", Path(scratch) / "old"
         import_weights(model.system, path, config, made)
         try:

@@ -5,15 +5,17 @@ Sources: torchvision 0.28 (``models/detection/*.py``, ``models/resnet.py``); Det
 """
 
 import dataclasses
+import difflib
 import re
 import runpy
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.runs.description import read_run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -67,10 +69,56 @@ class Model(Weights):
         return " ".join([f"--config={self.config}", *changes])
 
 
+_Item = TypeVar("_Item", bound=Weights)
+
+
+def find_model(name_or_path: str | Path) -> Model | None:
+    """The published model of this name; None if it is not the name of one, or if there is such a path.
+
+    Raises ValueError for a name that begins like a published model's but is none.
+    """
+    return find_weights(name_or_path, MODELS)
+
+
+def check_not_a_model(workdir: str | Path) -> None:
+    """Raises ValueError if a new run's directory has a published model's name, which it would hide."""
+    if str(workdir) in MODELS and not Path(workdir).exists():
+        raise ValueError(
+            f"{workdir} is a published model's name: choose another directory for the new run; to begin from "
+            f"the model, train with --init={workdir}"
+        )
+
+
+def find_weights(name_or_path: str | Path, table: Mapping[str, _Item]) -> _Item | None:
+    """The entry of this name in the table, under the rules of ``find_model``."""
+    name = str(name_or_path)
+    if Path(name).exists():
+        return None
+    if name not in table and name.startswith(("torchvision/", "detectron2/")) and not Path(name).suffix:
+        raise ValueError(f"{name}: there is no such file or directory; {unknown_name(name, table)}")
+    return table.get(name)
+
+
+def unknown_name(name: str, table: Mapping[str, Weights]) -> str:
+    """A message that says that no model of the table has the name, and which have similar ones."""
+    similar = difflib.get_close_matches(name, table, n=3)
+    suggestion = f"did you mean {' or '.join(similar)}?" if similar else "mrcnn-jax zoo lists them"
+    return f"no published model is called {name}; {suggestion}"
+
+
 def config_of(model: Model) -> Config:
     """The config with which the model detects as published; its training schedule may be another model's."""
     config = _read_config(model.config)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **model.changes))
+
+
+def run_config(name_or_path: str | Path) -> Config:
+    """The config of a published model, which is not downloaded for it, or of the run in a directory.
+
+    Raises the errors of ``find_model`` and ``read_run``.
+    """
+    model = find_model(name_or_path)
+    return config_of(model) if model else read_run(name_or_path).config
 
 
 def models_with(system: str, fields: Mapping[str, Any]) -> list[Model]:

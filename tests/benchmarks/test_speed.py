@@ -164,10 +164,36 @@ def test_a_row_per_workload(start, tmp_path):
     rows = json.loads(path.read_text())
     assert [row["workload"] for row in rows] == ["nms_64", "paste_rle"]
     assert all(row["ours_s"] > 0 and row["peer_s"] is None and row["ratio"] is None for row in rows)
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["ours:", "nms_64", "paste_rle"]
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert [words[0] for words in lines] == ["ours:", "workload", "nms_64", "paste_rle"]
+    assert lines[1] == ["workload", "ours", "reference", "ratio"]
 
 
 def test_a_file_that_cannot_be_written_is_an_error_before_timing(start, tmp_path):
     result = start("benchmark", "speed", "--only=nms_64", f"--json={tmp_path}/no/rows.json")
     assert result.returncode == 1 and not result.stdout
     assert f"error: --json={tmp_path}/no/rows.json: there is no folder {tmp_path}/no" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("speed", "--only=nms_64", "--peer=no/python"), "--peer=no/python: there is no such program"),
+        (("data", "--config=coco", "--config.data.root=no"), "no: there is no such folder (data.root)"),
+        (("data", "--config=coco", "--config.data.root={here}", "--config.data.train_images=.",
+          "--config.data.train_annotations=a.json", "--config.data.train_keypoints=", "--peer=no/python"),
+         "--peer=no/python: there is no such program"),
+        (("data", "--config=coco", "--config.data.root={here}", "--config.data.train_images=.",
+          "--config.data.train_annotations=a.json", "--config.data.train_keypoints=", "--json=no/a"),
+         "--json=no/a: there is no folder no"),
+        (("growth", "--only=boxes", "--json=no/a"), "--json=no/a: there is no folder no"),
+        (("growth", "--only=boxes", "--png=no/a"), "--png=no/a: there is no folder no"),
+        (("roi", "--only=forms,pyramid", "--png=a.png"),
+         "--png=a.png: there are no curves of forms, pyramid"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_an_error_before_timing(start, tmp_path, arguments, message):
+    (tmp_path / "a.json").write_text("{}")
+    result = start("benchmark", *(argument.format(here=tmp_path) for argument in arguments))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: {message}\n")

@@ -124,7 +124,7 @@ def test_re_initialised_layers_are_listed(converted: str, start: Start, director
         ),
         (
             ("--source=run", "--config=tiny.py", "--input=torchvision/mask_rcnn", "--workdir=new"),
-            "torchvision/mask_rcnn: there is no such file or directory, and no published model has this name",
+            "torchvision/mask_rcnn: there is no such file or directory; no published model is called",
         ),
         (
             ("--target=torchvision", "--workdir=run", "--output=x.npz", "--key=ema"),

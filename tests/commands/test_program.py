@@ -32,15 +32,28 @@ def test_its_version(tmp_path):
     assert run_here("--version", directory=tmp_path).stdout == f"mrcnn_jax {mrcnn_jax.__version__}\n"
 
 
+def test_its_citation():
+    lines = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {mrcnn_jax.__version__}" in lines and "license: Apache-2.0" in lines
+
+
 def test_an_unknown_command(tmp_path):
     done = run_here("trian", directory=tmp_path)
     assert done == (1, "", "error: unknown command 'trian'; see mrcnn-jax --help\n")
 
 
-def test_the_names_of_the_benchmarks(tmp_path):
-    done = run_here("benchmark", "--help", directory=tmp_path)
-    assert done.stdout == f"mrcnn-jax benchmark NAME, with a NAME of: {', '.join(BENCHMARKS)}\n"
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_the_benchmarks_are_listed(tmp_path, arguments):
+    done = run_here("benchmark", *arguments, directory=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    assert re.findall(r"^  (\w+)  ", done.stdout, re.MULTILINE) == list(BENCHMARKS)
+    assert "\n  roi        Compares RoIAlign, in all its forms, with RoIPool" in done.stdout
     assert "RoIAlign" in run_here("benchmark", "roi", "--help", directory=tmp_path).stdout
+
+
+def test_an_unknown_benchmark(tmp_path):
+    done = run_here("benchmark", "sped", directory=tmp_path)
+    assert done == (1, "", "error: unknown benchmark 'sped'; see mrcnn-jax benchmark --help\n")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -60,7 +73,11 @@ def test_a_config_of_this_project_by_name(tmp_path, flag):
     assert "error: photos: there is no such folder (data.root)" in done.stderr
     done = run_here("train", "--config=torchvision/none", "--workdir=run", directory=tmp_path)
     assert "this project has balloon, coco, detectron2/" in done.stderr
-    # A file of that name comes first.
+    # A folder of that name, such as the dataset, is no config; a file comes first.
+    (tmp_path / "shapes").mkdir()
+    done = run_here("train", *flag, "--workdir=run", "--config.data.root=photos", directory=tmp_path)
+    assert "error: photos: there is no such folder (data.root)" in done.stderr
+    (tmp_path / "shapes").rmdir()
     (tmp_path / "shapes").write_text("def get_config():\n    raise ValueError('the file')\n")
     assert "the file" in run_here("train", *flag, "--workdir=run", directory=tmp_path).stderr
 
@@ -175,24 +192,26 @@ commands.main()
 @pytest.mark.parametrize(
     ("arguments", "variables", "message", "imported"),
     [
-        (
-            "train --config=shapes --workdir=run",
-            {},
-            "data/shapes: there is no such folder (data.root)",
-            False,
-        ),
+        ("train --config=shapes --workdir=run", {}, "data/shapes: there is no such folder", False),
         ("train --config=shapes --workdir=run --data=mine", {}, "mine: there is no such folder", False),
+        ("evaluate --workdir=run", {}, "run: there is no such directory", False),
+        ("predict --workdir=model.pth --output=out photo.jpg", {}, "model.pth: is a file, not the", False),
+        ("convert --source=run --input=none --config=shapes --workdir=run", {}, "none: there is no", False),
+        ("convert --source=torchvision --input=a.pth --config=shapes --workdir=run", {}, "a.pth: No", False),
         # Perhaps there are other processes, which must end, too.
         ("train --config=shapes --workdir=run", {"SLURM_JOB_ID": "1"}, "data/shapes: there is no such", True),
     ],
-)
+)  # fmt: skip
 def test_what_is_missing_is_reported_before_jax_is_imported(
     tmp_path, arguments, variables, message, imported
 ):
+    for name in ("model.pth", "photo.jpg"):
+        (tmp_path / name).touch()
+    own = {name: value for name, value in os.environ.items() if "KUBERNETES" not in name}
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, *arguments.split()],
         cwd=tmp_path,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **variables},
+        env={**own, "JAX_PLATFORMS": "cpu", **variables},
         capture_output=True,
         text=True,
     )

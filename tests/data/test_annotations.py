@@ -6,7 +6,7 @@ import pytest
 from mrcnn_jax.data.annotations import read_annotations, write_annotations
 from mrcnn_jax.data.coco import CocoAnnotation, read_coco
 from mrcnn_jax.rle import Rle
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 CATEGORIES = Categories(ids=(3, 7), names=("car", "dog"), keypoint_labels=(2,), keypoint_names=tuple("abc"))
 

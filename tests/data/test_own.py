@@ -12,7 +12,7 @@ from mrcnn_jax.data.own import as_source
 from mrcnn_jax.data.shapes import make_shapes
 from mrcnn_jax.data.source import DataSource, FolderSource
 from mrcnn_jax.rle import Rle
-from mrcnn_jax.types import Categories
+from mrcnn_jax.runs.categories import Categories
 
 
 class Photos:

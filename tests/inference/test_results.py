@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -184,7 +186,7 @@ def test_plot_reads_the_image_again_or_takes_it(categories: Categories, tmp_path
     of_file = to_result(detections(), size=(40, 80), image_size=(20, 160), categories=categories, path=photo)
     expected = draw(pixels, of_file)
     np.testing.assert_array_equal(np.asarray(of_file.plot()), expected)
-    of_file[:1].save_plot(tmp_path / "picture.png")
+    of_file[:1].save(tmp_path / "picture.png")
     with Image.open(tmp_path / "picture.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), draw(pixels, of_file[:1]))
 
@@ -198,19 +200,65 @@ def test_plot_reads_the_image_again_or_takes_it(categories: Categories, tmp_path
         of_array.plot(pixels[:3, :3])
 
 
-def test_to_supervision(categories: Categories, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=SimpleNamespace))
-    result = make(detections(), categories)
-    found = result.to_supervision()
-    np.testing.assert_array_equal(found.xyxy, result.boxes)
-    np.testing.assert_array_equal(found.mask, result.masks)
-    np.testing.assert_array_equal(found.confidence, result.scores)
-    assert found.class_id.tolist() == [0, 1]
-    assert found.data["class_name"].tolist() == ["ball", "figure"]
-    assert result[[]].to_supervision().data["class_name"].shape == (0,)
+@dataclasses.dataclass
+class SupervisionDetections:
+    """Stands in for ``supervision.Detections``, with the fields and checks of supervision 0.31."""
+
+    xyxy: np.ndarray
+    mask: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+    class_id: np.ndarray | None = None
+    tracker_id: np.ndarray | None = None
+    data: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = len(self.xyxy)
+        assert self.xyxy.shape == (count, 4) and np.isfinite(self.xyxy).all()
+        assert self.mask is None or (self.mask.ndim == 3 and len(self.mask) == count)
+        assert self.mask is None or self.mask.dtype == bool
+        for array in (self.confidence, self.class_id, self.tracker_id):
+            assert array is None or array.shape == (count,)
+        assert all(len(values) == count for values in self.data.values())
+
+
+@pytest.fixture(params=["stand-in", "installed"])
+def supervision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The library's ``Detections``, or a class that stands in for it, as the library is optional."""
+    if request.param == "installed":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns if OpenCV is not installed
+            return pytest.importorskip("supervision").Detections
+    monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=SupervisionDetections))
+    return SupervisionDetections
+
+
+@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize("keypoints", [True, False])
+def test_to_supervision(categories: Categories, supervision: Any, masks: bool, keypoints: bool) -> None:
+    found = detections()
+    found = found.replace(
+        masks=found.masks if masks else None, keypoints=found.keypoints if keypoints else None
+    )
+    result = make(found, categories)
+    for part in (result, result[1], result[[]]):
+        theirs = part.to_supervision()
+        assert type(theirs) is supervision
+        np.testing.assert_array_equal(theirs.xyxy, part.boxes)
+        np.testing.assert_array_equal(theirs.confidence, part.scores)
+        assert theirs.class_id.tolist() == [label - 1 for label in part.labels.tolist()]
+        assert theirs.data["class_name"].tolist() == part.names and theirs.tracker_id is None
+        if masks:
+            np.testing.assert_array_equal(theirs.mask, part.masks)
+            assert theirs.mask.dtype == bool
+        else:
+            assert theirs.mask is None
+
+
+def test_to_supervision_needs_the_library(categories: Categories, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(ImportError, match="pip install supervision"):
-        result.to_supervision()
+        make(detections(), categories).to_supervision()
 
 
 def test_label_without_category_is_an_error(categories: Categories) -> None:

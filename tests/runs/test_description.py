@@ -124,6 +124,9 @@ def test_keypoints_need_no_sigmas(tmp_path):
 def test_a_directory_that_is_missing_or_not_a_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: there is no such directory"):
         read_run(tmp_path / "nowhere")
+    (tmp_path / "r50.pth").touch()
+    with pytest.raises(NotADirectoryError, match=r"is a file, .*backbone_weights=.*r50\.pth$"):
+        read_run(tmp_path / "r50.pth")
     with pytest.raises(FileNotFoundError, match=r"is not the directory of a run: it has no config\.json"):
         read_run(tmp_path)
     write_run(tmp_path, Config(), CATEGORIES)

@@ -3,11 +3,14 @@
 import dataclasses
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from mrcnn_jax.models.variables import make_blueprint
-from mrcnn_jax.runs.description import read_run
+from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.runs.checkpoint import Checkpoints
+from mrcnn_jax.runs.description import read_run, write_run
 from mrcnn_jax.training import loop
 
 
@@ -84,3 +87,32 @@ def test_data_and_callbacks_of_a_programs_own(config, tmp_path, monkeypatch, cou
     # Without validation data of its own it does not evaluate on those of the config.
     loop.train(config, tmp_path / "other", source=pictures)
     assert len(evaluated) == 2
+
+
+@pytest.mark.parametrize("names", [Pictures.categories, ("cat", "dog")])
+def test_a_run_that_begins_from_another(
+    config, tmp_path, monkeypatch, capsys, counted_steps, drawn_eagerly, names
+):
+    monkeypatch.setattr(loop, "make_blueprint", make_blueprint)
+    model = dataclasses.replace(config.model, mask=False, keypoint=False)
+    config = dataclasses.replace(_with(config, steps=1, eval_every=0), model=model)
+    weights = make_blueprint(model, num_classes=len(names), num_keypoints=0).initialize(jax.random.key(7))
+    ids = tuple(range(1, len(names) + 1))
+    write_run(tmp_path / "earlier", config, Categories(ids, names))
+    with Checkpoints(tmp_path / "earlier", keep=1) as checkpoints:
+        checkpoints.save(0, weights)
+
+    loop.train(config, tmp_path / "run", source=Pictures(), init=str(tmp_path / "earlier"))
+    new_layers = () if names == Pictures.categories else ("box_head.cls_score", "box_head.bbox_pred")
+    said = f"begins from {tmp_path}/earlier; re-initialised layers: {', '.join(new_layers) or 'none'}\n"
+    assert said in capsys.readouterr().out
+    assert read_run(tmp_path / "run").categories.names == Pictures.categories
+    state, _ = counted_steps[0]
+    taken = {**state.params, **state.frozen, **state.batch_stats}
+    assert taken["box_head.cls_score.bias"].shape == (5,)
+    for name, array in taken.items():
+        if name.rpartition(".")[0] not in new_layers:
+            np.testing.assert_array_equal(array, weights[name], err_msg=name)
+    # A run that is resumed has begun already.
+    loop.train(config, tmp_path / "run", source=Pictures(), init=tmp_path / "none")
+    assert "already trained for 1 steps" in capsys.readouterr().out

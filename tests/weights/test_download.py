@@ -1,6 +1,8 @@
 """Downloads from a server on this machine."""
 
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import http.server
 import subprocess
@@ -24,6 +26,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.requests: list[str] = []
+        self.agents: set[str | None] = set()
         super().__init__(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.server_port}"
 
@@ -33,6 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
+        self.server.agents.add(self.headers["User-Agent"])
         if self.path.startswith("/missing"):
             self.send_error(404)
             return
@@ -70,14 +74,20 @@ def stored(home: Path) -> list[str]:
 
 @pytest.mark.parametrize("folder", ["", "/unknown-length"])
 @pytest.mark.parametrize("file", [f"model-{SHA256[:8]}.pth", f"model_final_{MD5[:6]}.pkl", "no_checksum.pkl"])
-def test_a_file_is_downloaded_once(server: Server, home: Path, folder: str, file: str) -> None:
+def test_a_file_is_downloaded_once(
+    server: Server, home: Path, folder: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights = weights_at(server.address + folder, file)
     path = download(weights)
+    size = "" if folder else " (2 MiB)"
+    assert capsys.readouterr() == ("", f"downloading {weights.address}{size} to {path}\n")
     assert path == home / ".cache/mrcnn_jax/weights/torchvision" / file
     assert path.read_bytes() == CONTENT and path.stat().st_mode & 0o777 == 0o644
     assert download(weights) == path
     assert server.requests == [f"{folder}/{file}"]
     assert stored(home) == [f".{file}.lock", file]
+    assert capsys.readouterr() == ("", "")
+    assert server.agents == {"mrcnn_jax"}
 
 
 @pytest.mark.parametrize(
@@ -151,3 +161,47 @@ print(download(Weights(**{dataclasses.asdict(weights)!r})))
     assert paths == {str(cache_path(weights))} and len(server.requests) == 1
     assert cache_path(weights).read_bytes() == CONTENT
     assert stored(home) == [f".{weights.file}.lock", weights.file]
+
+
+def test_what_a_killed_process_left_is_removed(server: Server, home: Path) -> None:
+    weights = weights_at(server.address)
+    folder = cache_path(weights).parent
+    folder.mkdir(parents=True)
+    (folder / f".{weights.file}.k1ll3d.part").write_bytes(CONTENT[:-1])
+    (folder / ".another.pth.k1ll3d.part").write_bytes(CONTENT)
+    download(weights)
+    assert stored(home) == [".another.pth.k1ll3d.part", f".{weights.file}.lock", weights.file]
+
+
+def test_waiting_for_another_process_is_said(
+    server: Server, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = weights_at(server.address)
+    lock = cache_path(weights).with_name(f".{weights.file}.lock")
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=download, args=[weights])
+        waiting.start()
+        message = ""
+        while not message and waiting.is_alive():
+            message = capsys.readouterr().err
+        assert message == f"waiting for another process that downloads or converts {weights.file}\n"
+        assert not server.requests
+    waiting.join()
+    assert cache_path(weights).read_bytes() == CONTENT
+
+
+def test_without_locks_other_downloads_are_left_alone(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    weights = weights_at(server.address)
+    cache_path(weights).parent.mkdir(parents=True)
+    others = cache_path(weights).with_name(f".{weights.file}.another.part")
+    others.write_bytes(b"in progress")
+    assert download(weights).read_bytes() == CONTENT
+    assert others.read_bytes() == b"in progress"

@@ -1,8 +1,11 @@
 """Published models by name, from a folder of files instead of the web."""
 
 import dataclasses
+import errno
+import fcntl
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -15,11 +18,14 @@ from mrcnn_jax.data.coco_categories import COCO
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.checkpoint import load_weights
 from mrcnn_jax.runs.description import read_run, write_run
+from mrcnn_jax.training.loop import train
 from mrcnn_jax.weights import torchvision, zoo, zoo_models
+from mrcnn_jax.weights.convert import import_weights
 from mrcnn_jax.weights.download import cache_path
-from mrcnn_jax.weights.files import write_arrays
+from mrcnn_jax.weights.files import read_arrays, write_arrays
 from mrcnn_jax.weights.zoo_models import BACKBONES, MODELS, Model, Weights, config_of
 from mrcnn_jax.weights.zoo_table import backbone_table, model_table
+from tests.run_command import run_here
 
 ROOT = Path(__file__).parents[2]
 NAME = "torchvision/tiny"
@@ -49,8 +55,9 @@ def write_config(directory: Path, config: Config) -> None:
     (directory / "configs" / "torchvision" / "tiny.py").write_text(code)
 
 
-def test_a_model_is_converted_once(tmp_path: Path, tiny: Model) -> None:
+def test_a_model_is_converted_once(tmp_path: Path, tiny: Model, capsys: pytest.CaptureFixture[str]) -> None:
     workdir = zoo.workdir_of(NAME)
+    assert capsys.readouterr() == ("", f"converting tiny.npz to a run in {workdir}\n")
     assert workdir == tmp_path / ".cache" / "mrcnn_jax" / "zoo" / NAME
     run = read_run(workdir)
     assert run.config == config_of(tiny) and not run.config.model.keypoint and len(run.categories) == 90
@@ -59,6 +66,7 @@ def test_a_model_is_converted_once(tmp_path: Path, tiny: Model) -> None:
     assert [path.name for path in workdir.parent.iterdir()] == ["tiny"]
     cache_path(tiny).unlink()  # the file is not needed any more
     assert zoo.workdir_of(NAME) == workdir
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_run_of_other_settings_is_converted_again(tmp_path: Path, tiny: Model, tiny_config: Config) -> None:
@@ -83,7 +91,33 @@ def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path, tiny: Model) -> 
         zoo.workdir_of(NAME)
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, tiny: Model) -> None:
+    left = tmp_path / ".cache" / "mrcnn_jax" / "zoo" / "torchvision" / ".tiny.k1ll3d.part"
+    (left / "run").mkdir(parents=True)
+    (left / "run" / "config.json").write_text("{}")
+    workdir = zoo.workdir_of(NAME)
+    assert [path.name for path in workdir.parent.iterdir()] == ["tiny"]
+
+
+def test_processes_that_want_the_same_model(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert: Callable = zoo.import_weights
+    converted = []
+
+    def count(*arguments: object) -> None:
+        converted.append(arguments)
+        convert(*arguments)
+
+    monkeypatch.setattr(zoo, "import_weights", count)
+    with ThreadPoolExecutor() as pool:  # locks are held by open files, not by processes
+        assert len(set(pool.map(zoo.workdir_of, [NAME] * 3))) == 1
+    assert len(converted) == 1
+
+
 def test_a_run_that_another_process_made_meanwhile(tmp_path: Path, tiny: Model, monkeypatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     convert: Callable = zoo.import_weights
 
     def convert_late(*arguments: object) -> None:
@@ -109,7 +143,9 @@ def test_a_name_that_is_almost_right(tiny: Model) -> None:
         ValueError, match=r"^torchvision/tinny: there is no .*; did you mean torchvision/tiny"
     ):
         zoo.workdir_of("torchvision/tinny")
-    with pytest.raises(ValueError, match=r"no published model .*; docs/zoo\.md lists the models$"):
+    with pytest.raises(
+        ValueError, match=r"no published model is called detectron2/1\d+; mrcnn-jax zoo lists them$"
+    ):
         zoo.workdir_of("detectron2/12345678901234567890")
 
 
@@ -122,6 +158,80 @@ def test_load_takes_a_name(tiny: Model) -> None:
     assert detector.step == 0 and len(detector.categories) == 90
     with pytest.raises(ValueError, match="did you mean torchvision/tiny"):
         mrcnn_jax.load("torchvision/tinny")
+
+
+def test_evaluate_takes_a_name(tiny: Model) -> None:
+    class Photos(list):
+        categories = ("cat",)
+
+    with pytest.raises(ValueError, match=r"(?s)Photos.*categor"):  # after the model was found
+        mrcnn_jax.evaluate(NAME, Photos())
+
+
+def test_a_model_is_exported_by_name(tmp_path: Path, tiny: Model) -> None:
+    export = ("convert", "--target=torchvision", "--workdir=torchvision/tiny")
+    (tmp_path / "taken.npz").write_text("mine")
+    for output, problem in (("taken.npz", "already exists"), ("a/b.npz", "there is no folder a")):
+        done = run_here(*export, f"--output={output}", directory=tmp_path)
+        assert done.returncode == 1 and f"error: {output}: {problem}" in done.stderr
+        assert not (tmp_path / ".cache" / "mrcnn_jax" / "zoo").exists()  # told before the conversion
+    done = run_here(*export, "--output=out.npz", directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found, wanted = read_arrays(tmp_path / "out.npz"), read_arrays(cache_path(tiny))
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        # The background's boxes and mask are never used, and zeros here.
+        first = {"bbox_pred": 4, "mask_fcn_logits": 1}.get(name.split(".")[-2], 0)
+        np.testing.assert_array_equal(found[name][first:], array[first:], err_msg=name)
+
+
+def test_a_model_that_torchvision_lacks_is_not_downloaded(tmp_path: Path) -> None:
+    name = "detectron2/mask_rcnn_r50_fpn_3x"
+    done = run_here(
+        "convert", "--target=torchvision", f"--workdir={name}", "--output=a.npz", directory=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: torchvision has no such model:\n  model.backbone_stride_in_1x1 is True; torchvision has"
+    )
+
+
+def test_the_evaluation_of_a_model_needs_an_output(tmp_path: Path, tiny: Model) -> None:
+    done = run_here("evaluate", "--workdir=torchvision/tiny", directory=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --output is missing: torchvision/tiny is a published model")
+    done = run_here("evaluate", "--workdir=torchvision/tinny", directory=tmp_path)
+    assert done.stderr.startswith("error: torchvision/tinny: there is no such file or directory")
+    assert not (tmp_path / ".cache" / "mrcnn_jax" / "zoo").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--source=torchvision",), f"--config is missing; for {NAME} it is --config={NAME} --config.model."),
+        (("--source=run",), f"--config is missing; for {NAME} it is --config={NAME} --config.model.keypoint"),
+        (("--source=detectron2",), f"--source=detectron2: {NAME} is one of torchvision's models"),
+    ],
+)
+def test_flags_that_do_not_fit_the_model(
+    tmp_path: Path, tiny: Model, arguments: tuple[str, ...], message: str
+) -> None:
+    done = run_here("convert", *arguments, f"--input={NAME}", "--workdir=run", directory=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {message}")
+
+
+def test_a_new_run_does_not_take_a_models_name(tmp_path: Path, tiny: Model, tiny_config: Config) -> None:
+    begin = f"{NAME} is a published model's name: .*; to begin from the model, train with --init={NAME}"
+    with pytest.raises(ValueError, match=begin):
+        train(tiny_config, NAME)
+    with pytest.raises(ValueError, match=begin):
+        import_weights("torchvision", cache_path(tiny), config_of(tiny), NAME)
+    assert not (tmp_path / "torchvision").exists()
+    # A directory that has the name already is the user's, and a name that no model has is free.
+    (tmp_path / NAME).mkdir(parents=True)
+    import_weights("torchvision", cache_path(tiny), config_of(tiny), NAME)
+    import_weights("torchvision", cache_path(tiny), config_of(tiny), "torchvision/tinny")
+    assert read_run(tmp_path / NAME).config == read_run(tmp_path / "torchvision" / "tinny").config
 
 
 def test_the_table_by_hand() -> None:
