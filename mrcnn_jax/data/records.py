@@ -301,9 +301,12 @@ def _read_index(path: Path) -> dict[str, np.ndarray]:
         index |= {name: arrays[name] for name in _COUNTS if name in arrays}
     count = len(index["ids"])
     for name, (shape, kind) in _COLUMNS.items():
-        if name in index and (index[name].shape != (count, *shape) or index[name].dtype.kind != kind):
-            found = f"{index[name].dtype} {index[name].shape}"
-            raise ValueError(f"{path.name} has {name} of type and shape {found} for {count} ids")
+        if (array := index.get(name)) is None:
+            continue
+        if len(array) != count:
+            raise ValueError(f"{path.name} has {len(array)} {name} for {count} ids")
+        if array.shape[1:] != shape or array.dtype.kind != kind:
+            raise ValueError(f"{path.name} has {name} of type {array.dtype} and shape {array.shape}")
     if len(np.unique(index["ids"])) < count:
         raise ValueError(f"{path.name} has ids that repeat")
     if not 1 <= (cells := index["mask_grid"].item()) <= LIMITS["data.mask_grid"]:
