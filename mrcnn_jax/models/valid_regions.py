@@ -9,6 +9,7 @@ Shapes: B images, R regions per image, N regions in a block (of all images).
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,8 @@ def apply_to_valid(
         outputs = head(*(rows.reshape(images * size, *rows.shape[2:]) for rows in block))
         return outputs.reshape(images, size, *outputs.shape[1:])
 
-    @jax.checkpoint
+    # Without barriers, which a loop does not need, and at which jaxlib 0.12 can abort on a CPU.
+    @partial(jax.checkpoint, prevent_cse=False)
     def apply_if_valid(operands: tuple[Array, tuple[Array, ...]]) -> Array:
         any_valid, block = operands
         like = jax.eval_shape(apply, block)
