@@ -221,8 +221,8 @@ def test_an_interrupted_prediction_goes_on(
     assert predict("at_once").returncode == 0
     attempt = Detector.attempt
 
-    def interrupted(detector: Detector, sources: Any) -> Any:
-        yield from attempt(detector, list(sources)[:2])
+    def interrupted(detector: Detector, sources: Any, **options: Any) -> Any:
+        yield from attempt(detector, list(sources)[:2], **options)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
