@@ -42,6 +42,7 @@ from mrcnn_jax.training.step import TrainState, compile_step, make_state
 from mrcnn_jax.types import Batch
 from mrcnn_jax.weights.backbone import expected_input, load_backbone
 from mrcnn_jax.weights.begin import begin_run
+from mrcnn_jax.weights.zoo import workdir_of
 from mrcnn_jax.weights.zoo_models import check_not_a_model
 
 _FINDINGS = 10  # problems in the data that are printed at the start
@@ -90,6 +91,8 @@ def train(
 
     with hosts.fail_together():
         check_not_a_model(workdir)
+        is_new = hosts.is_main_process() and not is_run(workdir)
+        earlier = workdir_of(init) if init is not None and is_new else None
         # Data
         if source is None:
             source, own = open_data_source(config), False
@@ -103,8 +106,8 @@ def train(
         for line in describe_selection(source, data, keypoints=config.model.keypoint):
             _print(line)
     with hosts.fail_together():
-        if init is not None and hosts.is_main_process() and not is_run(workdir):
-            begun = begin_run(init, config, workdir, source.categories)
+        if earlier is not None:
+            begun = begin_run(earlier, config, workdir, source.categories)
             _print(f"begins from {init}; re-initialised layers: {', '.join(begun.new_layers) or 'none'}")
     with hosts.fail_together():
         source, categories = _with_categories_of_run(source, workdir)

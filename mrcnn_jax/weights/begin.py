@@ -1,4 +1,4 @@
-"""Begins a run from the weights of another run or of a published model, for the data to train on."""
+"""Begins a run from the weights of another run, for the data to train on."""
 
 from pathlib import Path
 
@@ -7,22 +7,17 @@ from mrcnn_jax.data.labels import check_categories
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.weights.convert import Imported, import_weights
-from mrcnn_jax.weights.zoo import workdir_of
 
 
-def begin_run(weights: str | Path, config: Config, workdir: str | Path, categories: Categories) -> Imported:
-    """Creates the run ``workdir`` with weights for ``categories``.
+def begin_run(earlier: str | Path, config: Config, workdir: str | Path, categories: Categories) -> Imported:
+    """Creates the run ``workdir`` with the weights of the run ``earlier``, for ``categories``.
 
-    ``weights`` is the directory of a run, or the name of a published model (docs/zoo.md), which is downloaded
-    first. If its categories are the same, all of its layers are kept; otherwise the heads' last layers are
-    re-initialised.
-
-    Raises ValueError or OSError, and writes nothing, as ``workdir_of`` and ``import_weights`` do.
+    If its categories are the same, all of its layers are kept; otherwise the heads' last layers are
+    re-initialised. Raises ValueError or OSError, and writes nothing, as ``import_weights`` does.
     """
-    run = workdir_of(weights)
     try:
-        check_categories(categories, read_run(run).categories, where="the data")
+        check_categories(categories, read_run(earlier).categories, where="the data")
         new_categories = None
     except ValueError:
         new_categories = categories
-    return import_weights("run", run, config, workdir, new_categories=new_categories)
+    return import_weights("run", earlier, config, workdir, new_categories=new_categories)
