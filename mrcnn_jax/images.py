@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from mrcnn_jax.image_formats import open_image
 
@@ -81,9 +81,12 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     ``scale_to_8_bits``. Raises ValueError where that rule has no answer, and, because Pillow decodes the
     pixels only now, nearly any exception for a damaged file.
     """
+    # Pillow inverts TIFF files in which 0 is white only if they have at most 8 bits.
+    white_is_zero = getattr(image, "tag_v2", {}).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):  # convert() would clip these instead of scaling
-        image = Image.fromarray(scale_to_8_bits(np.asarray(image)))
+        values = scale_to_8_bits(np.asarray(image))
+        image = Image.fromarray(255 - values if white_is_zero else values)
     elif image.mode in ("La", "RGBa"):  # premultiplied by the transparency that is to be dropped
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     elif image.mode == "P" and "transparency" in image.info:

@@ -1,5 +1,6 @@
 import io
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,16 @@ def test_deep_grayscale_is_scaled_by_the_range_it_uses(mode, values, expected):
 def test_floats_are_scaled_by_the_range_they_use(values, expected):
     pixels = images.read_image(encoded(Image.fromarray(np.array([values], np.float32)), "TIFF"))
     assert pixels[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_in_which_0_is_white_is_inverted(kind):
+    top = np.iinfo(kind).max
+    data = encoded(Image.fromarray(np.array([[0, top // 2 + 1, top]], kind)), "TIFF")
+    photometric = [struct.pack("<HHII", 262, 3, 1, value) for value in (1, 0)]
+    assert data.count(photometric[0]) == 1
+    assert images.read_image(data)[0, :, 0].tolist() == [0, 128, 255]
+    assert images.read_image(data.replace(*photometric))[0, :, 0].tolist() == [255, 127, 0]
 
 
 @pytest.mark.parametrize(

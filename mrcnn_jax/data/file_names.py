@@ -101,11 +101,14 @@ def _spellings(name: str) -> Iterator[str]:
             yield unicodedata.normalize("NFD", stripped)
 
 
-def _keys(name: str) -> tuple[str, str]:
-    """The name without differences of case, composition, surrounding spaces and URL escapes; and its stem."""
+def _keys(name: str) -> tuple[str, ...]:
+    """The name without differences of case, composition, surrounding spaces and URL escapes; and its stem.
+
+    The last one is also without the eight digits that Label Studio puts before the name of an upload.
+    """
     plain = unicodedata.normalize("NFC", urllib.parse.unquote(name)).strip().casefold()
     stem, _ = os.path.splitext(plain)
-    return plain, f"{stem}."
+    return plain, f"{stem}.", f"{re.sub(r'^[0-9a-f]{8}-', '', stem)}."
 
 
 def _last_part(name: str) -> str:

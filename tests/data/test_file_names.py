@@ -98,6 +98,7 @@ def test_other_spellings_do_not_lead_out_of_the_folder(images, name):
         ("C:\\photos\\a.png", "there is no such file; the image folder itself has 'a.png'"),
         ("https://host/photos/a.png", "there is no such file; the image folder itself has 'a.png'"),
         ("a.jpg", "there is no such file; the folder has 'a.png', not 'a.jpg'"),
+        ("0a1b2c3d-a.jpg", "there is no such file; the folder has 'a.png', not '0a1b2c3d-a.jpg'"),
         ("sub/c%20.png", "there is no such file; the folder has 'c .png', not 'c%20.png'"),
     ],
 )
