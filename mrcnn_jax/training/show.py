@@ -22,7 +22,7 @@ Picture = UInt8[np.ndarray, "_ _ 3"]
 
 LONG_SIDE = SMALLEST_LONG_SIDE  # of a picture, in pixels: enough for legible names
 _SHEET_WIDTH = 4 * (LONG_SIDE + 10)
-_GAP, _CAPTION, _FONT, _BASELINE = 8, 22, 14, 16  # pixels; the baseline below the caption's top
+_GAP, _CAPTION, _FONT, _BASELINE = 8, 22, 14.0, 16  # pixels; the baseline below the caption's top
 _PAPER, _INK = (255, 255, 255), (0, 0, 0)
 _CHECKS = 8  # side in pixels of a square of the padding's checkerboard
 _CHECK_COLOURS = np.array([(70, 70, 80), (100, 100, 110)], np.uint8)

@@ -120,7 +120,7 @@ def test_re_initialised_layers_are_listed(converted: str, start: Start, director
                 "--workdir=new",
                 "--key=a",
             ),
-            "torchvision/x.y: no such file",
+            "torchvision/x.y: No such file",
         ),
         (
             ("--source=run", "--config=tiny.py", "--input=torchvision/mask_rcnn", "--workdir=new"),
