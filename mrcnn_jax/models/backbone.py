@@ -6,10 +6,9 @@ from typing import Protocol, runtime_checkable
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mrcnn_jax.config import ModelConfig
-from mrcnn_jax.models.canvas import Mask
 from mrcnn_jax.models.resnet import ResNet
 
 
@@ -24,9 +23,9 @@ class Backbone(Protocol):
     channels: dict[str, int]
 
     def __call__(
-        self, images: Float[Array, "b h w 3"], mask: Mask = None
+        self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"] | None = None
     ) -> dict[str, Float[Array, "b _ _ _"]]:
-        """Feature maps of images that are zero outside ``mask``; the area outside must not affect them."""
+        """Feature maps of images that are zero beyond ``sizes``; the area beyond must not affect them."""
         ...
 
     def is_frozen(self, path: Sequence[str | int]) -> bool:

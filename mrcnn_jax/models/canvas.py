@@ -33,9 +33,16 @@ def image_mask(shape: tuple[int, ...], sizes: Int[Array, "b 2"]) -> Bool[Array, 
     return (rows[:, :, None] & columns[:, None, :])[..., None]
 
 
-def subsample(mask: Mask, stride: int) -> Mask:
-    """Every ``stride``-th row and column of the mask."""
-    return mask if mask is None else mask[:, ::stride, ::stride]
+def map_mask(canvas: tuple[int, ...], sizes: Int[Array, "b 2"] | None, stride: int) -> Mask:
+    """The mask of a map of ``stride`` for images of these sizes on a canvas (height, width).
+
+    It is made at the map's resolution: on a TPU, every 64th row and column of the canvas's mask do not fit
+    into a core's memory.
+    """
+    if sizes is None:
+        return None
+    height, width = (-(-side // stride) for side in canvas)
+    return image_mask((height, width), cells(sizes, stride))
 
 
 def mask_out(x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h w c"]:

@@ -16,7 +16,7 @@ from mrcnn_jax.config import ModelConfig, TestConfig, TrainConfig
 from mrcnn_jax.distributed.sharding import map_images
 from mrcnn_jax.models.backbone import make_backbone
 from mrcnn_jax.models.box_head import BoxHead
-from mrcnn_jax.models.canvas import cells, image_mask, mask_out, padded_sizes, subsample
+from mrcnn_jax.models.canvas import cells, image_mask, map_mask, mask_out, padded_sizes
 from mrcnn_jax.models.fpn import FPN
 from mrcnn_jax.models.keypoint_head import KeypointHead
 from mrcnn_jax.models.mask_head import MaskHead
@@ -96,18 +96,15 @@ class MaskRCNN(nnx.Module):
     def features(self, images: Array, image_sizes: Int[Array, "b 2"]) -> Features:
         """Feature maps for the RPN and the heads, zero beyond each image; ``images`` are RGB 0 to 255."""
         padded = padded_sizes(image_sizes, self.config.padding_multiple)
-        mask = image_mask(images.shape[1:3], padded)
+        mask_at = partial(map_mask, images.shape[1:3], padded)
         with jax.named_scope("backbone"):
-            maps = self.backbone(normalize(images, image_sizes, self.config), mask)
+            maps = self.backbone(normalize(images, image_sizes, self.config), padded)
         if self.fpn is not None:
-            masks = {level: subsample(mask, stride) for level, stride in self.backbone.strides.items()}
+            masks = {level: mask_at(stride) for level, stride in self.backbone.strides.items()}
             with jax.named_scope("fpn"):
                 maps = self.fpn(maps, masks)
         return Features(
-            maps={
-                level: mask_out(maps[level], subsample(mask, stride))
-                for level, stride in self.strides.items()
-            },
+            maps={level: mask_out(maps[level], mask_at(stride)) for level, stride in self.strides.items()},
             sizes={level: cells(padded, stride) for level, stride in self.strides.items()},
         )
 

@@ -1,6 +1,7 @@
 """ResNet (arXiv 1512.03385) and ResNeXt (arXiv 1611.05431): images to feature maps C2 to C5.
 
-Attributes are named as in torchvision. ``mask`` marks the cells that belong to an image: see ``canvas``.
+Attributes are named as in torchvision. The masks ``before`` and ``after`` mark the cells of a block's or
+stage's input and output that belong to an image: see ``canvas``.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,10 +11,10 @@ from typing import Any
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mrcnn_jax.config import ModelConfig
-from mrcnn_jax.models.canvas import Mask, mask_out, subsample
+from mrcnn_jax.models.canvas import Mask, map_mask, mask_out
 from mrcnn_jax.models.convs import Conv, he_normal
 from mrcnn_jax.models.norm import Norm, make_norm
 from mrcnn_jax.ops.relu import relu
@@ -73,10 +74,9 @@ class BasicBlock(nnx.Module):
         self.bn2 = norm(channels)
         self.downsample = _projection(in_channels, channels, stride, norm, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h2 w2 d"]:
-        after = subsample(mask, self.stride)
+    def __call__(self, x: Float[Array, "b h w c"], before: Mask, after: Mask) -> Float[Array, "b h2 w2 d"]:
         shortcut = _shortcut(self.downsample, x, after)
-        x = relu(mask_out(self.bn1(self.conv1(mask_out(x, mask)), mask=after), after))
+        x = relu(mask_out(self.bn1(self.conv1(mask_out(x, before)), mask=after), after))
         return relu(self.bn2(self.conv2(x), mask=after) + shortcut)
 
 
@@ -108,18 +108,17 @@ class Bottleneck(nnx.Module):
         out_channels = channels * self.expansion
         width = channels * group_width // 64 * groups
         self.stride = stride
-        self.stride_1x1, self.stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = conv(in_channels, width, 1, self.stride_1x1)
         self.bn1 = norm(width)
-        self.conv2 = conv(width, width, 3, self.stride_3x3, dilation=dilation, groups=groups)
+        self.conv2 = conv(width, width, 3, stride_3x3, dilation=dilation, groups=groups)
         self.bn2 = norm(width)
         self.conv3 = conv(width, out_channels, 1, 1)
         self.bn3 = norm(out_channels)
         self.downsample = _projection(in_channels, out_channels, stride, norm, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h2 w2 d"]:
-        between = subsample(mask, self.stride_1x1)
-        after = subsample(between, self.stride_3x3)
+    def __call__(self, x: Float[Array, "b h w c"], before: Mask, after: Mask) -> Float[Array, "b h2 w2 d"]:
+        between = before if self.stride_1x1 == 1 else after
         shortcut = _shortcut(self.downsample, x, after)
         x = relu(mask_out(self.bn1(self.conv1(x), mask=between), between))
         x = relu(self.bn2(self.conv2(x), mask=after))
@@ -170,12 +169,12 @@ def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.R
 
 
 def apply_stage(
-    stage: Sequence[Any], x: Float[Array, "b h w c"], mask: Mask = None
+    stage: Sequence[Any], x: Float[Array, "b h w c"], before: Mask = None, after: Mask = None
 ) -> Float[Array, "b h2 w2 d"]:
     """The output of a stage: its blocks applied to ``x`` in turn."""
     for block in stage:
-        x = block(x, mask)
-        mask = subsample(mask, block.stride)
+        x = block(x, before, after)
+        before = after
     return x
 
 
@@ -206,11 +205,10 @@ class ResNet(nnx.Module):
         self.bn1 = _stage_norm(config, 0, dtype=dtype, rngs=rngs)(config.backbone_width)
         self.frozen_stages = config.backbone_frozen_stages
         self.recomputed_stages = config.backbone_recomputed_stages
-        self.num_stages = 3 if config.features == "c4" else 4
         self.strides: dict[str, int] = {}
         self.channels: dict[str, int] = {}
         stride = 4
-        for stage in range(1, self.num_stages + 1):
+        for stage in range(1, 4 if config.features == "c4" else 5):
             blocks: Any = make_stage(config, stage, dtype=dtype, rngs=rngs)
             setattr(self, f"layer{stage}", blocks)
             stride *= blocks[0].stride
@@ -218,20 +216,19 @@ class ResNet(nnx.Module):
             self.channels[f"c{stage + 1}"] = stage_channels(config, stage)
 
     def __call__(
-        self, images: Float[Array, "b h w 3"], mask: Mask = None
+        self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"] | None = None
     ) -> dict[str, Float[Array, "b _ _ _"]]:
-        """Feature maps ``c2`` to ``c5`` of normalised images, which must be zero outside ``mask``."""
-        mask = subsample(mask, 2)
+        """Feature maps ``c2`` to ``c5`` of normalised images, which must be zero beyond ``sizes``."""
+        mask_at = partial(map_mask, images.shape[1:3], sizes)
+        mask = mask_at(2)
         x = relu(mask_out(self.bn1(self.conv1(images), mask=mask), mask))
         x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        mask = subsample(mask, 2)
-        features = {}
-        for number in range(1, self.num_stages + 1):
-            stage = getattr(self, f"layer{number}")
+        before, features = mask_at(4), {}
+        for number, (name, stride) in enumerate(self.strides.items(), start=1):
+            stage, after = getattr(self, f"layer{number}"), mask_at(stride)
             apply = nnx.remat(apply_stage) if number <= self.recomputed_stages else apply_stage
-            x = apply(stage, x, mask)
-            mask = subsample(mask, stage[0].stride)
-            features[f"c{number + 1}"] = x
+            x = apply(stage, x, before, after)
+            features[name], before = x, after
         return features
 
     def is_frozen(self, path: Sequence[str | int]) -> bool:

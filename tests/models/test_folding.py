@@ -57,9 +57,9 @@ def test_folding_preserves_a_blocks_output(kind, bottleneck):
     block.eval()
     _randomize_norms(block)
     x = jnp.asarray(rng.normal(size=(1, 8, 8, 8)), jnp.float32)
-    mask = image_mask((8, 8), jnp.array([[6, 8]]))
-    expected = block(x, mask)
-    found = fold_norms(block)(x, mask)
+    masks = image_mask((8, 8), jnp.array([[6, 8]])), image_mask((4, 4), jnp.array([[3, 4]]))
+    expected = block(x, *masks)
+    found = fold_norms(block)(x, *masks)
     assert {type(module) for _, module in nnx.iter_modules(block)} == {
         type(block),
         Conv,
