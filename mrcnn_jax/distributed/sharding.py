@@ -53,11 +53,18 @@ def on_local_devices(arrays: _T, mesh: Mesh) -> _T:
 def map_images(function: Callable[..., Any], *batched: Any) -> Any:
     """``vmap(function)`` over the images of a batch, with each device processing its own images.
 
-    Under a mesh (``jax.set_mesh``) it runs inside ``jax.shard_map``, because the partitioner would otherwise
-    gather the operand of ``lax.top_k`` on every device. Without a mesh it is ``jax.vmap``. Arrays that
-    ``function`` closes over are passed whole to every device.
+    The partitioner alone would gather the operand of ``lax.top_k`` on every device.
     """
-    mapped = jax.vmap(function)
+    return map_shards(lambda _, *images: jax.vmap(function)(*images), None, *batched)
+
+
+def map_shards(function: Callable[..., Any], weights: Any, *batched: Any) -> Any:
+    """``function(weights, *batched)`` on every device, with all ``weights`` and the device's own images.
+
+    Under a mesh (``jax.set_mesh``) it runs inside ``jax.shard_map``; without a mesh it is a plain call. The
+    gradients of the weights are added up on each device, and then once over all.
+    """
     if jax.sharding.get_abstract_mesh().empty:
-        return mapped(*batched)
-    return jax.shard_map(mapped, in_specs=P("data"), out_specs=P("data"), check_vma=False)(*batched)
+        return function(weights, *batched)
+    specs = (P(), *[P("data")] * len(batched))
+    return jax.shard_map(function, in_specs=specs, out_specs=P("data"), check_vma=False)(weights, *batched)

@@ -3,6 +3,7 @@
 ``inference/predict.py`` and ``training/objective.py`` read like the paper; they call the stages built here.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -155,7 +156,8 @@ class MaskRCNN(nnx.Module):
         """Class logits and box deltas of every region. Batch norm uses only the ``valid`` regions."""
         regions = _flatten(self._pool(features, boxes, self.config.box_pool_size))
         with jax.named_scope("box_head"):
-            logits, deltas = self.box_head(self._stage5(regions), None if valid is None else _flatten(valid))
+            regions = _stage5(self.res5, regions)
+            logits, deltas = self.box_head(regions, None if valid is None else _flatten(valid))
         return _unflatten(logits, boxes), _unflatten(deltas, boxes)
 
     def mask_logits(
@@ -192,15 +194,15 @@ class MaskRCNN(nnx.Module):
         """The mask or keypoint head applied to the valid regions; the mask head also takes the labels."""
         if any(nnx.state(module, nnx.BatchStat) for module in (head, self.res5) if module is not None):
             # All regions at once, because batch norm makes each depend on the others.
-            rows = self._stage5(_flatten(regions))
+            rows = _stage5(self.res5, _flatten(regions))
             return _unflatten(head(rows, *map(_flatten, labels), _flatten(valid)), valid)
-        return apply_to_valid(
-            lambda regions, *labels: head(self._stage5(regions), *labels), valid, regions, *labels
-        )
+        graphdef, weights = nnx.split((head, self.res5))
 
-    def _stage5(self, regions: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
-        """The regions after stage 5 with features "c4", else the regions themselves."""
-        return regions if self.res5 is None else apply_stage(self.res5, regions)
+        def apply(weights: nnx.State, regions: Array, *labels: Array) -> Array:
+            head, res5 = nnx.merge(graphdef, weights)
+            return head(_stage5(res5, regions), *labels)
+
+        return apply_to_valid(apply, weights, valid, regions, *labels)
 
     @jax.named_scope("roi_align")
     def _pool(self, features: Features, boxes: Array, size: int) -> Float[Array, "b r p p c"]:
@@ -241,6 +243,11 @@ def normalize(images: Array, image_sizes: Int[Array, "b 2"], config: ModelConfig
         pixels = pixels[..., ::-1]
     pixels = (pixels - jnp.array(config.pixel_mean)) / jnp.array(config.pixel_std)
     return jnp.where(image_mask(images.shape[1:3], image_sizes), pixels, 0.0)
+
+
+def _stage5(res5: Sequence[Any] | None, regions: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
+    """The regions after stage 5 with features "c4", else the regions themselves."""
+    return regions if res5 is None else apply_stage(res5, regions)
 
 
 def _flatten(x: Array) -> Array:

@@ -1,33 +1,43 @@
 """Applies the mask and keypoint heads only where there are valid regions: positives or detections.
 
 Each image has a fixed number of rows for regions; often only a few, the first ones, are valid. So the heads
-run on one block of rows at a time, and skip blocks in which no image has a valid row. In training a block's
+run on one block of rows at a time, and skip blocks in which no image has a valid row. Each device decides for
+its own images, and adds up the gradient of its blocks before the devices add theirs. In training a block's
 activations are recomputed for the gradient: saved for all regions, they would be the largest that a step
 keeps.
 
-Shapes: B images, R regions per image, N regions in a block (of all images).
+Shapes: B images (of a device), R regions per image, N regions in a block (of all images).
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Shaped
 
+from mrcnn_jax.distributed.sharding import map_shards
 from mrcnn_jax.runtime.blocks import divisor
 
 BLOCK = 32  # regions per image
 
 
 def apply_to_valid(
-    head: Callable[..., Array], valid: Bool[Array, "b r"], *inputs: Shaped[Array, "b r *_"]
+    head: Callable[..., Array], weights: Any, valid: Bool[Array, "b r"], *inputs: Shaped[Array, "b r *_"]
 ) -> Shaped[Array, "b r *_"]:
     """The outputs of ``head`` on inputs with a row per region; zero in blocks without a valid region.
 
-    ``head`` maps a block's rows, ``[N ...]``, to as many rows, and must treat each row independently.
+    ``head`` maps its weights and a block's rows, ``[N ...]``, to as many rows, and must treat each row
+    independently.
     """
+    return map_shards(partial(_apply_in_blocks, head), weights, valid, *inputs)
+
+
+def _apply_in_blocks(
+    head: Callable[..., Array], weights: Any, valid: Bool[Array, "b r"], *inputs: Shaped[Array, "b r *_"]
+) -> Shaped[Array, "b r *_"]:
     images, count = valid.shape
     size = divisor(count, BLOCK)
 
@@ -35,7 +45,7 @@ def apply_to_valid(
         return jnp.moveaxis(rows.reshape(images, count // size, size, *rows.shape[2:]), 1, 0)
 
     def apply(block: tuple[Array, ...]) -> Array:
-        outputs = head(*(rows.reshape(images * size, *rows.shape[2:]) for rows in block))
+        outputs = head(weights, *(rows.reshape(images * size, *rows.shape[2:]) for rows in block))
         return outputs.reshape(images, size, *outputs.shape[1:])
 
     # Without barriers, which a loop does not need, and at which jaxlib 0.12 can abort on a CPU.

@@ -30,7 +30,7 @@ def test_outputs_and_gradients_match_the_plain_head_on_valid_regions(regions):
         return jnp.sum(jnp.where(valid[..., None], outputs, 0) ** 2), outputs
 
     def in_blocks(weights, regions):
-        return apply_to_valid(lambda *rows: _head(weights, *rows), valid, regions, labels)
+        return apply_to_valid(_head, weights, valid, regions, labels)
 
     def at_once(weights, regions):
         outputs = _head(weights, regions.reshape(24, 3, 3, 2), labels.reshape(24))
@@ -48,12 +48,12 @@ def test_outputs_and_gradients_match_the_plain_head_on_valid_regions(regions):
 def test_blocks_without_a_valid_region_are_not_computed(regions):
     calls = []
 
-    def head(rows):
+    def head(_, rows):
         jax.debug.callback(lambda: calls.append(1))
         return rows
 
     valid = jnp.zeros((2, 12), bool).at[1, 9].set(True)
-    jax.block_until_ready(jax.jit(lambda regions: apply_to_valid(head, valid, regions))(regions))
+    jax.block_until_ready(jax.jit(lambda regions: apply_to_valid(head, None, valid, regions))(regions))
     jax.effects_barrier()
     assert len(calls) == 1
 
@@ -61,8 +61,11 @@ def test_blocks_without_a_valid_region_are_not_computed(regions):
 def test_no_activations_are_saved_for_the_gradient(regions):
     """Saved activations would show up among the residuals of the forward loop."""
 
+    def head(_, rows):
+        return jnp.exp(jnp.sin(rows))
+
     def total(regions):
-        return apply_to_valid(lambda rows: jnp.exp(jnp.sin(rows)), jnp.ones((2, 12), bool), regions).sum()
+        return apply_to_valid(head, None, jnp.ones((2, 12), bool), regions).sum()
 
     kept = jax.eval_shape(lambda regions: jax.vjp(total, regions)[1], regions)
     sizes = [leaf.size for leaf in jax.tree.leaves(kept)]

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
+from mrcnn_jax.models import valid_regions
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.models.norm import Frozen
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
@@ -93,11 +94,33 @@ def test_eight_devices_give_the_numbers_of_one(two_steps, take_steps, tiny_batch
         np.testing.assert_allclose(on_eight[-1][0].params[name], value, atol=1e-5, err_msg=name)
 
 
-def test_the_only_collectives_are_all_reduces(first_state, tiny_batch, compiled):
-    text = compiled(8).lower(first_state(), tiny_batch).compile().as_text()
-    collectives = re.findall(r" ((?:all-|collective-|reduce-scatter|ragged-)[\w-]*)\(", text)
+def test_the_only_collectives_are_all_reduces_outside_of_loops(
+    first_state, tiny_batch, tiny_blueprint, tiny_config, monkeypatch
+):
+    monkeypatch.setattr(valid_regions, "BLOCK", 2)  # so that there is a loop over blocks
+    take_step = compile_step(tiny_blueprint, tiny_config, make_mesh(jax.devices()))
+    text = take_step.lower(first_state(), tiny_batch).compile().as_text()
     assert len(jax.devices()) == 8
-    assert set(collectives) == {"all-reduce"}
+    assert set(_collectives(text)) == {"all-reduce"}
+    assert len(list(_loop_bodies(text))) > 5
+    assert not _collectives("".join(_loop_bodies(text)))
+
+
+def _collectives(text):
+    return re.findall(r" ((?:all-|collective-|reduce-scatter|ragged-)[\w-]*)\(", text)
+
+
+def _loop_bodies(text):
+    """The HLO of every computation that some loop runs."""
+    pattern = r"^(?:ENTRY )?%([\w.-]+) \(.*?\) -> [^\n]* \{\n(.*?)^\}"
+    computations = dict(re.findall(pattern, text, re.MULTILINE | re.DOTALL))
+    names, seen = re.findall(r"body=%([\w.-]+)", text), set()
+    while names:
+        name = names.pop()
+        if name not in seen:
+            seen.add(name)
+            yield computations[name]
+            names += [name for name in re.findall(r"%([\w.-]+)", computations[name]) if name in computations]
 
 
 def test_no_recompilation_after_the_first_step(tiny_batch, take_steps):
