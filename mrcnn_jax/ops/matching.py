@@ -55,11 +55,24 @@ def sample(
     count: int,
     positive_fraction: float,
 ) -> Int32[Array, " n"]:
-    """``assignment`` with all but ``count`` randomly sampled rows set to IGNORE.
+    """``assignment`` with all rows but those of ``sample_rows`` set to IGNORE."""
+    index, kind = sample_rows(key, assignment, count=count, positive_fraction=positive_fraction)
+    index = jnp.where(kind == Assignment.IGNORE, assignment.shape[0], index)
+    return jnp.full_like(assignment, Assignment.IGNORE).at[index].set(kind, mode="drop")
+
+
+def sample_rows(
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    assignment: Int[Array, " n"],
+    *,
+    count: int,
+    positive_fraction: float,
+) -> tuple[Int32[Array, " s"], Int32[Array, " s"]]:
+    """Indices and assignments of ``count`` randomly sampled rows, and of IGNORE as padding.
 
     At most ``int(count * positive_fraction)`` of them are POSITIVE, the rest NEGATIVE. Negatives replace
-    missing positives; if there are too few negatives as well, fewer than ``count`` remain (Faster R-CNN
-    3.1.3, as in Detectron2 and torchvision).
+    missing positives; if there are too few negatives as well, there are fewer than ``count`` (Faster R-CNN
+    3.1.3, as in Detectron2 and torchvision). Every index is in range, including those of padding.
     """
     length = assignment.shape[0]
     # One draw serves both groups, because no row belongs to both.
@@ -68,9 +81,11 @@ def sample(
     spare = count - jnp.sum(positive < length)
     negative = _draw(priority, assignment == Assignment.NEGATIVE, count)
     negative = jnp.where(jnp.arange(negative.shape[0]) < spare, negative, length)
-    sampled = jnp.full((length,), Assignment.IGNORE, jnp.int32)
-    sampled = sampled.at[positive].set(Assignment.POSITIVE, mode="drop")
-    return sampled.at[negative].set(Assignment.NEGATIVE, mode="drop")
+    index = jnp.concatenate([positive, negative])
+    is_positive = jnp.arange(len(index)) < len(positive)
+    kind = jnp.where(is_positive, Assignment.POSITIVE, Assignment.NEGATIVE)
+    kind = jnp.where(index < length, kind, Assignment.IGNORE)
+    return jnp.minimum(index, length - 1), kind.astype(jnp.int32)
 
 
 def take_sampled(

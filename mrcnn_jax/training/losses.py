@@ -20,17 +20,17 @@ def smooth_l1(x: Float[Array, "*n"], beta: float) -> Float[Array, "*n"]:
 
 
 def rpn_loss(
-    objectness: Float[Array, "b a"],
-    deltas: Float[Array, "b a 4"],
-    anchors: Float[Array, "b a 4"],
-    assignment: Int[Array, "b a"],
-    gt_boxes: Float[Array, "b a 4"],
+    objectness: Float[Array, "b s"],
+    deltas: Float[Array, "b s 4"],
+    anchors: Float[Array, "b s 4"],
+    assignment: Int[Array, "b s"],
+    gt_boxes: Float[Array, "b s 4"],
     *,
     samples: int | None,
     box_weights: BoxWeights,
     beta: float,
 ) -> dict[str, Float[Array, ""]]:
-    """``rpn_objectness`` and ``rpn_box``, sums over the sampled anchors.
+    """``rpn_objectness`` and ``rpn_box``, sums over the sampled anchors, which may be all that are given.
 
     Each is divided by ``samples`` times the number of images (as in Detectron2), or, if ``samples`` is None,
     by the number of sampled anchors (as in torchvision).

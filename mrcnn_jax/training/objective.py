@@ -43,9 +43,9 @@ def compute_losses(
         lambda key, anchors, gt: anchor_targets(key, anchors, gt, train), anchor_keys, all_anchors, gt
     )
     losses = rpn_loss(
-        objectness,
-        deltas,
-        all_anchors.boxes,
+        _take(objectness, rpn_targets.index),
+        _take(deltas, rpn_targets.index),
+        _take(all_anchors.boxes, rpn_targets.index),
         rpn_targets.assignment,
         rpn_targets.boxes,
         samples=train.rpn_samples if train.rpn_normalizer == "fixed" else None,
@@ -66,7 +66,7 @@ def compute_losses(
         _rows(regions.boxes),
         _rows(regions.assignment),
         _rows(regions.labels),
-        _rows(_take_matched(gt.boxes, regions.gt_index)),
+        _rows(_take(gt.boxes, regions.gt_index)),
         box_weights=config.model.box_weights,
         beta=train.box_beta,
     )
@@ -75,19 +75,19 @@ def compute_losses(
     if gt.masks is not None and gt.mask_boxes is not None:
         mask_logits = _rows(model.mask_logits(features, regions.boxes, regions.labels, positive))
         targets = crop_box_masks(
-            _rows(_take_matched(gt.masks, regions.gt_index)),
-            _rows(_take_matched(gt.mask_boxes, regions.gt_index)),
+            _rows(_take(gt.masks, regions.gt_index)),
+            _rows(_take(gt.mask_boxes, regions.gt_index)),
             _rows(regions.boxes),
             size=mask_logits.shape[1],
         )
         if not train.mask_soft_targets:
             targets = (targets >= _HALF).astype(jnp.float32)
-        has_mask = _take_matched(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
+        has_mask = _take(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
         losses["mask"] = mask_loss(mask_logits, targets, _rows(positive & has_mask))
     if gt.keypoints is not None:
         keypoint_logits = _rows(model.keypoint_logits(features, regions.boxes, positive))
         cells, visible = encode_keypoints(
-            _rows(_take_matched(gt.keypoints, regions.gt_index)),
+            _rows(_take(gt.keypoints, regions.gt_index)),
             _rows(regions.boxes),
             size=keypoint_logits.shape[1],
         )
@@ -96,9 +96,9 @@ def compute_losses(
     return losses
 
 
-def _take_matched(rows: Array, gt_index: Array) -> Array:
-    """The ground truth of each region's object: ``rows [B G ...]`` at ``gt_index [B R]``."""
-    return jax.vmap(lambda r, i: r[i])(rows, gt_index)
+def _take(rows: Array, index: Array) -> Array:
+    """``rows [B N ...]`` of each image at its own ``index [B S]``."""
+    return jax.vmap(lambda r, i: r[i])(rows, index)
 
 
 def _rows(x: Array) -> Array:

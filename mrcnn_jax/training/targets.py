@@ -9,16 +9,17 @@ from jaxtyping import Bool, Float, Key
 from mrcnn_jax.config import TrainConfig
 from mrcnn_jax.models.rpn import Anchors
 from mrcnn_jax.ops.boxes import pairwise_ioa, pairwise_iou
-from mrcnn_jax.ops.matching import Assignment, match, sample, take_sampled
+from mrcnn_jax.ops.matching import Assignment, match, sample, sample_rows, take_sampled
 from mrcnn_jax.types import GroundTruth, Proposals
 
 
 @struct.dataclass
 class AnchorTargets:
-    """Targets of an image's anchors."""
+    """The anchors of an image that the RPN is trained on: S of them, of which some are padding."""
 
-    assignment: Array  # [A] int32 Assignment, IGNORE where not sampled
-    boxes: Array  # [A 4] the ground-truth box matched to each anchor
+    index: Array  # [S] int32 among the image's anchors
+    assignment: Array  # [S] int32 Assignment, IGNORE in padding
+    boxes: Array  # [S 4] the ground-truth box matched to each
 
 
 @struct.dataclass
@@ -34,7 +35,7 @@ class RegionTargets:
 def anchor_targets(
     key: Key[Array, ""], anchors: Anchors, gt: GroundTruth, config: TrainConfig
 ) -> AnchorTargets:
-    """A sample of an image's positive and negative anchors, and the box matched to every anchor."""
+    """A sample of an image's positive and negative anchors, and the box matched to each."""
     objects = gt.valid & ~gt.crowd
     iou = pairwise_iou(anchors.boxes, gt.boxes)
     gt_index, assignment = match(
@@ -43,10 +44,10 @@ def anchor_targets(
     in_crowd = crowded(anchors.boxes, gt, iou, low=config.rpn_negative_iou, crowd_ioa=config.crowd_ioa)
     unknown = (assignment == Assignment.NEGATIVE) & in_crowd | ~anchors.in_image
     assignment = jnp.where(unknown, Assignment.IGNORE, assignment)
-    assignment = sample(
+    index, assignment = sample_rows(
         key, assignment, count=config.rpn_samples, positive_fraction=config.rpn_positive_fraction
     )
-    return AnchorTargets(assignment=assignment, boxes=gt.boxes[gt_index])
+    return AnchorTargets(index=index, assignment=assignment, boxes=gt.boxes[gt_index[index]])
 
 
 def region_targets(

@@ -21,12 +21,13 @@ from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.images import fit
 from mrcnn_jax.models.canvas import padded_sizes
 from mrcnn_jax.models.mask_rcnn import MaskRCNN, normalize
+from mrcnn_jax.models.rpn import Anchors
 from mrcnn_jax.models.variables import Arrays, Blueprint
 from mrcnn_jax.ops.matching import Assignment
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.training.objective import compute_losses
 from mrcnn_jax.training.step import TrainState, make_state, train_step
-from mrcnn_jax.training.targets import anchor_targets, region_targets
+from mrcnn_jax.training.targets import AnchorTargets, anchor_targets, region_targets
 from mrcnn_jax.types import Batch, GroundTruth, Proposals
 
 
@@ -198,10 +199,20 @@ def _targets(model: MaskRCNN, batch: Batch, key: jax.Array, config: Config) -> d
     regions = jax.vmap(partial(region_targets, config=train))(keys, proposals, batch.gt)
     return {
         "in_image": all_anchors.in_image,
-        "anchor_labels": rpn_targets.assignment - Assignment.NEGATIVE,  # -1, 0, 1
+        "anchor_labels": _of_all_anchors(rpn_targets, all_anchors) - Assignment.NEGATIVE,  # -1, 0, 1
         "roi_boxes": regions.boxes,
         "roi_labels": jnp.where(regions.assignment == Assignment.IGNORE, -1, regions.labels),
     }
+
+
+def _of_all_anchors(targets: AnchorTargets, anchors: Anchors) -> jax.Array:
+    """The assignment ``[B A]`` of every anchor, IGNORE where it was not sampled."""
+
+    def spread(index: jax.Array, assignment: jax.Array, in_image: jax.Array) -> jax.Array:
+        index = jnp.where(assignment == Assignment.IGNORE, len(in_image), index)
+        return jnp.full(len(in_image), Assignment.IGNORE).at[index].set(assignment, mode="drop")
+
+    return jax.vmap(spread)(targets.index, targets.assignment, anchors.in_image)
 
 
 def steps(

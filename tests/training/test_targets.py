@@ -10,7 +10,7 @@ from mrcnn_jax.models.rpn import Anchors
 from mrcnn_jax.ops.boxes import pairwise_iou
 from mrcnn_jax.ops.matching import Assignment
 from mrcnn_jax.training import targets
-from mrcnn_jax.training.targets import positive_regions
+from mrcnn_jax.training.targets import AnchorTargets, positive_regions
 from mrcnn_jax.types import GroundTruth, Proposals
 
 KEY = jax.random.key(0)
@@ -20,7 +20,14 @@ TAKE_ALL = TrainConfig(rpn_samples=16, roi_samples=16, rpn_positive_fraction=0.5
 
 
 def anchor_targets(anchors, gt):
-    return jax.device_get(_anchor_targets(anchors, gt))
+    """The assignment and box of every anchor: ``TAKE_ALL`` leaves none out."""
+    found = jax.device_get(_anchor_targets(anchors, gt))
+    sampled = found.assignment != IGNORE
+    index = found.index[sampled]
+    assert len(set(index)) == len(index)
+    assignment, boxes = np.full(len(anchors.boxes), IGNORE), np.zeros((len(anchors.boxes), 4))
+    assignment[index], boxes[index] = found.assignment[sampled], found.boxes[sampled]
+    return AnchorTargets(index=index, assignment=assignment, boxes=boxes)
 
 
 def region_targets(proposals, gt):
