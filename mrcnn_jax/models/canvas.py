@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from mrcnn_jax.runtime.barriers import cpu_barrier
+
 # True for cells of a map that belong to an image; None if all do.
 Mask = Bool[Array, "b _ _ 1"] | None
 
@@ -37,12 +39,12 @@ def map_mask(canvas: tuple[int, ...], sizes: Int[Array, "b 2"] | None, stride: i
     """The mask of a map of ``stride`` for images of these sizes on a canvas (height, width).
 
     It is made at the map's resolution: on a TPU, every 64th row and column of the canvas's mask do not fit
-    into a core's memory.
+    into a core's memory. A CPU keeps it in memory, as it would make it again in every use.
     """
     if sizes is None:
         return None
     height, width = (-(-side // stride) for side in canvas)
-    return image_mask((height, width), cells(sizes, stride))
+    return cpu_barrier(image_mask((height, width), cells(sizes, stride)))
 
 
 def mask_out(x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h w c"]:
