@@ -155,7 +155,6 @@ class Topology:
         """
         from jax.experimental import topologies
 
-        is_gpu = isinstance(self.chip, Gpu)
         try:
             if isinstance(self.chip, Gpu):
                 found = topologies.get_topology_desc(
@@ -166,10 +165,11 @@ class Topology:
                     platform="tpu", topology_name=f"{self.name}:{_of_hosts(self)}", **dict(self.chip.options)
                 )
         except (RuntimeError, ModuleNotFoundError, NotImplementedError) as error:
-            package = "jax-cuda12-plugin" if is_gpu else "libtpu"
+            package = "jax-cuda12-plugin" if isinstance(self.chip, Gpu) else "libtpu"
             raise ValueError(
                 f"cannot compile for {self.name}: {error}\n"
-                f"{package} is needed: make compile-report, or see docs/accelerators.md"
+                f"it takes {package} of the same version of JAX, in an environment of its own; in a clone, make "
+                "test-compilers makes it, as .venv-compilers (docs/accelerators.md)"
             ) from error
         return list(found.devices)[: self.count]
 
