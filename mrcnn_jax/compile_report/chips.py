@@ -168,8 +168,8 @@ class Topology:
             package = "jax-cuda12-plugin" if isinstance(self.chip, Gpu) else "libtpu"
             raise ValueError(
                 f"cannot compile for {self.name}: {error}\n"
-                f"it takes {package} of the same version of JAX, in an environment of its own; in a clone, make "
-                "test-compilers makes it, as .venv-compilers (docs/accelerators.md)"
+                f"it takes {package} of the same version of JAX, in an environment of its own; in a clone, "
+                "make test-compilers makes it, as .venv-compilers (docs/accelerators.md)"
             ) from error
         return list(found.devices)[: self.count]
 
