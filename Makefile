@@ -10,7 +10,10 @@ READY := $(VENV)/.ready
 # A file's tests stay on one worker, where they share fixtures and compiled programs.
 WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: help demo test test-all lock clean
+# Compilers for chips that are absent. In .venv JAX would look for the chips, in every command.
+COMPILERS := .venv-compilers
+
+.PHONY: help demo test test-all test-compilers lock clean
 
 help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
@@ -37,6 +40,10 @@ test-all: $(READY) ## the same with the slow tests, before a release
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mrcnn_jax scripts
 	$(BIN)/python -m pytest $(WORKERS) -m ""
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then $(MAKE) test-compilers; fi
+
+test-compilers: $(COMPILERS)/.ready ## compile for TPUs and GPUs that need not be here (Python 3.11)
+	$(COMPILERS)/bin/python -m pytest tests/compile_report -m ""
 
 lock: ## rewrite requirements.lock with the newest versions that setup.cfg allows
 	$(PYTHON) -m venv --clear .venv-lock
@@ -47,7 +54,7 @@ lock: ## rewrite requirements.lock with the newest versions that setup.cfg allow
 	rm -r .venv-lock
 
 clean: ## remove the environments; keep data and runs
-	rm -rf .venv .venv-python*
+	rm -rf .venv .venv-python* $(COMPILERS)
 
 $(READY): requirements.lock setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
@@ -61,4 +68,12 @@ $(READY): requirements.lock setup.cfg pyproject.toml
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
 	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[test]'; fi
+	@touch $@
+
+$(COMPILERS)/.ready: requirements.lock requirements-compilers.txt setup.cfg pyproject.toml
+	@echo "installing into $(COMPILERS) (a minute or two, 3 GB) ..."
+	@$(PYTHON) -m venv --clear $(COMPILERS)
+	@$(COMPILERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		-r requirements.lock -r requirements-compilers.txt
+	@$(COMPILERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -13,7 +13,18 @@ from pathlib import Path
 import mrcnn_jax
 from mrcnn_jax import command_line
 
-COMMANDS = ("shapes", "train", "evaluate", "predict", "convert", "prepare", "show", "to_coco", "zoo")
+COMMANDS = (
+    "shapes",
+    "train",
+    "evaluate",
+    "predict",
+    "convert",
+    "prepare",
+    "show",
+    "to_coco",
+    "zoo",
+    "compile_report",
+)
 BENCHMARKS = ("speed", "roi", "growth", "data")
 
 

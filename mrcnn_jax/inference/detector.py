@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -270,13 +269,9 @@ def make_predict_fn(
     It folds the batch norms. The program is compiled once per canvas whatever the weights, so training
     compiles it once for all its evaluations; any other compilation gives a warning (see ``compilations``).
     """
-    folded = blueprint.folded()
     fold = jax.jit(blueprint.fold, out_shardings=replicated(mesh))
     compilations = CompilationTracker("inference", config.data.canvases)
-
-    @partial(jax.jit, compiler_options=compiler_options(mesh.devices.flat[0].platform))
-    def compiled(arrays: Mapping[str, Array], images: Array, image_sizes: Array) -> Detections:
-        return predict(folded.build(arrays), images, image_sizes, config)
+    compiled = jit_predict(blueprint, config, mesh)
 
     def with_weights(weights: Mapping[str, Array]) -> PredictFn:
         arrays = fold(weights)
@@ -289,6 +284,20 @@ def make_predict_fn(
         return run
 
     return with_weights
+
+
+def jit_predict(blueprint: Blueprint, config: Config, mesh: Mesh) -> jax.stages.Wrapped:
+    """``predict`` jitted for ``mesh``, of arrays for ``blueprint.folded()``, images and their sizes."""
+    folded, per_image = blueprint.folded(), batch_sharding(mesh)
+
+    def run(arrays: Mapping[str, Array], images: Array, image_sizes: Array) -> Detections:
+        return predict(folded.build(arrays), images, image_sizes, config)
+
+    return jax.jit(
+        run,
+        in_shardings=(replicated(mesh), per_image, per_image),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+    )
 
 
 def _decode(image: Image.Image, index: int) -> np.ndarray:

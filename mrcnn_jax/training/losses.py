@@ -4,6 +4,7 @@ Every function takes the rows of all images together and returns float32 scalars
 not positive or not visible contribute exactly 0.
 """
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -19,6 +20,7 @@ def smooth_l1(x: Float[Array, "*n"], beta: float) -> Float[Array, "*n"]:
     return x if beta == 0 else jnp.where(x < beta, 0.5 * x**2 / beta, x - 0.5 * beta)
 
 
+@jax.named_scope("losses")
 def rpn_loss(
     objectness: Float[Array, "b s"],
     deltas: Float[Array, "b s 4"],
@@ -47,6 +49,7 @@ def rpn_loss(
     }
 
 
+@jax.named_scope("losses")
 def box_loss(
     logits: Float[Array, "n l"],
     deltas: Float[Array, "n k 4"],
@@ -73,6 +76,7 @@ def box_loss(
     }
 
 
+@jax.named_scope("losses")
 def mask_loss(
     logits: Float[Array, "n m m"], targets: Float[Array, "n m m"], positive: Bool[Array, " n"]
 ) -> Float[Array, ""]:
@@ -85,6 +89,7 @@ def mask_loss(
     return _masked(cross_entropy, positive).sum() / jnp.maximum(positive.sum(), 1)
 
 
+@jax.named_scope("losses")
 def keypoint_loss(
     logits: Float[Array, "n m m k"], cells: Int[Array, "n k"], visible: Bool[Array, "n k"]
 ) -> Float[Array, ""]:

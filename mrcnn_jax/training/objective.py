@@ -74,12 +74,13 @@ def compute_losses(
     regions, positive = jax.vmap(lambda targets: positive_regions(targets, train))(regions)
     if gt.masks is not None and gt.mask_boxes is not None:
         mask_logits = _rows(model.mask_logits(features, regions.boxes, regions.labels, positive))
-        targets = crop_box_masks(
-            _rows(_take(gt.masks, regions.gt_index)),
-            _rows(_take(gt.mask_boxes, regions.gt_index)),
-            _rows(regions.boxes),
-            size=mask_logits.shape[1],
-        )
+        with jax.named_scope("targets"):
+            targets = crop_box_masks(
+                _rows(_take(gt.masks, regions.gt_index)),
+                _rows(_take(gt.mask_boxes, regions.gt_index)),
+                _rows(regions.boxes),
+                size=mask_logits.shape[1],
+            )
         if not train.mask_soft_targets:
             targets = (targets >= _HALF).astype(jnp.float32)
         has_mask = _take(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)

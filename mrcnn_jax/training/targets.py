@@ -32,6 +32,7 @@ class RegionTargets:
     gt_index: Array  # [R] int32 row of the matched object
 
 
+@jax.named_scope("targets")
 def anchor_targets(
     key: Key[Array, ""], anchors: Anchors, gt: GroundTruth, config: TrainConfig
 ) -> AnchorTargets:
@@ -50,6 +51,7 @@ def anchor_targets(
     return AnchorTargets(index=index, assignment=assignment, boxes=gt.boxes[gt_index[index]])
 
 
+@jax.named_scope("targets")
 def region_targets(
     key: Key[Array, ""], proposals: Proposals, gt: GroundTruth, config: TrainConfig
 ) -> RegionTargets:

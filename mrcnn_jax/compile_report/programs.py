@@ -1,0 +1,74 @@
+"""The programs that reports are about, lowered for arguments of which only the shapes are known."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from mrcnn_jax.compile_report.chips import Gpu, Topology
+from mrcnn_jax.config import Config
+from mrcnn_jax.inference.detector import jit_predict
+from mrcnn_jax.models.variables import Blueprint, make_blueprint
+from mrcnn_jax.training.step import compile_step, make_state
+from mrcnn_jax.types import Batch, GroundTruth
+
+_KEYPOINTS = 17  # of a person in COCO
+
+Canvas = tuple[int, int]  # height, width
+
+
+def lower_step(config: Config, mesh: Mesh, canvas: Canvas, *, categories: int) -> jax.stages.Lowered:
+    """The training step of ``config.train.batch_size`` images, lowered for the devices of ``mesh``."""
+    blueprint = _blueprint(config, categories)
+    state = jax.eval_shape(lambda: make_state(blueprint, blueprint.initialize(jax.random.key(0)), config))
+    return compile_step(blueprint, config, mesh).lower(state, _batch(config, canvas))
+
+
+def lower_predict(config: Config, mesh: Mesh, canvas: Canvas, *, categories: int) -> jax.stages.Lowered:
+    """Inference on ``config.test.batch_size`` images, lowered for the devices of ``mesh``."""
+    blueprint = _blueprint(config, categories)
+    count = config.test.batch_size
+    pixels = jnp.float32 if config.data.resize == "torchvision" else jnp.uint8
+    images = jax.ShapeDtypeStruct((count, *canvas, 3), pixels)
+    sizes = jax.ShapeDtypeStruct((count, 2), jnp.int32)
+    with jax.set_mesh(mesh):
+        return jit_predict(blueprint, config, mesh).lower(blueprint.folded().shapes(), images, sizes)
+
+
+def _blueprint(config: Config, categories: int) -> Blueprint:
+    keypoints = _KEYPOINTS if config.model.keypoint else 0
+    return make_blueprint(config.model, num_classes=categories, num_keypoints=keypoints)
+
+
+def _batch(config: Config, canvas: Canvas) -> Batch:
+    """The shapes of a training batch as the data pipeline makes it."""
+    count, objects, grid = config.train.batch_size, config.data.max_objects, config.data.mask_grid
+    masks, keypoints = config.model.mask, config.model.keypoint
+    # Pillow resizes to whole values, and does so for jitter whatever the rule.
+    pixels = (
+        jnp.float32 if config.data.resize == "torchvision" and not config.data.scale_jitter else jnp.uint8
+    )
+
+    def make() -> Batch:
+        rows = count, objects
+        return Batch(
+            images=jnp.zeros((count, *canvas, 3), pixels),
+            image_sizes=jnp.zeros((count, 2), jnp.int32),
+            ids=None,
+            gt=GroundTruth(
+                boxes=jnp.zeros((*rows, 4)),
+                labels=jnp.zeros(rows, jnp.int32),
+                crowd=jnp.zeros(rows, jnp.bool_),
+                valid=jnp.zeros(rows, jnp.bool_),
+                masks=jnp.zeros((*rows, grid, grid), jnp.uint8) if masks else None,
+                mask_boxes=jnp.zeros((*rows, 4)) if masks else None,
+                keypoints=jnp.zeros((*rows, _KEYPOINTS, 3)) if keypoints else None,
+            ),
+        )
+
+    return jax.eval_shape(make)
+
+
+def compile_for(lowered: jax.stages.Lowered, topology: Topology) -> jax.stages.Compiled:
+    """The compiled program, for a topology whose devices cannot be asked which kernels are the fastest."""
+    untried: dict[str, str | bool] = {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": False}
+    return lowered.compile(compiler_options=untried if isinstance(topology.chip, Gpu) else None)
