@@ -14,7 +14,7 @@ import mrcnn_jax
 from mrcnn_jax import command_line
 
 COMMANDS = ("shapes", "train", "evaluate", "predict", "convert", "prepare", "show", "to_coco", "zoo")
-BENCHMARKS = ("speed", "roi", "growth", "data")
+BENCHMARKS = ("speed", "profile", "roi", "growth", "data")
 
 
 def main() -> None:
