@@ -11,11 +11,13 @@ metrics are compared with pycocotools in this process. There is no ratio if torc
 algorithm; "of copy", for RoIAlign and RoIPool, is the fraction of a large copy's bandwidth, counting all maps
 and results once. Both peaks are measured in the same run. --config chooses the model and the canvas, the
 first of --config.data.canvases. Images, objects and weights are synthetic; single ops run in float32 whatever
-the model's dtype.
+the model's dtype. On a GPU, matmuls and convolutions of float32 use TF32 on both sides, unless
+--precision=highest.
 
 Workloads for --only: roi_align, roi_align_grad, roi_align_adaptive, roi_pool, nms_N (N boxes), paste_rle,
-inference_bN (N images per batch), stages (of inference), train_step, train_memory, first_step (from the start
-of a process, without and with a compilation cache), evaluation_bbox, evaluation_segm, evaluation_keypoints.
+inference_bN (N images per batch), stages (of inference), train_step (or train_step_bN), train_memory,
+first_step (from the start of a process, without and with a compilation cache), evaluation_bbox,
+evaluation_segm, evaluation_keypoints.
 """
 
 import functools
@@ -45,6 +47,9 @@ _PEER = flags.DEFINE_string("peer", None, "Python of an environment with torch a
 _JSON = flags.DEFINE_string("json", None, "file to write the numbers to")
 _TURNS = flags.DEFINE_integer("turns", 5, "number of turns; medians are reported", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("train_batch_size", 2, "images per training step", lower_bound=1)
+_PRECISION = flags.DEFINE_enum(
+    "precision", "default", ["default", "highest"], "of matmuls and convolutions of float32 on an accelerator"
+)
 _IMAGES = flags.DEFINE_integer("images", 500, "images whose detections are evaluated", lower_bound=1)
 
 # Workloads with processes of their own. They run first, in this order, before this one takes an accelerator.
@@ -60,11 +65,13 @@ def main(_: list[str]) -> None:
         check_interpreter(_PEER.value)
         # It needs memory on the same accelerator.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if _PRECISION.value != "default":  # before JAX is imported, and also for processes started from here
+        os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = _PRECISION.value
     setup()
     from mrcnn_jax.json_files import write_json
 
     for name in _ONLY.value:
-        if not re.fullmatch(r"nms_\d+|inference_b\d+", name) and name not in _WORKLOADS:
+        if not re.fullmatch(r"nms_\d+|inference_b\d+|train_step_b\d+", name) and name not in _WORKLOADS:
             raise ValueError(f"--only={name}: unknown workload; choose from {', '.join(_WORKLOADS)}")
     rows: list[Row] = []
     own = [name for name in _OWN_PROCESSES if name in _ONLY.value]
@@ -101,9 +108,10 @@ def _run(name: str) -> Iterator[Row]:
     kind, _, number = name.rpartition("_")
     if name == "stages":
         workloads = models.stages(models.make_model(config))
-    elif name == "train_step":
+    elif name.startswith("train_step"):
         model = models.make_model(config, choose_threshold=False)
-        workloads = [models.train(name, model, models.choose_objects(model, _BATCH_SIZE.value))]
+        batch_size = int(number[1:]) if kind == "train_step" else _BATCH_SIZE.value
+        workloads = [models.train(name, model, models.choose_objects(model, batch_size))]
     elif kind == "inference":
         workloads = [models.infer(name, models.make_model(config), int(number[1:]))]
     elif kind == "nms":
@@ -114,12 +122,14 @@ def _run(name: str) -> Iterator[Row]:
     bandwidth = functools.cache(copy_peak)
     for workload in workloads:
         if _PEER.value and workload.settings:
-            with Peer(_PEER.value, workload) as peer:
+            with Peer(_PEER.value, workload, precision=_PRECISION.value) as peer:
                 _print_once(f"reference: {peer.system}")
                 ours, theirs = median_seconds([Local(workload), peer], _TURNS.value)
         else:
             (ours,), theirs = median_seconds([Local(workload)], _TURNS.value), None
         row = _row(workload.name, ours, theirs)
+        if workload.images:
+            row["images_per_s"] = workload.images / ours
         if workload.flops and (flops := workload.flops()):
             row |= {"peak_per_s": peak(), "of_peak": flops / ours / peak()}
         if workload.moved_bytes:
@@ -156,7 +166,7 @@ def _fresh(name: str) -> Iterator[Row]:
     if _PEER.value:
         model = models.make_model(config, choose_threshold=False)
         workload = models.train(name, model, np.array(objects, np.float32))
-        with Peer(_PEER.value, workload) as peer:
+        with Peer(_PEER.value, workload, precision=_PRECISION.value) as peer:
             _print_once(f"reference: {peer.system}")
             theirs = peer.peak_bytes()
     ratio = theirs / first["bytes"] if theirs else None
@@ -180,6 +190,8 @@ def _line(row: Row) -> str:
         values = [_seconds(row["ours_s"]), _seconds(row["peer_s"])]
     ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
     shares = [f"{row[key]:.1%} {key.replace('_', ' ')}" for key in ("of_peak", "of_copy") if key in row]
+    if "images_per_s" in row:
+        shares.append(f"{row['images_per_s']:.3g} images/s")
     return f"{row['workload']:<28} {values[0]:>10} {values[1]:>10} {ratio:>7}  {' '.join(shares)}".rstrip()
 
 

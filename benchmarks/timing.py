@@ -29,6 +29,7 @@ class Workload:
     arrays: Callable[[], dict[str, np.ndarray]] = dict
     flops: Callable[[], float | None] | None = None
     moved_bytes: int | None = None  # lower bound: inputs and results, once
+    images: int | None = None  # per run
 
 
 class Runner(Protocol):

@@ -19,11 +19,12 @@ _PROGRAM = Path(__file__).with_name("torchvision_workloads.py")
 class Peer:
     """A process that prepares one workload and runs it on request.
 
-    ``system`` names its version and device. Without pycocotools of its own, it uses this process's. Raises
-    ``ValueError`` if the interpreter cannot run the workload; its error messages go to the terminal.
+    ``system`` names its version and device. ``precision`` is that of float32 on a GPU: "default", with TF32,
+    or "highest", without. Without pycocotools of its own, it uses this process's. Raises ``ValueError`` if
+    the interpreter cannot run the workload; its error messages go to the terminal.
     """
 
-    def __init__(self, python: str, workload: Workload) -> None:
+    def __init__(self, python: str, workload: Workload, *, precision: str = "default") -> None:
         self._python = python
         self._directory = tempfile.TemporaryDirectory()
         arrays = Path(self._directory.name) / "arrays.npz"
@@ -33,6 +34,7 @@ class Peer:
         request = {
             "workload": workload.name,
             "settings": workload.settings,
+            "precision": precision,
             "arrays": str(arrays),
             "packages": packages,
         }

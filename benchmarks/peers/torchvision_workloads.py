@@ -204,6 +204,8 @@ def main() -> None:
     )
     if importlib.util.find_spec("pycocotools") is None:
         sys.path.append(request["packages"])  # last, so that this environment's own packages take precedence
+    tf32 = request["precision"] == "default"  # torch's own default allows it in convolutions alone
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     run = prepare(request["settings"], arrays)
     print(
         json.dumps({"device": DEVICE.type, "version": importlib.metadata.version("torchvision")}), flush=True

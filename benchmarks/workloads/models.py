@@ -23,7 +23,8 @@ from mrcnn_jax.inference.predict import predict, select_detections
 from mrcnn_jax.models import valid_regions
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.runs.categories import Categories
-from mrcnn_jax.training.step import compile_step, make_state, train_step
+from mrcnn_jax.runtime.compilations import compiler_options
+from mrcnn_jax.training.step import CompiledStep, TrainState, compile_step, make_state, train_step
 from mrcnn_jax.types import Batch, GroundTruth
 from mrcnn_jax.weights.export import builder_name
 from mrcnn_jax.weights.torchvision import to_torchvision
@@ -128,7 +129,14 @@ def infer(name: str, model: Model, batch_size: int) -> Workload:
     pixels, sizes = on_canvas(model, batch_size)
     program = _program(folded, lambda m, images: predict(m, images, sizes, model.config))
     flops = _count_flops(program, folded.weights, pixels)
-    return Workload(name, run, model.settings(), lambda: model.arrays() | {"images": np.stack(images)}, flops)
+    return Workload(
+        name,
+        run,
+        model.settings(),
+        lambda: model.arrays() | {"images": np.stack(images)},
+        flops,
+        images=batch_size,
+    )
 
 
 def stages(model: Model) -> list[Workload]:
@@ -178,13 +186,7 @@ def train(name: str, model: Model, objects: np.ndarray, *, devices: int = 1) -> 
     ``objects`` are the boxes of each image, from ``choose_objects``. The first step donates the memory of the
     model's weights.
     """
-    batch_size = len(objects)
-    train = dataclasses.replace(model.config.train, batch_size=batch_size, learning_rate=1e-9)
-    config = dataclasses.replace(model.config, train=train)
-    mesh = make_mesh(jax.devices()[:devices])
-    step = compile_step(model.blueprint, config, mesh)
-    state = jax.device_put(make_state(model.blueprint, model.weights, config), replicated(mesh))
-    batch = jax.device_put(make_batch(model, objects), batch_sharding(mesh))
+    step, state, batch, config = make_training(model, objects, devices=devices)
     program = partial(train_step, blueprint=model.blueprint, config=config)
     flops = _count_flops(program, jax.eval_shape(lambda: state), batch)
 
@@ -196,7 +198,46 @@ def train(name: str, model: Model, objects: np.ndarray, *, devices: int = 1) -> 
     def arrays() -> dict[str, np.ndarray]:
         return model.arrays() | peer_batch(model, batch)
 
-    return Workload(name, run, model.settings(), arrays, flops)
+    return Workload(name, run, model.settings(), arrays, flops, images=len(objects))
+
+
+def make_training(
+    model: Model, objects: np.ndarray, *, devices: int = 1
+) -> tuple[CompiledStep, TrainState, Batch, Config]:
+    """The step of ``train``, its first state and its batch, both on the devices, and its config."""
+    train = dataclasses.replace(model.config.train, batch_size=len(objects), learning_rate=1e-9)
+    config = dataclasses.replace(model.config, train=train)
+    mesh = make_mesh(jax.devices()[:devices])
+    step = compile_step(model.blueprint, config, mesh)
+    state = jax.device_put(make_state(model.blueprint, model.weights, config), replicated(mesh))
+    batch = jax.device_put(make_batch(model, objects), batch_sharding(mesh))
+    return step, state, batch, config
+
+
+def training_program(config: Config, batch_size: int) -> tuple[jax.stages.Compiled, Callable[[], Any]]:
+    """The compiled step of ``train``, and a function that takes a step with it."""
+    model = make_model(config, choose_threshold=False)
+    step, state, batch, _ = make_training(model, choose_objects(model, batch_size))
+    program = step.lower(state, batch).compile()
+
+    def run() -> None:
+        nonlocal state
+        state, metrics = program(state, batch)
+        jax.block_until_ready(metrics)
+
+    return program, run
+
+
+def prediction_program(config: Config, batch_size: int) -> tuple[jax.stages.Compiled, Callable[[], Any]]:
+    """The compiled program of inference, without the host's part of it, and a function that runs it."""
+    model = make_model(config)
+    folded = model.folded()
+    images, sizes = on_canvas(model, batch_size)
+    function = _program(folded, lambda m, images: predict(m, images, sizes, model.config))
+    with jax.set_mesh(make_mesh(jax.devices()[:1])):
+        options = compiler_options(jax.default_backend())
+        program = jax.jit(function, compiler_options=options).lower(folded.weights, images).compile()
+    return program, lambda: jax.block_until_ready(program(folded.weights, images))
 
 
 def choose_objects(model: Model, batch_size: int) -> np.ndarray:
@@ -206,16 +247,18 @@ def choose_objects(model: Model, batch_size: int) -> np.ndarray:
     """
     images, sizes = on_canvas(model, batch_size)
 
-    def find(m: Any, images: Any) -> Any:
+    def find(m: Any, images: Any, sizes: Any) -> Any:
         features = m.features(images, sizes)
         return m.propose(m.rpn(features), m.anchors(features, sizes), sizes, model.config.test)
 
-    proposals = jax.jit(_program(model, find))(model.weights, images)
+    # One by one: a single compilation for batches of all sizes.
+    propose = jax.jit(_program(model, find))
+    proposals = [propose(model.weights, images[i : i + 1], sizes[i : i + 1]) for i in range(batch_size)]
     height, width = model.image_size
     smallest = _SMALLEST_OBJECT * min(height, width)
     count = min(_OBJECTS, model.config.data.max_objects)
     objects = []
-    for boxes in np.asarray(proposals.boxes):
+    for (boxes,) in (np.asarray(found.boxes) for found in proposals):
         large = boxes[np.min(boxes[:, 2:] - boxes[:, :2], axis=1) >= smallest]
         if not len(large):
             raise ValueError(

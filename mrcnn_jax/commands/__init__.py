@@ -13,19 +13,8 @@ from pathlib import Path
 import mrcnn_jax
 from mrcnn_jax import command_line
 
-COMMANDS = (
-    "shapes",
-    "train",
-    "evaluate",
-    "predict",
-    "convert",
-    "prepare",
-    "show",
-    "to_coco",
-    "zoo",
-    "compile_report",
-)
-BENCHMARKS = ("speed", "roi", "growth", "data")
+COMMANDS = tuple("shapes train evaluate predict convert prepare show to_coco zoo compile_report".split())
+BENCHMARKS = ("speed", "profile", "roi", "growth", "data")
 
 
 def main() -> None:
@@ -64,7 +53,7 @@ def _usage() -> str:
 mrcnn-jax COMMAND ...: Mask R-CNN in JAX
 
 {_list(COMMANDS, Path(__file__).parent)}
-  benchmark  Measures speed: {", ".join(BENCHMARKS)}
+  benchmark      Measures speed: {", ".join(BENCHMARKS)}
 
 mrcnn-jax COMMAND --help describes a command and its flags."""
 
@@ -84,5 +73,5 @@ def _list(names: tuple[str, ...], folder: Path) -> str:
     for name in names:
         source = (folder / f"{name}.py").read_text(encoding="utf-8")
         summary = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-        lines.append(f"  {name:<10} {summary}")
+        lines.append(f"  {name:<14} {summary}")
     return "\n".join(lines)

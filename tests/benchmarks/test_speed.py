@@ -19,7 +19,7 @@ import json, sys
 import numpy as np
 request = json.loads(sys.stdin.readline())
 assert np.load(request["arrays"])["x"].tolist() == [1, 2]
-print(json.dumps({"device": request["workload"], "version": "0.28"}), flush=True)
+print(json.dumps({"device": f"{request['workload']} {request['precision']}", "version": "0.28"}), flush=True)
 for line in sys.stdin:
     print(json.dumps({"seconds": 0.5 * json.loads(line)["times"]}), flush=True)
 """
@@ -55,8 +55,9 @@ def test_a_peer_runs_the_same_workload(monkeypatch, tmp_path):
     script = tmp_path / "peer.py"
     script.write_text(PEER)
     monkeypatch.setattr("mrcnn_jax.benchmarks.peers.process._PROGRAM", script)
-    with Peer(sys.executable, Workload("sum", lambda: None, {}, lambda: {"x": np.array([1, 2])})) as peer:
-        assert peer.system == "torchvision 0.28 on sum" and peer.seconds(4) == 2.0
+    workload = Workload("sum", lambda: None, {}, lambda: {"x": np.array([1, 2])})
+    with Peer(sys.executable, workload, precision="highest") as peer:
+        assert peer.system == "torchvision 0.28 on sum highest" and peer.seconds(4) == 2.0
 
 
 def test_a_peer_that_fails_is_an_error(monkeypatch, tmp_path):
@@ -99,7 +100,15 @@ def test_least_bytes_are_maps_and_results():
 
 def test_timing_the_model_needs_neither_tensorflow_nor_an_evaluator():
     absent = "tensorflow", "tensorflow_datasets", "hotcoco", "pycocotools"
-    modules = "fresh", "peak", "peers.process", "workloads.growth", "workloads.models", "workloads.ops"
+    modules = (
+        "fresh",
+        "peak",
+        "trace",
+        "peers.process",
+        "workloads.growth",
+        "workloads.models",
+        "workloads.ops",
+    )
     program = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n" + "".join(
         f"import mrcnn_jax.benchmarks.{module}\n" for module in modules
     )
@@ -126,7 +135,7 @@ def test_the_model_finds_the_maximum_number_of_objects(tiny_config):
     workload = models.infer("inference_b1", model, 1)
     (entries,) = workload.run()
     assert len(entries) == tiny_config.test.detections and "segmentation" in entries[0]
-    assert workload.flops() > 0
+    assert workload.flops() > 0 and workload.images == 1
 
 
 def test_the_peer_trains_on_the_same_objects(tiny_config, tiny_blueprint):

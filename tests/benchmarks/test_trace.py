@@ -1,0 +1,62 @@
+"""benchmarks/trace.py: to which stage the profiler's times are added, and that none is counted twice."""
+
+import jax
+import jax.numpy as jnp
+
+from mrcnn_jax.benchmarks import trace
+
+TEXT = """HloModule jit_step, is_scheduled=true
+
+%body (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  ROOT %fusion.2 = f32[4]{0} fusion(%p), kind=kLoop, calls=%f, metadata={op_name="jit(step)/jvp(box_head)/roi_align/while/body/add" stack_frame_id=1}
+}
+
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %conv.1 = (f32[4]{0}, u8[0]{0}) custom-call(%x), custom_call_target="__cudnn$convForward", metadata={op_name="jit(step)/transpose(jvp(backbone))/conv"}
+  %while.3 = f32[4]{0} while(%x), condition=%c, body=%body, metadata={op_name="jit(step)/jvp(box_head)/roi_align/while"}
+  %sort-3 = f32[4]{0} sort(%x), dimensions={0}, metadata={op_name="jit(step)/jvp(rpn)/rematted_computation/sort"}
+  ROOT %copy.9 = f32[4]{0} copy(%x)
+}
+"""  # noqa: E501
+
+
+def test_time_goes_to_the_innermost_scope_and_loops_are_not_counted_twice():
+    events = [
+        trace.Event("conv.1", 6.0),
+        trace.Event("conv.1", 4.0),
+        trace.Event("while.3", 9.0),
+        trace.Event("fusion_2", 8.0),  # a kernel's name
+        trace.Event("sort-3", 2.0),
+        trace.Event("copy.9", 1.0),
+        trace.Event("MemcpyH2D", 3.0),
+    ]
+    report = trace.summarise(trace.read_operations(TEXT), events, steps=2, step_ms=15.0)
+    nothing = {"forward": 0.0, "recomputed": 0.0, "gradient": 0.0}
+    assert report["stages"] == {
+        "backbone": nothing | {"gradient": 5.0},
+        "rpn": nothing | {"recomputed": 1.0},
+        "roi_align": nothing | {"forward": 4.0},
+        "other": nothing | {"forward": 0.5},
+    }
+    assert (report["unknown_ms"], report["busy_ms"], report["idle_ms"]) == (1.5, 12.0, 3.0)
+    assert [(row["name"], row["ms"]) for row in report["operations"][:2]] == [
+        ("conv.1", 5.0),
+        ("fusion_2", 4.0),
+    ]
+
+
+def test_the_profiler_records_the_operations_of_a_program():
+    def loss(x, w):
+        with jax.named_scope("backbone"):
+            y = jax.lax.fori_loop(0, 3, lambda _, y: jnp.tanh(y @ w), x)
+        with jax.named_scope("rpn"):
+            return jnp.sort(y.ravel())[:9].sum()
+
+    x = jnp.full((64, 64), 0.1)
+    program = jax.jit(jax.grad(loss)).lower(x, x).compile()
+    seconds, events = trace.record(lambda: jax.block_until_ready(program(x, x)), steps=2)
+    report = trace.summarise(trace.read_operations(program.as_text()), events, 2, 1000 * seconds)
+    assert set(report["stages"]) >= {"backbone", "rpn"}
+    assert report["stages"]["backbone"]["forward"] > 0 and report["stages"]["backbone"]["gradient"] > 0
+    assert report["unknown_ms"] == 0
