@@ -13,7 +13,10 @@ from pathlib import Path
 import mrcnn_jax
 from mrcnn_jax import command_line
 
-COMMANDS = tuple("shapes train evaluate predict convert prepare show to_coco zoo compile_report".split())
+COMMANDS = (
+    *("shapes", "train", "evaluate", "predict", "convert", "prepare"),
+    *("show", "to_coco", "zoo", "compile_report"),
+)
 BENCHMARKS = ("speed", "profile", "roi", "growth", "data")
 
 
@@ -53,7 +56,7 @@ def _usage() -> str:
 mrcnn-jax COMMAND ...: Mask R-CNN in JAX
 
 {_list(COMMANDS, Path(__file__).parent)}
-  benchmark      Measures speed: {", ".join(BENCHMARKS)}
+  benchmark       Measures speed: {", ".join(BENCHMARKS)}
 
 mrcnn-jax COMMAND --help describes a command and its flags."""
 
@@ -73,5 +76,5 @@ def _list(names: tuple[str, ...], folder: Path) -> str:
     for name in names:
         source = (folder / f"{name}.py").read_text(encoding="utf-8")
         summary = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-        lines.append(f"  {name:<14} {summary}")
+        lines.append(f"  {name:<15} {summary}")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from mrcnn_jax.commands import BENCHMARKS, COMMANDS
 from tests.run_command import ROOT, run_here
 
 SCRIPTS = {
+    "compile_report": "compile_report",
     "convert_weights": "convert", "evaluate": "evaluate", "make_shapes": "shapes", "predict": "predict",
     "prepare_coco": "prepare", "show_data": "show", "train": "train",
 }  # fmt: skip
@@ -47,7 +48,7 @@ def test_the_benchmarks_are_listed(tmp_path, arguments):
     done = run_here("benchmark", *arguments, directory=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     assert re.findall(r"^  (\w+)  ", done.stdout, re.MULTILINE) == list(BENCHMARKS)
-    assert "\n  roi        Compares RoIAlign, in all its forms, with RoIPool" in done.stdout
+    assert "\n  roi             Compares RoIAlign, in all its forms, with RoIPool" in done.stdout
     assert "RoIAlign" in run_here("benchmark", "roi", "--help", directory=tmp_path).stdout
 
 
