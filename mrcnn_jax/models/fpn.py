@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from mrcnn_jax.models.canvas import Mask, mask_out
 from mrcnn_jax.models.convs import ConvNorm
-from mrcnn_jax.runtime.platforms import by_platform
+from mrcnn_jax.runtime.platforms import by_platform, platform
 
 xavier_uniform = nnx.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
@@ -84,14 +84,15 @@ class FPN(nnx.Module):
         self, features: Mapping[str, Float[Array, "b _ _ _"]], masks: Mapping[str, Mask]
     ) -> dict[str, Float[Array, "b _ _ _"]]:
         """The pyramid, ``p2`` to ``p6`` from ``c2`` to ``c5``; ``masks`` belong to the backbone's maps."""
-        outputs = nnx.remat(FPN._outputs)(self, list(features.values()), list(masks.values()))
+        compute = nnx.remat(FPN._outputs) if platform() == "cpu" else FPN._outputs
+        outputs = compute(self, list(features.values()), list(masks.values()))
         return dict(zip(self.strides, [*outputs, outputs[-1][:, ::2, ::2]], strict=True))
 
     def _outputs(self, features: list[Array], masks: list[Mask]) -> list[Float[Array, "b _ _ _"]]:
         """The levels that are computed from a backbone map.
 
-        The backward pass recomputes the merged maps with 1x1 convolutions: saved, they would take as much
-        memory as the outputs.
+        On a CPU, the backward pass recomputes the merged maps with 1x1 convolutions: saved, they would take
+        as much memory as the outputs. On a GPU, recomputing them takes more memory than it saves.
         """
         laterals = [inner(c, mask) for inner, c, mask in zip(self.inner, features, masks, strict=True)]
         merged = [laterals[-1]]
