@@ -70,7 +70,8 @@ class ModelConfig:
     backbone_frozen_stages: int = training(2, between(0, 5))
     # 0: none, 1: layer1, 2: and layer2, ...: training keeps nothing of what is inside these, but computes it
     # again for the gradient. Less memory, more time, the same results. MMDetection's with_cp is 4.
-    backbone_recomputed_stages: int = free(4, one_of(0, 1, 2, 3, 4))
+    # -1: 4 on a CPU, 0 on a GPU or TPU.
+    backbone_recomputed_stages: int = free(-1, one_of(-1, 0, 1, 2, 3, 4))
     backbone_weights: str = training("", anything)  # .npz in torchvision's key names; "": random
 
     # Feature pyramid (FPN), anchors and region proposals.

@@ -6,7 +6,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from mrcnn_jax.models.convs import ConvStack
+from mrcnn_jax.models.convs import ConvStack, apply_linear
 from mrcnn_jax.models.fpn import xavier_uniform
 from mrcnn_jax.ops.relu import relu
 
@@ -53,7 +53,7 @@ class BoxHead(nnx.Module):
         x = self.convs(regions, valid)
         x = x.reshape(len(x), -1) if self.fcs else x.mean(axis=(1, 2))
         for fc in self.fcs:
-            x = relu(fc(x))
-        logits = self.cls_score(x).astype(jnp.float32)
-        deltas = self.bbox_pred(x).astype(jnp.float32)
+            x = relu(apply_linear(fc, x))
+        logits = apply_linear(self.cls_score, x).astype(jnp.float32)
+        deltas = apply_linear(self.bbox_pred, x).astype(jnp.float32)
         return logits, deltas.reshape(len(x), -1, 4)

@@ -1,4 +1,4 @@
-"""Convolution layers: plain, with a norm, and the stack at the start of the region heads."""
+"""Convolution layers: plain, with a norm, and the stack at the start of the region heads; linear layers."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -6,6 +6,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
+from mrcnn_jax.distributed.weights import apply_weights
 from mrcnn_jax.models.canvas import Mask
 from mrcnn_jax.models.norm import make_norm
 from mrcnn_jax.ops.conv import add_bias, convolve
@@ -20,7 +21,8 @@ NORM_EPSILON = 1e-5  # for norms outside the backbone
 class Conv(nnx.Module):
     """A convolution like torch's, padded on every side by half the extent of its kernel.
 
-    Flax's own layer adds the bias itself, and the bias's gradient would come too late: see ``add_bias``.
+    Flax's own layer adds the bias itself, and the bias's gradient would come too late: see ``add_bias``. Over
+    several devices, the weights' gradients are summed in float32: see ``apply_weights``.
     """
 
     def __init__(
@@ -44,8 +46,24 @@ class Conv(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        x = convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype), **self.options)
-        return x if self.bias is None else add_bias(x, self.bias[...].astype(self.dtype))
+        weights = self.kernel[...], None if self.bias is None else self.bias[...]
+        return apply_weights(self._apply, weights, x.astype(self.dtype))
+
+    def _apply(self, weights: tuple[Array, Array | None], x: Float[Array, "b h w c"]) -> Array:
+        kernel, bias = weights
+        x = convolve(x, kernel.astype(x.dtype), **self.options)
+        return x if bias is None else add_bias(x, bias.astype(x.dtype))
+
+
+def apply_linear(layer: nnx.Linear, x: Float[Array, "n c"]) -> Float[Array, "n d"]:
+    """``layer(x)``; over several devices, the weights' gradients are summed in float32, as in ``Conv``."""
+
+    def apply(weights: tuple[Array, Array], x: Array) -> Array:
+        kernel, bias = (array.astype(x.dtype) for array in weights)
+        return add_bias(x @ kernel, bias)
+
+    assert layer.bias is not None
+    return apply_weights(apply, (layer.kernel[...], layer.bias[...]), x.astype(layer.dtype))
 
 
 class ConvNorm(nnx.Module):

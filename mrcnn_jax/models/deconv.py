@@ -15,6 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from mrcnn_jax.distributed.weights import apply_weights
 from mrcnn_jax.ops.conv import add_bias, convolve
 
 # torch's "fan_out" of a deconvolution, which Detectron2 uses here, counts the input channels.
@@ -30,9 +31,7 @@ class Deconv2x2(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
-        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        as_1x1 = kernel.transpose(2, 0, 1, 3).reshape(1, 1, x.shape[-1], -1)
-        return add_bias(_interleave(convolve(x, as_1x1)), self.bias[...].astype(self.dtype))
+        return apply_weights(_deconvolve_2x2, (self.kernel[...], self.bias[...]), x.astype(self.dtype))
 
 
 class Deconv4x4(nnx.Module):
@@ -48,14 +47,23 @@ class Deconv4x4(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
-        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        c, d = kernel.shape[2:]
-        as_3x3 = jnp.zeros((3, 3, c, 2, 2, d), self.dtype)
-        for a in range(2):
-            for b in range(2):
-                as_3x3 = as_3x3.at[a : a + 2, b : b + 2, :, a, b].set(kernel[3 - a :: -2, 3 - b :: -2])
-        cells = convolve(x, as_3x3.reshape(3, 3, c, 4 * d))
-        return add_bias(_interleave(cells), self.bias[...].astype(self.dtype))
+        return apply_weights(_deconvolve_4x4, (self.kernel[...], self.bias[...]), x.astype(self.dtype))
+
+
+def _deconvolve_2x2(weights: tuple[Array, Array], x: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
+    kernel, bias = (array.astype(x.dtype) for array in weights)
+    as_1x1 = kernel.transpose(2, 0, 1, 3).reshape(1, 1, x.shape[-1], -1)
+    return add_bias(_interleave(convolve(x, as_1x1)), bias)
+
+
+def _deconvolve_4x4(weights: tuple[Array, Array], x: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
+    kernel, bias = (array.astype(x.dtype) for array in weights)
+    c, d = kernel.shape[2:]
+    as_3x3 = jnp.zeros((3, 3, c, 2, 2, d), x.dtype)
+    for a in range(2):
+        for b in range(2):
+            as_3x3 = as_3x3.at[a : a + 2, b : b + 2, :, a, b].set(kernel[3 - a :: -2, 3 - b :: -2])
+    return add_bias(_interleave(convolve(x, as_3x3.reshape(3, 3, c, 4 * d))), bias)
 
 
 def _interleave(cells: Float[Array, "n p p _"]) -> Float[Array, "n p2 p2 d"]:

@@ -1,9 +1,10 @@
-"""Folds batch norms into the preceding convolutions, for inference.
+"""Folds batch norms into the preceding convolutions.
 
-In inference a batch norm multiplies each channel by one constant and adds another. The preceding
+With fixed statistics a batch norm multiplies each channel by one constant and adds another. The preceding
 convolution can do both: the factor scales its kernel, the offset becomes its bias. What remains is
 convolution, bias and ReLU, for which accelerator libraries have a single kernel. A CPU gains nothing, because
-XLA fuses norm and ReLU.
+XLA fuses norm and ReLU. Inference folds every batch norm, and training, on accelerators, the frozen ones: the
+kernel's gradient passes through the product.
 
 A module lists its foldable pairs in ``conv_norms``: the names of a convolution and of the norm after it.
 """
@@ -27,16 +28,17 @@ class Folded(nnx.Module):
         return x
 
 
-def fold_norms(model: Model) -> Model:
+def fold_norms(model: Model, *, only_frozen: bool = False) -> Model:
     """``model``, changed in place, with every batch norm that follows a convolution folded into it.
 
     Results differ only by rounding. Kernels are multiplied in float32, whatever dtype the model computes in.
-    Group norms are kept.
+    Group norms are kept, and with ``only_frozen`` batch norms that are trained, too.
     """
+    kinds = FrozenBatchNorm if only_frozen else FrozenBatchNorm | nnx.BatchNorm
     for _, module in nnx.iter_modules(model):
         for conv_path, norm_path in getattr(module, "conv_norms", ()):
             conv, norm = _child(module, conv_path), _child(module, norm_path)
-            if conv is not None and isinstance(norm, FrozenBatchNorm | nnx.BatchNorm):
+            if conv is not None and isinstance(norm, kinds):
                 scale, shift = scale_and_shift(norm)
                 conv.kernel[...] *= scale
                 conv.bias = nnx.Param(shift)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -11,14 +12,44 @@ from jaxtyping import Float
 
 from mrcnn_jax.models.canvas import Mask, mask_out
 from mrcnn_jax.models.convs import ConvNorm
+from mrcnn_jax.runtime.platforms import by_platform, platform
 
 xavier_uniform = nnx.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
+@jax.custom_vjp
 def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """``x`` with every cell repeated twice along height and width."""
+    """``x`` with every cell repeated twice along height and width.
+
+    Its gradient is summed in float32.
+    """
+    return by_platform({"tpu": _repeat_by_concatenation, "default": _repeat_by_broadcasting}, x)
+
+
+def _repeat_by_broadcasting(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def _repeat_by_concatenation(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """The form for a TPU, whose tiles are columns by channels: a new axis between these two is padded."""
+    b, h, w, c = x.shape
+    columns = jnp.concatenate([x, x], axis=-1).reshape(b, h, 1, 2 * w, c)
+    return jnp.concatenate([columns, columns], axis=2).reshape(b, 2 * h, 2 * w, c)
+
+
+def _upsample_backward(_: None, gradient: Array) -> tuple[Array]:
+    """The sums over 2 x 2 cells. The two columns are taken as channels, so that no data is moved."""
+    batch, height, width, channels = gradient.shape
+    cells = gradient.reshape(batch, height // 2, 2, width // 2, 2 * channels)
+    (a, b), (c, d) = (
+        [cells[:, :, row, :, half].astype(jnp.float32) for half in (slice(channels), slice(channels, None))]
+        for row in (0, 1)
+    )
+    return (((a + b) + (c + d)).astype(gradient.dtype),)
+
+
+upsample_nearest.defvjp(lambda x: (upsample_nearest(x), None), _upsample_backward)
 
 
 class FPN(nnx.Module):
@@ -53,14 +84,15 @@ class FPN(nnx.Module):
         self, features: Mapping[str, Float[Array, "b _ _ _"]], masks: Mapping[str, Mask]
     ) -> dict[str, Float[Array, "b _ _ _"]]:
         """The pyramid, ``p2`` to ``p6`` from ``c2`` to ``c5``; ``masks`` belong to the backbone's maps."""
-        outputs = nnx.remat(FPN._outputs)(self, list(features.values()), list(masks.values()))
+        compute = nnx.remat(FPN._outputs) if platform() == "cpu" else FPN._outputs
+        outputs = compute(self, list(features.values()), list(masks.values()))
         return dict(zip(self.strides, [*outputs, outputs[-1][:, ::2, ::2]], strict=True))
 
     def _outputs(self, features: list[Array], masks: list[Mask]) -> list[Float[Array, "b _ _ _"]]:
         """The levels that are computed from a backbone map.
 
-        The backward pass recomputes the merged maps with 1x1 convolutions: saved, they would take as much
-        memory as the outputs.
+        On a CPU, the backward pass recomputes the merged maps with 1x1 convolutions: saved, they would take
+        as much memory as the outputs. On a GPU, recomputing them takes more memory than it saves.
         """
         laterals = [inner(c, mask) for inner, c, mask in zip(self.inner, features, masks, strict=True)]
         merged = [laterals[-1]]

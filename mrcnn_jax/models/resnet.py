@@ -18,6 +18,7 @@ from mrcnn_jax.models.canvas import Mask, map_mask, mask_out
 from mrcnn_jax.models.convs import Conv, he_normal
 from mrcnn_jax.models.norm import Norm, make_norm
 from mrcnn_jax.ops.relu import relu
+from mrcnn_jax.runtime.platforms import RECOMPUTED_STAGES, platform
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
@@ -224,9 +225,12 @@ class ResNet(nnx.Module):
         x = relu(mask_out(self.bn1(self.conv1(images), mask=mask), mask))
         x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         before, features = mask_at(4), {}
+        recomputed_stages = self.recomputed_stages
+        if recomputed_stages < 0:
+            recomputed_stages = RECOMPUTED_STAGES.get(platform(), RECOMPUTED_STAGES["default"])
         for number, (name, stride) in enumerate(self.strides.items(), start=1):
             stage, after = getattr(self, f"layer{number}"), mask_at(stride)
-            apply = nnx.remat(apply_stage) if number <= self.recomputed_stages else apply_stage
+            apply = nnx.remat(apply_stage) if number <= recomputed_stages else apply_stage
             x = apply(stage, x, before, after)
             features[name], before = x, after
         return features

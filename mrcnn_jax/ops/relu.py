@@ -20,6 +20,8 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @relu.defjvp
 def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    positive = relu(*primals)
+    result = relu(*primals)
     (tangent,) = tangents
-    return positive, jnp.where(positive > 0, tangent, 0)
+    # Not "> 0": XLA would compare the ReLU's input instead, and save it, too. On a GPU, a convolution whose
+    # result has this second use is not fused with its ReLU.
+    return result, jnp.where(result != 0, tangent, 0)

@@ -20,6 +20,20 @@ ROI_ALIGN_GRADIENT = {"cpu": "cached", "default": "einsum"}
 # of a pyramid in training, 12000 of a C4 model. For accelerators this is reasoned, not measured.
 NMS_BLOCK = {"cpu": 32, "default": 16384}
 
+# Backbone stages whose activations are recomputed for the gradient, unless the config says how many: on a CPU
+# this halves a step's memory and takes no longer. An accelerator has the memory, and would lose time.
+RECOMPUTED_STAGES = {"cpu": 4, "default": 0}
+
+
+def platform() -> str:
+    """The platform that a program is traced for: its mesh's (``jax.set_mesh``), without one JAX's default.
+
+    For choices that are right on any platform, and fast on one: a program that was traced without a mesh may
+    be lowered for another platform.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
 
 def by_platform(forms: dict[str, Callable[..., Any]], *operands: Any) -> Any:
     """``forms[platform](*operands)`` for the platform that the program is compiled for, or for "default".

@@ -12,9 +12,11 @@ from jax.sharding import Mesh
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, replicated
+from mrcnn_jax.models.folding import fold_norms
 from mrcnn_jax.models.variables import Arrays, Blueprint, arrays_of
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.runtime.heap import trim_heap
+from mrcnn_jax.runtime.platforms import platform
 from mrcnn_jax.training.objective import compute_losses
 from mrcnn_jax.training.optimizer import make_optimizer, make_schedule
 from mrcnn_jax.types import Batch
@@ -60,6 +62,8 @@ def train_step(
     def loss_fn(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
         model = blueprint.build(params | state.frozen | state.batch_stats)
         model.train()
+        if platform() != "cpu":
+            fold_norms(model, only_frozen=True)
         losses = compute_losses(model, batch, key, config)
         return sum(losses.values(), jnp.zeros(())), (losses, arrays_of(model, nnx.BatchStat))
 

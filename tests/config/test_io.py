@@ -127,7 +127,7 @@ def test_canvases_hold_every_size_that_is_asked_for(changes, lines):
         ("model.pixel_order", "grb", "must be one of 'rgb', 'bgr'"),
         ("model.dtype", "float16", "must be one of 'float32', 'bfloat16'"),
         ("model.backbone_depth", 51, "must be one of 18, 34, 50, 101, 152"),
-        ("model.backbone_recomputed_stages", 5, "must be one of 0, 1, 2, 3, 4"),
+        ("model.backbone_recomputed_stages", 5, "must be one of -1, 0, 1, 2, 3, 4"),
         ("model.backbone_norm", "layer", "must be one of 'frozen_batch', 'batch', 'group'"),
         ("train.optimizer", "adam", "must be one of 'sgd', 'adamw'"),
         ("train.adam_b2", -0.5, "must be between 0 and 1"),

@@ -103,3 +103,47 @@ def test_folding_preserves_a_models_features_and_its_weights(tiny_blueprint, tin
         atol = 1e-5 * np.abs(features).max()
         np.testing.assert_allclose(found[level], features, rtol=0, atol=atol, err_msg=level)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(weights), before)
+
+
+def test_gradients_pass_through_folded_norms():
+    rngs, rng = nnx.Rngs(0), np.random.default_rng(0)
+    norm = partial(make_norm, "frozen_batch", epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
+    block = Bottleneck(
+        8,
+        8,
+        stride=2,
+        stride_in_1x1=False,
+        groups=2,
+        group_width=32,
+        dilation=1,
+        norm=norm,
+        dtype=jnp.float32,
+        rngs=rngs,
+    )
+    _randomize_norms(block)
+    graphdef, params, frozen = nnx.split(block, nnx.Param, ...)
+    x = jnp.asarray(rng.normal(size=(1, 8, 8, 8)), jnp.float32)
+    masks = image_mask((8, 8), jnp.array([[6, 8]])), image_mask((4, 4), jnp.array([[3, 4]]))
+
+    @partial(jax.jit, static_argnums=1)
+    def gradients(params, folded):
+        def loss(params):
+            block = nnx.merge(graphdef, params, frozen)
+            if folded:
+                fold_norms(block, only_frozen=True)
+            return jnp.sum(block(x, *masks) ** 2)
+
+        return nnx.to_flat_state(jax.grad(loss)(params))
+
+    expected, found = gradients(params, False), gradients(params, True)
+    assert len(expected) == 4  # kernels
+    for (path, wanted), (folded_path, gradient) in zip(expected, found, strict=True):
+        assert folded_path == path
+        atol = 1e-5 * np.abs(wanted[...]).max()
+        np.testing.assert_allclose(gradient[...], wanted[...], rtol=0, atol=atol, err_msg=str(path))
+
+
+def test_only_frozen_norms_are_folded(tiny_blueprint, tiny_weights):
+    model = fold_norms(tiny_blueprint.build(tiny_weights), only_frozen=True)
+    assert isinstance(model.backbone.bn1, Folded)  # of the frozen stem
+    assert isinstance(model.backbone.layer1[0].bn1, nnx.BatchNorm)

@@ -1,8 +1,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
+from mrcnn_jax.models import fpn
 from mrcnn_jax.models.fpn import FPN, upsample_nearest
 
 
@@ -11,6 +13,21 @@ def test_upsampling_repeats_cells():
     np.testing.assert_array_equal(
         upsample_nearest(x)[0, :, :, 0], [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
     )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_upsampling_is_the_same_on_every_platform(dtype):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 5, 4)), dtype)
+    expected = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
+    for form in (fpn._repeat_by_broadcasting, fpn._repeat_by_concatenation):
+        np.testing.assert_array_equal(form(x), expected)
+
+
+def test_upsampling_sums_its_gradient_in_float32():
+    gradient = jnp.array([[1.0, 2**-8], [2**-8, 2**-8]], jnp.bfloat16)[None, :, :, None]
+    _, backward = jax.vjp(upsample_nearest, jnp.zeros((1, 1, 1, 1), jnp.bfloat16))
+    # 1 + 3/256 is rounded once, to even; in bfloat16, the first 1/256 would already be rounded away.
+    assert backward(gradient)[0].item() == 1 + 2**-6
 
 
 def _identity_fpn():

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.models import resnet
 from mrcnn_jax.models.resnet import ResNet
 from mrcnn_jax.models.variables import name_of
 
@@ -85,6 +86,16 @@ def test_batch_norm_of_a_frozen_stage_keeps_its_statistics():
     trained = {name_of(path) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.BatchStat))}
     assert not any(name.startswith(("bn1", "layer1")) for name in trained)
     assert "layer2.0.bn1.mean" in trained
+
+
+@pytest.mark.parametrize(("platform", "stages"), [("cpu", 4), ("gpu", 0), ("tpu", 0)])
+def test_by_default_only_a_cpu_recomputes_stages(platform, stages, monkeypatch):
+    monkeypatch.setattr(resnet, "platform", lambda: platform)
+    model = nnx.eval_shape(lambda: _resnet(backbone_depth=18, backbone_width=8))
+    graphdef, state = nnx.split(model)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda state, image: nnx.merge(graphdef, state)(image))(state, image)
+    assert [eqn.primitive.name for eqn in jaxpr.eqns].count("remat2") == stages
 
 
 def test_recomputed_stages_save_memory_and_preserve_gradients():

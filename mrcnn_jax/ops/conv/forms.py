@@ -42,7 +42,7 @@ def convolve(
 
 
 @jax.custom_vjp
-def add_bias(x: Float[Array, "b h w d"], bias: Float[Array, " d"]) -> Float[Array, "b h w d"]:
+def add_bias(x: Float[Array, "*rows d"], bias: Float[Array, " d"]) -> Float[Array, "*rows d"]:
     """``x + bias``.
 
     On a CPU, the bias's gradient is computed before the gradient of ``x`` is passed on. XLA would postpone
@@ -52,7 +52,7 @@ def add_bias(x: Float[Array, "b h w d"], bias: Float[Array, " d"]) -> Float[Arra
 
 
 def _add_bias_backward(_: None, gradient: Array) -> tuple[Array, Array]:
-    return cpu_barrier((gradient, jnp.sum(gradient, axis=(0, 1, 2))))
+    return cpu_barrier((gradient, jnp.sum(gradient, axis=tuple(range(gradient.ndim - 1)))))
 
 
 add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)

@@ -1,0 +1,28 @@
+"""Layers' weights on many devices: the sum of their gradients over the devices."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+_Weights = TypeVar("_Weights")
+
+
+def apply_weights(function: Callable[[_Weights, Array], Array], weights: _Weights, x: Array) -> Array:
+    """``function(weights, x)``; the gradient of ``weights`` is summed over the devices in their own dtype.
+
+    ``function`` casts float32 weights to the dtype of ``x``, and maps each row (image or region) of ``x``
+    by itself. The partitioner alone would sum the gradient where it arises, in bfloat16.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    data = dict(zip(mesh.axis_names, mesh.axis_types, strict=True)).get("data")
+    if x.dtype == jnp.float32 or data != AxisType.Auto or mesh.shape["data"] == 1:
+        return function(weights, x)  # the dtypes are the same, or no partitioner sees more than one device
+    mapped = jax.shard_map(
+        function, in_specs=(P(), P("data")), out_specs=P("data"), axis_names={"data"}, check_vma=False
+    )
+    return mapped(weights, x)
