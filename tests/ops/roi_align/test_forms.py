@@ -12,7 +12,7 @@ from mrcnn_jax.ops.roi_align import forms, plain
 
 REFERENCE = np.load(pathlib.Path(__file__).parents[2] / "fixtures" / "torchvision_ops.npz")
 OPTIONS = ("output_size", "sampling_ratio", "aligned", "reduction", "form")
-FORMS = ("cached", "gather", "einsum")
+FORMS = ("cached", "gather", "windows", "einsum")
 METHODS = [("mean", 1), ("mean", 3), ("mean", 0), ("max", 2), ("max", 0)]  # reduction and sampling ratio
 roi_align = jax.jit(forms.roi_align, static_argnames=("stride", *OPTIONS))
 multilevel_roi_align = jax.jit(forms.multilevel_roi_align, static_argnames=("canonical_size", *OPTIONS))
@@ -22,7 +22,8 @@ COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
 
 def forms_of(reduction, ratio):
     """The forms that support this reduction and sampling ratio."""
-    return FORMS if (reduction, ratio) != ("max", 0) else FORMS[:2]
+    without = set() if reduction == "mean" else {"windows"} if ratio else {"windows", "einsum"}
+    return [form for form in FORMS if form not in without]
 
 
 def ramp(height, width):
@@ -50,7 +51,7 @@ def test_points_outside_by_hand():
     np.testing.assert_allclose(pooled[:, 0, 0, 0], [0, 10, 25, 0])
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", forms_of("max", 2))
 def test_maximum_by_hand(form):
     # Points on cells 0 and 1, 2 and 3, along both axes. A bin's largest x is in both of its rows, its largest
     # y in both columns, and the third channel is constant: the first of the equal points gets the gradient.
@@ -162,6 +163,27 @@ def test_every_form_equals_the_plain_one(reduction, ratio, aligned):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), found, expected)
 
 
+@pytest.mark.parametrize("shape", [(40, 117), (16, 48)])
+def test_regions_of_many_windows(shape):
+    """On maps whose sides are or are not multiples of a window's."""
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=(*shape, 2)), jnp.float32)
+    corner, opposite = np.sort(rng.uniform(-5, np.array(shape[::-1]) + 5, (2, 12, 2)), axis=0)
+    boxes = np.concatenate([corner, opposite], axis=1)
+    boxes[0] = [0, 0, *shape[::-1]]
+    boxes = jnp.asarray(boxes, jnp.float32)
+    cotangent = jnp.asarray(rng.normal(size=(12, 5, 5, 2)), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def pool_and_gradient(form):
+        settings = {"stride": 1.0, "output_size": 5, "sampling_ratio": 2, "aligned": True}
+        pooled, transpose = jax.vjp(lambda f: forms.roi_align(f, boxes, form=form, **settings), features)
+        return pooled, transpose(cotangent)[0]
+
+    for found, expected in zip(pool_and_gradient("windows"), pool_and_gradient("gather"), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_bfloat16_features_are_summed_in_float32():
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.normal(size=(8, 8, 4)), jnp.bfloat16)
@@ -185,8 +207,10 @@ def test_bfloat16_features_are_summed_in_float32():
             np.testing.assert_allclose(ours.astype(jnp.float32), expected, rtol=2.0**-8, atol=1e-6)
 
 
-@pytest.mark.parametrize("ratio", [pytest.param(0, marks=pytest.mark.slow), 2])
-def test_batch_equals_its_images_without_communication(ratio):
+@pytest.mark.parametrize(
+    ("ratio", "form"), [pytest.param(0, None, marks=pytest.mark.slow), (2, None), (2, "windows")]
+)
+def test_batch_equals_its_images_without_communication(ratio, form):
     rng = np.random.default_rng(0)
     shapes = {"p2": (8, 8), "p3": (4, 4)}
     features = {k: jnp.asarray(rng.normal(size=(8, *s, 2)), jnp.float32) for k, s in shapes.items()}
@@ -196,12 +220,8 @@ def test_batch_equals_its_images_without_communication(ratio):
     cotangent = jnp.asarray(rng.normal(size=(8, 5, 3, 3, 2)), jnp.float32)
 
     def one(features, boxes, cotangent):
-        pooled, transpose = jax.vjp(
-            lambda f: multilevel_roi_align(
-                f, boxes, output_size=3, sampling_ratio=ratio, aligned=True, canonical_size=48.0
-            ),
-            features,
-        )
+        settings = {"output_size": 3, "sampling_ratio": ratio, "aligned": True, "canonical_size": 48.0}
+        pooled, transpose = jax.vjp(lambda f: multilevel_roi_align(f, boxes, form=form, **settings), features)
         return pooled, transpose(cotangent)[0]
 
     mesh = jax.make_mesh((8, 1), ("data", "spatial"), axis_types=(AxisType.Auto,) * 2)
@@ -234,8 +254,11 @@ def test_unknown_reductions_and_forms_are_errors():
     settings = {"stride": 1.0, "output_size": 2, "sampling_ratio": 0, "aligned": True}
     with pytest.raises(ValueError, match="reduction is 'sum'; it must be 'mean' or 'max'"):
         roi_align(features, box, reduction="sum", **settings)
-    with pytest.raises(ValueError, match="form is 'scan'; it must be one of cached, gather, einsum, or None"):
+    known = "cached, gather, windows, einsum, or None"
+    with pytest.raises(ValueError, match=f"form is 'scan'; it must be one of {known}"):
         roi_align(features, box, form="scan", **settings)
+    with pytest.raises(ValueError, match="'windows' does not support reduction 'max'"):
+        roi_align(features, box, reduction="max", form="windows", **settings)
     with pytest.raises(ValueError, match="'einsum' does not support reduction 'max' with sampling_ratio 0"):
         roi_align(features, box, reduction="max", form="einsum", **settings)
 
