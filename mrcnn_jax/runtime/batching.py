@@ -38,6 +38,30 @@ def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
+def merged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` of one element, given one of batches: ``vmap`` merges its axis into the batch's.
+
+    The first axis of all arrays that ``function`` takes and returns is that of a batch.
+    """
+    called = custom_vmap(jax.jit(function))
+
+    @called.def_vmap
+    def _rule(axis_size: int, in_batched: list[Any], *operands: Any) -> tuple[Any, Any]:
+        def merge(array: Array, batched: bool) -> Array:
+            array = array if batched else jnp.broadcast_to(array, (axis_size, *array.shape))
+            return array.reshape(-1, *array.shape[2:])
+
+        results = called(*jax.tree.map(merge, list(operands), in_batched))
+        apart = jax.tree.map(lambda a: a.reshape(axis_size, -1, *a.shape[1:]), results)
+        return apart, jax.tree.map(lambda _: True, apart)
+
+    def of_one(*operands: Any) -> Any:
+        results = called(*jax.tree.map(lambda a: a[None], operands))
+        return jax.tree.map(lambda a: a[0], results)
+
+    return of_one
+
+
 @custom_vmap
 def batch_max(values: Int32[Array, "..."]) -> Int32[Array, ""]:
     """The maximum (at least 0); under ``vmap``, of the whole batch.

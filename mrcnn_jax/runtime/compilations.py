@@ -24,24 +24,30 @@ _CPU_OPTIONS: dict[str, str | bool | int] = {
     "xla_disable_hlo_passes": "cse_barrier_expander",
     "xla_backend_optimization_level": 2,
 }
+_GPU_OPTIONS: dict[str, str | bool | int] = {"xla_gpu_ftz": True}
 
 
 def compiler_options(platform: str) -> dict[str, str | bool | int]:
-    """Compiler options for the model's programs: those that XLA needs on a CPU, where they were tried.
+    """Compiler options for the model's programs on devices of a ``platform``: "cpu", "gpu" or "tpu".
 
-    They disable XLA's "ynn" convolution fusions, which makes training 2 to 3 times faster (measured). Without
-    them, XLA's concurrency-optimized scheduler must be off, too: in some graphs in which RoIAlign and
-    convolutions ran concurrently it gave a few regions wrong logits, reproducibly, while any other schedule
-    gave the right ones. XLA must also keep this package's optimization barriers until it has fused and
-    scheduled the program; it would expand them earlier, and a training step would take half as much memory
-    again. LLVM's optimization level 2 is as fast as 3 and compiles a training step in a tenth less time.
+    On a CPU, where they were tried, they disable XLA's "ynn" convolution fusions, which makes training 2 to 3
+    times faster (measured). Without them, XLA's concurrency-optimized scheduler must be off, too: in some
+    graphs in which RoIAlign and convolutions ran concurrently it gave a few regions wrong logits,
+    reproducibly, while any other schedule gave the right ones. XLA must also keep this package's optimization
+    barriers until it has fused and scheduled the program; it would expand them earlier, and a training step
+    would take half as much memory again. LLVM's optimization level 2 is as fast as 3 and compiles a training
+    step in a tenth less time. If jaxlib's version is one that they were not tried on (it may not know them),
+    there are none.
 
-    If the user has set any of them in ``XLA_FLAGS``, or jaxlib's version is one that they were not tried on
-    (it may not know them), there are none.
+    On a GPU, subnormal numbers count as zero. Otherwise XLA adds float32 to memory in a loop of compare and
+    swap, except four channels at a time on an H100: jaxlib 0.10.2's programs for an A100 and an H100 show it.
+
+    If the user has set any of a platform's options in ``XLA_FLAGS``, there are none.
     """
-    set_by_user = any(f"--{name}" in os.environ.get("XLA_FLAGS", "") for name in _CPU_OPTIONS)
-    tried = importlib.metadata.version("jaxlib").startswith(("0.10.", "0.12."))
-    return dict(_CPU_OPTIONS) if platform == "cpu" and tried and not set_by_user else {}
+    options = {"cpu": _CPU_OPTIONS, "gpu": _GPU_OPTIONS}.get(platform, {})
+    set_by_user = any(f"--{name}" in os.environ.get("XLA_FLAGS", "") for name in options)
+    tried = platform != "cpu" or importlib.metadata.version("jaxlib").startswith(("0.10.", "0.12."))
+    return dict(options) if tried and not set_by_user else {}
 
 
 def quick_compilation() -> dict[str, int]:

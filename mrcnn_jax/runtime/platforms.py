@@ -6,13 +6,16 @@ from typing import Any
 import jax
 from jax import lax
 
-# Forms of RoIAlign and of its gradient. "cached" keeps a core's data in its cache; "gather" pools all regions
-# at once, in few large steps; "einsum" consists of matmuls, which a TPU is built for. A GPU, the default,
-# gathers well, but the gradient would be a scatter: in jaxlib 0.10.2 to 0.11.0 a float32 scatter-add is a
-# compare-and-swap loop, reported to be hundreds of times slower under contention (openxla/xla issue 46225).
-# The choices for accelerators are reasoned, not measured; ``mrcnn-jax benchmark roi`` measures them.
-ROI_ALIGN = {"cpu": "cached", "tpu": "einsum", "default": "gather"}
-ROI_ALIGN_GRADIENT = {"cpu": "cached", "default": "einsum"}
+# Forms of RoIAlign and of its gradient. "cached" keeps a core's data in its cache. "gather" pools all regions
+# at once, in few large steps. A GPU, the default, gathers well, and scatters well by native atomic additions,
+# to which jaxlib 0.10.2 compiles the gradient of "gather" for an H100 and, with the options of
+# ``compilations.py``, for an A100 (without them it is a loop of compare and swap). "windows" consists of
+# matmuls, which a TPU is built for, with the cells around each region: by libtpu's own schedule for a v5e it
+# takes a tenth of the time of "einsum", which multiplies each region with whole maps. The choices for
+# accelerators follow from compiled programs; they were not measured, and ``mrcnn-jax benchmark roi`` measures
+# them.
+ROI_ALIGN = {"cpu": "cached", "tpu": "windows", "default": "gather"}
+ROI_ALIGN_GRADIENT = {"cpu": "cached", "tpu": "windows", "default": "gather"}
 
 # Boxes that non-maximum suppression decides together. Few on a CPU, so that most suppressed boxes are only
 # compared with kept ones; 32 was the fastest of 32, 64 and 128. Elsewhere a loop step costs more than its

@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 
-from mrcnn_jax.runtime.compilations import CompilationTracker, watch_compilations
+from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options, watch_compilations
 
 
 def _images(height=32, width=64, *, count=2, dtype=np.uint8):
@@ -87,3 +87,11 @@ def test_the_innermost_listener_is_told_and_the_outer_one_again_after_it(compila
     with compilations.announced(_images(), True):
         pass
     assert told == ["inner", "inner", "outer", "outer"]
+
+
+def test_options_are_the_platforms_unless_set_by_the_user(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert compiler_options("tpu") == {}
+    assert compiler_options("gpu") == {"xla_gpu_ftz": True}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_ftz=false")
+    assert compiler_options("gpu") == {}

@@ -2,8 +2,8 @@
 
 Shapes: H x W cells of a feature map, C channels, N regions, P x P bins of a region.
 
-This file places the regions on the feature maps; ``gather.py`` and ``einsum.py`` compute their features, and
-``platforms.py`` chooses between these forms.
+This file places the regions on the feature maps; ``gather.py``, ``windows.py`` and ``einsum.py`` compute the
+features, and ``platforms.py`` chooses between these forms.
 """
 
 import functools
@@ -16,7 +16,7 @@ from jax import Array
 from jaxtyping import Float, Int, Shaped
 
 from mrcnn_jax.ops.levels import assign_levels, level_numbers
-from mrcnn_jax.ops.roi_align import einsum, gather
+from mrcnn_jax.ops.roi_align import einsum, gather, windows
 from mrcnn_jax.ops.roi_align.samples import Regions, Settings, per_point
 from mrcnn_jax.runtime.batching import one_by_one
 from mrcnn_jax.runtime.platforms import ROI_ALIGN, ROI_ALIGN_GRADIENT, by_platform
@@ -36,8 +36,8 @@ def roi_align(
 ) -> Float[Array, "n p p c"]:
     """Features of ``output_size x output_size`` bins of each box, each bin the mean of its sampling points.
 
-    With ``reduction`` "max", a bin is the maximum instead. ``form`` is the implementation, "cached", "gather"
-    or "einsum", by default the platform's (:mod:`~mrcnn_jax.runtime.platforms`).
+    With ``reduction`` "max", a bin is the maximum instead. ``form`` names the implementation: "cached",
+    "gather", "windows" or "einsum", by default the platform's (:mod:`~mrcnn_jax.runtime.platforms`).
 
     ``boxes`` are in pixels, ``stride`` is the pixels per cell of ``features``. A bin has ``sampling_ratio``
     points per axis or, if that is 0, as many as it has cells, rounded up. ``aligned`` puts the centre of cell
@@ -52,8 +52,8 @@ def roi_align(
     and a box larger than twice the map gets as many points as one of that size. The gradient of a maximum
     goes to the first point that attains it.
 
-    Raises ``ValueError`` for an unknown reduction or form, and for reduction "max" with ``sampling_ratio`` 0
-    in the form "einsum".
+    Raises ``ValueError`` for an unknown reduction or form, for reduction "max" in the form "windows", and for
+    it with ``sampling_ratio`` 0 in the form "einsum".
     """
     level = jnp.zeros(boxes.shape[0], jnp.int32)
     sizes = None if map_size is None else [map_size]
@@ -105,6 +105,8 @@ def _align(
         raise ValueError(f"reduction is {settings.reduction!r}; it must be 'mean' or 'max'")
     if settings.form not in (None, *_FORWARD):
         raise ValueError(f"form is {settings.form!r}; it must be one of {', '.join(_FORWARD)}, or None")
+    if settings.form == "windows" and settings.reduction == "max":
+        raise ValueError("the form 'windows' does not support reduction 'max'")
     if settings.form == "einsum" and not _has_einsum(settings):
         raise ValueError("the form 'einsum' does not support reduction 'max' with sampling_ratio 0")
     stride = jnp.asarray(strides, jnp.float32)[level]
@@ -132,15 +134,42 @@ def _align(
     return _pool(maps, regions, settings, tuple(m.shape[:2] for m in maps))
 
 
+def _in_the_type_of_the_maps(pool: Callable[..., Any]) -> Callable[..., Any]:
+    """``pool``, whose features are float32, with features in the type of the maps."""
+
+    def pool_in_type(maps: list[Array], regions: Regions, **options: Any) -> tuple[Array, Array | None]:
+        pooled, max_point = pool(maps, regions, **options)
+        return pooled.astype(maps[0].dtype), max_point
+
+    return pool_in_type
+
+
+def _of_bins(scatter: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
+    """``scatter``, which takes float32 gradients of points, for gradients of bins, and in their type."""
+
+    def scatter_bins(
+        regions: Regions, gradient: Array, max_point: Array | None, *, settings: Settings, **options: Any
+    ) -> list[Array]:
+        point_gradient = gradient.astype(jnp.float32)
+        if settings.reduction == "mean":
+            point_gradient = per_point(point_gradient, regions)
+        added = scatter(regions, point_gradient, max_point, settings=settings, **options)
+        return [a.astype(gradient.dtype) for a in added]
+
+    return scatter_bins
+
+
 _FORWARD: dict[str, Callable[..., Any]] = {
-    "cached": functools.partial(gather.pool, cached=True),
-    "gather": functools.partial(gather.pool, cached=False),
-    "einsum": einsum.pool,
+    "cached": _in_the_type_of_the_maps(functools.partial(gather.pool, cached=True)),
+    "gather": _in_the_type_of_the_maps(functools.partial(gather.pool, cached=False)),
+    "windows": windows.pool,
+    "einsum": _in_the_type_of_the_maps(einsum.pool),
 }
 _BACKWARD: dict[str, Callable[..., Any]] = {
-    "cached": functools.partial(gather.scatter, cached=True),
-    "gather": functools.partial(gather.scatter, cached=False),
-    "einsum": einsum.scatter,
+    "cached": _of_bins(functools.partial(gather.scatter, cached=True)),
+    "gather": _of_bins(functools.partial(gather.scatter, cached=False)),
+    "windows": windows.scatter,
+    "einsum": _of_bins(einsum.scatter),
 }
 
 
@@ -151,10 +180,13 @@ def _run_form(
     *operands: Any,
 ) -> Any:
     """The result of the form in ``settings`` or, by default, of the platform's in ``platform_forms``."""
+    if settings.form == "windows":  # kernels for a TPU, which other platforms interpret
+        kernels = forms["windows"]
+        return by_platform({"tpu": kernels, "default": functools.partial(kernels, interpret=True)}, *operands)
     if settings.form is not None:
         return forms[settings.form](*operands)
-    if not _has_einsum(settings):
-        forms = {**forms, "einsum": forms["gather"]}
+    if settings.reduction == "max":
+        forms = {**forms, "windows": forms["einsum" if _has_einsum(settings) else "gather"]}
     chosen = {platform: forms[form] for platform, form in platform_forms.items()}
     # One image of a batch at a time: a gather from the maps of several images is not fused with the
     # arithmetic on its values, and takes many times longer.
@@ -178,7 +210,7 @@ def _pool_forward(
 ) -> tuple[Array, tuple[Regions, Array | None]]:
     forms = {name: functools.partial(form, settings=settings) for name, form in _FORWARD.items()}
     pooled, max_point = _run_form(forms, ROI_ALIGN, settings, maps, regions)
-    return pooled.astype(maps[0].dtype), (regions, max_point)
+    return pooled, (regions, max_point)
 
 
 def _pool_backward(
@@ -189,14 +221,10 @@ def _pool_backward(
 ) -> tuple[list[Array], None]:
     """The gradients of the maps; the regions have none."""
     regions, max_point = residuals
-    point_gradient = gradient.astype(jnp.float32)
-    if settings.reduction == "mean":
-        point_gradient = per_point(point_gradient, regions)
     forms = {
         name: functools.partial(form, settings=settings, shapes=shapes) for name, form in _BACKWARD.items()
     }
-    gradients = _run_form(forms, ROI_ALIGN_GRADIENT, settings, regions, point_gradient, max_point)
-    return [g.astype(gradient.dtype) for g in gradients], None
+    return _run_form(forms, ROI_ALIGN_GRADIENT, settings, regions, gradient, max_point), None
 
 
 _pool.defvjp(_pool_forward, _pool_backward)

@@ -4,7 +4,11 @@ Shapes: C channels, N regions, P x P bins of a region, T rows of a table.
 
 Maps are tables of cells. Each step gathers the four cells around one sampling point of every bin of every
 region and adds them to one accumulator. JAX's own gradient would keep every gathered array, and scatter each
-into a table of its own, so the gradient is written by hand: the same steps, scattering into shared tables.
+into a table of its own, so the gradient is written by hand, scattering into shared tables.
+
+As jaxlib 0.10.2 compiles it for a GPU, the values are one kernel after a copy of the maps into the table, and
+with a fixed number of points the gradient is a single scatter of four channels at a time: by a vector atomic
+on an H100, and by four scalar ones on an A100.
 
 The ``cached`` variant is for CPUs. They gather and add twice as fast if a step's values stay in the cache, so
 regions are processed in blocks or one by one. Copying the largest map would take as long as gathering all
@@ -79,6 +83,9 @@ def pool(
         jnp.concatenate([flat[k] for k in table]) if len(table) > 1 else flat[table[0]]
         for table in layout.tables
     ]
+    if not cached:
+        # Without the barrier, a GPU would select the map of each cell by branches, and load single channels.
+        tables = lax.optimization_barrier(tables)
 
     def sample(regions: Regions, step: Array) -> Array:
         """The values at one sampling point of each bin."""
@@ -159,7 +166,7 @@ def scatter(
         if cached:
             table = _add_one_by_one(table, _is_in_table(members, regions), operands, layout, settings)
         else:
-            table = _add(table, jnp.bool_(True), operands, layout, settings)
+            table = _add_together(table, operands, layout, settings)
         for k, part in zip(members, jnp.split(table, ends[:-1]), strict=True):
             gradients[k] = part.reshape(*shapes[k], -1)
     return gradients
@@ -202,3 +209,25 @@ def _add(
         return table
 
     return lax.fori_loop(0, _steps(regions, settings), add_step, table)
+
+
+def _add_together(table: Array, operands: _Operands, layout: _TableLayout, settings: Settings) -> Array:
+    """``table`` plus the gradients of all regions, in a single scatter if the number of points is fixed."""
+    regions, point_gradient, max_point = operands
+
+    def add_steps(table: Array, steps: Array) -> Array:
+        cells = [(step, cell) for step in steps for cell in corner_cells(regions, step, settings.output_size)]
+        row = jnp.stack([_rows(layout, regions, cell) for _, cell in cells], axis=3)  # [N P P cells]
+        weight = jnp.stack([_weights(cell) for _, cell in cells], axis=3)
+        # Without the barrier, a GPU would compute these for each channel, and add the channels one by one.
+        row, weight = lax.optimization_barrier((row, weight))
+        gradient = point_gradient[:, :, :, None]
+        if max_point is not None:
+            step_of_cell = jnp.stack([step for step, _ in cells])[:, None]
+            gradient = jnp.where(max_point[:, :, :, None] == step_of_cell, gradient, 0.0)
+        return table.at[row].add(weight * gradient, mode="drop")
+
+    steps = _steps(regions, settings)
+    if isinstance(steps, int):
+        return add_steps(table, jnp.arange(steps))
+    return lax.fori_loop(0, steps, lambda step, table: add_steps(table, step[None]), table)

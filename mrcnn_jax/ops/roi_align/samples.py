@@ -62,6 +62,13 @@ def positions(regions: Regions, axis: int, output_size: int, point: Array) -> tu
         a[:, axis, None, None] for a in (regions.start, regions.bin_size, regions.points, regions.map_size)
     )
     bins = jnp.arange(output_size, dtype=jnp.float32)[:, None]
+    return point_positions(start, bin_size, points, size, bins, point)
+
+
+def point_positions(
+    start: Array, bin_size: Array, points: Array, size: Array, bins: Array, point: Array
+) -> tuple[Array, Array]:
+    """:func:`positions` of ``point`` of the bins numbered ``bins`` (float32), elementwise."""
     within = (point.astype(jnp.float32) + 0.5) * bin_size / jnp.maximum(points, 1).astype(jnp.float32)
     position = start + bins * bin_size + within
     counts = (point < points) & (position >= -1.0) & (position <= size)

@@ -9,11 +9,10 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mrcnn_jax.ops.roi_align import forms, plain
-from mrcnn_jax.runtime import platforms
 
 REFERENCE = np.load(pathlib.Path(__file__).parents[2] / "fixtures" / "torchvision_ops.npz")
 OPTIONS = ("output_size", "sampling_ratio", "aligned", "reduction", "form")
-FORMS = ("cached", "gather", "einsum")
+FORMS = ("cached", "gather", "windows", "einsum")
 METHODS = [("mean", 1), ("mean", 3), ("mean", 0), ("max", 2), ("max", 0)]  # reduction and sampling ratio
 roi_align = jax.jit(forms.roi_align, static_argnames=("stride", *OPTIONS))
 multilevel_roi_align = jax.jit(forms.multilevel_roi_align, static_argnames=("canonical_size", *OPTIONS))
@@ -23,7 +22,8 @@ COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
 
 def forms_of(reduction, ratio):
     """The forms that support this reduction and sampling ratio."""
-    return FORMS if (reduction, ratio) != ("max", 0) else FORMS[:2]
+    without = set() if reduction == "mean" else {"windows"} if ratio else {"windows", "einsum"}
+    return [form for form in FORMS if form not in without]
 
 
 def ramp(height, width):
@@ -51,7 +51,7 @@ def test_points_outside_by_hand():
     np.testing.assert_allclose(pooled[:, 0, 0, 0], [0, 10, 25, 0])
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", forms_of("max", 2))
 def test_maximum_by_hand(form):
     # Points on cells 0 and 1, 2 and 3, along both axes. A bin's largest x is in both of its rows, its largest
     # y in both columns, and the third channel is constant: the first of the equal points gets the gradient.
@@ -163,6 +163,27 @@ def test_every_form_equals_the_plain_one(reduction, ratio, aligned):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), found, expected)
 
 
+@pytest.mark.parametrize("shape", [(40, 117), (16, 48)])
+def test_regions_of_many_windows(shape):
+    """On maps whose sides are or are not multiples of a window's."""
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=(*shape, 2)), jnp.float32)
+    corner, opposite = np.sort(rng.uniform(-5, np.array(shape[::-1]) + 5, (2, 12, 2)), axis=0)
+    boxes = np.concatenate([corner, opposite], axis=1)
+    boxes[0] = [0, 0, *shape[::-1]]
+    boxes = jnp.asarray(boxes, jnp.float32)
+    cotangent = jnp.asarray(rng.normal(size=(12, 5, 5, 2)), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def pool_and_gradient(form):
+        settings = {"stride": 1.0, "output_size": 5, "sampling_ratio": 2, "aligned": True}
+        pooled, transpose = jax.vjp(lambda f: forms.roi_align(f, boxes, form=form, **settings), features)
+        return pooled, transpose(cotangent)[0]
+
+    for found, expected in zip(pool_and_gradient("windows"), pool_and_gradient("gather"), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_bfloat16_features_are_summed_in_float32():
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.normal(size=(8, 8, 4)), jnp.bfloat16)
@@ -186,8 +207,10 @@ def test_bfloat16_features_are_summed_in_float32():
             np.testing.assert_allclose(ours.astype(jnp.float32), expected, rtol=2.0**-8, atol=1e-6)
 
 
-@pytest.mark.parametrize("ratio", [pytest.param(0, marks=pytest.mark.slow), 2])
-def test_batch_equals_its_images_without_communication(ratio):
+@pytest.mark.parametrize(
+    ("ratio", "form"), [pytest.param(0, None, marks=pytest.mark.slow), (2, None), (2, "windows")]
+)
+def test_batch_equals_its_images_without_communication(ratio, form):
     rng = np.random.default_rng(0)
     shapes = {"p2": (8, 8), "p3": (4, 4)}
     features = {k: jnp.asarray(rng.normal(size=(8, *s, 2)), jnp.float32) for k, s in shapes.items()}
@@ -197,12 +220,8 @@ def test_batch_equals_its_images_without_communication(ratio):
     cotangent = jnp.asarray(rng.normal(size=(8, 5, 3, 3, 2)), jnp.float32)
 
     def one(features, boxes, cotangent):
-        pooled, transpose = jax.vjp(
-            lambda f: multilevel_roi_align(
-                f, boxes, output_size=3, sampling_ratio=ratio, aligned=True, canonical_size=48.0
-            ),
-            features,
-        )
+        settings = {"output_size": 3, "sampling_ratio": ratio, "aligned": True, "canonical_size": 48.0}
+        pooled, transpose = jax.vjp(lambda f: multilevel_roi_align(f, boxes, form=form, **settings), features)
         return pooled, transpose(cotangent)[0]
 
     mesh = jax.make_mesh((8, 1), ("data", "spatial"), axis_types=(AxisType.Auto,) * 2)
@@ -235,44 +254,23 @@ def test_unknown_reductions_and_forms_are_errors():
     settings = {"stride": 1.0, "output_size": 2, "sampling_ratio": 0, "aligned": True}
     with pytest.raises(ValueError, match="reduction is 'sum'; it must be 'mean' or 'max'"):
         roi_align(features, box, reduction="sum", **settings)
-    with pytest.raises(ValueError, match="form is 'scan'; it must be one of cached, gather, einsum, or None"):
+    known = "cached, gather, windows, einsum, or None"
+    with pytest.raises(ValueError, match=f"form is 'scan'; it must be one of {known}"):
         roi_align(features, box, form="scan", **settings)
+    with pytest.raises(ValueError, match="'windows' does not support reduction 'max'"):
+        roi_align(features, box, reduction="max", form="windows", **settings)
     with pytest.raises(ValueError, match="'einsum' does not support reduction 'max' with sampling_ratio 0"):
         roi_align(features, box, reduction="max", form="einsum", **settings)
 
 
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_the_gradient_has_no_scatter_on_an_accelerator(platform, sampling_ratio):
+@pytest.mark.parametrize(("platform", "scatters"), [("cuda", 1), ("tpu", 0)])
+def test_the_gradient_is_a_single_scatter_on_a_gpu_and_none_on_a_tpu(platform, scatters, sampling_ratio):
     def pooled(features):
         boxes = jnp.array([[1.0, 2, 9, 7], [0, 0, 16, 16]])
         settings = {"stride": 1.0, "output_size": 2, "sampling_ratio": sampling_ratio}
         return roi_align(features, boxes, aligned=True, **settings).sum()
 
     gradient = jax.jit(jax.grad(pooled)).trace(jnp.ones((16, 16, 3)))
-    assert "scatter" not in gradient.lower(lowering_platforms=(platform,)).as_text()
-
-
-@pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_the_forms_of_a_gpu_equal_those_of_a_cpu(monkeypatch, sampling_ratio):
-    """A GPU combines the values of "gather" with the gradient of "einsum"."""
-    rng = np.random.default_rng(0)
-    features = jnp.asarray(rng.standard_normal((16, 16, 3)), jnp.float32)
-    corner = rng.uniform(-2, 12, (20, 2))
-    boxes = jnp.asarray(np.concatenate([corner, corner + rng.uniform(0, 12, (20, 2))], 1), jnp.float32)
-
-    def value_and_gradient():
-        settings = {"stride": 1.0, "output_size": 3, "sampling_ratio": sampling_ratio, "aligned": True}
-
-        def pooled(features):
-            values = roi_align(features, boxes, **settings)
-            return jnp.sum(values**2), values
-
-        (_, values), gradient = jax.jit(jax.value_and_grad(pooled, has_aux=True))(features)
-        return values, gradient
-
-    expected = value_and_gradient()
-    for name in ("ROI_ALIGN", "ROI_ALIGN_GRADIENT"):
-        monkeypatch.setattr(forms, name, {"cpu": getattr(platforms, name)["default"]} | {"default": "cached"})
-    for array, reference in zip(value_and_gradient(), expected, strict=True):
-        np.testing.assert_allclose(array, reference, rtol=1e-5, atol=1e-5)
+    text = gradient.lower(lowering_platforms=(platform,)).as_text()
+    assert text.count('"stablehlo.scatter"') == scatters
