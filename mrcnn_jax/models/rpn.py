@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from mrcnn_jax.models.canvas import image_mask, mask_out
 from mrcnn_jax.models.convs import Conv
 from mrcnn_jax.ops.boxes import BoxWeights, clip_boxes, decode_boxes, is_nonempty
-from mrcnn_jax.ops.nms import nms
+from mrcnn_jax.ops.nms import nms_levels
 from mrcnn_jax.ops.relu import relu
 from mrcnn_jax.types import Features, Proposals
 
@@ -82,26 +82,18 @@ def select_proposals(
         box_weights: weights of the deltas; see ``encode_boxes``.
         smallest_side: boxes with a side shorter than this, in pixels, are dropped; empty boxes always are.
     """
-    boxes, scores, levels = [], [], []
-    for number, (level, (objectness, deltas)) in enumerate(outputs.items()):
+    boxes, scores, valid = [], [], []
+    for level, (objectness, deltas) in outputs.items():
         objectness = jnp.where(anchors[level].in_image, objectness, -jnp.inf)
         top_scores, index = jax.lax.top_k(objectness, min(pre_nms, len(objectness)))
         decoded = decode_boxes(deltas[index], anchors[level].boxes[index], box_weights)
         boxes.append(clip_boxes(decoded, image_size))
         scores.append(top_scores)
-        levels.append(jnp.full(len(index), number, jnp.int32))
-    all_boxes, all_scores = jnp.concatenate(boxes), jnp.concatenate(scores)
-    index, valid = nms(
-        all_boxes,
-        all_scores,
-        is_nonempty(all_boxes, smallest_side) & jnp.isfinite(all_scores),
-        iou_threshold=nms_iou,
-        max_outputs=post_nms,
-        classes=jnp.concatenate(levels),
-    )
+        valid.append(is_nonempty(boxes[-1], smallest_side) & jnp.isfinite(top_scores))
+    index, found = nms_levels(boxes, scores, valid, iou_threshold=nms_iou, max_outputs=post_nms)
     proposals = Proposals(
-        boxes=jnp.where(valid[:, None], all_boxes[index], 0.0),
-        scores=jnp.where(valid, all_scores[index], -jnp.inf),
-        valid=valid,
+        boxes=jnp.where(found[:, None], jnp.concatenate(boxes)[index], 0.0),
+        scores=jnp.where(found, jnp.concatenate(scores)[index], -jnp.inf),
+        valid=found,
     )
     return jax.lax.stop_gradient(proposals)
