@@ -24,7 +24,7 @@ from mrcnn_jax.models.mask_head import MaskHead
 from mrcnn_jax.models.resnet import apply_stage, make_stage, stage_channels
 from mrcnn_jax.models.rpn import Anchors, RPNHead, select_proposals
 from mrcnn_jax.models.valid_regions import apply_to_valid
-from mrcnn_jax.ops.anchors import make_anchors
+from mrcnn_jax.ops.anchors import anchor_cells, make_anchors
 from mrcnn_jax.ops.roi_align import multilevel_roi_align, roi_align
 from mrcnn_jax.types import Features, Proposals
 
@@ -126,8 +126,8 @@ class MaskRCNN(nnx.Module):
                 rounded=config.anchor_rounded,
             )
             boxes = jax.vmap(make)(pitch)
-            per_cell = boxes.shape[1] // (grid[0] * grid[1])
-            in_image = jnp.repeat(image_mask(grid, count).reshape(len(boxes), -1), per_cell, axis=1)
+            row, column, _ = anchor_cells(grid, boxes.shape[1] // (grid[0] * grid[1]))
+            in_image = (row < count[:, :1]) & (column < count[:, 1:])  # [A] < [B 1]
             anchors[level] = Anchors(boxes=boxes, in_image=in_image)
         return anchors
 

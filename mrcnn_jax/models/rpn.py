@@ -1,7 +1,8 @@
 """The region proposal network (Faster R-CNN 3.1): a head applied to every level, and its proposals.
 
 Naming: ``objectness`` are logits, ``deltas`` the encoded offsets from anchors to boxes; A is the
-number of anchors, of one level or of all levels in turn; a level's are ordered by row, column, ratio.
+number of anchors, of one level or of all levels in turn; a level's are ordered by row, column, ratio. C is
+the number of cells, each with A / C anchors, and D the number of a cell's deltas: 4 for each of its anchors.
 """
 
 from functools import partial
@@ -16,7 +17,7 @@ from jaxtyping import Float, Int
 from mrcnn_jax.models.canvas import image_mask, mask_out
 from mrcnn_jax.models.convs import Conv
 from mrcnn_jax.ops.boxes import BoxWeights, clip_boxes, decode_boxes, is_nonempty
-from mrcnn_jax.ops.nms import nms
+from mrcnn_jax.ops.nms import nms_levels
 from mrcnn_jax.ops.relu import relu
 from mrcnn_jax.types import Features, Proposals
 
@@ -47,8 +48,8 @@ class RPNHead(nnx.Module):
         self.bbox_pred = conv(channels, num_anchors * 4, 1)
 
     @jax.named_scope("rpn")
-    def __call__(self, features: Features) -> dict[str, tuple[Float[Array, "b _"], Float[Array, "b _ 4"]]]:
-        """Objectness ``[B A]`` and deltas ``[B A 4]`` of every level, float32."""
+    def __call__(self, features: Features) -> dict[str, tuple[Float[Array, "b _"], Float[Array, "b _ d"]]]:
+        """Objectness ``[B A]`` and deltas ``[B C D]`` of every level, float32; see :func:`take_deltas`."""
         outputs = {}
         for level, x in features.maps.items():
             mask = image_mask(x.shape[1:3], features.sizes[level])
@@ -56,12 +57,24 @@ class RPNHead(nnx.Module):
                 x = relu(mask_out(conv(x), mask))
             objectness = self.cls_logits(x).astype(jnp.float32)
             deltas = self.bbox_pred(x).astype(jnp.float32)
-            outputs[level] = objectness.reshape(len(x), -1), deltas.reshape(len(x), -1, 4)
+            cells = x.shape[1] * x.shape[2]
+            outputs[level] = objectness.reshape(len(x), -1), deltas.reshape(len(x), cells, -1)
         return outputs
 
 
+def take_deltas(deltas: Float[Array, "c d"], index: Int[Array, " n"]) -> Float[Array, "n 4"]:
+    """The deltas of the anchors at ``index``, from those of every cell.
+
+    Whole cells are gathered, because all deltas as ``[A 4]`` would be a copy of the map, padded on a TPU.
+    """
+    per_cell = deltas.shape[1] // 4
+    rows = deltas[index // per_cell].reshape(-1, per_cell, 4)
+    chosen = (index % per_cell)[:, None] == jnp.arange(per_cell)
+    return jnp.sum(jnp.where(chosen[:, :, None], rows, 0.0), axis=1)
+
+
 def select_proposals(
-    outputs: dict[str, tuple[Float[Array, " _"], Float[Array, "_ 4"]]],
+    outputs: dict[str, tuple[Float[Array, " _"], Float[Array, "_ d"]]],
     anchors: dict[str, Anchors],
     image_size: Int[Array, "2"],
     *,
@@ -82,26 +95,18 @@ def select_proposals(
         box_weights: weights of the deltas; see ``encode_boxes``.
         smallest_side: boxes with a side shorter than this, in pixels, are dropped; empty boxes always are.
     """
-    boxes, scores, levels = [], [], []
-    for number, (level, (objectness, deltas)) in enumerate(outputs.items()):
+    boxes, scores, valid = [], [], []
+    for level, (objectness, deltas) in outputs.items():
         objectness = jnp.where(anchors[level].in_image, objectness, -jnp.inf)
         top_scores, index = jax.lax.top_k(objectness, min(pre_nms, len(objectness)))
-        decoded = decode_boxes(deltas[index], anchors[level].boxes[index], box_weights)
+        decoded = decode_boxes(take_deltas(deltas, index), anchors[level].boxes[index], box_weights)
         boxes.append(clip_boxes(decoded, image_size))
         scores.append(top_scores)
-        levels.append(jnp.full(len(index), number, jnp.int32))
-    all_boxes, all_scores = jnp.concatenate(boxes), jnp.concatenate(scores)
-    index, valid = nms(
-        all_boxes,
-        all_scores,
-        is_nonempty(all_boxes, smallest_side) & jnp.isfinite(all_scores),
-        iou_threshold=nms_iou,
-        max_outputs=post_nms,
-        classes=jnp.concatenate(levels),
-    )
+        valid.append(is_nonempty(boxes[-1], smallest_side) & jnp.isfinite(top_scores))
+    index, found = nms_levels(boxes, scores, valid, iou_threshold=nms_iou, max_outputs=post_nms)
     proposals = Proposals(
-        boxes=jnp.where(valid[:, None], all_boxes[index], 0.0),
-        scores=jnp.where(valid, all_scores[index], -jnp.inf),
-        valid=valid,
+        boxes=jnp.where(found[:, None], jnp.concatenate(boxes)[index], 0.0),
+        scores=jnp.where(found, jnp.concatenate(scores)[index], -jnp.inf),
+        valid=found,
     )
     return jax.lax.stop_gradient(proposals)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32
 
 
 def make_anchors(
@@ -25,14 +25,31 @@ def make_anchors(
     half_sides = _half_sides(sizes, ratios)
     if rounded:
         half_sides = np.round(half_sides)
-    shape = (*grid, len(half_sides))
-    # Iotas and a small table, so that XLA computes the anchors; concrete arrays of 268k rows would become
-    # constants of the program.
-    y = (lax.broadcasted_iota(jnp.int32, shape, 0) * stride[0]).astype(jnp.float32)
-    x = (lax.broadcasted_iota(jnp.int32, shape, 1) * stride[1]).astype(jnp.float32)
-    half_height, half_width = jnp.asarray(half_sides.T)
-    boxes = jnp.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
-    return boxes.reshape(-1, 4)
+    row, column, kind = anchor_cells(grid, len(half_sides))
+    y, x = (row * stride[0]).astype(jnp.float32), (column * stride[1]).astype(jnp.float32)
+    half_height, half_width = (_by_kind(kind, values) for values in half_sides.T)
+    return jnp.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
+
+
+def anchor_cells(
+    grid: tuple[int, ...], per_cell: int
+) -> tuple[Int32[Array, " a"], Int32[Array, " a"], Int32[Array, " a"]]:
+    """Row and column of every anchor's cell, and its number among the ``per_cell`` anchors there.
+
+    XLA computes them where they are used: an iota is no constant of the program, as an array of 268k rows
+    would be. They are never ``[H W A]``, whose last axis a TPU would pad from 3 to 128.
+    """
+    index = lax.iota(jnp.int32, grid[0] * grid[1] * per_cell)
+    cell = index // per_cell
+    return cell // grid[1], cell % grid[1], index % per_cell
+
+
+def _by_kind(kind: Int32[Array, " a"], values: np.ndarray) -> Float[Array, " a"]:
+    """``values[kind]``, by selection: a gather from a table of 3 is slow on a TPU."""
+    chosen = jnp.full(kind.shape, values[0])
+    for number, value in enumerate(values[1:], start=1):
+        chosen = jnp.where(kind == number, value, chosen)
+    return chosen
 
 
 def _half_sides(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> np.ndarray:

@@ -1,11 +1,14 @@
 """Box arithmetic: areas, overlaps, and the encoding of boxes relative to anchors.
 
 Shapes: N, M boxes. All results are float32, whatever the inputs' type.
+
+Coordinates are computed one by one: a TPU pads an array's last axis of 2 or 4 to 128.
 """
 
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Shaped
 
@@ -21,18 +24,19 @@ BoxWeights = tuple[float, float, float, float]  # of the deltas dx, dy, dw and d
 
 def area(boxes: Shaped[Array, "*n 4"]) -> Float[Array, "*n"]:
     """Areas in square pixels; 0 for boxes whose corners are in the wrong order."""
-    boxes = boxes.astype(jnp.float32)
-    return _product(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0))
+    x1, y1, x2, y2 = _coordinates(boxes)
+    return _product(x2 - x1, y2 - y1)
 
 
 def pairwise_intersection(
     boxes_a: Shaped[Array, "n 4"], boxes_b: Shaped[Array, "m 4"]
 ) -> Float[Array, "n m"]:
     """Intersection areas of each box of ``boxes_a`` with each of ``boxes_b``, in square pixels."""
-    a = boxes_a.astype(jnp.float32)[:, None]
-    b = boxes_b.astype(jnp.float32)[None]
-    low, high = jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])  # [N M 2]
-    return _product(jnp.maximum(high - low, 0.0))
+    ax1, ay1, ax2, ay2 = (a[:, None] for a in _coordinates(boxes_a))
+    bx1, by1, bx2, by2 = _coordinates(boxes_b)
+    width = jnp.minimum(ax2, bx2) - jnp.maximum(ax1, bx1)  # [N 1] with [M]
+    height = jnp.minimum(ay2, by2) - jnp.maximum(ay1, by1)
+    return _product(width, height)
 
 
 def pairwise_iou(boxes_a: Shaped[Array, "n 4"], boxes_b: Shaped[Array, "m 4"]) -> Float[Array, "n m"]:
@@ -64,14 +68,20 @@ def encode_boxes(
     Faster R-CNN 3.1.2, equation 2). Sides below 1e-6 pixels count as 1e-6, so that degenerate ground truth
     gives finite deltas.
     """
-    centre, side = _centre_and_side(boxes)
-    anchor_centre, anchor_side = _centre_and_side(anchors)
-    anchor_side = jnp.maximum(anchor_side, MIN_SIDE)
-    shift_weights, scale_weights = jnp.split(jnp.asarray(weights, jnp.float32), 2)
-    # Multiplied before divided, to round as in Detectron2 and torchvision.
-    shift = shift_weights * (centre - anchor_centre) / anchor_side
-    log_scale = scale_weights * jnp.log(jnp.maximum(side, MIN_SIDE) / anchor_side)
-    return jnp.concatenate([shift, log_scale], axis=-1)
+
+    def encode(low: Array, high: Array, anchor_low: Array, anchor_high: Array, number: int) -> list[Array]:
+        side, anchor_side = high - low, jnp.maximum(anchor_high - anchor_low, MIN_SIDE)
+        offset = (low + 0.5 * side) - (anchor_low + 0.5 * (anchor_high - anchor_low))
+        shift_weight, scale_weight = np.float32(weights[number]), np.float32(weights[number + 2])
+        # Multiplied before divided, to round as in Detectron2 and torchvision.
+        shift = shift_weight * offset / anchor_side
+        return [shift, scale_weight * jnp.log(jnp.maximum(side, MIN_SIDE) / anchor_side)]
+
+    x1, y1, x2, y2 = _coordinates(boxes)
+    anchor_x1, anchor_y1, anchor_x2, anchor_y2 = _coordinates(anchors)
+    dx, dw = encode(x1, x2, anchor_x1, anchor_x2, 0)
+    dy, dh = encode(y1, y2, anchor_y1, anchor_y2, 1)
+    return jnp.stack([dx, dy, dw, dh], axis=-1)
 
 
 def decode_boxes(
@@ -81,36 +91,45 @@ def decode_boxes(
 
     ``dw`` and ``dh`` are limited to log(1000/16), as in Detectron2 and torchvision, so that no box overflows.
     """
-    centre, side = _centre_and_side(anchors)
-    deltas = deltas.astype(jnp.float32) / jnp.asarray(weights, jnp.float32)
-    centre = centre + deltas[..., :2] * side
-    half = 0.5 * side * jnp.exp(jnp.minimum(deltas[..., 2:], MAX_LOG_SCALE))
-    return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+    def decode(shift: Array, log_scale: Array, low: Array, high: Array, number: int) -> list[Array]:
+        side = high - low
+        centre = low + 0.5 * side + shift / np.float32(weights[number]) * side
+        log_scale = jnp.minimum(log_scale / np.float32(weights[number + 2]), MAX_LOG_SCALE)
+        half = 0.5 * side * jnp.exp(log_scale)
+        return [centre - half, centre + half]
+
+    dx, dy, dw, dh = _coordinates(deltas)
+    anchor_x1, anchor_y1, anchor_x2, anchor_y2 = _coordinates(anchors)
+    x1, x2 = decode(dx, dw, anchor_x1, anchor_x2, 0)
+    y1, y2 = decode(dy, dh, anchor_y1, anchor_y2, 1)
+    return jnp.stack([x1, y1, x2, y2], axis=-1)
 
 
 def clip_boxes(boxes: Shaped[Array, "*n 4"], image_size: Shaped[Array, "2"]) -> Float[Array, "*n 4"]:
     """Boxes clipped to an image of ``image_size`` (height, width)."""
     height, width = image_size.astype(jnp.float32)
-    limit = jnp.stack([width, height, width, height])
-    return jnp.clip(boxes.astype(jnp.float32), 0.0, limit)
+    x1, y1, x2, y2 = _coordinates(boxes)
+    clipped = [jnp.clip(x, 0.0, limit) for x, limit in ((x1, width), (y1, height), (x2, width), (y2, height))]
+    return jnp.stack(clipped, axis=-1)
 
 
 def is_nonempty(boxes: Shaped[Array, "*n 4"], smallest_side: float = 0.0) -> Bool[Array, "*n"]:
     """Whether width and height are above 0 and at least ``smallest_side``; False for NaN."""
-    sides = boxes[..., 2:] - boxes[..., :2]
-    return jnp.all((sides > 0) & (sides >= smallest_side), axis=-1)
+    x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
+    width, height = x2 - x1, y2 - y1
+    return (width > 0) & (height > 0) & (width >= smallest_side) & (height >= smallest_side)
 
 
-def _product(sides: Float[Array, "*n 2"]) -> Float[Array, "*n"]:
-    """Width times height (both at least 0), rounded before anything is added to it, as in torch.
+def _product(width: Float[Array, "*n"], height: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Width times height, 0 if either is below 0, rounded before anything is added to it, as in torch.
 
     The compiler may fuse a product and a sum into one operation with a single rounding, which would break
-    ties between anchors that overlap an object equally. The maximum has no effect except to prevent that.
+    ties between anchors that overlap an object equally. The outer maximum has no other effect.
     """
-    return jnp.maximum(sides[..., 0] * sides[..., 1], 0.0)
+    return jnp.maximum(jnp.maximum(width, 0.0) * jnp.maximum(height, 0.0), 0.0)
 
 
-def _centre_and_side(boxes: Shaped[Array, "*n 4"]) -> tuple[Float[Array, "*n 2"], Float[Array, "*n 2"]]:
-    boxes = boxes.astype(jnp.float32)
-    side = boxes[..., 2:] - boxes[..., :2]
-    return boxes[..., :2] + 0.5 * side, side
+def _coordinates(boxes: Shaped[Array, "*n 4"]) -> list[Float[Array, "*n"]]:
+    """The four columns of boxes or deltas, float32."""
+    return [boxes[..., number].astype(jnp.float32) for number in range(4)]

@@ -19,9 +19,13 @@ ROI_ALIGN_GRADIENT = {"cpu": "cached", "tpu": "windows", "default": "gather"}
 
 # Boxes that non-maximum suppression decides together. Few on a CPU, so that most suppressed boxes are only
 # compared with kept ones; 32 was the fastest of 32, 64 and 128. Elsewhere a loop step costs more than its
-# arithmetic, so all boxes of an image are one block, up to a 256 MB boolean matrix of all pairs: 8819 boxes
-# of a pyramid in training, 12000 of a C4 model. For accelerators this is reasoned, not measured.
+# arithmetic, so all boxes of an image are decided at once, up to 16384. For accelerators this is reasoned
+# from compiled programs, not measured.
 NMS_BLOCK = {"cpu": 32, "default": 16384}
+
+# Suppression within the levels of a pyramid. "joint" stops once enough boxes are kept over all levels, which
+# spares a CPU most comparisons; "apart" compares a fifth of all pairs, and need not sort the boxes first.
+NMS_LEVELS = {"cpu": "joint", "default": "apart"}
 
 # Backbone stages whose activations are recomputed for the gradient, unless the config says how many: on a CPU
 # this halves a step's memory and takes no longer. An accelerator has the memory, and would lose time.

@@ -10,6 +10,7 @@ from jaxtyping import Float, Key
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import map_images
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
+from mrcnn_jax.models.rpn import take_deltas
 from mrcnn_jax.ops.keypoints import encode_keypoints
 from mrcnn_jax.ops.masks import crop_box_masks
 from mrcnn_jax.ops.matching import Assignment
@@ -44,7 +45,7 @@ def compute_losses(
     )
     losses = rpn_loss(
         _take(objectness, rpn_targets.index),
-        _take(deltas, rpn_targets.index),
+        jax.vmap(take_deltas)(deltas, rpn_targets.index),
         _take(all_anchors.boxes, rpn_targets.index),
         rpn_targets.assignment,
         rpn_targets.boxes,

@@ -1,7 +1,15 @@
 import jax.numpy as jnp
 import numpy as np
 
-from mrcnn_jax.models.rpn import Anchors, select_proposals
+from mrcnn_jax.models.rpn import Anchors, select_proposals, take_deltas
+
+
+def test_deltas_of_anchors_by_hand():
+    # Two cells of two anchors each; what the other anchors' deltas hold has no effect.
+    deltas = jnp.array([[0.0, 1, 2, 3, jnp.nan, 5, 6, 7], [8, 9, 10, 11, 12, 13, 14, 15]])
+    np.testing.assert_array_equal(
+        take_deltas(deltas, jnp.array([3, 0, 2])), [[12, 13, 14, 15], [0, 1, 2, 3], [8, 9, 10, 11]]
+    )
 
 
 def _propose(scores, boxes, in_image=True, **changes):

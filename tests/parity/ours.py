@@ -94,7 +94,7 @@ def make_stages(
         found |= {f"size of features/{level}": size for level, size in features.sizes.items()}
         for level, (objectness, delta) in rpn.items():
             found[f"objectness/{level}"] = objectness
-            found[f"deltas/{level}"] = delta
+            found[f"deltas/{level}"] = delta.reshape(*objectness.shape, 4)
             found[f"anchors/{level}"] = anchors[level].boxes
             found[f"in_image/{level}"] = anchors[level].in_image
         found["proposals/boxes"], found["proposals/valid"] = proposed.boxes, proposed.valid

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,6 +140,23 @@ def test_an_object_inside_a_crowd_is_still_a_target():
     gt = _gt([[0, 0, 40, 40], [2, 2, 12, 12]], labels=[1, 2], crowd=[True, False])
     anchors = np.array([[2, 2, 12, 12]], np.float32)
     assert anchor_targets(_anchors(anchors), gt).assignment.tolist() == [POSITIVE] + [IGNORE] * 3
+
+
+def test_a_batch_one_image_at_a_time_as_on_a_tpu_gives_the_same_anchors(monkeypatch):
+    images = [
+        (_anchors([[0, 0, 10, 10], [0, 0, 10, 8], [40, 40, 50, 50]]), _gt([[0, 0, 10, 10]])),
+        (_anchors([[20, 0, 30, 10]], [False]), _gt([[20, 0, 30, 10], [0, 0, 9, 9]], crowd=[True, False])),
+    ]
+    anchors, gt = jax.tree.map(lambda *rows: jnp.stack(rows), *images)
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def find():
+        one = functools.partial(targets.anchor_targets, config=TrainConfig(rpn_samples=4))
+        return jax.jit(jax.vmap(one))(keys, anchors, gt)
+
+    expected = find()
+    monkeypatch.setattr(targets, "by_platform", lambda forms, *operands: forms["tpu"](*operands))
+    jax.tree.map(np.testing.assert_array_equal, find(), expected)
 
 
 def test_regions_by_hand():

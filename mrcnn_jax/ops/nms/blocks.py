@@ -8,27 +8,19 @@ with each other. The block size affects only speed and memory; ``platforms.py`` 
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.custom_batching import sequential_vmap
-from jaxtyping import Bool, Float, Float32, Int, Int32, Shaped
+from jaxtyping import Bool, Float, Int, Int32, Shaped
 
-from mrcnn_jax.ops.boxes import area
+from mrcnn_jax.ops.nms.pairs import Rows, all_survivors, first_true, overlap, survivors, to_rows
 from mrcnn_jax.ops.nms.plain import float32_not_above
 from mrcnn_jax.runtime.batching import batch_max
 from mrcnn_jax.runtime.platforms import NMS_BLOCK, by_platform
-
-
-class _Rows(NamedTuple):
-    """Boxes with one contiguous row per coordinate, which suits vector instructions."""
-
-    geometry: Float32[Array, "5 n"]  # x1, y1, x2, y2, area
-    source: Int32[Array, " n"]  # index among the boxes given
-    classes: Int[Array, " n"] | None
 
 
 def nms(
@@ -48,13 +40,8 @@ def nms(
     result equals torchvision's (``nms``, ``batched_nms``). ``block`` is the number of boxes decided together,
     by default the platform's (:mod:`~mrcnn_jax.runtime.platforms`); the result does not depend on it.
     """
-    order = jnp.argsort(-scores, stable=True)
-    boxes = lax.stop_gradient(boxes.astype(jnp.float32))[order]
-    rows = _Rows(
-        geometry=jnp.concatenate([boxes.T, area(boxes)[None]]),
-        source=order.astype(jnp.int32),
-        classes=None if classes is None else classes[order],
-    )
+    order = jnp.argsort(-scores, stable=True).astype(jnp.int32)
+    rows = to_rows(boxes[order], order, None if classes is None else classes[order])
     run = functools.partial(_in_blocks, threshold=float32_not_above(iou_threshold), max_outputs=max_outputs)
     if block is not None:
         return run(rows, valid[order], block=block)
@@ -67,11 +54,14 @@ def nms(
 
 
 def _in_blocks(
-    rows: _Rows, valid: Bool[Array, " n"], *, threshold: np.float32, max_outputs: int, block: int
+    rows: Rows, valid: Bool[Array, " n"], *, threshold: np.float32, max_outputs: int, block: int
 ) -> tuple[Int32[Array, " k"], Bool[Array, " k"]]:
     """:func:`nms` of boxes sorted by score."""
     count = len(valid)
-    block = max(1, min(block, count))
+    if count <= block:
+        alive = all_survivors(rows, valid, threshold)
+        found = jnp.arange(max_outputs) < jnp.sum(alive)
+        return jnp.where(found, rows.source[first_true(alive, max_outputs)], 0), found
     padding = -count % block
     rows, valid = jax.tree.map(lambda a: _pad_last(a, padding), (rows, valid))
     not_after = jnp.tri(block, dtype=bool)
@@ -79,20 +69,20 @@ def _in_blocks(
 
     # Loop bounds are shared by the whole batch. An image that would finish earlier keeps more boxes than are
     # returned, and compares with rows of zeros, which overlap nothing.
-    def unfinished(state: tuple[Array, Array, _Rows]) -> Bool[Array, ""]:
+    def unfinished(state: tuple[Array, Array, Rows]) -> Bool[Array, ""]:
         start, num_kept, _ = state
         return (start < count) & (batch_max(max_outputs - num_kept) > 0)
 
-    def decide(state: tuple[Array, Array, _Rows]) -> tuple[Array, Array, _Rows]:
+    def decide(state: tuple[Array, Array, Rows]) -> tuple[Array, Array, Rows]:
         start, num_kept, kept = state
         candidates, alive = _slice_last((rows, valid), start, block)
 
         def compare(i: Array, alive: Bool[Array, " b"]) -> Bool[Array, " b"]:
             kept_block = _slice_last(kept, i * block, block)
-            return alive & ~jnp.any(_overlap(candidates, kept_block, threshold), axis=1)
+            return alive & ~jnp.any(overlap(candidates, kept_block, threshold), axis=1)
 
         alive = lax.fori_loop(0, batch_max((num_kept + block - 1) // block), compare, alive)
-        alive = _survivors(alive, _overlap(candidates, candidates, threshold) & before)
+        alive = survivors(alive, overlap(candidates, candidates, threshold) & before)
         # Positions of the 1st, 2nd, ... survivor, found by counting, which is faster than sorting.
         rank = jnp.sum(alive & not_after, axis=1, dtype=jnp.int32)
         position = jnp.sum(rank <= jnp.arange(block)[:, None], axis=1, dtype=jnp.int32)
@@ -107,51 +97,6 @@ def _in_blocks(
     _, num_kept, kept = lax.while_loop(unfinished, decide, (jnp.int32(0), jnp.int32(0), kept))
     found = jnp.arange(max_outputs) < num_kept
     return jnp.where(found, kept.source[:max_outputs], 0), found
-
-
-def _survivors(alive: Bool[Array, " b"], suppresses: Bool[Array, "b b"]) -> Bool[Array, " b"]:
-    """The boxes of ``alive`` that no better survivor suppresses.
-
-    ``suppresses[i, j]`` says that box j, if it survives, suppresses the worse box i. Each round decides all
-    boxes from the previous round's survivors, until nothing changes. A round settles at least one more box,
-    the first that was not settled; in practice a few rounds are enough.
-    """
-
-    def changed(state: tuple[Array, Array]) -> Bool[Array, ""]:
-        now, last = state
-        return batch_max(jnp.any(now != last).astype(jnp.int32)) > 0
-
-    def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        now, _ = state
-        return alive & ~jnp.any(suppresses & now, axis=1), now
-
-    return lax.while_loop(changed, again, (alive, ~alive))[0]
-
-
-def _overlap(rows_a: _Rows, rows_b: _Rows, threshold: np.float32) -> Bool[Array, "n m"]:
-    """Whether two boxes have the same class and an IoU above the threshold."""
-    ax1, ay1, ax2, ay2, area_a = rows_a.geometry[:, :, None]
-    bx1, by1, bx2, by2, area_b = rows_b.geometry[:, None, :]
-    width = _larger(_smaller(ax2, bx2) - _larger(ax1, bx1), 0.0)
-    height = _larger(_smaller(ay2, by2) - _larger(ay1, by1), 0.0)
-    # The outer maximum has no effect except to keep compilers for GPUs from fusing product and subtraction
-    # into one rounding, which would decide pairs at the threshold differently from torchvision. (For a CPU,
-    # LLVM fuses a product only if it is used once.)
-    intersection = _larger(width * height, 0.0)
-    # For two boxes without area this is 0 / 0, which is not above the threshold.
-    above = intersection / (area_a + area_b - intersection) > threshold
-    if rows_a.classes is None or rows_b.classes is None:
-        return above
-    return above & (rows_a.classes[:, None] == rows_b.classes)
-
-
-# One instruction each. jnp.minimum and jnp.maximum take more, to propagate NaN; here the area does that.
-def _smaller(a: Array, b: Array) -> Array:
-    return jnp.where(a < b, a, b)
-
-
-def _larger(a: Array, b: Array | float) -> Array:
-    return jnp.where(a > b, a, b)
 
 
 def _slice_last(tree: Any, start: Array, size: int) -> Any:
