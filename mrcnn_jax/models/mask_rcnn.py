@@ -227,7 +227,7 @@ class MaskRCNN(nnx.Module):
             return unflatten_regions(outputs, len(valid))
         graphdef, weights = nnx.split((head, self.res5))
 
-        def apply(weights: nnx.State, regions: Array, *labels: Array) -> Array:
+        def apply(weights: Any, regions: Array, *labels: Array) -> Array:
             head, res5 = nnx.merge(graphdef, weights)
             return head(_stage5(res5, regions), *labels)
 
