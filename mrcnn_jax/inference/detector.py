@@ -256,13 +256,13 @@ def load(
         config.model, num_classes=len(run.categories), num_keypoints=len(run.categories.keypoint_names)
     )
     check_arrays_match(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
-    mesh = _make_mesh(batch_size, config.test.spatial_devices)
+    mesh = mesh_of_batch(batch_size, config.test.spatial_devices)
     weights = jax.device_put(weights, replicated(mesh))
     predict_fn = make_predict_fn(blueprint, config, mesh)(weights)
     return Detector(predict_fn, config, run.categories, batch_size=batch_size, step=step)
 
 
-def _make_mesh(batch_size: int, spatial_devices: int) -> Mesh:
+def mesh_of_batch(batch_size: int, spatial_devices: int) -> Mesh:
     """A mesh of as many groups of this process's devices as divide a batch evenly.
 
     Raises ValueError if the devices are too few for one group.
