@@ -27,7 +27,12 @@ _TOPOLOGY = flags.DEFINE_string(
     "topology", None, "chips to compile for: v5e:4x4 (also v4, v5p, v6e), h100, a100, h200; h100:8 is eight"
 )
 _WORK = flags.DEFINE_enum("work", "train", ["train", "predict"], "the training step, or inference")
-_BATCH = flags.DEFINE_integer("batch", None, "images per device; default: the config's", lower_bound=1)
+_BATCH = flags.DEFINE_integer(
+    "batch",
+    None,
+    "images per device, or group of devices that share an image; default: the config's",
+    lower_bound=1,
+)
 _DTYPE = flags.DEFINE_enum(
     "dtype", None, ["float32", "bfloat16"], "compute type; default: the config's model.dtype"
 )
@@ -62,14 +67,13 @@ def _report(config: Config, text: str) -> int:
     from mrcnn_jax.compile_report.text import format_report
     from mrcnn_jax.distributed.sharding import make_mesh
 
-    mesh = make_mesh(topology.devices())
-    config = _with_flags(config, topology.count)
+    training = _WORK.value == "train"
+    shared_by = (config.train if training else config.test).spatial_devices
+    mesh = make_mesh(topology.devices(), spatial_devices=shared_by)
+    config = _with_flags(config, mesh.shape["data"])
     canvas = config.data.canvases[0]
-    lower, batch = (
-        (lower_step, config.train.batch_size)
-        if _WORK.value == "train"
-        else (lower_predict, config.test.batch_size)
-    )
+    lower = lower_step if training else lower_predict
+    batch = config.train.batch_size if training else config.test.batch_size
     what = f"{_WORK.value}, {batch} images of {canvas[0]} x {canvas[1]} on {topology}, {config.model.dtype}"
     print(f"{what}: compiling, which takes minutes for a TPU ...", flush=True)
     start = time.perf_counter()
@@ -79,11 +83,13 @@ def _report(config: Config, text: str) -> int:
     if _HLO.value:
         Path(_HLO.value).write_text(compiled.as_text() or "", encoding="utf-8")
     report = make_report(compiled, topology.chip, top=_TOP.value)
-    allowed = ("all-reduce",) if _WORK.value == "train" else ()
+    allowed: tuple[str, ...] = ("all-reduce",) if training else ()
+    if shared_by > 1:  # the rows beside a device's own, and the maps that regions are pooled from
+        allowed = ("all-reduce", "all-gather", "collective-permute")
     problems = report.problems(allowed)
     print(f"compiled in {seconds:.0f} s (jax {jax.__version__})\n\n{format_report(report)}\n")
     print(
-        "; ".join(problems) or f"fits, {' and '.join(allowed) or 'no collectives'} only, no loop over boxes"
+        "; ".join(problems) or f"fits; devices exchange {', '.join(allowed) or 'nothing'}; no loop over boxes"
     )
     if _JSON.value:
         described = {
@@ -100,13 +106,13 @@ def _report(config: Config, text: str) -> int:
     return 1 if problems else 0
 
 
-def _with_flags(config: Config, devices: int) -> Config:
-    """The config with the type of ``--dtype``, and ``--batch`` images on each of so many devices."""
+def _with_flags(config: Config, groups: int) -> Config:
+    """The config with the type of ``--dtype``, and ``--batch`` images for each group of devices."""
     model, train, test = config.model, config.train, config.test
     if _DTYPE.value:
         model = dataclasses.replace(model, dtype=_DTYPE.value)
     if _BATCH.value:
-        batch = _BATCH.value * devices
+        batch = _BATCH.value * groups
         train = dataclasses.replace(train, batch_size=batch)
         test = dataclasses.replace(test, batch_size=batch)
     return dataclasses.replace(config, model=model, train=train, test=test)
@@ -122,7 +128,8 @@ def _fill_cache(config: Config) -> int:
 
     from mrcnn_jax.compile_report.cache import fill_cache
 
-    config = _with_flags(config, jax.device_count())
+    section = config.train if _WORK.value == "train" else config.test
+    config = _with_flags(config, max(1, jax.device_count() // section.spatial_devices))
     for program, seconds in fill_cache(config, _WORK.value, categories=_CATEGORIES.value):
         print(f"{program}: {seconds:.0f} s", flush=True)
     print(f"compiled programs are in {jax.config.read('jax_compilation_cache_dir')}")

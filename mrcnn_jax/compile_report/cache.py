@@ -1,30 +1,57 @@
 """Compiles the programs of all canvases ahead of time, into JAX's persistent cache."""
 
+import dataclasses
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 
-from mrcnn_jax.compile_report.programs import Canvas, lower_predict, lower_step
+import jax
+
+from mrcnn_jax.compile_report.programs import lower_predict, lower_step
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import make_mesh
+from mrcnn_jax.inference.detector import mesh_of_batch
 
 
 def fill_cache(config: Config, work: str, *, categories: int) -> Iterator[tuple[str, float]]:
-    """Compiles "train" or "predict" for every canvas; yields what was compiled, and in how many seconds.
+    """Compiles what "train" or "predict" runs on this machine; yields each program, and its seconds.
 
     Canvases are compiled at once, in as many threads as there are cores: XLA uses few of them for one
     program. The cache's directory must have been set (``runtime.setup``).
     """
-    mesh = make_mesh()
-    lower = lower_step if work == "train" else lower_predict
 
-    def compile_canvas(canvas: Canvas) -> tuple[str, float]:
+    def compile_one(lower: Callable[[], jax.stages.Lowered]) -> float:
         start = time.perf_counter()
-        lower(config, mesh, canvas, categories=categories).compile()
-        return f"{work}, canvas {canvas[0]} x {canvas[1]}", time.perf_counter() - start
+        lower().compile()
+        return time.perf_counter() - start
 
-    with ThreadPoolExecutor(min(len(config.data.canvases), os.cpu_count() or 1)) as threads:
-        futures = [threads.submit(compile_canvas, canvas) for canvas in config.data.canvases]
-        for future in as_completed(futures):
-            yield future.result()
+    programs = _programs(config, work, categories)
+    with ThreadPoolExecutor(min(len(programs), os.cpu_count() or 1)) as threads:
+        names = {threads.submit(compile_one, lower): name for name, lower in programs.items()}
+        for done in as_completed(names):
+            yield names[done], done.result()
+
+
+def _programs(config: Config, work: str, categories: int) -> dict[str, Callable[[], jax.stages.Lowered]]:
+    """The functions that lower each program, by its name."""
+    train, test = config.train, config.test
+    kinds = {}
+    if work == "train":
+        mesh = make_mesh(spatial_devices=train.spatial_devices)
+        kinds["the training step"] = partial(lower_step, config, mesh)
+        if train.eval_every:  # as training evaluates: on all devices of the process
+            mesh = make_mesh(jax.local_devices(), spatial_devices=test.spatial_devices)
+            batch = math.lcm(test.batch_size, mesh.shape["data"])
+            evaluated = dataclasses.replace(config, test=dataclasses.replace(test, batch_size=batch))
+            kinds["inference"] = partial(lower_predict, evaluated, mesh)
+    else:
+        mesh = mesh_of_batch(test.batch_size, test.spatial_devices)
+        kinds["inference"] = partial(lower_predict, config, mesh)
+    return {
+        f"{name} for canvas {canvas[0]}x{canvas[1]}": partial(lower, canvas, categories=categories)
+        for name, lower in kinds.items()
+        for canvas in config.data.canvases
+    }

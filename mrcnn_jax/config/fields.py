@@ -178,6 +178,9 @@ class TrainConfig:
     steps: int = free(90_000, positive)  # fixed under "cosine", where every step's rate depends on it
     epochs: float = free(0.0, not_negative)  # passes over the training images, in place of steps; 0: steps
     batch_size: int = training(16, positive)  # images over all devices
+    # Devices that share each image, splitting its rows: for images too large for one device, and for more
+    # devices than images. See docs/multi_host.md.
+    spatial_devices: int = free(1, positive)
     seed: int = training(0, not_negative)
 
     # Optimizer: SGD with momentum, or AdamW (arXiv 1711.05101).
@@ -234,6 +237,7 @@ class TestConfig:
     __test__ = False  # not a class of tests, whatever pytest makes of its name
 
     batch_size: int = free(1, positive)  # images at a time in evaluation
+    spatial_devices: int = free(1, positive)  # devices that share each image, in evaluation and prediction
     rpn_pre_nms: int = inference(1000, positive)
     rpn_post_nms: int = inference(1000, positive)
     rpn_nms_iou: float = inference(0.7, share)

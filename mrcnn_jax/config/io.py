@@ -164,6 +164,14 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
                 f"data.canvases has {canvas!r}; height and width must be multiples of {_CANVAS_UNIT}, "
                 "the stride of p5, so that every level is exactly half of the one below"
             )
+    for name in ("train.spatial_devices", "test.spatial_devices"):
+        unit = _CANVAS_UNIT * values[name]
+        for canvas in canvases:
+            if values[name] > 1 and canvas[0] % unit:
+                yield (
+                    f"data.canvases has {canvas!r}; with {name} {values[name]} the height must be a multiple "
+                    f"of {unit}, so that each device has equally many rows of every map"
+                )
     # What no canvas holds would be shrunk to below the size that is asked for.
     long = values["data.long_side"]
     short = min(max((*values["data.train_short_sides"], values["data.test_short_side"])), long)

@@ -1,5 +1,6 @@
 """The device mesh, and how arrays are placed on it."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,23 +10,43 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mrcnn_jax.types import Batch
+
+BY_IMAGE = P("data")
+BY_ROW = P("data", "spatial")  # the rows of images and maps, and the regions of images
+
 _T = TypeVar("_T")
 
 
-def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of ``devices``, by default all devices of all processes, along the axis ``data``.
+def make_mesh(devices: list[jax.Device] | None = None, *, spatial_devices: int = 1) -> Mesh:
+    """A mesh of ``devices``, by default all devices of all processes.
 
-    The axis ``spatial`` (image rows) has size 1 for now.
+    Batches are split over the axis ``data``, and the rows of an image over the axis ``spatial``, which has
+    ``spatial_devices`` devices of one process.
+
+    Raises:
+        ValueError: ``spatial_devices`` does not divide the number of devices of a process.
     """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh(
-        (len(devices), 1), ("data", "spatial"), axis_types=(AxisType.Auto,) * 2, devices=devices
-    )
+    axes, types = ("data", "spatial"), (AxisType.Auto,) * 2
+    if spatial_devices == 1:
+        return jax.make_mesh((len(devices), 1), axes, axis_types=types, devices=devices)
+    for process, count in Counter(device.process_index for device in devices).items():
+        if count % spatial_devices:
+            raise ValueError(
+                f"spatial_devices ({spatial_devices}) must divide the number of devices of each process "
+                f"({count} in process {process})"
+            )
+    # jax.make_mesh might give the rows of an image to several processes, which load whole images.
+    by_process = sorted(devices, key=lambda device: device.process_index)
+    return Mesh(np.array(by_process).reshape(-1, spatial_devices), axes, axis_types=types)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding that splits the leading axis over ``data``."""
-    return NamedSharding(mesh, P("data"))
+def batch_sharding(mesh: Mesh) -> Batch:
+    """The sharding of each field of a batch: images over ``data``, and their rows over ``spatial``."""
+    by_image: Any = NamedSharding(mesh, BY_IMAGE)
+    by_row: Any = NamedSharding(mesh, BY_ROW)
+    return Batch(images=by_row, image_sizes=by_image, ids=by_image, gt=by_image)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -58,13 +79,14 @@ def map_images(function: Callable[..., Any], *batched: Any) -> Any:
     return map_shards(lambda _, *images: jax.vmap(function)(*images), None, *batched)
 
 
-def map_shards(function: Callable[..., Any], weights: Any, *batched: Any) -> Any:
+def map_shards(function: Callable[..., Any], weights: Any, *batched: Any, split: P = BY_IMAGE) -> Any:
     """``function(weights, *batched)`` on every device, with all ``weights`` and the device's own images.
 
+    With ``BY_ROW`` as ``split``, the second axis of all ``batched`` arrays and of the result is split, too.
     Under a mesh (``jax.set_mesh``) it runs inside ``jax.shard_map``; without a mesh it is a plain call. The
     gradients of the weights are added up on each device, and then once over all.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return function(weights, *batched)
-    specs = (P(), *[P("data")] * len(batched))
-    return jax.shard_map(function, in_specs=specs, out_specs=P("data"), check_vma=False)(weights, *batched)
+    specs = (P(), *[split] * len(batched))
+    return jax.shard_map(function, in_specs=specs, out_specs=split, check_vma=False)(weights, *batched)

@@ -239,7 +239,8 @@ def load(
         workdir: the run's directory, as ``mrcnn-jax train`` wrote it, or a published model's name, such as
             "torchvision/mask_rcnn_r50_fpn" (docs/zoo.md), whose weights are downloaded once.
         step: the step of the checkpoint, or "best"; None selects the newest.
-        batch_size: images per batch, split over as many of this process's devices as divide it evenly.
+        batch_size: images per batch, split over as many of this process's devices as divide it evenly, or of
+            groups of ``config.test.spatial_devices`` devices, which share an image.
         config: replaces the run's config, for example to change the score threshold.
 
     Raises ``ValueError`` or ``FileNotFoundError``, naming the file and the rule, for a directory that is not
@@ -254,11 +255,25 @@ def load(
         config.model, num_classes=len(run.categories), num_keypoints=len(run.categories.keypoint_names)
     )
     check_arrays_match(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
-    devices = jax.local_devices()[: math.gcd(batch_size, jax.local_device_count())]
-    mesh = make_mesh(devices)
+    mesh = mesh_of_batch(batch_size, config.test.spatial_devices)
     weights = jax.device_put(weights, replicated(mesh))
     predict_fn = make_predict_fn(blueprint, config, mesh)(weights)
     return Detector(predict_fn, config, run.categories, batch_size=batch_size, step=step)
+
+
+def mesh_of_batch(batch_size: int, spatial_devices: int) -> Mesh:
+    """A mesh of as many groups of this process's devices as divide a batch evenly.
+
+    Raises ValueError if the devices are too few for one group.
+    """
+    devices = jax.local_devices()
+    if spatial_devices > len(devices):
+        raise ValueError(
+            f"test.spatial_devices ({spatial_devices}) must not exceed the number of devices of a process "
+            f"({len(devices)})"
+        )
+    groups = math.gcd(batch_size, len(devices) // spatial_devices)
+    return make_mesh(devices[: groups * spatial_devices], spatial_devices=spatial_devices)
 
 
 def make_predict_fn(
@@ -272,6 +287,8 @@ def make_predict_fn(
     fold = jax.jit(blueprint.fold, out_shardings=replicated(mesh))
     compilations = CompilationTracker("inference", config.data.canvases)
     compiled = jit_predict(blueprint, config, mesh)
+    sharding = batch_sharding(mesh)
+    shardings = sharding.images, sharding.image_sizes
 
     def with_weights(weights: Mapping[str, Array]) -> PredictFn:
         arrays = fold(weights)
@@ -279,7 +296,7 @@ def make_predict_fn(
         def run(images: np.ndarray, image_sizes: np.ndarray) -> Detections:
             compiles = compilations.record(images, {"images": images, "image_sizes": image_sizes})
             with jax.set_mesh(mesh), compilations.announced(images, compiles):
-                return compiled(arrays, *jax.device_put((images, image_sizes), batch_sharding(mesh)))
+                return compiled(arrays, *jax.device_put((images, image_sizes), shardings))
 
         return run
 
@@ -288,14 +305,14 @@ def make_predict_fn(
 
 def jit_predict(blueprint: Blueprint, config: Config, mesh: Mesh) -> jax.stages.Wrapped:
     """``predict`` jitted for ``mesh``, of arrays for ``blueprint.folded()``, images and their sizes."""
-    folded, per_image = blueprint.folded(), batch_sharding(mesh)
+    folded, sharding = blueprint.folded(), batch_sharding(mesh)
 
-    def run(arrays: Mapping[str, Array], images: Array, image_sizes: Array) -> Detections:
+    def predict_batch(arrays: Mapping[str, Array], images: Array, image_sizes: Array) -> Detections:
         return predict(folded.build(arrays), images, image_sizes, config)
 
     return jax.jit(
-        run,
-        in_shardings=(replicated(mesh), per_image, per_image),
+        predict_batch,
+        in_shardings=(replicated(mesh), sharding.images, sharding.image_sizes),
         compiler_options=compiler_options(mesh.devices.flat[0].platform),
     )
 

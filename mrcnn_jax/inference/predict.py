@@ -35,6 +35,7 @@ def predict(
     features = model.features(images, image_sizes)
     anchors = model.anchors(features, image_sizes)
     proposals = model.propose(model.rpn(features), anchors, image_sizes, test)
+    features = model.region_features(features)
     logits, deltas = model.box_outputs(features, proposals.boxes)
     select = partial(select_detections, config=test, box_weights=config.model.box_weights)
     detections = map_images(select, proposals, logits, deltas, image_sizes)

@@ -15,6 +15,14 @@ from jaxtyping import Bool, Float, Int
 
 from mrcnn_jax.config import ModelConfig, TestConfig, TrainConfig
 from mrcnn_jax.distributed.sharding import map_images
+from mrcnn_jax.distributed.spatial import (
+    collect_regions,
+    copy_maps,
+    flatten_regions,
+    map_regions,
+    share_regions,
+    unflatten_regions,
+)
 from mrcnn_jax.models.backbone import make_backbone
 from mrcnn_jax.models.box_head import BoxHead
 from mrcnn_jax.models.canvas import cells, image_mask, map_mask, mask_out, padded_sizes
@@ -150,15 +158,29 @@ class MaskRCNN(nnx.Module):
         )
         return map_images(select, rpn_outputs, anchors, image_sizes)
 
+    def region_features(self, features: Features) -> Features:
+        """The maps that regions are pooled from, for the methods below.
+
+        Where several devices share an image, this is the one time that its maps are gathered.
+        """
+        levels = self.strides if self.fpn is None else self.fpn.pooled_levels
+        return Features(
+            maps=copy_maps({level: features.maps[level] for level in levels}),
+            sizes={level: features.sizes[level] for level in levels},
+        )
+
     def box_outputs(
         self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"] | None = None
     ) -> tuple[Float[Array, "b r l"], Float[Array, "b r k 4"]]:
         """Class logits and box deltas of every region. Batch norm uses only the ``valid`` regions."""
-        regions = _flatten(self._pool(features, boxes, self.config.box_pool_size))
+        images, count = boxes.shape[:2]
+        boxes, valid = share_regions((boxes, valid))
+        regions = flatten_regions(self._pool(features, boxes, self.config.box_pool_size))
         with jax.named_scope("box_head"):
             regions = _stage5(self.res5, regions)
-            logits, deltas = self.box_head(regions, None if valid is None else _flatten(valid))
-        return _unflatten(logits, boxes), _unflatten(deltas, boxes)
+            outputs = self.box_head(regions, None if valid is None else flatten_regions(valid))
+            logits, deltas = (unflatten_regions(rows, images) for rows in outputs)
+        return collect_regions((logits, deltas), count)
 
     def mask_logits(
         self,
@@ -173,9 +195,12 @@ class MaskRCNN(nnx.Module):
         """
         if self.mask_head is None:
             raise ValueError("this model has no mask head: model.mask is False in its config")
+        count = boxes.shape[1]
+        boxes, labels, valid = share_regions((boxes, labels, valid))
         regions = self._pool(features, boxes, self.config.mask_pool_size)
         with jax.named_scope("mask_head"):
-            return self._apply_to_valid(self.mask_head, valid, regions, labels)
+            logits = self._apply_to_valid(self.mask_head, valid, regions, labels)
+        return collect_regions(logits, count)
 
     def keypoint_logits(
         self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"]
@@ -186,19 +211,23 @@ class MaskRCNN(nnx.Module):
         """
         if self.keypoint_head is None:
             raise ValueError("this model has no keypoint head: model.keypoint is False in its config")
+        count = boxes.shape[1]
+        boxes, valid = share_regions((boxes, valid))
         regions = self._pool(features, boxes, self.config.keypoint_pool_size)
         with jax.named_scope("keypoint_head"):
-            return self._apply_to_valid(self.keypoint_head, valid, regions)
+            logits = self._apply_to_valid(self.keypoint_head, valid, regions)
+        return collect_regions(logits, count)
 
     def _apply_to_valid(self, head: Any, valid: Array, regions: Array, *labels: Array) -> Array:
         """The mask or keypoint head applied to the valid regions; the mask head also takes the labels."""
         if any(nnx.state(module, nnx.BatchStat) for module in (head, self.res5) if module is not None):
             # All regions at once, because batch norm makes each depend on the others.
-            rows = _stage5(self.res5, _flatten(regions))
-            return _unflatten(head(rows, *map(_flatten, labels), _flatten(valid)), valid)
+            rows = _stage5(self.res5, flatten_regions(regions))
+            outputs = head(rows, *map(flatten_regions, labels), flatten_regions(valid))
+            return unflatten_regions(outputs, len(valid))
         graphdef, weights = nnx.split((head, self.res5))
 
-        def apply(weights: nnx.State, regions: Array, *labels: Array) -> Array:
+        def apply(weights: Any, regions: Array, *labels: Array) -> Array:
             head, res5 = nnx.merge(graphdef, weights)
             return head(_stage5(res5, regions), *labels)
 
@@ -214,26 +243,26 @@ class MaskRCNN(nnx.Module):
             "aligned": config.roi_aligned,
         }
 
-        def pool_image(features: Features, boxes: Array) -> Array:
+        def pool_image(sizes: dict[str, Array], maps: dict[str, Array], boxes: Array) -> Array:
             if self.fpn is None:
                 ((level, stride),) = self.strides.items()
                 return roi_align(
-                    features.maps[level],
+                    maps[level],
                     boxes,
                     stride=float(stride),
-                    map_size=features.sizes[level],
+                    map_size=sizes[level],
                     **settings,
                 )
             return multilevel_roi_align(
-                {level: features.maps[level] for level in self.fpn.pooled_levels},
+                {level: maps[level] for level in self.fpn.pooled_levels},
                 boxes,
                 canonical_size=config.roi_canonical_size,
                 level_rule=config.roi_level_rule,
-                map_sizes=features.sizes,
+                map_sizes=sizes,
                 **settings,
             )
 
-        return map_images(pool_image, features, boxes)
+        return map_regions(pool_image, features.sizes, features.maps, boxes)
 
 
 def normalize(images: Array, image_sizes: Int[Array, "b 2"], config: ModelConfig) -> Float[Array, "b h w 3"]:
@@ -248,11 +277,3 @@ def normalize(images: Array, image_sizes: Int[Array, "b 2"], config: ModelConfig
 def _stage5(res5: Sequence[Any] | None, regions: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
     """The regions after stage 5 with features "c4", else the regions themselves."""
     return regions if res5 is None else apply_stage(res5, regions)
-
-
-def _flatten(x: Array) -> Array:
-    return x.reshape(-1, *x.shape[2:])
-
-
-def _unflatten(x: Array, like: Array) -> Array:
-    return x.reshape(*like.shape[:2], *x.shape[1:])

@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from mrcnn_jax.distributed.spatial import all_rows
 from mrcnn_jax.models.canvas import image_mask, mask_out
 from mrcnn_jax.models.convs import Conv
 from mrcnn_jax.ops.boxes import BoxWeights, clip_boxes, decode_boxes, is_nonempty
@@ -55,8 +56,8 @@ class RPNHead(nnx.Module):
             mask = image_mask(x.shape[1:3], features.sizes[level])
             for conv in self.convs:
                 x = relu(mask_out(conv(x), mask))
-            objectness = self.cls_logits(x).astype(jnp.float32)
-            deltas = self.bbox_pred(x).astype(jnp.float32)
+            objectness = all_rows(self.cls_logits(x).astype(jnp.float32))
+            deltas = all_rows(self.bbox_pred(x).astype(jnp.float32))
             cells = x.shape[1] * x.shape[2]
             outputs[level] = objectness.reshape(len(x), -1), deltas.reshape(len(x), cells, -1)
         return outputs

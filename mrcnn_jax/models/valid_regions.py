@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Shaped
 
-from mrcnn_jax.distributed.sharding import map_shards
+from mrcnn_jax.distributed.sharding import BY_ROW, map_shards
 from mrcnn_jax.runtime.blocks import divisor
 
 BLOCK = 32  # regions per image
@@ -32,7 +32,7 @@ def apply_to_valid(
     ``head`` maps its weights and a block's rows, ``[N ...]``, to as many rows, and must treat each row
     independently.
     """
-    return map_shards(partial(_apply_in_blocks, head), weights, valid, *inputs)
+    return map_shards(partial(_apply_in_blocks, head), weights, valid, *inputs, split=BY_ROW)
 
 
 def _apply_in_blocks(

@@ -121,7 +121,7 @@ def train(
             )
 
         # Model and step
-        mesh = make_mesh()
+        mesh = make_mesh(spatial_devices=settings.spatial_devices)
         blueprint = make_blueprint(
             config.model, num_classes=len(categories), num_keypoints=len(categories.keypoint_names)
         )
@@ -308,12 +308,15 @@ def _with_sharding(shapes: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
-def _on_devices(batches: Iterator[Batch], sharding: NamedSharding) -> Iterator[Batch]:
+def _on_devices(batches: Iterator[Batch], sharding: Batch) -> Iterator[Batch]:
     """The batches as device arrays, copied ahead of use; image ids are dropped, as they take 64 bits."""
+
+    def copy(sharding: NamedSharding, field: Any) -> Any:
+        return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), field)
+
     queue: deque[Batch] = deque()
     for batch in batches:
-        local = dataclasses.replace(batch, ids=None)
-        queue.append(jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local))
+        queue.append(jax.tree.map(copy, sharding, dataclasses.replace(batch, ids=None)))
         if len(queue) > _PREFETCH:
             yield queue.popleft()
 
@@ -334,8 +337,9 @@ def _print(line: str) -> None:
 
 
 def _device_count(mesh: Mesh) -> str:
-    processes = jax.process_count()
-    return f"{mesh.size} device(s)" + (f" of {processes} processes" if processes > 1 else "")
+    processes, shared_by = jax.process_count(), mesh.shape["spatial"]
+    of_processes = f" of {processes} processes" if processes > 1 else ""
+    return f"{mesh.size} device(s){of_processes}" + (f", {shared_by} an image" if shared_by > 1 else "")
 
 
 def _first(names: tuple[str, ...], count: int = 8) -> str:

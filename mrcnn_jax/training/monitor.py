@@ -53,9 +53,9 @@ class Monitor:
         self._categories = categories
         self._validation = validation
         self._callbacks = callbacks if hosts.is_main_process() else ()
-        self._mesh = make_mesh(jax.local_devices())
+        self._mesh = make_mesh(jax.local_devices(), spatial_devices=config.test.spatial_devices)
         self._with_weights = make_predict_fn(blueprint, config, self._mesh)
-        self._batch_size = math.lcm(config.test.batch_size, self._mesh.size)
+        self._batch_size = math.lcm(config.test.batch_size, self._mesh.shape["data"])
         if validation is not None:
             check_source(config, categories, validation)
 

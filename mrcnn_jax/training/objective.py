@@ -59,7 +59,7 @@ def compute_losses(
         lambda key, proposals, gt: region_targets(key, proposals, gt, train), region_keys, proposals, gt
     )
     # Makes XLA sum the heads' feature gradients before computing the RPN's, which saves memory.
-    features = dataclasses.replace(features, maps=cpu_barrier(features.maps))
+    features = model.region_features(dataclasses.replace(features, maps=cpu_barrier(features.maps)))
     logits, deltas = model.box_outputs(features, regions.boxes, regions.assignment != Assignment.IGNORE)
     losses |= box_loss(
         _rows(logits),

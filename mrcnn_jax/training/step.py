@@ -115,12 +115,15 @@ def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledSt
     It compiles once per canvas, and warns about any other compilation (see ``compilations``).
 
     Raises:
-        ValueError: the batch size is not divisible by the number of devices.
+        ValueError: the batch size is not divisible by the number of devices, or of groups of devices that
+            share an image.
     """
-    if config.train.batch_size % mesh.size:
+    groups, shared_by = mesh.shape["data"], mesh.shape["spatial"]
+    if config.train.batch_size % groups:
+        divisor = "devices" if shared_by == 1 else f"groups of {shared_by} devices that share an image"
         raise ValueError(
             f"train.batch_size ({config.train.batch_size}) must be divisible by "
-            f"the number of devices ({mesh.size})"
+            f"the number of {divisor} ({groups})"
         )
     jitted = jax.jit(
         partial(train_step, blueprint=blueprint, config=config),

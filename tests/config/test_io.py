@@ -178,6 +178,20 @@ def test_adamw_needs_moments_that_forget():
     assert str(error.value).splitlines() == [f"train.momentum {rule}", f"train.adam_b2 {rule}"]
 
 
+@pytest.mark.parametrize("name", ["train.spatial_devices", "test.spatial_devices"])
+def test_devices_that_share_an_image_have_equally_many_rows(name):
+    config = Config()
+    config.data.canvases = ((1344, 1344), (800, 1344))
+    section, field = name.split(".")
+    setattr(getattr(config, section), field, 2)
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    rule = "the height must be a multiple of 64, so that each device has equally many rows of every map"
+    assert str(error.value) == f"data.canvases has (800, 1344); with {name} 2 {rule}"
+    config.data.canvases = ((1344, 1344), (832, 1344))
+    validate(config)
+
+
 def test_validate_reports_all_problems_at_once():
     config = Config()
     config.train = dataclasses.replace(config.train, steps=0, momentum=2.0, decay_steps=(2, 1))

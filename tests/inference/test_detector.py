@@ -13,7 +13,7 @@ from PIL import Image
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import make_mesh
-from mrcnn_jax.inference.detector import Detector, make_predict_fn
+from mrcnn_jax.inference.detector import Detector, make_predict_fn, mesh_of_batch
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.types import Detections
 
@@ -231,6 +231,22 @@ def test_failure_of_the_model_is_raised(config: Config, categories: Categories) 
 def test_batch_size_below_one_is_an_error(model: Any, config: Config, categories: Categories) -> None:
     with pytest.raises(ValueError, match=r"batch size \(0\) must be at least 1"):
         Detector(model, config, categories, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "spatial_devices", "shape"),
+    [(1, 1, (1, 1)), (6, 1, (2, 1)), (1, 8, (1, 8)), (6, 4, (2, 4)), (3, 2, (1, 2)), (6, 3, (2, 3))],
+)
+def test_mesh_of_as_many_devices_as_divide_a_batch(
+    batch_size: int, spatial_devices: int, shape: tuple[int, int]
+) -> None:
+    mesh = mesh_of_batch(batch_size, spatial_devices)
+    assert mesh.shape == dict(zip(("data", "spatial"), shape, strict=True))
+
+
+def test_too_few_devices_for_an_image_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"test.spatial_devices \(9\) must not exceed .* process \(8\)"):
+        mesh_of_batch(1, 9)
 
 
 def test_predicting_imports_neither_tensorflow_nor_evaluators() -> None:

@@ -189,11 +189,14 @@ def test_batches_are_on_the_devices_two_ahead_and_in_order(tiny_batch):
     def batches():
         for number in range(5):
             taken.append(number)
-            yield tiny_batch.replace(images=np.full((8, 1, 1, 3), number, np.uint8))
+            yield tiny_batch.replace(images=np.full((8, 4, 1, 3), number, np.uint8))
 
-    on_devices = loop._on_devices(batches(), batch_sharding(make_mesh()))
-    assert [int(next(on_devices).images.max()) for _ in range(2)] == [0, 1]
+    on_devices = loop._on_devices(batches(), batch_sharding(make_mesh(spatial_devices=4)))
+    batch = next(on_devices)
+    assert [int(batch.images.max()), int(next(on_devices).images.max())] == [0, 1]
     assert taken == [0, 1, 2, 3]
+    shards = [{shard.data.shape for shard in x.addressable_shards} for x in (batch.images, batch.gt.labels)]
+    assert shards == [{(4, 1, 1, 3)}, {(4, 4)}]
 
 
 def test_the_backbones_weights_are_those_of_its_file(config, tiny_blueprint, monkeypatch, capsys):

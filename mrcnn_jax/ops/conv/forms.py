@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from mrcnn_jax.distributed.spatial import rows_are_split
 from mrcnn_jax.ops.conv import cpu, plain
 from mrcnn_jax.runtime.barriers import cpu_barrier
 from mrcnn_jax.runtime.platforms import by_platform
@@ -27,7 +28,8 @@ def convolve(
     """A convolution as in torch, zero-padded by half the kernel's extent on every side."""
     size = kernel.shape[0]
     plain_form = functools.partial(plain.convolve, stride=stride, dilation=dilation, groups=groups)
-    if not (x.dtype == kernel.dtype == jnp.float32 and dilation == groups == 1):
+    # The partitioner can split XLA's own convolution by rows, but would gather the maps for a CPU's forms.
+    if rows_are_split() or not (x.dtype == kernel.dtype == jnp.float32 and dilation == groups == 1):
         return plain_form(x, kernel)
     cpu_form: Callable[[Array, Array], Array]
     if size == 1:
