@@ -117,7 +117,7 @@ fi
 
 if [[ $QUICK ]]; then
     TURNS=1 BATCH=1 train=train_step_b1 infer=inference_b1 WORKERS=0
-    OPS=roi_align,nms_64 NMS=nms_64 TESTS=(tests/ops/test_boxes.py) ROI=(--only=regions --scale=0.05)
+    OPS=roi_align NMS=nms_64 TESTS=(tests/ops/test_boxes.py) ROI=(--only=misalignment)
     MODEL=(
         --config.model.{backbone_depth=18,backbone_width=8,fpn_channels=16,box_channels=16,mask_convs=1,mask_channels=8}
         "--config.data.canvases=((128,128),)" --config.data.{long_side=128,max_objects=4,mask_grid=28}
