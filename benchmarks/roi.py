@@ -116,8 +116,8 @@ def main(_: list[str]) -> None:
             print_misalignment(numbers[study])
         else:
             numbers[study] = measure(study, bandwidth)
-    if _JSON.value:
-        write_json(Path(_JSON.value), numbers)
+        if _JSON.value:  # after every study, as later ones may be cut off
+            write_json(Path(_JSON.value), numbers)
     if _PNG.value:
         draw(numbers, Path(_PNG.value))
 

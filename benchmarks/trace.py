@@ -17,6 +17,7 @@ STAGES = (
 WHEN = ("forward", "recomputed", "gradient")
 _STAGE = re.compile(rf"\b({'|'.join(STAGES)})\b")
 _OPERATION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (?:\(.*?\) |\S+ )([\w\-]+)\(")
+_COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _CONTAINERS = {"while", "conditional", "call"}  # their parts are recorded, too
 
 
@@ -86,13 +87,35 @@ def _events(data: Any) -> Iterator[Event]:
 
 
 def read_operations(text: str) -> dict[str, Operation]:
-    """The operations in the text of a compiled program, by name and by the name that a GPU's kernel has."""
-    found: dict[str, Operation] = {}
+    """The operations in the text of a compiled program, by name and by the name that a GPU's kernel has.
+
+    What the compiler adds, for example a copy into another layout, has no scope. It gets that of the
+    operations which it was fused from, or else of an operand.
+    """
+    lines: dict[str, str] = {}
+    opcodes: dict[str, str] = {}
+    members: dict[str, list[str]] = {}  # of computations
+    current = ""
     for line in text.splitlines():
-        if match := _OPERATION.match(line):
-            scope = re.search(r'op_name="([^"]*)"', line)
-            found[match[1]] = Operation(match[2], scope[1] if scope else "")
-    return {re.sub(r"[.\-]", "_", name): operation for name, operation in found.items()} | found
+        if found := _COMPUTATION.match(line):
+            current = found[1]
+        elif found := _OPERATION.match(line):
+            lines[found[1]], opcodes[found[1]] = line, found[2]
+            members.setdefault(current, []).append(found[1])
+
+    def scope(name: str, depth: int) -> str:
+        line = lines.get(name, "")
+        if found := re.search(r'op_name="([^"]*)"', line):
+            return found[1]
+        if not depth:
+            return ""
+        called = re.search(r"calls=%?([\w.\-]+)", line)
+        sources = members.get(called[1], [])[::-1] if called else []
+        sources += re.findall(r"%([\w.\-]+)", line.partition("=")[2].partition("), ")[0])
+        return next(filter(None, (scope(source, depth - 1) for source in sources)), "")
+
+    operations = {name: Operation(opcode, scope(name, depth=3)) for name, opcode in opcodes.items()}
+    return {re.sub(r"[.\-]", "_", name): operation for name, operation in operations.items()} | operations
 
 
 def summarise(

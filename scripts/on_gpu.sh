@@ -31,10 +31,11 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 OUT=${OUT:-on_gpu_results}
-BUDGET=${BUDGET:-720} # seconds in all
+QUICK=${QUICK:-}
+BUDGET=${BUDGET:-${QUICK:+3600}} # seconds in all
+BUDGET=${BUDGET:-720}
 PYTHON=${PYTHON:-python3}
 PEER=${PEER:-$PYTHON}
-QUICK=${QUICK:-}
 ONLY=("$@")
 
 mkdir -p "$OUT"
@@ -49,7 +50,8 @@ has() { "$1" -c "import ${2//,/, }" 2>/dev/null; }
 # part NAME LIMIT COMMAND ...: runs a command for at most LIMIT seconds, and keeps the numbers in $json.
 json=$OUT/numbers.json
 part() {
-    local name=$1 limit=$2 left=$((BUDGET - SECONDS)) code=0
+    local name=$1 limit=${QUICK:+600} left=$((BUDGET - SECONDS)) code=0
+    limit=${limit:-$2}
     shift 2
     if [[ ${#ONLY[@]} -gt 0 && " ${ONLY[*]} " != *" $name "* ]]; then return; fi
     if grep -qx "$name" "$OUT/done.txt"; then
@@ -64,7 +66,7 @@ part() {
     rm -f "$json"
     local start=$SECONDS
     echo "== $name: at most $limit s"
-    timeout --signal=INT --kill-after=10 "$limit" "$@" || code=$?
+    timeout --kill-after=10 "$limit" "$@" || code=$?
     echo "== $name: $((SECONDS - start)) s, exit code $code"
     ((code)) || echo "$name" >>"$OUT/done.txt"
     [[ -s $json ]] || return
@@ -114,8 +116,8 @@ else
 fi
 
 if [[ $QUICK ]]; then
-    BATCH=1 LARGE=2 TURNS=1 WORKERS=0
-    OPS=roi_align,nms_64 NMS=nms_64 TESTS=(tests/ops/test_boxes.py) ROI=(--only=regions --scale=0.05)
+    TURNS=1 BATCH=1 train=train_step_b1 infer=inference_b1 WORKERS=0
+    OPS=roi_align NMS=nms_64 TESTS=(tests/ops/test_boxes.py) ROI=(--only=misalignment)
     MODEL=(
         --config.model.{backbone_depth=18,backbone_width=8,fpn_channels=16,box_channels=16,mask_convs=1,mask_channels=8}
         "--config.data.canvases=((128,128),)" --config.data.{long_side=128,max_objects=4,mask_grid=28}
@@ -123,7 +125,7 @@ if [[ $QUICK ]]; then
         --config.test.{rpn_pre_nms=32,rpn_post_nms=16,candidates=64,detections=8}
     )
 else
-    BATCH=8 LARGE=16 TURNS=3 WORKERS=8
+    TURNS=3 BATCH=8 train=train_step_b8,train_step_b16 infer=inference_b1,inference_b8 WORKERS=8
     OPS=roi_align,roi_align_grad,roi_align_adaptive,roi_pool NMS=nms_1024,nms_2048,nms_4096,nms_8819
     TESTS=(tests/ops tests/models) ROI=('--only=pyramid,forms')
     MODEL=()
@@ -133,8 +135,6 @@ speed=("${run[@]}" speed --turns="$TURNS" --json="$json")
 profile=("${run[@]}" profile --json="$json")
 bfloat16=("${MODEL[@]}" --config.model.dtype=bfloat16)
 float32=("${MODEL[@]}" --config.model.dtype=float32)
-train=train_step_b$BATCH,train_step_b$LARGE
-infer=inference_b1,inference_b$BATCH
 
 part ops 120 "${speed[@]}" "${peer[@]}" --only="$OPS,$NMS"
 if has "$PYTHON" pytest,xdist,hypothesis,beartype; then

@@ -12,10 +12,18 @@ TEXT = """HloModule jit_step, is_scheduled=true
   ROOT %fusion.2 = f32[4]{0} fusion(%p), kind=kLoop, calls=%f, metadata={op_name="jit(step)/jvp(box_head)/roi_align/while/body/add" stack_frame_id=1}
 }
 
+%fused (y: f32[4]) -> f32[4] {
+  %y = f32[4]{0} parameter(0)
+  %exp.1 = f32[4]{0} exponential(%y), metadata={op_name="jit(step)/optimizer/exp"}
+  ROOT %bitcast.1 = f32[4]{0} bitcast(%exp.1)
+}
+
 ENTRY %main (x: f32[4]) -> f32[4] {
   %conv.1 = (f32[4]{0}, u8[0]{0}) custom-call(%x), custom_call_target="__cudnn$convForward", metadata={op_name="jit(step)/transpose(jvp(backbone))/conv"}
   %while.3 = f32[4]{0} while(%x), condition=%c, body=%body, metadata={op_name="jit(step)/jvp(box_head)/roi_align/while"}
   %sort-3 = f32[4]{0} sort(%x), dimensions={0}, metadata={op_name="jit(step)/jvp(rpn)/rematted_computation/sort"}
+  %copy.8 = f32[4]{0} copy(%while.3)
+  %fusion.5 = f32[4]{0} fusion(%x), kind=kLoop, calls=%fused
   ROOT %copy.9 = f32[4]{0} copy(%x)
 }
 """  # noqa: E501
@@ -44,6 +52,12 @@ def test_time_goes_to_the_innermost_scope_and_loops_are_not_counted_twice():
         ("conv.1", 5.0),
         ("fusion_2", 4.0),
     ]
+
+
+def test_what_the_compiler_adds_belongs_to_what_it_was_fused_from_or_reads():
+    operations = trace.read_operations(TEXT)
+    assert operations["copy.8"].stage == "roi_align" and operations["copy.9"].stage == "other"
+    assert operations["fusion.5"].stage == "optimizer" and operations["fusion_5"].opcode == "fusion"
 
 
 def test_the_profiler_records_the_operations_of_a_program():
