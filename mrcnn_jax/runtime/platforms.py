@@ -46,7 +46,8 @@ def by_platform(forms: dict[str, Callable[..., Any]], *operands: Any) -> Any:
     """``forms[platform](*operands)`` for the platform that the program is compiled for, or for "default".
 
     Under a mesh (``jax.set_mesh``) the platform is its devices', and only that form is traced: half of the
-    tracing on a CPU. Without a mesh every form is traced, and the program may be lowered for any platform.
+    tracing on a CPU. Without a mesh every form is traced, and the program may be lowered for any platform,
+    but not for a TPU and others at once: they lack the kernels of a TPU.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is None:

@@ -52,6 +52,8 @@ def roi_align(
     and a box larger than twice the map gets as many points as one of that size. The gradient of a maximum
     goes to the first point that attains it.
 
+    A TPU's kernels are not partitioned: on several devices, call it inside ``jax.shard_map``.
+
     Raises ``ValueError`` for an unknown reduction or form, for reduction "max" in the form "windows", and for
     it with ``sampling_ratio`` 0 in the form "einsum".
     """

@@ -23,9 +23,10 @@ from mrcnn_jax.ops.roi_align.samples import Regions, Settings, point_positions
 from mrcnn_jax.runtime.batching import merged
 
 # The sides of a window. Regions of up to 28 cells, for which a pyramid's levels are, fit into its width, even
-# if it has to begin ALIGNMENT - 1 columns before them, and into one or two of its heights.
+# if it has to begin ALIGNMENT - 1 columns before them, and into one or two of its heights. The width is a
+# multiple of a register's rows, which are 16 in bfloat16.
 HEIGHT, WIDTH = 16, 48
-ALIGNMENT = 16  # columns: a copy begins at a multiple of a register's rows, which are 16 in bfloat16
+ALIGNMENT = 8  # columns: a copy begins with a tile of 8 columns and 128 channels, as maps are stored
 
 _FAR = 1e9  # at this position are cells that do not count, at its negative such points: they share no weight
 
