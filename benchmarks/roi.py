@@ -192,7 +192,7 @@ def build(case: Case) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, fl
     result = jnp.ones((case.regions, case.output, case.output, case.channels), jnp.float32)
     operands: tuple[Any, ...] = (maps, result) if case.gradient else (maps,)
     start = time.perf_counter()
-    options = compiler_options(jax.default_backend())
+    options = compiler_options(jax.devices()[0])
     program = jax.jit(both if case.gradient else pool, compiler_options=options).lower(*operands).compile()
     compile_s = time.perf_counter() - start
     run_time(program, operands)

@@ -85,7 +85,7 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> Callable[[], f
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
     """A function that runs the compiled ``function`` once and waits for the result."""
-    options = compiler_options(jax.default_backend())
+    options = compiler_options(jax.devices()[0])
     program = jax.jit(function, compiler_options=options).lower(*arguments).compile()
     on_device = jax.device_put(arguments)
     return lambda: jax.block_until_ready(program(*on_device))

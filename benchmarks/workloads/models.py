@@ -235,7 +235,7 @@ def prediction_program(config: Config, batch_size: int) -> tuple[jax.stages.Comp
     images, sizes = on_canvas(model, batch_size)
     function = _program(folded, lambda m, images: predict(m, images, sizes, model.config))
     with jax.set_mesh(make_mesh(jax.devices()[:1])):
-        options = compiler_options(jax.default_backend())
+        options = compiler_options(jax.devices()[0])
         program = jax.jit(function, compiler_options=options).lower(folded.weights, images).compile()
     return program, lambda: jax.block_until_ready(program(folded.weights, images))
 

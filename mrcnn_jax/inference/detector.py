@@ -313,7 +313,7 @@ def jit_predict(blueprint: Blueprint, config: Config, mesh: Mesh) -> jax.stages.
     return jax.jit(
         predict_batch,
         in_shardings=(replicated(mesh), sharding.images, sharding.image_sizes),
-        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+        compiler_options=compiler_options(mesh.devices.flat[0]),
     )
 
 

@@ -130,6 +130,6 @@ def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledSt
         in_shardings=(replicated(mesh), batch_sharding(mesh)),
         out_shardings=(replicated(mesh), replicated(mesh)),
         donate_argnums=0,
-        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+        compiler_options=compiler_options(mesh.devices.flat[0]),
     )
     return CompiledStep(jitted, mesh, CompilationTracker("the training step", config.data.canvases))

@@ -1,4 +1,6 @@
+import inspect
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -89,9 +91,15 @@ def test_the_innermost_listener_is_told_and_the_outer_one_again_after_it(compila
     assert told == ["inner", "inner", "outer", "outer"]
 
 
-def test_options_are_the_platforms_unless_set_by_the_user(monkeypatch):
+class _Device(NamedTuple):
+    platform: str
+    compute_capability: str = ""
+
+
+def test_options_are_the_devices_unless_set_by_the_user(monkeypatch):
+    options = inspect.unwrap(compiler_options)  # without the check of argument types
     monkeypatch.setenv("XLA_FLAGS", "")
-    assert compiler_options("tpu") == {}
-    assert compiler_options("gpu") == {"xla_gpu_ftz": True}
+    assert options(_Device("tpu")) == options(_Device("gpu", "9.0")) == options(_Device("gpu", "10.0")) == {}
+    assert options(_Device("gpu", "8.0")) == options(_Device("gpu", "8.9")) == {"xla_gpu_ftz": True}
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_ftz=false")
-    assert compiler_options("gpu") == {}
+    assert options(_Device("gpu", "8.0")) == {}

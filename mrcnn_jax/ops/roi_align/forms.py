@@ -19,7 +19,7 @@ from mrcnn_jax.ops.levels import assign_levels, level_numbers
 from mrcnn_jax.ops.roi_align import einsum, gather, windows
 from mrcnn_jax.ops.roi_align.samples import Regions, Settings, per_point
 from mrcnn_jax.runtime.batching import one_by_one
-from mrcnn_jax.runtime.platforms import ROI_ALIGN, ROI_ALIGN_GRADIENT, by_platform
+from mrcnn_jax.runtime.platforms import ROI_ALIGN, ROI_ALIGN_GRADIENT, by_platform, platform
 
 
 def roi_align(
@@ -187,7 +187,8 @@ def _run_form(
         return by_platform({"tpu": kernels, "default": functools.partial(kernels, interpret=True)}, *operands)
     if settings.form is not None:
         return forms[settings.form](*operands)
-    if settings.reduction == "max":
+    # A program with the kernels cannot be exported for other platforms as well.
+    if settings.reduction == "max" or platform() != "tpu":
         forms = {**forms, "windows": forms["einsum" if _has_einsum(settings) else "gather"]}
     chosen = {platform: forms[form] for platform, form in platform_forms.items()}
     # One image of a batch at a time: a gather from the maps of several images is not fused with the
