@@ -10,14 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-STAGES = (
-    *("backbone", "fpn", "rpn", "proposals", "roi_align", "box_head", "mask_head", "keypoint_head"),
-    *("select_detections", "optimizer"),
-)
-WHEN = ("forward", "recomputed", "gradient")
-_STAGE = re.compile(rf"\b({'|'.join(STAGES)})\b")
-_OPERATION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (?:\(.*?\) |\S+ )([\w\-]+)\(")
-_COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+from mrcnn_jax.compile_report.hlo import Program
+from mrcnn_jax.compile_report.stages import PASSES, STAGES, pass_of, stage_of
+
 _CONTAINERS = {"while", "conditional", "call"}  # their parts are recorded, too
 
 
@@ -33,17 +28,6 @@ class Operation(NamedTuple):
 
     opcode: str
     scope: str
-
-    @property
-    def stage(self) -> str:
-        found = _STAGE.findall(self.scope)
-        return found[-1] if found else "other"
-
-    @property
-    def when(self) -> str:
-        if "rematted_computation" in self.scope:
-            return "recomputed"
-        return "gradient" if "transpose(" in self.scope else "forward"
 
 
 def record(run: Callable[[], Any], steps: int) -> tuple[float, list[Event]]:
@@ -87,34 +71,9 @@ def _events(data: Any) -> Iterator[Event]:
 
 
 def read_operations(text: str) -> dict[str, Operation]:
-    """The operations in the text of a compiled program, by name and by the name that a GPU's kernel has.
-
-    What the compiler adds, for example a copy into another layout, has no scope. It gets that of the
-    operations which it was fused from, or else of an operand.
-    """
-    lines: dict[str, str] = {}
-    opcodes: dict[str, str] = {}
-    members: dict[str, list[str]] = {}  # of computations
-    current = ""
-    for line in text.splitlines():
-        if found := _COMPUTATION.match(line):
-            current = found[1]
-        elif found := _OPERATION.match(line):
-            lines[found[1]], opcodes[found[1]] = line, found[2]
-            members.setdefault(current, []).append(found[1])
-
-    def scope(name: str, depth: int) -> str:
-        line = lines.get(name, "")
-        if found := re.search(r'op_name="([^"]*)"', line):
-            return found[1]
-        if not depth:
-            return ""
-        called = re.search(r"calls=%?([\w.\-]+)", line)
-        sources = members.get(called[1], [])[::-1] if called else []
-        sources += re.findall(r"%([\w.\-]+)", line.partition("=")[2].partition("), ")[0])
-        return next(filter(None, (scope(source, depth - 1) for source in sources)), "")
-
-    operations = {name: Operation(opcode, scope(name, depth=3)) for name, opcode in opcodes.items()}
+    """The operations in the text of a compiled program, by name and by the name that a GPU's kernel has."""
+    program = Program(text)
+    operations = {name: Operation(op.opcode, program.scope_of(op)) for name, op in program.by_name.items()}
     return {re.sub(r"[.\-]", "_", name): operation for name, operation in operations.items()} | operations
 
 
@@ -122,7 +81,7 @@ def summarise(
     operations: dict[str, Operation], events: list[Event], steps: int, step_ms: float
 ) -> dict[str, Any]:
     """Milliseconds per step by stage and of the costliest operations, and of events of no known operation."""
-    stages: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(WHEN, 0.0))
+    stages: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(PASSES, 0.0))
     costs: dict[str, float] = defaultdict(float)
     unknown = 0.0
     for event in events:
@@ -130,7 +89,7 @@ def summarise(
         if operation is None:
             unknown += event.milliseconds / steps
         elif operation.opcode not in _CONTAINERS:
-            stages[operation.stage][operation.when] += event.milliseconds / steps
+            stages[stage_of(operation.scope)][pass_of(operation.scope)] += event.milliseconds / steps
             costs[event.operation] += event.milliseconds / steps
     busy = sum(sum(times.values()) for times in stages.values()) + unknown
     return {

@@ -181,6 +181,17 @@ class Program:
                 for name in op.called:
                     yield from self.inner(name)
 
+    def scope_of(self, op: Operation, depth: int = 3) -> str:
+        """The scopes of an operation; of one that the compiler added, those of what it consists of or reads.
+
+        A copy into another layout, for example, has none of its own.
+        """
+        if op.scope or not depth:
+            return op.scope
+        fused = [part for name in op.called for part in reversed(self.computations.get(name, []))]
+        sources = fused + [self.by_name[name] for name in op.operands if name in self.by_name]
+        return next(filter(None, (self.scope_of(source, depth - 1) for source in sources)), "")
+
     def parts(self, op: Operation) -> list[Operation]:
         """What an operation consists of: of a fusion what is fused, else itself."""
         return [part for name in op.called for part in self.inner(name)] if op.opcode == "fusion" else [op]

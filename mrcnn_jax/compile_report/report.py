@@ -12,14 +12,8 @@ from typing import Any
 
 from mrcnn_jax.compile_report.chips import Chip, Gpu
 from mrcnn_jax.compile_report.hlo import Operation, Program, Run
+from mrcnn_jax.compile_report.stages import STAGES, pass_of, stage_of
 from mrcnn_jax.compile_report.work import matmul_operations, moved_bytes
-
-# The named scopes of the model and of training.
-STAGES = (
-    *("backbone", "fpn", "rpn", "proposals", "roi_align", "box_head", "mask_head", "keypoint_head"),
-    *("select_detections", "targets", "losses", "optimizer"),
-)
-_STAGE = re.compile(rf"\b({'|'.join(STAGES)})\b")
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -60,6 +54,9 @@ class Time:
     @property
     def total(self) -> float:
         return self.forward + self.recomputed + self.gradient
+
+    def add(self, which: str, milliseconds: float) -> None:
+        setattr(self, which, getattr(self, which) + milliseconds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,9 +177,10 @@ def read_report(program: Program, memory: Memory, chip: Chip, *, top: int) -> Re
     padding: list[Costly] = []
     bounded, operations = 0.0, 0
     for run in program.runs():
-        op, stage = run.operation, stage_of(run.operation)
+        op, scope = run.operation, program.scope_of(run.operation)
+        stage = stage_of(scope)
         if op.opcode == "while":
-            loops[stage, op.scope, program.trips(op)] += run.times
+            loops[stage, scope, program.trips(op)] += run.times
         if op.opcode in _NO_WORK or op.opcode.endswith("-done"):
             continue
         operations += run.times
@@ -200,9 +198,9 @@ def read_report(program: Program, memory: Memory, chip: Chip, *, top: int) -> Re
         kind = kind_of(program, op)
         kinds[kind] += milliseconds
         bounded += milliseconds if is_bound else 0.0
-        _add(stages[stage], op.scope, milliseconds)
+        stages[stage].add(pass_of(scope), milliseconds)
         lost = sum(array.padded_bytes - array.bytes for array in op.arrays)
-        about = stage, kind, _short(op), op.scope
+        about = stage, kind, _short(op), scope
         costly.append(Costly(*about, amount=milliseconds, times=run.times))
         padding.append(Costly(*about, amount=lost, times=run.times))
     order = {stage: number for number, stage in enumerate(STAGES)}
@@ -219,12 +217,6 @@ def read_report(program: Program, memory: Memory, chip: Chip, *, top: int) -> Re
         matmuls={stage: dict(types) for stage, types in sorted(matmuls.items())},
         kernels=dict(kernels.most_common()),
     )
-
-
-def stage_of(op: Operation) -> str:
-    """The innermost named scope that is a stage, or "other"."""
-    found = _STAGE.findall(op.scope)
-    return found[-1] if found else "other"
 
 
 def kind_of(program: Program, op: Operation) -> str:
@@ -261,15 +253,6 @@ def _matmul_types(program: Program, op: Operation) -> list[str]:
             kinds = " x ".join(arrays[0].kind for arrays in operands if arrays)
             found.append(f"{kinds} -> {part.arrays[0].kind}")
     return found
-
-
-def _add(time: Time, scope: str, milliseconds: float) -> None:
-    if "rematted_computation" in scope:
-        time.recomputed += milliseconds
-    elif "transpose(" in scope:
-        time.gradient += milliseconds
-    else:
-        time.forward += milliseconds
 
 
 def _short(op: Operation) -> str:

@@ -67,11 +67,5 @@ def test_all_but_the_layers_is_float32(step):
 
 
 def test_state_and_metrics_are_float32(step):
-<<<<<<< HEAD
-    assert {x.dtype for x in step.out_avals if jnp.issubdtype(x.dtype, jnp.floating)} == {
-        jnp.dtype("float32")
-    }
-=======
     dtypes = {x.dtype for x in step.out_avals if jnp.issubdtype(x.dtype, jnp.floating)}
     assert dtypes == {jnp.dtype("float32")}
->>>>>>> backbone
