@@ -5,7 +5,7 @@ import re
 
 from mrcnn_jax.compile_report.hlo import Operation, Program
 
-_SMALL_READS = {"gather", "dynamic-slice"}
+_SMALL_READS = {"gather", "slice", "dynamic-slice"}
 _SMALL_WRITES = {"scatter", "dynamic-update-slice"}
 
 
