@@ -134,13 +134,14 @@ def feature_gradient(tiny_config):
     return compiled
 
 
-@pytest.mark.slow  # the step below has no other collectives
 def test_features_need_their_neighbours_rows_alone_and_less_memory(feature_gradient):
     whole, shared = feature_gradient((1, 1)), feature_gradient((2, 4))
     found = collectives(shared)
     assert found.keys() == {"collective-permute", "all-reduce", "all-gather"}
     assert max(shape[1] for shape in found["collective-permute"]) == 3, "rows for the first convolution"
-    assert {shape[-1] for shape in found["all-gather"]} == {3, 12}, "objectness and deltas"
+    assert {shape for shape in found["all-gather"] if shape[-1] not in (3, 12)} == {(2, 32, 4, 16)}, (
+        "besides objectness and deltas the last map alone, for p6"
+    )
     memory = [program.memory_analysis().temp_size_in_bytes for program in (whole, shared)]
     assert memory[1] < 0.4 * memory[0]
 
@@ -202,6 +203,7 @@ def assert_is_that_of_one_device(take_step, shape):
         np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow  # compiles two steps
 def test_a_step_is_that_of_one_device_and_gathers_maps_once(take_step):
     assert_is_that_of_one_device(take_step, (2, 4))
     found = collectives(take_step((2, 4))[0])
