@@ -15,6 +15,9 @@ from mrcnn_jax.config.suggestions import suggest
 
 _LEVELS = 5  # p2 to p6
 _CANVAS_UNIT = 32  # pixels: the stride of p5
+# Pixels, of a canvas that devices share: of a 3x3 convolution of a split map of two rows, jaxlib 0.10.2
+# computes a wrong gradient.
+_SHARED_HEIGHT = 128
 _LONGEST_SHOWN = 300  # characters of a value in a message
 
 
@@ -167,10 +170,11 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
     for name in ("train.spatial_devices", "test.spatial_devices"):
         unit = _CANVAS_UNIT * values[name]
         for canvas in canvases:
-            if values[name] > 1 and canvas[0] % unit:
+            if values[name] > 1 and (canvas[0] % unit or canvas[0] < _SHARED_HEIGHT):
                 yield (
                     f"data.canvases has {canvas!r}; with {name} {values[name]} the height must be a multiple "
-                    f"of {unit}, so that each device has equally many rows of every map"
+                    f"of {unit}, so that each device has equally many rows of every map, and at least "
+                    f"{_SHARED_HEIGHT}"
                 )
     # What no canvas holds would be shrunk to below the size that is asked for.
     long = values["data.long_side"]

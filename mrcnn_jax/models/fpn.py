@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from mrcnn_jax.distributed.spatial import all_rows
 from mrcnn_jax.models.canvas import Mask, mask_out
 from mrcnn_jax.models.convs import ConvNorm
 from mrcnn_jax.runtime.platforms import by_platform, platform
@@ -86,7 +87,9 @@ class FPN(nnx.Module):
         """The pyramid, ``p2`` to ``p6`` from ``c2`` to ``c5``; ``masks`` belong to the backbone's maps."""
         compute = nnx.remat(FPN._outputs) if platform() == "cpu" else FPN._outputs
         outputs = compute(self, list(features.values()), list(masks.values()))
-        return dict(zip(self.strides, [*outputs, outputs[-1][:, ::2, ::2]], strict=True))
+        # Where devices share an image, each has all of the last level: its rows might not divide evenly.
+        last = all_rows(outputs[-1])[:, ::2, ::2]
+        return dict(zip(self.strides, [*outputs, last], strict=True))
 
     def _outputs(self, features: list[Array], masks: list[Mask]) -> list[Float[Array, "b _ _ _"]]:
         """The levels that are computed from a backbone map.

@@ -181,13 +181,17 @@ def test_adamw_needs_moments_that_forget():
 @pytest.mark.parametrize("name", ["train.spatial_devices", "test.spatial_devices"])
 def test_devices_that_share_an_image_have_equally_many_rows(name):
     config = Config()
-    config.data.canvases = ((1344, 1344), (800, 1344))
+    config.data.canvases = ((1344, 1344), (800, 1344), (64, 64))
     section, field = name.split(".")
     setattr(getattr(config, section), field, 2)
     with pytest.raises(ValueError) as error:
         validate(config)
-    rule = "the height must be a multiple of 64, so that each device has equally many rows of every map"
-    assert str(error.value) == f"data.canvases has (800, 1344); with {name} 2 {rule}"
+    rule = (
+        f"with {name} 2 the height must be a multiple of 64, so that each device has equally many rows of "
+        "every map, and at least 128"
+    )
+    lines = [f"data.canvases has {canvas}; {rule}" for canvas in ("(800, 1344)", "(64, 64)")]
+    assert str(error.value).splitlines() == lines
     config.data.canvases = ((1344, 1344), (832, 1344))
     validate(config)
 

@@ -139,29 +139,31 @@ def test_features_need_their_neighbours_rows_alone_and_less_memory(feature_gradi
     found = collectives(shared)
     assert found.keys() == {"collective-permute", "all-reduce", "all-gather"}
     assert max(shape[1] for shape in found["collective-permute"]) == 3, "rows for the first convolution"
-    assert {shape[-1] for shape in found["all-gather"]} == {3, 12}, "objectness and deltas"
+    assert {shape for shape in found["all-gather"] if shape[-1] not in (3, 12)} == {(2, 32, 4, 16)}, (
+        "besides objectness and deltas the last map alone, for p6"
+    )
     memory = [program.memory_analysis().temp_size_in_bytes for program in (whole, shared)]
     assert memory[1] < 0.4 * memory[0]
 
 
 @pytest.fixture(scope="module")
 def batch():
-    """Eight tall images of noise with three objects each; the last is smaller than its canvas."""
+    """Four tall images of noise with three objects each; the last is smaller than its canvas."""
     rng = np.random.default_rng(0)
-    corner = rng.uniform(0, 30, (8, 4, 2)) * [1, 4]
-    boxes = np.concatenate([corner, corner + rng.uniform(8, 34, (8, 4, 2)) * [1, 4]], axis=-1)
-    keypoints = rng.uniform(corner[:, :, None], boxes[:, :, None, 2:], (8, 4, 9, 2))
-    visibility = rng.integers(0, 3, (8, 4, 9, 1))
+    corner = rng.uniform(0, 30, (4, 4, 2)) * [1, 4]
+    boxes = np.concatenate([corner, corner + rng.uniform(8, 34, (4, 4, 2)) * [1, 4]], axis=-1)
+    keypoints = rng.uniform(corner[:, :, None], boxes[:, :, None, 2:], (4, 4, 9, 2))
+    visibility = rng.integers(0, 3, (4, 4, 9, 1))
     return Batch(
-        images=rng.integers(0, 256, (8, HEIGHT, 64, 3), dtype=np.uint8),
-        image_sizes=np.array([[HEIGHT, 64]] * 7 + [[187, 50]], np.int32),
+        images=rng.integers(0, 256, (4, HEIGHT, 64, 3), dtype=np.uint8),
+        image_sizes=np.array([[HEIGHT, 64]] * 3 + [[187, 50]], np.int32),
         ids=None,
         gt=GroundTruth(
             boxes=boxes.astype(np.float32),
-            labels=rng.integers(1, 5, (8, 4), dtype=np.int32),
-            crowd=np.zeros((8, 4), bool),
-            valid=np.tile([True, True, True, False], (8, 1)),
-            masks=rng.integers(0, 2, (8, 4, 28, 28), dtype=np.uint8),
+            labels=rng.integers(1, 5, (4, 4), dtype=np.int32),
+            crowd=np.zeros((4, 4), bool),
+            valid=np.tile([True, True, True, False], (4, 1)),
+            masks=rng.integers(0, 2, (4, 4, 28, 28), dtype=np.uint8),
             mask_boxes=boxes.astype(np.float32),
             keypoints=np.concatenate([keypoints, visibility], axis=-1).astype(np.float32),
         ),
@@ -171,7 +173,7 @@ def batch():
 @pytest.fixture(scope="module")
 def config(tiny_config):
     data = dataclasses.replace(tiny_config.data, canvases=((HEIGHT, 64),))
-    train = dataclasses.replace(tiny_config.train, batch_size=8)
+    train = dataclasses.replace(tiny_config.train, batch_size=4)
     return dataclasses.replace(tiny_config, data=data, train=train)
 
 
@@ -192,9 +194,7 @@ def take_step(tiny_blueprint, tiny_weights, config, batch):
     return run
 
 
-@pytest.mark.slow  # tests/training/test_step.py has one mesh
-@pytest.mark.parametrize("shape", [(1, 8), (2, 4), (4, 2), (8, 1)])
-def test_a_step_is_that_of_one_device(take_step, shape):
+def assert_is_that_of_one_device(take_step, shape):
     _, weights, metrics = take_step((1, 1))
     _, found, found_metrics = take_step(shape)
     for name, value in metrics.items():
@@ -203,18 +203,24 @@ def test_a_step_is_that_of_one_device(take_step, shape):
         np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.slow
-def test_a_step_gathers_maps_once_and_small_outputs(take_step):
+@pytest.mark.slow  # compiles two steps
+def test_a_step_is_that_of_one_device_and_gathers_maps_once(take_step):
+    assert_is_that_of_one_device(take_step, (2, 4))
     found = collectives(take_step((2, 4))[0])
     assert found.keys() == {"collective-permute", "all-reduce", "all-gather", "reduce-scatter"}
-    assert max(shape[1] for shape in found["collective-permute"]) == 3
-    maps = sorted((4, HEIGHT // stride, 64 // stride, 16) for stride in (4, 8, 16, 32))
-    heads = sorted([(4, 16, 5), (4, 16, 4, 4), (4, 4, 28, 28), (4, 4, 56, 56, 9)])
-    rpn = [shape for shape in found["all-gather"] if shape[-1] in (3, 12)]
-    assert len(rpn) == 2 * 5, "objectness and deltas"
-    assert sorted(set(found["all-gather"]) - set(rpn)) == sorted(maps + heads)
-    assert len(found["all-gather"]) == len(maps + heads + rpn)
+    assert max(shape[1] for shape in found["collective-permute"]) == 3, "rows for the first convolution"
+    maps = sorted((2, HEIGHT // stride, 64 // stride, 16) for stride in (4, 8, 16, 32))
+    heads = [(2, 16, 5), (2, 16, 4, 4), (2, 4, 28, 28), (2, 4, 56, 56, 9)]
+    rpn = [(*shape[:3], channels) for shape in maps for channels in (3, 12)]
+    for_p6 = [maps[0]]
+    assert sorted(found["all-gather"]) == sorted(maps + heads + rpn + for_p6)
     assert sorted(found["reduce-scatter"]) == [(b, rows // 4, columns, c) for b, rows, columns, c in maps]
+
+
+@pytest.mark.slow  # tests/training/test_step.py has (8, 1)
+@pytest.mark.parametrize("shape", [(1, 8), (4, 2)])
+def test_a_step_on_other_meshes(take_step, shape):
+    assert_is_that_of_one_device(take_step, shape)
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +238,7 @@ def predict(tiny_blueprint, tiny_weights, config, batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(1, 8), (2, 4), (4, 2), (8, 1)])
+@pytest.mark.parametrize("shape", [(1, 8), (2, 4), (4, 2)])
 def test_detections_are_those_of_one_device(predict, shape):
     wanted, found = predict((1, 1)), predict(shape)
     assert wanted.valid.all()

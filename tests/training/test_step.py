@@ -27,21 +27,16 @@ def first_state(tiny_blueprint, tiny_weights, tiny_config):
 
 @pytest.fixture(scope="module")
 def compiled(tiny_blueprint, tiny_config, shared_programs):
-    """``compiled(devices, spatial_devices)``: the step for that many, the same one in every call."""
-
-    def compile_for(devices, spatial_devices):
-        mesh = make_mesh(jax.devices()[:devices], spatial_devices=spatial_devices)
-        return loop.compile_step(tiny_blueprint, tiny_config, mesh)
-
-    return compile_for
+    """``compiled(devices)``: the step for that many, the same one in every call."""
+    return lambda devices: loop.compile_step(tiny_blueprint, tiny_config, make_mesh(jax.devices()[:devices]))
 
 
 @pytest.fixture(scope="module")
 def take_steps(first_state, compiled):
     """``take_steps(devices, batches)``: states and metrics after each."""
 
-    def run(devices, batches, *, spatial_devices=1):
-        take_step = compiled(devices, spatial_devices)
+    def run(devices, batches):
+        take_step = compiled(devices)
         mesh = take_step.mesh
         state = jax.device_put(first_state(), replicated(mesh))
         history = []
@@ -90,9 +85,8 @@ def test_frozen_arrays_have_no_optimizer_state(two_steps, tiny_blueprint, tiny_w
     assert sum(x.size for x in momentum) == sum(x.size for x in params.values())
 
 
-@pytest.mark.parametrize("spatial_devices", [1, 2])  # others in tests/distributed/test_spatial.py
-def test_eight_devices_give_the_numbers_of_one(two_steps, take_steps, tiny_batch, spatial_devices):
-    on_eight = take_steps(8, [tiny_batch, tiny_batch], spatial_devices=spatial_devices)
+def test_eight_devices_give_the_numbers_of_one(two_steps, take_steps, tiny_batch):
+    on_eight = take_steps(8, [tiny_batch, tiny_batch])
     for (_, wanted), (_, found) in zip(two_steps, on_eight, strict=True):
         for name in wanted:
             np.testing.assert_allclose(found[name], wanted[name], rtol=2e-5, err_msg=name)
