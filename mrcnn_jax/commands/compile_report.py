@@ -85,7 +85,7 @@ def _report(config: Config, text: str) -> int:
     report = make_report(compiled, topology.chip, top=_TOP.value)
     allowed: tuple[str, ...] = ("all-reduce",) if training else ()
     if shared_by > 1:  # the rows beside a device's own, and the maps that regions are pooled from
-        allowed = ("all-reduce", "all-gather", "collective-permute")
+        allowed = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute")
     problems = report.problems(allowed)
     print(f"compiled in {seconds:.0f} s (jax {jax.__version__})\n\n{format_report(report)}\n")
     print(
