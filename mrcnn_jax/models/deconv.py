@@ -23,14 +23,18 @@ _he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Deconv2x2(nnx.Module):
-    """A 2x2 deconvolution of stride 2: every output cell comes from one input cell."""
+    """A 2x2 deconvolution of stride 2: every output cell comes from one input cell.
+
+    The 2x2 outputs of a cell are returned together, for ``interleave`` to place side by side. That moves every
+    value, so layers that treat output cells one by one come first: the mask head's last leaves one of 256.
+    """
 
     def __init__(self, in_channels: int, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.kernel = nnx.Param(_he_normal(rngs.params(), (2, 2, in_channels, channels)))
         self.bias = nnx.Param(jnp.zeros(channels))
         self.dtype = dtype
 
-    def __call__(self, x: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
+    def __call__(self, x: Float[Array, "n p p c"]) -> Float[Array, "n p p 2 2 d"]:
         return apply_weights(_deconvolve_2x2, (self.kernel[...], self.bias[...]), x.astype(self.dtype))
 
 
@@ -50,10 +54,11 @@ class Deconv4x4(nnx.Module):
         return apply_weights(_deconvolve_4x4, (self.kernel[...], self.bias[...]), x.astype(self.dtype))
 
 
-def _deconvolve_2x2(weights: tuple[Array, Array], x: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
+def _deconvolve_2x2(weights: tuple[Array, Array], x: Float[Array, "n p p c"]) -> Float[Array, "n p p 2 2 d"]:
     kernel, bias = (array.astype(x.dtype) for array in weights)
     as_1x1 = kernel.transpose(2, 0, 1, 3).reshape(1, 1, x.shape[-1], -1)
-    return add_bias(_interleave(convolve(x, as_1x1)), bias)
+    cells = convolve(x, as_1x1)
+    return add_bias(cells.reshape(*cells.shape[:3], 2, 2, -1), bias)
 
 
 def _deconvolve_4x4(weights: tuple[Array, Array], x: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
@@ -63,11 +68,11 @@ def _deconvolve_4x4(weights: tuple[Array, Array], x: Float[Array, "n p p c"]) ->
     for a in range(2):
         for b in range(2):
             as_3x3 = as_3x3.at[a : a + 2, b : b + 2, :, a, b].set(kernel[3 - a :: -2, 3 - b :: -2])
-    return add_bias(_interleave(convolve(x, as_3x3.reshape(3, 3, c, 4 * d))), bias)
+    cells = convolve(x, as_3x3.reshape(3, 3, c, 4 * d))
+    return add_bias(interleave(cells.reshape(*cells.shape[:3], 2, 2, d)), bias)
 
 
-def _interleave(cells: Float[Array, "n p p _"]) -> Float[Array, "n p2 p2 d"]:
-    """The map at twice the resolution, from each cell's 2x2 outputs stacked along the channels."""
-    n, h, w, channels = cells.shape
-    cells = cells.reshape(n, h, w, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
-    return cells.reshape(n, 2 * h, 2 * w, channels // 4)
+def interleave(cells: Float[Array, "n p p 2 2 *c"]) -> Float[Array, "n p2 p2 *c"]:
+    """The map at twice the resolution, from the 2x2 outputs of each cell."""
+    n, h, w, _, _, *channels = cells.shape
+    return cells.swapaxes(2, 3).reshape(n, 2 * h, 2 * w, *channels)

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from mrcnn_jax.models.convs import Conv, ConvStack
-from mrcnn_jax.models.deconv import Deconv2x2
+from mrcnn_jax.models.deconv import Deconv2x2, interleave
 from mrcnn_jax.ops.relu import relu
 
 
@@ -49,5 +49,5 @@ class MaskHead(nnx.Module):
         kernel, bias = self.mask_fcn_logits.kernel, self.mask_fcn_logits.bias
         assert bias is not None
         kernels = kernel[...][0, 0].T[category].astype(x.dtype)
-        logits = jnp.einsum("nijc,nc->nij", x, kernels).astype(jnp.float32)
+        logits = interleave(jnp.einsum("nijabc,nc->nijab", x, kernels)).astype(jnp.float32)
         return logits + bias[...][category, None, None]
