@@ -29,15 +29,11 @@ _KINDS = {
 }
 _COPIES = {"copy", "transpose", "reshape", "bitcast", "parameter", "slice", "tuple", "constant"}
 _NO_WORK = {
-    "parameter",
-    "constant",
-    "tuple",
-    "get-tuple-element",
-    "bitcast",
-    "after-all",
-    "while",
-    "conditional",
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while", "conditional"),
+    *("ConcatBitcast", "AllocateBuffer"),  # custom calls of a TPU, which only name memory
 }
+# A TPU copies the operands of later operations into its cores' memory while it computes.
+_AHEAD = {"copy-start", "slice-start"}
 
 # A loop over the boxes or the regions of an image would run hundreds of times.
 MOST_TRIPS = 256
@@ -117,6 +113,7 @@ class Report:
     kinds: dict[str, float]  # milliseconds
     bounded: float  # milliseconds of the total without an estimate of the compiler
     operations: int
+    ahead: int  # bytes copied into the cores' memory while they compute, not part of the time
     loops: list[Loop]
     collectives: list[Collective]
     padding: list[Costly]
@@ -175,13 +172,16 @@ def read_report(program: Program, memory: Memory, chip: Chip, *, top: int) -> Re
     loops: Counter[tuple[str, str, int | None]] = Counter()
     costly: list[Costly] = []
     padding: list[Costly] = []
-    bounded, operations = 0.0, 0
+    bounded, operations, ahead = 0.0, 0, 0
     for run in program.runs():
         op, scope = run.operation, program.scope_of(run.operation)
         stage = stage_of(scope)
         if op.opcode == "while":
             loops[stage, scope, program.trips(op)] += run.times
-        if op.opcode in _NO_WORK or op.opcode.endswith("-done"):
+        if {op.opcode, op.target} & _NO_WORK or op.opcode.endswith("-done"):
+            continue
+        if op.opcode in _AHEAD:
+            ahead += run.times * op.arrays[0].bytes
             continue
         operations += run.times
         collective = op.opcode.removesuffix("-start")
@@ -210,6 +210,7 @@ def read_report(program: Program, memory: Memory, chip: Chip, *, top: int) -> Re
         kinds=dict(sorted(kinds.items(), key=lambda item: -item[1])),
         bounded=bounded,
         operations=operations,
+        ahead=ahead,
         loops=[Loop(*place, entered) for place, entered in loops.items()],
         collectives=[Collective(*key, count, volumes[key]) for key, count in sorted(counts.items())],
         padding=_most(padding, top, least=1e6),

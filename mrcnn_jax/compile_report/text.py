@@ -52,6 +52,7 @@ def _stages(report: Report) -> list[str]:
         "estimate, the rest at least this",
         f"  {'':<20}{'forward':>10}{'again':>10}{'gradient':>10}{'total':>10}",
         *(f"  {name:<20}{_times(time)}{time.total / total:7.1%}" for name, time in [*rows, ("total", whole)]),
+        *([f"  and {report.ahead / 1e9:.2f} GB copied ahead, while it computes"] if report.ahead else []),
         "",
         "by kind, ms",
         *_wrapped(f"{kind} {ms:.2f}" for kind, ms in report.kinds.items() if ms >= 0.005),

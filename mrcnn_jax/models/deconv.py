@@ -25,8 +25,9 @@ _he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 class Deconv2x2(nnx.Module):
     """A 2x2 deconvolution of stride 2: every output cell comes from one input cell.
 
-    The 2x2 outputs of a cell are returned together, for ``interleave`` to place side by side. That moves every
-    value, so layers that treat output cells one by one come first: the mask head's last leaves one of 256.
+    The 2x2 outputs of a cell are returned together, for ``interleave`` to place side by side. That moves
+    every value, so layers that treat output cells one by one come first: the mask head's last leaves one of
+    256.
     """
 
     def __init__(self, in_channels: int, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
