@@ -87,11 +87,12 @@ def test_masks_of_maps_are_made_at_their_own_size(compiled):
         def features(arrays, images, sizes):
             return blueprint.build(arrays).features(images, sizes).maps
 
-        one, rows = replicated(mesh), batch_sharding(mesh)
+        one, sharding = replicated(mesh), batch_sharding(mesh)
+        rows = sharding.images, sharding.image_sizes
         images = jax.ShapeDtypeStruct((2, *CANVAS, 3), jnp.uint8)
         sizes = jax.ShapeDtypeStruct((2, 2), jnp.int32)
         with jax.set_mesh(mesh):
-            return jax.jit(features, in_shardings=(one, rows, rows)).lower(blueprint.shapes(), images, sizes)
+            return jax.jit(features, in_shardings=(one, *rows)).lower(blueprint.shapes(), images, sizes)
 
     report, _ = compiled("v5e", lower)
     assert report.problems(()) == []

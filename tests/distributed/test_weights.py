@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
 
-from mrcnn_jax.distributed.sharding import batch_sharding, replicated
+from mrcnn_jax.distributed.sharding import BY_IMAGE, replicated
 from mrcnn_jax.models.convs import Conv, apply_linear
-from mrcnn_jax.models.deconv import Deconv2x2, Deconv4x4
+from mrcnn_jax.models.deconv import Deconv2x2, Deconv4x4, interleave
 
 LAYERS = {
     "convolution": lambda **kwargs: Conv(1, 1, 1, kernel_init=nnx.initializers.ones, **kwargs),
@@ -29,9 +29,11 @@ def gradients(layer, shape):
 
     def loss(params, x, weights):
         model = nnx.merge(graphdef, params)
-        return jnp.sum((apply_linear(model, x) if layer == "linear" else model(x)) * weights)
+        outputs = apply_linear(model, x) if layer == "linear" else model(x)
+        return jnp.sum((interleave(outputs) if layer == "deconvolution 2x2" else outputs) * weights)
 
-    places = replicated(mesh), batch_sharding(mesh), batch_sharding(mesh)
+    by_image = NamedSharding(mesh, BY_IMAGE)
+    places = replicated(mesh), by_image, by_image
     with jax.set_mesh(mesh):
         gradient = jax.jit(jax.grad(loss), in_shardings=places)(params, x, weights)
     return np.max(gradient["kernel"][...]), gradient["bias"][...].item()
