@@ -44,6 +44,9 @@ def losses_of(outputs, batch, key, config):
             asked["propose"] = image_sizes, config.rpn_pre_nms, config.rpn_post_nms, config.rpn_nms_iou
             return outputs["proposals"]
 
+        def region_features(self, features):
+            return features
+
         def box_outputs(self, features, boxes, valid=None):
             asked["box"] = boxes, valid
             return outputs["logits"], outputs["deltas"]

@@ -274,3 +274,17 @@ def test_the_gradient_is_a_single_scatter_on_a_gpu_and_none_on_a_tpu(platform, s
     gradient = jax.jit(jax.grad(pooled)).trace(jnp.ones((16, 16, 3)))
     text = gradient.lower(lowering_platforms=(platform,)).as_text()
     assert text.count('"stablehlo.scatter"') == scatters
+
+
+def test_values_and_gradient_can_be_exported_for_all_platforms_at_once():
+    def pooled(features):
+        settings = {"stride": 1.0, "output_size": 2, "sampling_ratio": 2, "aligned": True}
+        return roi_align(features, jnp.array([[1.0, 2, 9, 7]]), **settings).sum()
+
+    platforms = "cpu", "cuda", "tpu"
+    exported = jax.export.export(jax.jit(jax.value_and_grad(pooled)), platforms=platforms)(
+        jax.ShapeDtypeStruct((16, 16, 3), jnp.float32)
+    )
+    assert exported.platforms == platforms
+    value, gradient = exported.call(jnp.ones((16, 16, 3)))
+    assert value == pytest.approx(12) and gradient.sum() == pytest.approx(12)
