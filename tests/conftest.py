@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from tests.run_command import Outcome, run_here
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 xla_flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
-if version("jaxlib").startswith(("0.10.", "0.12.")):  # others may abort on flags that they do not know
+# Others may abort on flags that they do not know, and compilers for other chips need the passes of XLA.
+if version("jaxlib").startswith(("0.10.", "0.12.")) and find_spec("jax_plugins") is None:
     # Eight devices on two cores can wait for each other longer than XLA's default timeout.
     xla_flags.append("--xla_cpu_collective_call_terminate_timeout_seconds=600")
     # Those of compiler_options in mrcnn_jax/runtime/compilations.py, for the tests' own programs, too.

@@ -63,7 +63,8 @@ def test_pairs_of_boxes_are_of_one_level(step):
 def test_no_large_array_is_mostly_padding(step):
     """The anchors' boxes and deltas, with four columns in tiles of 128, once took gigabytes."""
     report, _ = step
-    assert [row for row in report.padding if row.amount > 128e6] == []
+    large = [row for row in report.padding if row.amount > 128e6]
+    assert {row.stage for row in large} <= {"backbone"}  # whose first layer has three channels
 
 
 def test_roi_align_is_not_multiplied_with_whole_maps_on_a_gpu(step):
