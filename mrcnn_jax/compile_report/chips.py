@@ -7,6 +7,7 @@ v4 and v5p with both of its cores.
 import dataclasses
 import os
 import re
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -151,7 +152,7 @@ class Topology:
     def devices(self) -> list:
         """JAX's devices, to compile for; they cannot run anything.
 
-        Raises ValueError if the library that compiles for them is not installed.
+        Raises ValueError if the library that compiles for them is not installed, or knows no such shape.
         """
         from jax.experimental import topologies
 
@@ -164,13 +165,17 @@ class Topology:
                 found = topologies.get_topology_desc(
                     platform="tpu", topology_name=f"{self.name}:{_of_hosts(self)}", **dict(self.chip.options)
                 )
-        except (RuntimeError, ModuleNotFoundError, NotImplementedError) as error:
-            package = "jax-cuda12-plugin" if isinstance(self.chip, Gpu) else "libtpu"
-            raise ValueError(
-                f"cannot compile for {self.name}: {error}\n"
-                f"it takes {package} of the same version of JAX, in an environment of its own; in a clone, "
-                "make test-compilers makes it, as .venv-compilers (docs/accelerators.md)"
-            ) from error
+        except (RuntimeError, ModuleNotFoundError) as error:
+            package, module = "libtpu", "libtpu"
+            if isinstance(self.chip, Gpu):
+                package, module = "jax-cuda12-plugin", "jax_plugins"
+            message = f"cannot compile for {self}: {error}"
+            if find_spec(module) is None:
+                message += (
+                    f"\nit takes {package} of the same version of JAX, in an environment of its own; in a "
+                    "clone, make test-compilers makes it, as .venv-compilers (docs/accelerators.md)"
+                )
+            raise ValueError(message) from error
         return list(found.devices)[: self.count]
 
 

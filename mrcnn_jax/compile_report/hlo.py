@@ -30,7 +30,7 @@ class ArrayType:
     @property
     def padded_bytes(self) -> int:
         """Bytes with the two minor axes rounded up to whole tiles, as a TPU holds them."""
-        order = [int(axis) for axis in re.match(r"[\d,]*", self.layout)[0].split(",") if axis]  # type: ignore[index]
+        order = [int(axis) for axis in self.layout.partition(":")[0].split(",") if axis]
         tile = re.search(r"T\(([\d,]+)\)", self.layout)
         shape = list(self.shape)
         if tile is not None:

@@ -1,32 +1,13 @@
 """benchmarks/trace.py: to which stage the profiler's times are added, and that none is counted twice."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 
 from mrcnn_jax.benchmarks import trace
 
-TEXT = """HloModule jit_step, is_scheduled=true
-
-%body (p: f32[4]) -> f32[4] {
-  %p = f32[4]{0} parameter(0)
-  ROOT %fusion.2 = f32[4]{0} fusion(%p), kind=kLoop, calls=%f, metadata={op_name="jit(step)/jvp(box_head)/roi_align/while/body/add" stack_frame_id=1}
-}
-
-%fused (y: f32[4]) -> f32[4] {
-  %y = f32[4]{0} parameter(0)
-  %exp.1 = f32[4]{0} exponential(%y), metadata={op_name="jit(step)/optimizer/exp"}
-  ROOT %bitcast.1 = f32[4]{0} bitcast(%exp.1)
-}
-
-ENTRY %main (x: f32[4]) -> f32[4] {
-  %conv.1 = (f32[4]{0}, u8[0]{0}) custom-call(%x), custom_call_target="__cudnn$convForward", metadata={op_name="jit(step)/transpose(jvp(backbone))/conv"}
-  %while.3 = f32[4]{0} while(%x), condition=%c, body=%body, metadata={op_name="jit(step)/jvp(box_head)/roi_align/while"}
-  %sort-3 = f32[4]{0} sort(%x), dimensions={0}, metadata={op_name="jit(step)/jvp(rpn)/rematted_computation/sort"}
-  %copy.8 = f32[4]{0} copy(%while.3)
-  %fusion.5 = f32[4]{0} fusion(%x), kind=kLoop, calls=%fused
-  ROOT %copy.9 = f32[4]{0} copy(%x)
-}
-"""  # noqa: E501
+TEXT = (Path(__file__).parents[1] / "compile_report" / "programs" / "traced_step.hlo").read_text()
 
 
 def test_time_goes_to_the_innermost_scope_and_loops_are_not_counted_twice():
