@@ -24,6 +24,7 @@ from mrcnn_jax.distributed import stopping
 
 _HEARTBEAT_S = 40  # without a heartbeat from a process before the others are terminated
 _LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # variables with the number of processes that MPI started
+_POD = "JOB_COMPLETION_INDEX"  # the number of a pod in a Kubernetes Job with "completionMode: Indexed"
 _T = TypeVar("_T")
 
 
@@ -47,8 +48,8 @@ def join(
             Ctrl-C inside ``stopping.catching_interrupts``.
 
     Raises:
-        ValueError: if some arguments are missing or malformed, or MPI started several processes in a way that
-            JAX does not recognise.
+        ValueError: if some arguments are missing or malformed, or MPI or Kubernetes started several processes
+            in a way that JAX does not recognise.
     """
     given = (coordinator, num_processes, process_id)
     if given != (None, 1, None):
@@ -88,6 +89,13 @@ def _check_launcher() -> None:
                 f"{name} is {os.environ[name]}, but JAX does not recognise the launcher of these processes; "
                 "give --coordinator, --num_processes and --process_id, see docs/multi_host.md"
             )
+    index = os.environ.get(_POD, "0")
+    if index != "0":
+        raise ValueError(
+            f"{_POD} is {index}: this is not the only pod of its Kubernetes Job, but JAX did not find the "
+            "others; install jax[k8s], or give --coordinator, --num_processes and --process_id, see "
+            "docs/multi_host.md. If the pods are to work independently, give --num_processes=1"
+        )
 
 
 def _connect() -> None:

@@ -44,6 +44,15 @@ def test_a_launcher_unknown_to_jax_is_an_error(monkeypatch):
         hosts.join(handle_sigterm=False)
 
 
+def test_a_pod_that_jax_does_not_recognise_is_an_error(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", _without_cluster)
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "2")
+    with pytest.raises(ValueError, match=r"JOB_COMPLETION_INDEX is 2: .* install jax\[k8s\], or give"):
+        hosts.join(handle_sigterm=False)
+    hosts.join(num_processes=1, handle_sigterm=False)
+    assert hosts.is_single_process()
+
+
 def test_collectives_with_a_single_process():
     assert hosts.is_single_process() and hosts.is_main_process()
     assert hosts.all_gather({"a": 1.5}) == [{"a": 1.5}]
