@@ -52,8 +52,9 @@ class ModelConfig:
     dtype: str = training("float32", one_of("float32", "bfloat16"))  # compute type of backbone and heads
 
     # Features: a pyramid ("fpn"), the one map of stage 4 with stage 5 as the heads' first layers ("c4": paper
-    # figure 4 left), or that of stage 5 dilated to the stride of stage 4 ("dc5": D2).
-    features: str = architecture("fpn", one_of("fpn", "c4", "dc5"))
+    # figure 4 left), that of stage 5 with the heads of "fpn" ("c5": paper table 2d), or the same map dilated
+    # to the stride of stage 4 ("dc5": D2).
+    features: str = architecture("fpn", one_of("fpn", "c4", "c5", "dc5"))
 
     # Backbone: ResNet (arXiv 1512.03385) or ResNeXt (arXiv 1611.05431).
     backbone_depth: int = architecture(50, one_of(18, 34, 50, 101, 152))

@@ -137,7 +137,9 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     if features == "fpn" and multiple % _CANVAS_UNIT:
         yield f"model.padding_multiple is {multiple}; must be a multiple of {_CANVAS_UNIT}, the stride of p5"
     if values["model.backbone_depth"] < 50:
-        for name, plain in (("features", "fpn"), ("backbone_groups", 1), ("backbone_group_width", 64)):
+        if features == "dc5":
+            yield "model.features is 'dc5'; must be another with a model.backbone_depth under 50"
+        for name, plain in (("backbone_groups", 1), ("backbone_group_width", 64)):
             if (value := values[f"model.{name}"]) != plain:
                 yield f"model.{name} is {value!r}; must be {plain!r} with a model.backbone_depth under 50"
     yield from _canvas_problems(values)
