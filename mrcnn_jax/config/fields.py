@@ -55,6 +55,9 @@ class ModelConfig:
     # figure 4 left), that of stage 5 with the heads of "fpn" ("c5": paper table 2d), or the same map dilated
     # to the stride of stage 4 ("dc5": D2).
     features: str = architecture("fpn", one_of("fpn", "c4", "c5", "dc5"))
+    # Of stage 5 in the heads of "c4": 2 turns regions of 14 x 14 into 7 x 7 (arXiv 1512.03385, D2), 1 keeps
+    # those of 7 x 7 (paper figure 4: set box_pool_size and mask_pool_size to 7). The weights are the same.
+    res5_stride: int = architecture(2, one_of(1, 2))
 
     # Backbone: ResNet (arXiv 1512.03385) or ResNeXt (arXiv 1611.05431).
     backbone_depth: int = architecture(50, one_of(18, 34, 50, 101, 152))

@@ -142,6 +142,11 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         for name, plain in (("backbone_groups", 1), ("backbone_group_width", 64)):
             if (value := values[f"model.{name}"]) != plain:
                 yield f"model.{name} is {value!r}; must be {plain!r} with a model.backbone_depth under 50"
+    if values["model.res5_stride"] == 1 and features != "c4":
+        yield (
+            f"model.res5_stride is 1; must be 2 with model.features {features!r}: only the heads of "
+            "'c4' contain stage 5"
+        )
     yield from _canvas_problems(values)
     low, high = values["train.rpn_negative_iou"], values["train.rpn_positive_iou"]
     if low > high:

@@ -147,6 +147,7 @@ def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.R
     block = Bottleneck if config.backbone_depth >= 50 else BasicBlock
     options: dict[str, Any] = {}
     dilated = config.features == "dc5" and stage == 4
+    keeps_size = dilated or (config.features == "c4" and stage == 4 and config.res5_stride == 1)
     if block is Bottleneck:
         options = {
             "stride_in_1x1": config.backbone_stride_in_1x1,
@@ -158,7 +159,7 @@ def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.R
     in_channels = config.backbone_width if stage == 1 else stage_channels(config, stage - 1)
     blocks = []
     for number in range(BLOCKS[config.backbone_depth][stage - 1]):
-        halves = number == 0 and stage > 1 and not dilated
+        halves = number == 0 and stage > 1 and not keeps_size
         norm = _stage_norm(config, stage, dtype=dtype, rngs=rngs)
         blocks.append(
             block(

@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -183,6 +184,31 @@ def test_stage_5_of_c4_is_trained_with_the_heads():
     assert names["mask_head.conv5_mask.kernel"].shape == (2, 2, 2048, 256)
     assert names["rpn.cls_logits.kernel"].shape == (1, 1, 1024, 15)
     assert not any(name.startswith(("backbone.layer4", "fpn", "box_head.fcs")) for name in names)
+
+
+def test_stage_5_of_c4_may_keep_the_size_of_regions():
+    """Paper figure 4, left: regions of 7 x 7 cells, masks of 14 x 14. The weights are those of stride 2."""
+    common = {"features": "c4", "backbone_depth": 18, "backbone_width": 8, "box_fcs": 0, "mask_convs": 0}
+    config = ModelConfig(**common, res5_stride=1, box_pool_size=7, mask_pool_size=7)
+    blueprint = make_blueprint(config, num_classes=3)
+    twice = make_blueprint(ModelConfig(**common, box_pool_size=14), num_classes=3)
+    assert blueprint.shapes() == twice.shapes()
+
+    def outputs(blueprint, weights):
+        model = blueprint.build(weights)
+        maps = {"c4": jnp.zeros((1, 8, 8, 32))}
+        features = Features(maps=maps, sizes={"c4": jnp.array([[8, 8]])})
+        boxes, labels, valid = jnp.ones((1, 2, 4)), jnp.ones((1, 2), int), jnp.ones((1, 2), bool)
+        return model.box_outputs(features, boxes), model.mask_logits(features, boxes, labels, valid)
+
+    found = jax.eval_shape(partial(outputs, blueprint), blueprint.shapes())
+    assert jax.tree.map(jnp.shape, found) == (((1, 2, 4), (1, 2, 3, 4)), (1, 2, 14, 14))
+    assert found == jax.eval_shape(partial(outputs, twice), twice.shapes())
+    # With a fully connected layer, the number of cells decides its size.
+    for stride, cells in ((1, 49), (2, 16)):
+        layer = dataclasses.replace(config, res5_stride=stride, box_fcs=1)
+        shapes = make_blueprint(layer, num_classes=3).shapes()
+        assert shapes["box_head.fcs.0.kernel"].shape == (64 * cells, 1024)
 
 
 def test_c5_is_one_map_of_stride_32_with_all_anchors():
