@@ -66,6 +66,9 @@ class ModelConfig:
     backbone_groups: int = architecture(1, positive)  # of a bottleneck's 3x3 convolution; 32 in ResNeXt 32x8d
     # Channels of such a group in layer1, if backbone_width is 64; 8 in 32x8d.
     backbone_group_width: int = architecture(64, positive)
+    # A non-local block (paper table 8) before the last block of layer3 (arXiv 1711.07971, section 6): over
+    # maxima of 2 x 2 cells ("subsampled", as there) or over all cells ("full").
+    non_local: str = architecture("", one_of("", "subsampled", "full"))
     backbone_norm: str = architecture("frozen_batch", _norm)
     backbone_norm_epsilon: float = behaviour(1e-5, not_negative)
     # Stride of a bottleneck on its first 1x1 (MSRA) or on its 3x3.

@@ -136,6 +136,7 @@ def test_canvases_hold_every_size_that_is_asked_for(changes, lines):
             1,
             "must be 2 with model.features 'fpn': only the heads of 'c4' contain stage 5",
         ),
+        ("model.non_local", "gaussian", "must be one of '', 'subsampled', 'full'"),
         ("train.optimizer", "adam", "must be one of 'sgd', 'adamw'"),
         ("train.adam_b2", -0.5, "must be between 0 and 1"),
         ("train.schedule", "linear", "must be one of 'step', 'cosine'"),

@@ -117,11 +117,12 @@ VARIANTS = {
         "backbone_groups": 2,
         "backbone_group_width": 32,
     },
-    "C5: one map of stage 5": {
+    "C5 with a non-local block": {
         "backbone_depth": 18,
         "features": "c5",
         "padding_multiple": 1,  # 70 x 52 pixels are 5 x 4 cells of c4 and 3 x 2 of c5
         "backbone_norm": "group",
+        "non_local": "subsampled",
     },
 }
 
