@@ -52,8 +52,12 @@ class ModelConfig:
     dtype: str = training("float32", one_of("float32", "bfloat16"))  # compute type of backbone and heads
 
     # Features: a pyramid ("fpn"), the one map of stage 4 with stage 5 as the heads' first layers ("c4": paper
-    # figure 4 left), or that of stage 5 dilated to the stride of stage 4 ("dc5": D2).
-    features: str = architecture("fpn", one_of("fpn", "c4", "dc5"))
+    # figure 4 left), that of stage 5 with the heads of "fpn" ("c5": paper table 2d), or the same map dilated
+    # to the stride of stage 4 ("dc5": D2).
+    features: str = architecture("fpn", one_of("fpn", "c4", "c5", "dc5"))
+    # Of stage 5 in the heads of "c4": 2 turns regions of 14 x 14 into 7 x 7 (arXiv 1512.03385, D2), 1 keeps
+    # those of 7 x 7 (paper figure 4: set box_pool_size and mask_pool_size to 7). The weights are the same.
+    res5_stride: int = architecture(2, one_of(1, 2))
 
     # Backbone: ResNet (arXiv 1512.03385) or ResNeXt (arXiv 1611.05431).
     backbone_depth: int = architecture(50, one_of(18, 34, 50, 101, 152))
@@ -62,6 +66,9 @@ class ModelConfig:
     backbone_groups: int = architecture(1, positive)  # of a bottleneck's 3x3 convolution; 32 in ResNeXt 32x8d
     # Channels of such a group in layer1, if backbone_width is 64; 8 in 32x8d.
     backbone_group_width: int = architecture(64, positive)
+    # A non-local block (paper table 8) before the last block of layer3 (arXiv 1711.07971, section 6): over
+    # maxima of 2 x 2 cells ("subsampled", as there) or over all cells ("full").
+    non_local: str = architecture("", one_of("", "subsampled", "full"))
     backbone_norm: str = architecture("frozen_batch", _norm)
     backbone_norm_epsilon: float = behaviour(1e-5, not_negative)
     # Stride of a bottleneck on its first 1x1 (MSRA) or on its 3x3.

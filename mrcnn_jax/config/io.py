@@ -137,9 +137,16 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     if features == "fpn" and multiple % _CANVAS_UNIT:
         yield f"model.padding_multiple is {multiple}; must be a multiple of {_CANVAS_UNIT}, the stride of p5"
     if values["model.backbone_depth"] < 50:
-        for name, plain in (("features", "fpn"), ("backbone_groups", 1), ("backbone_group_width", 64)):
+        if features == "dc5":
+            yield "model.features is 'dc5'; must be another with a model.backbone_depth under 50"
+        for name, plain in (("backbone_groups", 1), ("backbone_group_width", 64)):
             if (value := values[f"model.{name}"]) != plain:
                 yield f"model.{name} is {value!r}; must be {plain!r} with a model.backbone_depth under 50"
+    if values["model.res5_stride"] == 1 and features != "c4":
+        yield (
+            f"model.res5_stride is 1; must be 2 with model.features {features!r}: only the heads of "
+            "'c4' contain stage 5"
+        )
     yield from _canvas_problems(values)
     low, high = values["train.rpn_negative_iou"], values["train.rpn_positive_iou"]
     if low > high:

@@ -62,13 +62,15 @@ class MaskRCNN(nnx.Module):
         num_anchors = self._sizes_per_level() * len(config.anchor_ratios)
         self.rpn = RPNHead(channels, num_anchors, num_convs=config.rpn_convs, **kwargs)
 
-        # With features "c4" ResNet's last stage starts every head (paper figure 4 left) and halves its input.
+        # With features "c4" ResNet's last stage starts every head (paper figure 4 left).
         self.res5 = make_stage(config, 4, **kwargs) if config.features == "c4" else None
         channels = channels if self.res5 is None else stage_channels(config, 4)
         self.box_head = BoxHead(
             channels,
             config.box_channels,
-            pool_size=config.box_pool_size if self.res5 is None else -(-config.box_pool_size // 2),
+            pool_size=config.box_pool_size
+            if self.res5 is None
+            else -(-config.box_pool_size // config.res5_stride),
             num_convs=config.box_convs,
             norm=config.box_norm,
             num_fcs=config.box_fcs,

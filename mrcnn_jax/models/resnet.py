@@ -16,12 +16,13 @@ from jaxtyping import Float, Int
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.canvas import Mask, map_mask, mask_out
 from mrcnn_jax.models.convs import Conv, he_normal
+from mrcnn_jax.models.non_local import NonLocal
 from mrcnn_jax.models.norm import Norm, make_norm
 from mrcnn_jax.ops.relu import relu
 from mrcnn_jax.runtime.platforms import RECOMPUTED_STAGES, platform
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-_STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+_STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3", "non_local"), ("layer4",))
 MakeNorm = Callable[[int], Norm]  # takes the number of channels
 
 
@@ -147,6 +148,7 @@ def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.R
     block = Bottleneck if config.backbone_depth >= 50 else BasicBlock
     options: dict[str, Any] = {}
     dilated = config.features == "dc5" and stage == 4
+    keeps_size = dilated or (config.features == "c4" and stage == 4 and config.res5_stride == 1)
     if block is Bottleneck:
         options = {
             "stride_in_1x1": config.backbone_stride_in_1x1,
@@ -158,7 +160,7 @@ def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.R
     in_channels = config.backbone_width if stage == 1 else stage_channels(config, stage - 1)
     blocks = []
     for number in range(BLOCKS[config.backbone_depth][stage - 1]):
-        halves = number == 0 and stage > 1 and not dilated
+        halves = number == 0 and stage > 1 and not keeps_size
         norm = _stage_norm(config, stage, dtype=dtype, rngs=rngs)
         blocks.append(
             block(
@@ -170,10 +172,16 @@ def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.R
 
 
 def apply_stage(
-    stage: Sequence[Any], x: Float[Array, "b h w c"], before: Mask = None, after: Mask = None
+    stage: Sequence[Any],
+    x: Float[Array, "b h w c"],
+    before: Mask = None,
+    after: Mask = None,
+    non_local: NonLocal | None = None,
 ) -> Float[Array, "b h2 w2 d"]:
-    """The output of a stage: its blocks applied to ``x`` in turn."""
-    for block in stage:
+    """The output of a stage: its blocks applied to ``x`` in turn, ``non_local`` before the last of them."""
+    for number, block in enumerate(stage, start=1):
+        if non_local is not None and number == len(stage):
+            x = non_local(x, before)
         x = block(x, before, after)
         before = after
     return x
@@ -193,10 +201,23 @@ def _stage_norm(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.
     return partial(make_norm, kind, epsilon=config.backbone_norm_epsilon, dtype=dtype, rngs=rngs)
 
 
+def _non_local(config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> NonLocal:
+    # A new layer has no statistics to freeze: with "frozen_batch" the block has no norm.
+    has_norm = config.backbone_norm != "frozen_batch"
+    return NonLocal(
+        stage_channels(config, 3),
+        subsampled=config.non_local == "subsampled",
+        norm=_stage_norm(config, 3, dtype=dtype, rngs=rngs) if has_norm else None,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
 class ResNet(nnx.Module):
     """ResNet without its classifier: ``layer1`` to ``layer4`` return C2 to C5, at strides 4, 8, 16 and 32.
 
-    With ``config.features`` "c4" it ends at ``layer3``; with "dc5" ``layer4`` is dilated, at stride 16.
+    With ``config.features`` "c4" it ends at ``layer3``; with "dc5" ``layer4`` is dilated, at stride 16. With
+    ``config.non_local`` a non-local block precedes the last block of ``layer3``.
     """
 
     conv_norms = (("conv1", "bn1"),)
@@ -215,6 +236,7 @@ class ResNet(nnx.Module):
             stride *= blocks[0].stride
             self.strides[f"c{stage + 1}"] = stride
             self.channels[f"c{stage + 1}"] = stage_channels(config, stage)
+        self.non_local = _non_local(config, dtype=dtype, rngs=rngs) if config.non_local else None
 
     def __call__(
         self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"] | None = None
@@ -231,7 +253,7 @@ class ResNet(nnx.Module):
         for number, (name, stride) in enumerate(self.strides.items(), start=1):
             stage, after = getattr(self, f"layer{number}"), mask_at(stride)
             apply = nnx.remat(apply_stage) if number <= recomputed_stages else apply_stage
-            x = apply(stage, x, before, after)
+            x = apply(stage, x, before, after, self.non_local if name == "c4" else None)
             features[name], before = x, after
         return features
 

@@ -18,6 +18,9 @@ from mrcnn_jax.weights.zoo import file_of
 
 STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
+# Arrays that no published ResNet has: they keep their initial values, with which the block is the identity.
+_NON_LOCAL = "backbone.non_local."
+
 # The names of a ResNet's parts in the three systems. Others are of classifiers and pre-training heads.
 _PARTS = re.compile(r"(conv1|bn1|layer\d|stem|res\d|res_conv1)[._]")
 
@@ -33,8 +36,9 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
     any key and with any prefix: a pre-training checkpoint, or a detector with the same backbone.
     Detectron2's MSRA and FAIR files have Caffe2's names; their norms have no statistics, i.e. mean 0 and
     variance 1. A stage that is missing entirely keeps its random initialisation. Stage 5 of a C4 model counts
-    as a stage. A published backbone's name, such as "torchvision/resnet50", stands for its file, which is
-    downloaded once (see ``zoo.file_of``).
+    as a stage, and so does a non-local block ("non_local"), which is always missing. A published backbone's
+    name, such as "torchvision/resnet50", stands for its file, which is downloaded once (see
+    ``zoo.file_of``).
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -52,6 +56,9 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
     present = {stage_of[name] for name in found if name in stage_of}
     absent = tuple(stage for stage in STAGES if stage not in present)
     frozen_stages = {stage_of[layouts[name].name] for name in layouts if name in blueprint.frozen_stages}
+    if blueprint.config.non_local:
+        absent += ("non_local",)
+        frozen_stages |= {"non_local" for name in blueprint.frozen_stages if name.startswith(_NON_LOCAL)}
     frozen = [stage for stage in absent if stage in frozen_stages]
     if not present or frozen:
         missing = ", ".join(frozen or absent)
@@ -86,11 +93,17 @@ def expected_input(config: ModelConfig) -> str:
 
 def backbone_layouts(blueprint: Blueprint, found: Mapping[str, np.ndarray]) -> dict[str, Layout]:
     """The layout of each of our ResNet's arrays in a file whose arrays are ``found``."""
-    return {
-        name: _layout(_in_resnet(name), shape, found)
-        for name, shape in shapes_of(blueprint).items()
-        if name.startswith(("backbone.", "res5."))
-    }
+    shapes = shapes_of(blueprint)
+    return {name: _layout(_in_resnet(name), shapes[name], found) for name in _resnet_names(blueprint)}
+
+
+def _resnet_names(blueprint: Blueprint) -> list[str]:
+    """The names of the model's arrays that belong to a plain ResNet."""
+    return [
+        name
+        for name in blueprint.shapes()
+        if name.startswith(("backbone.", "res5.")) and not name.startswith(_NON_LOCAL)
+    ]
 
 
 def _in_resnet(name: str) -> str:
@@ -101,7 +114,7 @@ def _in_resnet(name: str) -> str:
 
 def _known_names(blueprint: Blueprint) -> set[str]:
     """The names of our ResNet's arrays in all three systems."""
-    ours = [_in_resnet(name) for name in blueprint.shapes() if name.startswith(("backbone.", "res5."))]
+    ours = [_in_resnet(name) for name in _resnet_names(blueprint)]
     namings = (torchvision.backbone_name, detectron2.backbone_name, _caffe2_name)
     return {naming(name) for name in ours for naming in namings}
 

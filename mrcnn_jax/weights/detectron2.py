@@ -65,7 +65,7 @@ def _layout(name: str, shape: Shape, blueprint: Blueprint) -> Layout:
     module, _, leaf = rest.rpartition(".")
     leaf = _LEAVES[leaf]
     match part:
-        case "backbone":
+        case "backbone" if not rest.startswith("non_local."):
             body = "backbone.bottom_up." if config.features == "fpn" else "backbone."
             return _conv_or_vector(body + backbone_name(rest), shape)
         case "res5":

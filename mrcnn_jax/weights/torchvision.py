@@ -67,6 +67,8 @@ def check_in_torchvision(config: ModelConfig) -> None:
     problems = []
     if config.features != "fpn":
         problems.append(f"model.features is {config.features!r}; it must be 'fpn'")
+    if config.non_local:
+        problems.append(f"model.non_local is {config.non_local!r}; it must be ''")
     if config.backbone_stride_in_1x1:
         problems.append("model.backbone_stride_in_1x1 is True; torchvision has the stride in the 3x3")
     for field in ("backbone_norm", "fpn_norm", "box_norm", "mask_norm"):
@@ -98,7 +100,7 @@ def layouts(blueprint: Blueprint) -> dict[str, Layout]:
 def _layout(name: str, shape: Shape, blueprint: Blueprint) -> Layout:
     part, _, rest = name.partition(".")
     match part:
-        case "backbone":
+        case "backbone" if not rest.startswith("non_local."):
             return _conv_or_vector(f"backbone.body.{rest}", shape)
         case "fpn":
             rest = re.sub(r"^(inner|layer)\.(\d+)", r"\1_blocks.\2", rest)

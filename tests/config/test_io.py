@@ -129,6 +129,14 @@ def test_canvases_hold_every_size_that_is_asked_for(changes, lines):
         ("model.backbone_depth", 51, "must be one of 18, 34, 50, 101, 152"),
         ("model.backbone_recomputed_stages", 5, "must be one of -1, 0, 1, 2, 3, 4"),
         ("model.backbone_norm", "layer", "must be one of 'frozen_batch', 'batch', 'group'"),
+        ("model.features", "p2", "must be one of 'fpn', 'c4', 'c5', 'dc5'"),
+        ("model.res5_stride", 4, "must be one of 1, 2"),
+        (
+            "model.res5_stride",
+            1,
+            "must be 2 with model.features 'fpn': only the heads of 'c4' contain stage 5",
+        ),
+        ("model.non_local", "gaussian", "must be one of '', 'subsampled', 'full'"),
         ("train.optimizer", "adam", "must be one of 'sgd', 'adamw'"),
         ("train.adam_b2", -0.5, "must be between 0 and 1"),
         ("train.schedule", "linear", "must be one of 'step', 'cosine'"),
@@ -165,6 +173,27 @@ def test_validate_names_the_field_the_value_and_the_rule(name, value, rule):
     assert line.startswith(name)
     assert repr(value) in line or name == "data.canvases"
     assert rule in line
+
+
+@pytest.mark.parametrize("features", ["fpn", "c4", "c5"])
+def test_shallow_backbones_have_no_dilation(features):
+    config = Config()
+    config.model = dataclasses.replace(config.model, backbone_depth=18, features=features)
+    validate(config)
+    config.model.features = "dc5"
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    rule = "model.features is 'dc5'; must be another with a model.backbone_depth under 50"
+    assert str(error.value) == rule
+
+
+def test_one_map_takes_any_number_of_anchor_sizes_and_any_canvas():
+    config = Config()
+    config.model = dataclasses.replace(config.model, features="c5", anchor_sizes=(64.0,), padding_multiple=1)
+    config.data.canvases = ((800, 1333), (1333, 800))
+    validate(config)
+    config.model.features, config.model.res5_stride = "c4", 1
+    validate(config)
 
 
 def test_adamw_needs_moments_that_forget():

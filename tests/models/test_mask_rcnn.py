@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -116,20 +117,28 @@ VARIANTS = {
         "backbone_groups": 2,
         "backbone_group_width": 32,
     },
+    "C5 with a non-local block": {
+        "backbone_depth": 18,
+        "features": "c5",
+        "padding_multiple": 1,  # 70 x 52 pixels are 5 x 4 cells of c4 and 3 x 2 of c5
+        "backbone_norm": "group",
+        "non_local": "subsampled",
+    },
 }
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param(changes, id=name, marks=[] if name.startswith("C4") else [pytest.mark.slow])
+        pytest.param(changes, id=name, marks=[] if name.startswith(("C4", "C5")) else [pytest.mark.slow])
         for name, changes in VARIANTS.items()
     ],
 )
 def test_canvas_size_has_no_effect(changes, tiny_config):
     """An image gives equal outputs on the smallest canvas that fits and on a larger one."""
     depth = 50 if "features" in changes else 18
-    config = dataclasses.replace(tiny_config.model, backbone_depth=depth, keypoint=False, **changes)
+    changes = {"backbone_depth": depth, "keypoint": False} | changes
+    config = dataclasses.replace(tiny_config.model, **changes)
     blueprint = make_blueprint(config, num_classes=2)
     rng = np.random.default_rng(0)
     # Biases and shifts that would make the padding nonzero.
@@ -176,6 +185,68 @@ def test_stage_5_of_c4_is_trained_with_the_heads():
     assert names["mask_head.conv5_mask.kernel"].shape == (2, 2, 2048, 256)
     assert names["rpn.cls_logits.kernel"].shape == (1, 1, 1024, 15)
     assert not any(name.startswith(("backbone.layer4", "fpn", "box_head.fcs")) for name in names)
+
+
+def test_stage_5_of_c4_may_keep_the_size_of_regions():
+    """Paper figure 4, left: regions of 7 x 7 cells, masks of 14 x 14. The weights are those of stride 2."""
+    common = {"features": "c4", "backbone_depth": 18, "backbone_width": 8, "box_fcs": 0, "mask_convs": 0}
+    config = ModelConfig(**common, res5_stride=1, box_pool_size=7, mask_pool_size=7)
+    blueprint = make_blueprint(config, num_classes=3)
+    twice = make_blueprint(ModelConfig(**common, box_pool_size=14), num_classes=3)
+    assert blueprint.shapes() == twice.shapes()
+
+    def outputs(blueprint, weights):
+        model = blueprint.build(weights)
+        maps = {"c4": jnp.zeros((1, 8, 8, 32))}
+        features = Features(maps=maps, sizes={"c4": jnp.array([[8, 8]])})
+        boxes, labels, valid = jnp.ones((1, 2, 4)), jnp.ones((1, 2), int), jnp.ones((1, 2), bool)
+        return model.box_outputs(features, boxes), model.mask_logits(features, boxes, labels, valid)
+
+    found = jax.eval_shape(partial(outputs, blueprint), blueprint.shapes())
+    assert jax.tree.map(jnp.shape, found) == (((1, 2, 4), (1, 2, 3, 4)), (1, 2, 14, 14))
+    assert found == jax.eval_shape(partial(outputs, twice), twice.shapes())
+    # With a fully connected layer, the number of cells decides its size.
+    for stride, cells in ((1, 49), (2, 16)):
+        layer = dataclasses.replace(config, res5_stride=stride, box_fcs=1)
+        shapes = make_blueprint(layer, num_classes=3).shapes()
+        assert shapes["box_head.fcs.0.kernel"].shape == (64 * cells, 1024)
+
+
+def test_c5_is_one_map_of_stride_32_with_all_anchors():
+    """A canvas of 96 x 128 pixels: 3 x 4 cells with five sizes and three ratios each; the heads of FPN."""
+    config = ModelConfig(
+        features="c5", backbone_depth=18, backbone_width=8, padding_multiple=1, keypoint=True
+    )
+    blueprint = make_blueprint(config, num_classes=3, num_keypoints=5)
+    shapes = blueprint.shapes()
+    assert shapes["rpn.cls_logits.kernel"].shape == (1, 1, 64, 15)
+    assert shapes["box_head.fcs.0.kernel"].shape == (7 * 7 * 64, 1024)
+    assert shapes["mask_head.convs.layers.0.conv.kernel"].shape == (3, 3, 64, 256)
+    assert shapes["keypoint_head.convs.layers.0.conv.kernel"].shape == (3, 3, 64, 512)
+    assert not any(name.startswith(("fpn", "res5")) for name in shapes)
+
+    def features_and_rpn(weights, images, sizes):
+        model = blueprint.build(weights)
+        features = model.features(images, sizes)
+        return features, model.rpn(features)
+
+    image, sizes = np.zeros((1, 96, 128, 3), np.uint8), np.array([[70, 64]], np.int32)
+    features, rpn = jax.eval_shape(features_and_rpn, shapes, image, sizes)
+    assert {level: x.shape for level, x in features.maps.items()} == {"c5": (1, 3, 4, 64)}
+    assert rpn["c5"][0].shape == (1, 3 * 4 * 15) and rpn["c5"][1].shape == (1, 3 * 4, 15 * 4)
+
+    # The image has 3 x 2 of the cells.
+    features = Features(maps={"c5": jnp.zeros((1, 3, 4, 64))}, sizes={"c5": jnp.array([[3, 2]])})
+    model = nnx.eval_shape(lambda: MaskRCNN(config, num_classes=3, num_keypoints=5, rngs=nnx.Rngs(0)))
+    anchors = jax.jit(model.anchors)(features, sizes)
+    boxes = anchors["c5"].boxes[0].reshape(3, 4, 5, 3, 4)
+    # The cell in row 2 and column 1 lies at 32, 64; a square of 128 pixels, and one of 64 twice as high.
+    np.testing.assert_allclose(boxes[2, 1, 2, 1], [32 - 64, 64 - 64, 32 + 64, 64 + 64], atol=1e-4)
+    wide = 64 / np.sqrt(2)
+    np.testing.assert_allclose(
+        boxes[2, 1, 1, 2], [32 - wide / 2, 64 - wide, 32 + wide / 2, 64 + wide], atol=1e-4
+    )
+    np.testing.assert_array_equal(anchors["c5"].in_image[0].reshape(3, 4, 15).all(axis=2)[0], [1, 1, 0, 0])
 
 
 def test_resnext_101_32x8d_group_width():

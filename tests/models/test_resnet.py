@@ -8,7 +8,7 @@ from flax import nnx
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models import resnet
-from mrcnn_jax.models.resnet import ResNet
+from mrcnn_jax.models.resnet import ResNet, apply_stage, make_stage, stage_channels
 from mrcnn_jax.models.variables import name_of
 
 
@@ -33,24 +33,47 @@ def test_number_of_parameters(depth):
 )
 def test_features_equal_torchvision(depth, torchvision_backbone):
     script, expected = torchvision_backbone
-    model = nnx.eval_shape(lambda: _resnet(backbone_depth=depth))
-    graphdef, state = nnx.split(model)
+    graphdef, state = _with_seeded_weights(lambda: _resnet(backbone_depth=depth), script)
+    features_of = jax.jit(lambda state, image: nnx.merge(graphdef, state)(image))
+    image = jnp.asarray(script.seeded("image", (1, 3, 64, 96)).transpose(0, 2, 3, 1) * 8)
+    for level, feature in features_of(state, image).items():
+        wanted = expected[f"resnet{depth}_{level}"]
+        np.testing.assert_allclose(np.ravel(feature)[::37], wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.slow)])
+def test_stage_5_with_stride_1_equals_torchvision_with_its_strides_set_to_1(depth, torchvision_backbone):
+    """Paper figure 4, left: a region of 7 x 7 cells stays one."""
+    script, expected = torchvision_backbone
+    config = ModelConfig(backbone_depth=depth, features="c4", res5_stride=1)
+
+    def make():
+        return make_stage(config, 4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+
+    graphdef, state = _with_seeded_weights(make, script, prefix="layer4.")
+    regions = jnp.asarray(
+        script.seeded("regions", (2, stage_channels(config, 3), 7, 7)).transpose(0, 2, 3, 1)
+    )
+    outputs = jax.jit(lambda state, x: apply_stage(nnx.merge(graphdef, state), x))(state, regions * 8)
+    assert outputs.shape == (2, 7, 7, stage_channels(config, 4))
+    wanted = expected[f"resnet{depth}_res5"]
+    np.testing.assert_allclose(np.ravel(outputs)[::37], wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def _with_seeded_weights(make, script, prefix=""):
+    """The module's structure, and its arrays as ``script`` seeds those of torchvision's names."""
+    graphdef, state = nnx.split(nnx.eval_shape(make))
     leaves = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
     filled = []
     for path, variable in nnx.to_flat_state(state):
-        prefix, _, leaf = name_of(path).rpartition(".")
+        module, _, leaf = f"{prefix}{name_of(path)}".rpartition(".")
         if leaf == "kernel":
             height, width, inputs, outputs = variable.shape
-            value = script.seeded(f"{prefix}.weight", (outputs, inputs, height, width)).transpose(2, 3, 1, 0)
+            value = script.seeded(f"{module}.weight", (outputs, inputs, height, width)).transpose(2, 3, 1, 0)
         else:
-            value = script.seeded(f"{prefix}.{leaves[leaf]}", variable.shape)
+            value = script.seeded(f"{module}.{leaves[leaf]}", variable.shape)
         filled.append((path, variable.replace(jnp.asarray(value))))
-    features_of = jax.jit(lambda state, image: nnx.merge(graphdef, state)(image))
-
-    image = jnp.asarray(script.seeded("image", (1, 3, 64, 96)).transpose(0, 2, 3, 1) * 8)
-    for level, feature in features_of(nnx.from_flat_state(filled), image).items():
-        wanted = expected[f"resnet{depth}_{level}"]
-        np.testing.assert_allclose(np.ravel(feature)[::37], wanted, atol=1e-5 * np.abs(wanted).max())
+    return graphdef, nnx.from_flat_state(filled)
 
 
 def test_stride_in_1x1_moves_the_stride():

@@ -221,6 +221,32 @@ def test_stage_5_of_a_c4_model_is_loaded_into_its_heads(tmp_path):
     np.testing.assert_array_equal(arrays["res5.0.bn1.scale"], theirs["layer4.0.bn1.weight"])
 
 
+@pytest.mark.parametrize("system", ["torchvision", "detectron2", "caffe2"])
+def test_a_non_local_block_keeps_its_initial_values(tmp_path, blueprint, state_dict, system):
+    """No published backbone has one; all else must be in the file as ever."""
+    config = dataclasses.replace(blueprint.config, non_local="subsampled")
+    with_block = make_blueprint(config, num_classes=1)
+    if system != "torchvision":
+        kept = {n: x for n, x in state_dict.items() if system == "detectron2" or "running" not in n}
+        ignored = ("fc.weight", "bn1.num_batches_tracked")
+        state_dict = {_renamed(n, system): x for n, x in kept.items() if n not in ignored}
+    np.savez(tmp_path / "w.npz", **state_dict)
+    wanted, _ = load_backbone(tmp_path / "w.npz", blueprint)
+    arrays, absent = load_backbone(tmp_path / "w.npz", with_block)
+    assert absent == ("non_local",) and arrays.keys() == wanted.keys()
+    missing = next(name for name in state_dict if name.startswith(("layer3.1", "res4.1", "res4_1")))
+    np.savez(tmp_path / "w.npz", **{name: x for name, x in state_dict.items() if name != missing})
+    with pytest.raises(ValueError, match=rf"1 missing: {missing}"):
+        load_backbone(tmp_path / "w.npz", with_block)
+
+
+def test_a_frozen_non_local_block_would_never_be_trained(tmp_path, blueprint, state_dict):
+    np.savez(tmp_path / "w.npz", **state_dict)
+    config = dataclasses.replace(blueprint.config, non_local="full", backbone_frozen_stages=4)
+    with pytest.raises(ValueError, match=r"has no weights of non_local.*see model\.backbone_frozen_stages"):
+        load_backbone(tmp_path / "w.npz", make_blueprint(config, num_classes=1))
+
+
 def test_the_real_file(shared):
     blueprint = make_blueprint(ModelConfig(), num_classes=1)
     arrays, absent = load_backbone(shared / "weights" / "resnet50_imagenet_c1_c4.npz", blueprint)

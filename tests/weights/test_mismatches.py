@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
+from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.weights import detectron2, torchvision
-from mrcnn_jax.weights.mismatches import architecture, check_fit, examples, other_project
+from mrcnn_jax.weights.mismatches import (
+    architecture,
+    check_fit,
+    differing_fields,
+    examples,
+    other_project,
+)
 from mrcnn_jax.weights.zoo_models import MODELS, config_of
 
 LAYOUTS = {"torchvision": torchvision.layouts, "detectron2": detectron2.layouts}
@@ -84,6 +91,20 @@ def test_architectures(name: str):
     fields = architecture(arrays)
     assert len(fields) == 8
     assert fields == {field: getattr(config, field) for field in fields}
+
+
+def test_the_arrays_of_c5_are_those_of_dc5():
+    """A file cannot tell how stage 5 is dilated, so no other features are advised."""
+    config = ModelConfig(features="c5", backbone_depth=101)
+    arrays = {
+        layout.name: np.empty(layout.shape, np.float32)
+        for layout in LAYOUTS["detectron2"](make_blueprint(config, num_classes=2)).values()
+    }
+    assert "backbone.res5.2.conv3.weight" in arrays
+    differing, _ = differing_fields(architecture(arrays), config)
+    assert differing == {}
+    config.features = "fpn"
+    assert differing_fields(architecture(arrays), config)[0] == {"features": "dc5"}
 
 
 def test_no_architecture():

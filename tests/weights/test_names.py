@@ -148,3 +148,16 @@ def test_models_that_torchvision_lacks():
         torchvision.to_torchvision({}, _blueprint(config))
     for part in ("model.features is 'c4'", "stride in the 3x3", "model.mask_norm is 'group'"):
         assert part in str(error.value)
+
+
+def test_models_that_neither_system_has():
+    config = presets.torchvision()
+    config.model.non_local = "subsampled"
+    blueprint = _blueprint(config)
+    with pytest.raises(
+        ValueError, match=r"torchvision has no such model:\n  model\.non_local is 'subsampled'"
+    ):
+        torchvision.to_torchvision({}, blueprint)
+    for name, system in (("torchvision", torchvision), ("Detectron2", detectron2)):
+        with pytest.raises(ValueError, match=rf"{name} has nothing like backbone\.non_local\."):
+            system.layouts(blueprint)
