@@ -118,12 +118,15 @@ def _stages(config: Any) -> dict[str, float]:
     import numpy as np
 
     from mrcnn_jax.data.augment import example_generator, random_transform
+    from mrcnn_jax.data.joined import JoinedSource
     from mrcnn_jax.data.open_data_source import open_data_source
     from mrcnn_jax.data.pipeline import pixel_rule, plan_batches
     from mrcnn_jax.data.transform import transform_objects, transform_pixels
     from mrcnn_jax.images import decode_image
 
     source, data = open_data_source(config), config.data
+    if isinstance(source, JoinedSource):
+        raise ValueError("data.more_train_annotations is set; the stages are timed on one data set")
     order, kept, canvases = plan_batches(source, data, batch_size=1, seed=0, keypoints=config.model.keypoint)
     totals = dict.fromkeys(("read", "decode", "objects", "resize", "masks", "batch"), 0.0)
     count = min(_IMAGES.value, len(kept))

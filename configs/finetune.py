@@ -3,9 +3,9 @@
     mrcnn-jax train --config=finetune --workdir=runs/mine --data=PHOTOS --init=torchvision/mask_rcnn_r50_fpn
 
 ``--data`` recognises the usual layouts of COCO-format folders (docs/own_data.md), and ``--init`` is a name of
-docs/zoo.md or the directory of a run; the heads' last layers are re-initialised for the categories of the
-data. To begin from an ImageNet backbone instead, leave out ``--init`` and give
-``--config.model.backbone_weights=FILE``.
+docs/zoo.md or the directory of a run; the heads keep their outputs for categories of the same name, and
+those for the data's other categories are re-initialised. To begin from an ImageNet backbone instead, leave
+out ``--init`` and give ``--config.model.backbone_weights=FILE``.
 
 ``--config=finetune:detectron2/mask_rcnn_r50_c4_3x`` fine-tunes that config's model; the weights of ``--init``
 must be of the same. Set the epochs with ``--config.train.epochs``, and raise the batch size together with the

@@ -51,7 +51,8 @@ _CATEGORIES = flags.DEFINE_string(
 _NEW_CATEGORIES = flags.DEFINE_string(
     "new_categories",
     None,
-    "COCO-format JSON with other 'categories' to train on: re-initialises the heads' last layers for them",
+    "COCO-format JSON with other 'categories' to train on: the outputs of the heads' last layers are kept "
+    "for those that --input has by the same name, and re-initialised for the others",
 )
 
 
@@ -91,6 +92,8 @@ def _import(source: str, path: str) -> None:
     )
     if made.new_layers:
         print(f"re-initialised, to be trained: {', '.join(made.new_layers)}")
+    if kept := made.kept_and_new_names():
+        print(kept)
 
 
 def _export(output: str) -> None:

@@ -1,4 +1,4 @@
-"""Converts annotations of labelme, VIA, Pascal VOC, YOLO, LVIS or folders of masks to COCO's format.
+"""Converts annotations of labelme, VIA, VOC, YOLO, LVIS, Cityscapes or folders of masks to COCO's format.
 
     mrcnn-jax to_coco photos --output=annotations.json
 
@@ -18,12 +18,17 @@ ARGUMENTS = "the folder or file of annotations"
 
 _OUTPUT = flags.DEFINE_string("output", None, "COCO file to write; must not exist", required=True)
 _FORMAT = flags.DEFINE_enum(
-    "format", "auto", ["auto", "labelme", "via", "voc", "yolo", "masks", "lvis"], "format of the annotations"
+    "format",
+    "auto",
+    ["auto", "labelme", "via", "voc", "yolo", "masks", "lvis", "cityscapes"],
+    "format of the annotations",
 )
 _IMAGES = flags.DEFINE_string(
     "images", None, "folder of the images, if they are not where the format has them"
 )
-_SPLIT = flags.DEFINE_string("split", None, "yolo and voc: the split to convert, such as train or val")
+_SPLIT = flags.DEFINE_string(
+    "split", None, "yolo, voc, cityscapes: the split to convert, such as train or val"
+)
 _CATEGORY = flags.DEFINE_string("category", None, "masks and via: the category of all objects")
 _CATEGORIES = flags.DEFINE_list(
     "categories", [], "names of the categories to keep, in the order of their ids; all if not given"

@@ -26,6 +26,7 @@ from mrcnn_jax.config.rules import (
     between,
     free,
     inference,
+    no_empty_item,
     not_empty,
     not_negative,
     one_of,
@@ -140,6 +141,14 @@ class DataConfig:
     train_keypoints: str = training("", anything)
     # A folder that mrcnn-jax prepare made, in place of the three above: its batches are those of the folder.
     train_records: str = free("", anything)
+    # Further data sets to train on together, with the categories of the first (arXiv 1712.04440): a folder of
+    # images each, its annotations, and, unless "", a folder of records in place of both.
+    more_train_images: tuple[str, ...] = training((), no_empty_item)
+    more_train_annotations: tuple[str, ...] = training((), no_empty_item)
+    more_train_records: tuple[str, ...] = free((), anything)
+    # The first data set's share of the training images, and those of the others, relative to each other;
+    # (): every image is seen equally often.
+    train_shares: tuple[float, ...] = training((), positive)
     val_images: str = free("val2017", not_empty)
     val_annotations: str = free("annotations/instances_val2017.json", not_empty)
     val_keypoints: str = free("", anything)

@@ -148,6 +148,7 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
             "'c4' contain stage 5"
         )
     yield from _canvas_problems(values)
+    yield from _data_set_problems(values)
     low, high = values["train.rpn_negative_iou"], values["train.rpn_positive_iou"]
     if low > high:
         yield f"train.rpn_negative_iou is {low}; must not exceed train.rpn_positive_iou ({high})"
@@ -161,6 +162,23 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         for name in ("train.momentum", "train.adam_b2"):
             if values[name] == 1:
                 yield f"{name} is 1.0; must be below 1 with train.optimizer 'adamw'"
+
+
+def _data_set_problems(values: dict[str, Any]) -> Iterator[str]:
+    more = values["data.more_train_annotations"]
+    for name, may_be_empty in (("data.more_train_images", False), ("data.more_train_records", True)):
+        value = values[name]
+        if len(value) != len(more) and not (may_be_empty and not value):
+            yield (
+                f"{name} is {_shown(value)}; must have one for each of data.more_train_annotations, "
+                f"which is {_shown(more)}"
+            )
+    shares = values["data.train_shares"]
+    if shares and len(shares) != 1 + len(more):
+        yield (
+            f"data.train_shares is {_shown(shares)}; must be empty or have {1 + len(more)}: one for "
+            "data.train_annotations and for each of data.more_train_annotations"
+        )
 
 
 def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:

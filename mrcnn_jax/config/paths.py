@@ -25,8 +25,28 @@ def check_data_paths(config: Config, split: Literal["train", "val"]) -> None:
         exists = path.is_dir() if kind == "folder" else path.is_file()
         if getattr(data, field) and not exists:
             problems.append(f"{path}: there is no such {kind} (data.{field})")
+    if split == "train":
+        problems += _missing_further_paths(config)
     if problems:
         raise ValueError("\n".join(problems))
+
+
+def _missing_further_paths(config: Config) -> list[str]:
+    data, root = config.data, Path(config.data.root)
+    problems = []
+    for index, annotations in enumerate(data.more_train_annotations):
+        records = data.more_train_records[index] if data.more_train_records else ""
+        if records:
+            wanted = [("records", root / records, "folder")]
+        else:
+            images = root / data.more_train_images[index]
+            wanted = [("images", images, "folder"), ("annotations", root / annotations, "file")]
+        problems += [
+            f"{path}: there is no such {kind} (data.more_train_{name})"
+            for name, path, kind in wanted
+            if not (path.is_dir() if kind == "folder" else path.is_file())
+        ]
+    return problems
 
 
 def check_backbone_path(config: Config) -> None:

@@ -111,4 +111,5 @@ positive = _of_numbers("must be positive", lambda number: number > 0)
 not_negative = _of_numbers("must not be negative", lambda number: number >= 0)
 share = between(0, 1)
 not_empty = Rule("must not be empty", bool)
+no_empty_item = Rule("must not have an empty item", all)
 anything = Rule("may be anything", lambda value: True)  # that its type allows; for a path, "" too

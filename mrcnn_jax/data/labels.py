@@ -19,7 +19,7 @@ class AlignedSource:
     """
 
     def __init__(self, source: DataSource, categories: Categories) -> None:
-        self._source = source
+        self.source = source
         self._to_run, self.categories = match_labels(source.categories, categories, where=source.name)
         self.name, self.ids, self.sizes = source.name, source.ids, source.sizes
         self.learnable, self.num_objects, self.has_masks = (
@@ -32,14 +32,14 @@ class AlignedSource:
             self.counts[self._to_run[1:] - 1] = source.counts
 
     def read(self, index: int) -> AnnotatedImage:
-        picture = self._source.read(index)
+        picture = self.source.read(index)
         return dataclasses.replace(picture, objects=self._align(picture.objects))
 
     def objects(self, index: int) -> Objects:
-        return self._align(self._source.objects(index))
+        return self._align(self.source.objects(index))
 
     def annotations(self, index: int) -> tuple[CocoAnnotation, ...]:
-        return tuple(map(self._align_annotation, self._source.annotations(index)))
+        return tuple(map(self._align_annotation, self.source.annotations(index)))
 
     def _align_annotation(self, item: CocoAnnotation) -> CocoAnnotation:
         label = int(self._to_run[item.label])

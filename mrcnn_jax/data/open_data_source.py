@@ -9,28 +9,49 @@ from mrcnn_jax.config import Config, DataConfig
 from mrcnn_jax.data.check_images import check_images
 from mrcnn_jax.data.coco import CocoDataset, leave_out, read_coco
 from mrcnn_jax.data.findings import Finding, errors, raise_errors
+from mrcnn_jax.data.joined import JoinedSource
 from mrcnn_jax.data.source import DataSource, FolderSource
 
 if TYPE_CHECKING:
     from mrcnn_jax.data.records import RecordSource
 
 
-def open_data_source(config: Config) -> "FolderSource | RecordSource":
+def open_data_source(config: Config) -> "FolderSource | RecordSource | JoinedSource":
     """The training data of ``config.data``: records, or a COCO folder, all of whose files are checked.
 
-    Raises ValueError, naming file and rule, for missing or malformed data. For invalid entries and images of
-    a folder the message has a table of all findings, unless ``config.data.skip_bad`` drops them.
+    Several data sets are joined. Raises ValueError, naming file and rule, for missing or malformed data, or
+    for data sets of different categories. For invalid entries and images of a folder the message has a table
+    of all findings, unless ``config.data.skip_bad`` drops them.
     """
     data = config.data
-    if data.train_records:
-        records = _open_records(Path(data.root) / data.train_records, mask_grid=data.mask_grid)
-        _check_crowds(records, data)
-        return records
+    first = _open_training_set(
+        config, data.train_images, data.train_annotations, data.train_keypoints, data.train_records
+    )
+    if not data.more_train_annotations:
+        return first
+    more_records = data.more_train_records or ("",) * len(data.more_train_annotations)
+    further = [
+        _open_training_set(config, images, annotations, "", records)
+        for images, annotations, records in zip(
+            data.more_train_images, data.more_train_annotations, more_records, strict=True
+        )
+    ]
+    return JoinedSource([first, *further])
+
+
+def _open_training_set(
+    config: Config, images: str, annotations: str, keypoints: str, records: str
+) -> "FolderSource | RecordSource":
+    data = config.data
+    if records:
+        source = _open_records(Path(data.root) / records, mask_grid=data.mask_grid)
+        _check_crowds(source, data)
+        return source
     dataset = read_coco(
         data.root,
-        images=data.train_images,
-        annotations=data.train_annotations,
-        keypoints=data.train_keypoints,
+        images=images,
+        annotations=annotations,
+        keypoints=keypoints,
         keypoint_rule="strict" if config.model.keypoint else "skip",
         crowds_are_objects=data.crowds_are_objects,
         skip_bad=True,

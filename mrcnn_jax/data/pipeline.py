@@ -8,8 +8,9 @@ import numpy as np
 from mrcnn_jax import images
 from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.augment import example_generator, jitter_colours, random_transform
+from mrcnn_jax.data.joined import data_sets
 from mrcnn_jax.data.order import BatchOrder
-from mrcnn_jax.data.selection import trained_images
+from mrcnn_jax.data.selection import sets_of_images, trained_images
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.data.tensorflow import tf
 from mrcnn_jax.data.transform import transform_objects, transform_pixels
@@ -123,7 +124,21 @@ def plan_batches(
     canvas_of_shape = [training_canvas(tuple(shape), config) for shape in shapes.tolist()]
     canvases = sorted(set(canvas_of_shape))
     canvas_of_image = np.array([canvases.index(canvas) for canvas in canvas_of_shape])[shape_of_image]
-    return BatchOrder(canvas_of_image, batch_size=batch_size, seed=seed), kept, canvases
+    sets = sets_of_images(source, config)[kept]
+    if config.train_shares:
+        for number, (name, _) in enumerate(data_sets(source)):
+            if number not in sets:
+                raise ValueError(
+                    f"{name}: none of its images is trained on, but it has a share in data.train_shares"
+                )
+    order = BatchOrder(
+        canvas_of_image,
+        batch_size=batch_size,
+        seed=seed,
+        set_of_image=sets,
+        shares=config.train_shares,
+    )
+    return order, kept, canvases
 
 
 def training_canvas(size: images.Size, config: DataConfig) -> images.Size:

@@ -4,6 +4,7 @@ import numpy as np
 
 from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.findings import printable
+from mrcnn_jax.data.joined import data_sets
 from mrcnn_jax.data.source import DataSource
 
 _NAMED = 8  # categories
@@ -30,9 +31,42 @@ def trained_images(source: DataSource, config: DataConfig, *, keypoints: bool) -
     return trained
 
 
+def sets_of_images(source: DataSource, config: DataConfig) -> np.ndarray:
+    """The index of each image's data set, int ``[N]``.
+
+    Raises ValueError unless ``config.train_shares``, if there are any, has one for each set.
+    """
+    sets = data_sets(source)
+    if config.train_shares and len(config.train_shares) != len(sets):
+        raise ValueError(
+            f"data.train_shares is {config.train_shares}; must have one for each of the {len(sets)} "
+            "data sets that are trained on"
+        )
+    return np.repeat(np.arange(len(sets)), [count for _, count in sets])
+
+
+def frequencies(sets: np.ndarray, config: DataConfig) -> np.ndarray:
+    """How often each trained image is seen, relative to the mean, float ``[n]``.
+
+    ``sets [n]`` are the indices of their data sets.
+    """
+    if not config.train_shares:
+        return np.ones(len(sets))
+    shares = np.asarray(config.train_shares)
+    images = np.bincount(sets, minlength=len(shares))
+    return (shares / shares.sum() * len(sets) / np.maximum(images, 1))[sets]
+
+
 def describe_selection(source: DataSource, config: DataConfig, *, keypoints: bool) -> list[str]:
     """Lines about images that are left out or have too many objects, about crowds, and empty categories."""
     lines = []
+    if len(parts := data_sets(source)) > 1:
+        sets = sets_of_images(source, config)[trained_images(source, config, keypoints=keypoints)]
+        often = np.bincount(sets, frequencies(sets, config), len(parts)) / max(1, len(sets))
+        lines += [
+            f"{share:.1%} of the training images are from {printable(name)} ({count} images)"
+            for share, (name, count) in zip(often, parts, strict=True)
+        ]
     if overfull := int((source.num_objects > config.max_objects).sum()):
         lines.append(
             f"{_count(overfull)} more than {config.max_objects} objects (data.max_objects): the "

@@ -3,7 +3,7 @@
 Shapes: N images, C categories.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.augment import expected_area
 from mrcnn_jax.data.findings import printable
 from mrcnn_jax.data.pipeline import training_canvas
-from mrcnn_jax.data.selection import trained_images
+from mrcnn_jax.data.selection import frequencies, sets_of_images, trained_images
 from mrcnn_jax.data.source import DataSource
 
 # COCO's size classes, in square pixels of the original image: the smallest medium and large areas.
@@ -57,7 +57,8 @@ def summarise(
         images_of_category[np.unique(found.labels) - 1] += 1
 
     trained = np.flatnonzero(trained_images(source, config, keypoints=keypoints))
-    canvases, padding = expected_canvases(source.sizes[trained], config)
+    often = frequencies(sets_of_images(source, config)[trained], config)
+    canvases, padding = expected_canvases(source.sizes[trained], config, often)
     return Summary(
         name=source.name,
         num_images=count,
@@ -74,21 +75,26 @@ def summarise(
     )
 
 
-def expected_canvases(sizes: np.ndarray, config: DataConfig) -> tuple[dict[images.Size, float], float]:
+def expected_canvases(
+    sizes: np.ndarray, config: DataConfig, often: np.ndarray | None = None
+) -> tuple[dict[images.Size, float], float]:
     """The fraction of batches on each canvas, and the fraction of padding among all their pixels.
 
-    Both are expected values for images of ``sizes`` ``[N 2]`` (height, width), all equally frequent, over the
-    training sizes that ``config`` defines. The most frequent canvas comes first.
+    Both are expected values for images of ``sizes`` ``[N 2]`` (height, width) over the training sizes that
+    ``config`` defines. ``often [N]`` is how often each image is seen, by default equally often. The most
+    frequent canvas comes first.
     """
-    images_on_canvas: Counter[images.Size] = Counter()
+    images_on_canvas: dict[images.Size, float] = defaultdict(float)
     covered = total = 0.0
-    shapes, counts = np.unique(sizes, axis=0, return_counts=True)
+    shapes, shape_of_image = np.unique(sizes, axis=0, return_inverse=True)
+    counts = np.bincount(shape_of_image, often, len(shapes))
     for (height, width), count in zip(shapes.tolist(), counts.tolist(), strict=True):
         canvas = training_canvas((height, width), config)
         images_on_canvas[canvas] += count
         covered += count * expected_area((height, width), canvas, config)
         total += count * canvas[0] * canvas[1]
-    fractions = {canvas: count / len(sizes) for canvas, count in images_on_canvas.most_common()}
+    most_common = sorted(images_on_canvas.items(), key=lambda item: -item[1])
+    fractions = {canvas: count / counts.sum() for canvas, count in most_common}
     return fractions, 1 - covered / total if total else 0.0
 
 

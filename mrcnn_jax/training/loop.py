@@ -68,8 +68,9 @@ def train(
         validation: Likewise for the evaluations; by default those of ``config.data``, or none if a
             ``source`` is given.
         init: What a new run begins from: the directory of another run, or the name of a published model
-            (docs/zoo.md). The heads' last layers are re-initialised if the data have other categories.
-            Without effect on a run that is resumed.
+            (docs/zoo.md). If the data have other categories, the outputs of the heads' last layers are
+            kept for those of the same name and re-initialised for the others. Without effect on a run that is
+            resumed.
         callbacks: Called with the step and what TensorBoard gets, such as ``{"train/loss": 1.5}`` with every
             step line and ``{"validation/bbox_AP": 30.1}`` after an evaluation; by process 0 only.
 
@@ -109,6 +110,8 @@ def train(
         if earlier is not None:
             begun = begin_run(earlier, config, workdir, source.categories)
             _print(f"begins from {init}; re-initialised layers: {', '.join(begun.new_layers) or 'none'}")
+            if kept := begun.kept_and_new_names():
+                _print(kept)
     with hosts.fail_together():
         source, categories = _with_categories_of_run(source, workdir)
 

@@ -12,8 +12,9 @@ from mrcnn_jax.weights.convert import Imported, import_weights
 def begin_run(earlier: str | Path, config: Config, workdir: str | Path, categories: Categories) -> Imported:
     """Creates the run ``workdir`` with the weights of the run ``earlier``, for ``categories``.
 
-    If its categories are the same, all of its layers are kept; otherwise the heads' last layers are
-    re-initialised. Raises ValueError or OSError, and writes nothing, as ``import_weights`` does.
+    If its categories are the same, all of its layers are kept; otherwise the outputs of the heads' last
+    layers are re-initialised, except for categories of the same name. Raises ValueError or OSError, and
+    writes nothing, as ``import_weights`` does.
     """
     try:
         check_categories(categories, read_run(earlier).categories, where="the data")

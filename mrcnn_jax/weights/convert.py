@@ -20,6 +20,7 @@ from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.files import find_arrays
 from mrcnn_jax.weights.layouts import Layout
 from mrcnn_jax.weights.mismatches import architecture, differing_fields, examples, other_project
+from mrcnn_jax.weights.new_categories import layers_per_category, shared_names, with_shared_outputs
 from mrcnn_jax.weights.zoo_models import check_not_a_model, models_with
 
 
@@ -45,9 +46,21 @@ class Imported:
     """The result of ``import_weights``."""
 
     categories: Categories
-    new_layers: tuple[str, ...]  # re-initialised for new categories; the others are unchanged
+    # Re-initialised for new categories, with the exception of the outputs for ``kept_names``.
+    new_layers: tuple[str, ...]
+    kept_names: tuple[str, ...]  # of new categories: those that the weights had already, by name
     size: int  # total number of weights
     place: str  # of the weights in a file that holds more: keys and prefix, e.g. "state_dict.module"
+
+    def kept_and_new_names(self) -> str:
+        """A sentence about the categories whose outputs were kept and those that are new; "" if none was."""
+        if not self.kept_names:
+            return ""
+        new = [name for name in self.categories.names if name not in self.kept_names]
+        return (
+            f"kept the outputs for {len(self.kept_names)} of {len(self.categories)} categories, by name: "
+            f"{', '.join(self.kept_names)}; new: {', '.join(new) or 'none'}"
+        )
 
 
 def import_weights(
@@ -72,9 +85,11 @@ def import_weights(
         step: The checkpoint of another run to read; see ``load_weights``.
         key: Which weights of a file to take, if several fit, e.g. "ema"; see ``state_dicts.choose``.
         categories: COCO-format file with the categories that a weights file was trained on; COCO's if None.
-        new_categories: Other categories to train on, or a COCO-format file with them. The last layers of the
-            heads are re-initialised for them, with ``config.train.seed``; all other layers are kept. The
-            last layer of the keypoint head is kept if the number of keypoints stays the same.
+        new_categories: Other categories to train on, or a COCO-format file with them. In the last layers of
+            the heads, the outputs for categories of the same name are kept (paper, appendix A), and those for
+            the background along with them; the others are re-initialised with ``config.train.seed``. All
+            other layers are kept. The last layer of the keypoint head is kept if the number of keypoints
+            stays the same.
 
     Raises ValueError or OSError, and writes nothing, if a file cannot be read, if weights, config and
     categories do not match (the message says in what), or if ``workdir`` is not empty or a published model.
@@ -83,44 +98,43 @@ def import_weights(
     check_not_a_model(workdir)
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise ValueError(f"{workdir} already exists; the directory of the new run must be new or empty")
-    if categories and (new_categories or source == "run"):
+    if categories and source == "run":
         raise ValueError(
-            "--categories names what a weights file was trained on; it cannot be combined with "
-            "--new_categories or --source=run"
+            "--categories names what a weights file was trained on; it cannot be combined with --source=run"
         )
     if step is not None and source != "run":
         raise ValueError("--step selects a checkpoint of another run; it needs --source=run")
     if key is not None and source == "run":
         raise ValueError("--key selects weights in a file; it cannot be combined with --source=run")
 
-    given_file: str | Path | None
-    given: Categories | None
-    if isinstance(new_categories, Categories):
-        given_file, given = "the data", new_categories
-    else:
-        given_file = new_categories or categories
-        rule: KeypointRule = "strict" if config.model.keypoint else "skip"
-        # First, as weights take longer.
-        given = read_categories_file(Path(given_file), keypoint_rule=rule) if given_file else None
+    rule: KeypointRule = "strict" if config.model.keypoint else "skip"
+    # The files of categories first, as weights take longer.
+    given = read_categories_file(Path(categories), keypoint_rule=rule) if categories else None
+    new = new_categories or None
+    if isinstance(new, str | Path):
+        new = read_categories_file(Path(new), keypoint_rule=rule)
     place = ""
     if source == "run":
-        blueprint, weights, run_categories = _read_run(path, step, config)
+        blueprint, weights, known = _read_run(path, step, config)
     else:
         blueprint, weights, place = _read_file(source, Path(path), config, key)
-        run_categories = given or _coco_categories(_SYSTEMS[source], config)
-        if not new_categories:
-            _check_categories(
-                run_categories, blueprint, path=Path(path), categories_source=str(given_file or "COCO")
-            )
-
+        known = given or _coco_categories(_SYSTEMS[source], config)
+        if problems := _other_numbers(known, blueprint, path=path, where=str(categories or "COCO")):
+            if given or new is None:
+                raise ValueError(problems)
+            known = Categories((), ())  # its names are unknown
+    kept_names: tuple[str, ...] = ()
     new_layers: tuple[str, ...] = ()
-    if new_categories and given:
-        weights, new_layers = _with_new_categories(weights, blueprint, given, config, str(given_file))
-        run_categories = given
+    if new is not None:
+        where = "the data" if isinstance(new_categories, Categories) else str(new_categories)
+        weights, new_layers = _with_new_categories(weights, blueprint, known, new, config, where)
+        kept_names = shared_names(known, new)
+    run_categories = known if new is None else new
     with Checkpoints(workdir, keep=1) as checkpoints:
         checkpoints.save(0, weights)
     write_run(workdir, config, run_categories)  # last, because it makes the directory a valid run
-    return Imported(run_categories, new_layers, sum(x.size for x in weights.values()), place)
+    size = sum(x.size for x in weights.values())
+    return Imported(run_categories, new_layers, kept_names, size, place)
 
 
 def _read_run(
@@ -209,40 +223,50 @@ def _coco_categories(system: _System, config: Config) -> Categories:
     return COCO_PERSON if config.model.keypoint else system.categories
 
 
-def _check_categories(
-    categories: Categories, blueprint: Blueprint, *, path: Path, categories_source: str
-) -> None:
-    """Raises ValueError unless the numbers of categories and keypoints equal the file's."""
+def _other_numbers(categories: Categories, blueprint: Blueprint, *, path: str | Path, where: str) -> str:
+    """What is wrong if the numbers of categories and keypoints in ``where`` are not the file's; else ""."""
     numbers = [("classes", "categories", blueprint.num_classes, len(categories))]
     if blueprint.config.keypoint:
         numbers.append(("keypoints", "keypoints", blueprint.num_keypoints, len(categories.keypoint_names)))
     problems = [
-        f"{path} has {theirs} {their_kind}, but {categories_source} has {ours} {our_kind}"
+        f"{path} has {theirs} {their_kind}, but {where} has {ours} {our_kind}\n"
         for their_kind, our_kind, theirs, ours in numbers
         if theirs != ours
     ]
-    if problems:
-        raise ValueError(
-            "\n".join(problems)
-            + "\ngive the categories that it was trained on with --categories=FILE, or new ones to train it "
-            "on with --new_categories=FILE (any COCO-format JSON with 'categories')"
-        )
+    if not problems:
+        return ""
+    return (
+        "".join(problems)
+        + "give the categories that it was trained on with --categories=FILE, or new ones to train it "
+        "on with --new_categories=FILE (any COCO-format JSON with 'categories')"
+    )
 
 
 def _with_new_categories(
-    weights: Arrays, blueprint: Blueprint, categories: Categories, config: Config, categories_file: str
+    weights: Arrays,
+    blueprint: Blueprint,
+    known: Categories,
+    new: Categories,
+    config: Config,
+    where: str,
 ) -> tuple[Arrays, tuple[str, ...]]:
-    """The weights with the last layers re-initialised for other categories, and these layers' names."""
+    """The weights for ``new`` categories, and the names of the layers with re-initialised outputs.
+
+    ``known`` are the weights' own categories, none if their names are unknown.
+    """
     model = config.model
-    if model.keypoint and not categories.keypoint_names:
-        raise ValueError(f"{categories_file}: no category has keypoints, but model.keypoint is True")
-    layers = ["box_head.cls_score", "box_head.bbox_pred"]
-    if model.mask:
-        layers.append("mask_head.mask_fcn_logits")
-    if model.keypoint and len(categories.keypoint_names) != blueprint.num_keypoints:
-        layers.append("keypoint_head.kps_score_lowres")
-    drawn = _blueprint(config, categories).draw(jax.random.key(config.train.seed))
+    if model.keypoint and not new.keypoint_names:
+        raise ValueError(f"{where}: no category has keypoints, but model.keypoint is True")
+    drawn = _blueprint(config, new).draw(jax.random.key(config.train.seed))
+    layers = list(layers_per_category(model))
     last = {name: array for name, array in drawn.items() if name.rpartition(".")[0] in layers}
+    if shared := shared_names(known, new):
+        last = with_shared_outputs(last, weights, model=model, known=known, new=new)
+        if len(shared) == len(new):
+            layers = []
+    if model.keypoint and len(new.keypoint_names) != blueprint.num_keypoints:
+        layers.append("keypoint_head.kps_score_lowres")
+        last |= {name: array for name, array in drawn.items() if name.startswith(f"{layers[-1]}.")}
     return weights | last, tuple(layers)
 
 

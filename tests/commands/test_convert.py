@@ -86,17 +86,25 @@ def test_a_file_for_torchvision(converted: str, start: Start, directory: Path) -
 
 def test_re_initialised_layers_are_listed(converted: str, start: Start, directory: Path) -> None:
     (directory / "pets.json").write_text(
-        json.dumps({"categories": [{"id": 1, "name": "cat", "keypoints": ["head", "tail"]}]})
+        json.dumps(
+            {
+                "categories": [
+                    {"id": 1, "name": "cat", "keypoints": ["head", "tail"]},
+                    {"id": 2, "name": "circle"},
+                ]
+            }
+        )
     )
     arguments = ("--source=run", "--config=tiny.py", "--input=run", "--new_categories=pets.json")
     done = start("convert", *arguments, "--workdir=pets", "--config.train.steps=3")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1:] == [
         "re-initialised, to be trained: box_head.cls_score, box_head.bbox_pred, "
-        "mask_head.mask_fcn_logits, keypoint_head.kps_score_lowres"
+        "mask_head.mask_fcn_logits, keypoint_head.kps_score_lowres",
+        "kept the outputs for 1 of 2 categories, by name: circle; new: cat",
     ]
     assert json.loads((directory / "pets" / "config.json").read_text())["train"]["steps"] == 3
-    assert json.loads((directory / "pets" / "categories.json").read_text())["names"] == ["cat"]
+    assert json.loads((directory / "pets" / "categories.json").read_text())["names"] == ["cat", "circle"]
 
 
 @pytest.mark.parametrize(

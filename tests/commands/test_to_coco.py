@@ -112,7 +112,8 @@ def test_categories_that_are_kept(tmp_path, photos):
         (("photos", "--images=missing"), "missing: there is no such folder of images"),
         (
             ("photos", "--split=train", "--category=dog"),
-            "--split=train is for --format=yolo and voc, not labelme\n--category=dog is for --format=masks",
+            "--split=train is for --format=yolo and voc and cityscapes, not labelme\n"
+            "--category=dog is for --format=masks",
         ),
         (("photos", "--format=coco"), "flag --format=coco: value should be one of <auto|labelme|"),
     ],

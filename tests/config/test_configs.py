@@ -23,6 +23,7 @@ TORCHVISION = [
 VARIANTS = [
     *((path, ()) for path in PATHS),
     (ROOT / "configs" / "balloon.py", ("torchvision",)),
+    (ROOT / "configs" / "cityscapes.py", ("coco",)),
     *((path, (word,)) for path in TORCHVISION for word in ("hflip", "multiscale", "lsj")),
 ]
 

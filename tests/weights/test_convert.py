@@ -167,6 +167,57 @@ def test_new_categories(
     assert after.keys() == drawn.keys()
 
 
+@pytest.mark.parametrize("source", ["torchvision", "detectron2"])
+def test_a_coco_model_keeps_the_categories_of_the_same_name(
+    tmp_path: Path, masks_only: Config, source: str
+) -> None:
+    """Cityscapes' eight from COCO's (paper, appendix A): all but the rider's outputs are in the file."""
+    known = {"torchvision": COCO_BY_ID, "detectron2": COCO}[source]
+    arrays = arrays_of(source, masks_only, classes=len(known))
+    write_arrays(tmp_path / "w.npz", arrays)
+    names = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+    new = Categories((24, 25, 26, 27, 28, 31, 32, 33), names)
+    made = import_weights(source, tmp_path / "w.npz", masks_only, tmp_path / "run", new_categories=new)
+    assert made.kept_names == tuple(name for name in names if name != "rider")
+    assert made.new_layers == DRAWN and made.categories == new
+    _, weights = load_weights(tmp_path / "run")
+
+    # torch's arrays have an output per row: torchvision the background's first, for boxes and masks too, and
+    # Detectron2 the background's last, of the scores only.
+    before = 1 if source == "torchvision" else 0
+    boxes = arrays["roi_heads.box_predictor.bbox_pred.weight"].reshape(before + len(known), 4, -1)
+    scores = arrays["roi_heads.box_predictor.cls_score.weight"]
+    mask_name = "mask_predictor.mask_fcn_logits" if source == "torchvision" else "mask_head.predictor"
+    masks = arrays[f"roi_heads.{mask_name}.weight"]
+    ours = weights["box_head.cls_score.kernel"].T
+    np.testing.assert_array_equal(ours[0], scores[0 if source == "torchvision" else -1])
+    for index, name in enumerate(names):
+        if name == "rider":
+            continue
+        row = before + known.names.index(name)
+        np.testing.assert_array_equal(ours[1 + index], scores[row], err_msg=name)
+        box = weights["box_head.bbox_pred.kernel"][:, 4 * index : 4 * index + 4].T
+        np.testing.assert_array_equal(box, boxes[row], err_msg=name)
+        mask = weights["mask_head.mask_fcn_logits.kernel"][..., index]
+        np.testing.assert_array_equal(mask.ravel(), masks[row].ravel(), err_msg=name)
+    assert np.abs(ours[2]).max() < 0.1 < np.abs(ours[1]).max()  # drawn with a deviation of 0.01; uniform
+
+
+def test_new_categories_by_the_names_of_a_weights_file(
+    tmp_path: Path, tiny_config: Config, file: Path, named: Path
+) -> None:
+    new = categories_file(tmp_path / "new.json", classes=4, keypoints=5)  # one more than the file has
+    unnamed = import_weights("torchvision", file, tiny_config, tmp_path / "a", new_categories=new)
+    assert unnamed.kept_names == ()
+    made = import_weights(
+        "torchvision", file, tiny_config, tmp_path / "b", categories=named, new_categories=new
+    )
+    assert made.kept_names == ("thing 1", "thing 2", "thing 3")
+    other = categories_file(tmp_path / "other.json", classes=2, keypoints=5)
+    with pytest.raises(ValueError, match=r"has 3 classes, but \S+other\.json has 2 categories"):
+        import_weights("torchvision", file, tiny_config, tmp_path / "c", categories=other, new_categories=new)
+
+
 def test_new_categories_need_the_models_keypoints(tmp_path: Path, tiny_config: Config, file: Path) -> None:
     new = categories_file(tmp_path / "new.json", classes=2, keypoints=0)
     with pytest.raises(ValueError, match=r"new\.json: no category has keypoints, but model\.keypoint is"):
@@ -322,7 +373,6 @@ class TestAnotherRun:
         ("run", {"key": "ema"}, "--key selects weights in a file"),
         ("torchvision", {"step": 3}, "--step selects a checkpoint of another run"),
         ("run", {"categories": "a.json"}, "--categories names what a weights file was trained on"),
-        ("torchvision", {"categories": "a.json", "new_categories": "b.json"}, "--categories names"),
     ],
 )
 def test_options_that_conflict(tmp_path, tiny_config, file, source, options, message):

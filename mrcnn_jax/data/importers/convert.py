@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mrcnn_jax.data.folders import is_coco
 from mrcnn_jax.data.importers.builder import CocoBuilder
+from mrcnn_jax.data.importers.cityscapes import add_cityscapes, image_folder
 from mrcnn_jax.data.importers.labelme import add_labelme
 from mrcnn_jax.data.importers.lvis import add_lvis
 from mrcnn_jax.data.importers.masks import add_masks
@@ -13,7 +14,7 @@ from mrcnn_jax.data.importers.via import add_via
 from mrcnn_jax.data.importers.voc import add_voc, dataset_folder
 from mrcnn_jax.data.importers.yolo import add_yolo
 
-FORMATS = ("labelme", "via", "voc", "yolo", "masks", "lvis")
+FORMATS = ("labelme", "via", "voc", "yolo", "masks", "lvis", "cityscapes")
 _LISTED = 10  # files in a message
 
 
@@ -23,7 +24,7 @@ class Options:
 
     format: str = "auto"  # or one of FORMATS
     images: str | None = None  # folder of the images; None: where the format has them
-    split: str | None = None  # of YOLO and Pascal VOC
+    split: str | None = None  # of YOLO, Pascal VOC and Cityscapes
     category: str | None = None  # of all objects, for masks and VIA
     categories: tuple[str, ...] = ()  # all, if empty
     via_attribute: str | None = None
@@ -85,6 +86,9 @@ def convert(source: Path, options: Options) -> CocoBuilder:
         case "lvis":
             made = builder(folder)
             add_lvis(made, source)
+        case "cityscapes":
+            made = CocoBuilder(images or image_folder(source, options.split), categories=options.categories)
+            add_cityscapes(made, source, split=options.split)
         case _:
             raise ValueError(f"format is {name!r}; it must be auto or one of {', '.join(FORMATS)}")
     return made
@@ -92,7 +96,11 @@ def convert(source: Path, options: Options) -> CocoBuilder:
 
 def _check_options(options: Options, name: str) -> None:
     """Raises ValueError for options of other formats than ``name``."""
-    of_formats = {"split": ("yolo", "voc"), "category": ("masks", "via"), "via_attribute": ("via",)}
+    of_formats = {
+        "split": ("yolo", "voc", "cityscapes"),
+        "category": ("masks", "via"),
+        "via_attribute": ("via",),
+    }
     wrong = [
         f"--{option}={getattr(options, option)} is for --format={' and '.join(formats)}, not {name}"
         for option, formats in of_formats.items()

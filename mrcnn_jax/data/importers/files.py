@@ -41,6 +41,11 @@ def find_files(source: Path, suffixes: Iterable[str]) -> list[Path]:
     return found
 
 
+def find_folder(source: Path, name: str) -> Path | None:
+    """The folder ``name`` in ``source``, or else one level below, if each archive was unpacked apart."""
+    return next((path for path in (source / name, *sorted(source.glob(f"*/{name}"))) if path.is_dir()), None)
+
+
 def image_names(images: Path, file: Path, name: PurePosixPath) -> list[str]:
     """Where an image that ``file`` calls ``name`` may be, relative to the folder ``images``, best first.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mrcnn_jax.data.findings import printable
-from mrcnn_jax.data.importers.files import IMAGE_FOLDERS, IMAGE_SUFFIXES, MASK_FOLDERS
+from mrcnn_jax.data.importers.files import IMAGE_FOLDERS, IMAGE_SUFFIXES, MASK_FOLDERS, find_folder
 from mrcnn_jax.data.importers.via_csv import is_via_csv
 
 _HEAD = 1 << 16  # bytes that are read of a file
@@ -39,7 +39,7 @@ def what_it_looks_like(path: str | Path) -> str | None:
     looks = f"looks like {kind.name}"
     if kind.format is None:
         return f"{looks}; {kind.advice}"
-    extra = " --category=NAME" if kind.format == "masks" else ""
+    extra = {"masks": " --category=NAME", "cityscapes": " --split=train"}.get(kind.format, "")
     folder = kind.source if kind.source.is_dir() else kind.source.parent
     source, output = (
         printable(shlex.quote(str(item))) for item in (kind.source, folder / "annotations.json")
@@ -154,6 +154,8 @@ def _yolo_root(labels: Path) -> Path:
 
 
 def _recognise_folder(folder: Path) -> Kind | None:
+    if find_folder(folder, "gtFine") is not None:
+        return Kind("a Cityscapes dataset", "cityscapes", folder)
     for pattern in ("*.yaml", "*.yml"):
         for path in sorted(folder.glob(pattern)):
             if (kind := _recognise_file(path)) is not None:

@@ -1,0 +1,63 @@
+"""Weights for other categories: the heads' outputs for categories of the same name are kept."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.data.coco_categories import UNUSED
+from mrcnn_jax.models.variables import Arrays
+from mrcnn_jax.runs.categories import Categories
+
+
+def shared_names(known: Categories, new: Categories) -> tuple[str, ...]:
+    """The names that are in both, in the order of ``new``.
+
+    Names must be equal to the letter. "N/A", a label without a category, and names that are used more than
+    once have no counterpart.
+    """
+    before, after = Counter(known.names), Counter(new.names)
+    return tuple(name for name in new.names if name != UNUSED and before[name] == after[name] == 1)
+
+
+def layers_per_category(model: ModelConfig) -> dict[str, int]:
+    """The heads' layers with outputs for each category, and how many outputs of the background come first."""
+    layers = {"box_head.cls_score": 1, "box_head.bbox_pred": 0}
+    if model.mask:
+        layers["mask_head.mask_fcn_logits"] = 0
+    return layers
+
+
+def with_shared_outputs(
+    drawn: Mapping[str, Array],
+    weights: Mapping[str, Array],
+    *,
+    model: ModelConfig,
+    known: Categories,
+    new: Categories,
+) -> Arrays:
+    """The arrays of ``layers_per_category`` in ``drawn``, with ``weights`` for the categories of both.
+
+    Args:
+        drawn: Arrays of a model of the ``new`` categories, by name, freshly initialised.
+        weights: Those of a model of the ``known`` categories.
+
+    The outputs of the background are taken from ``weights``, too. All other arrays are left out.
+    """
+    before = {name: index for index, name in enumerate(known.names)}
+    after = {name: index for index, name in enumerate(new.names)}
+    shared = shared_names(known, new)
+    made = {}
+    for layer, background in layers_per_category(model).items():
+        for name in (f"{layer}.kernel", f"{layer}.bias"):
+            array, source = np.array(drawn[name]), np.asarray(weights[name])
+            each = (array.shape[-1] - background) // len(new)
+            array[..., :background] = source[..., :background]
+            for category in shared:
+                to, of = (background + each * index[category] for index in (after, before))
+                array[..., to : to + each] = source[..., of : of + each]
+            made[name] = jnp.asarray(array)
+    return made
