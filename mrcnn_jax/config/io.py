@@ -140,6 +140,7 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         for name, plain in (("features", "fpn"), ("backbone_groups", 1), ("backbone_group_width", 64)):
             if (value := values[f"model.{name}"]) != plain:
                 yield f"model.{name} is {value!r}; must be {plain!r} with a model.backbone_depth under 50"
+    yield from _mask_problems(values)
     yield from _canvas_problems(values)
     low, high = values["train.rpn_negative_iou"], values["train.rpn_positive_iou"]
     if low > high:
@@ -154,6 +155,19 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         for name in ("train.momentum", "train.adam_b2"):
             if values[name] == 1:
                 yield f"{name} is 1.0; must be below 1 with train.optimizer 'adamw'"
+
+
+def _mask_problems(values: dict[str, Any]) -> Iterator[str]:
+    for name, plain in (("mask_loss", "sigmoid"), ("mask_agnostic", False), ("mask_fcs", 0)):
+        if not values["model.mask"] and (value := values[f"model.{name}"]) != plain:
+            yield f"model.{name} is {value!r}; must be {plain!r} with model.mask False"
+    if fcs := values["model.mask_fcs"]:
+        for name, none in (("mask_convs", 0), ("mask_norm", "")):
+            if (value := values[f"model.{name}"]) != none:
+                yield (
+                    f"model.{name} is {value!r}; must be {none!r} with model.mask_fcs {fcs}, fully connected "
+                    "layers in place of the convolutions"
+                )
 
 
 def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
