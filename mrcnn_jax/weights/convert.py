@@ -74,7 +74,8 @@ def import_weights(
         categories: COCO-format file with the categories that a weights file was trained on; COCO's if None.
         new_categories: Other categories to train on, or a COCO-format file with them. The last layers of the
             heads are re-initialised for them, with ``config.train.seed``; all other layers are kept. The
-            last layer of the keypoint head is kept if the number of keypoints stays the same.
+            last layer of the keypoint head is kept if the number of keypoints stays the same, and so are
+            those of class-agnostic boxes and masks.
 
     Raises ValueError or OSError, and writes nothing, if a file cannot be read, if weights, config and
     categories do not match (the message says in what), or if ``workdir`` is not empty or a published model.
@@ -236,9 +237,11 @@ def _with_new_categories(
     model = config.model
     if model.keypoint and not categories.keypoint_names:
         raise ValueError(f"{categories_file}: no category has keypoints, but model.keypoint is True")
-    layers = ["box_head.cls_score", "box_head.bbox_pred"]
-    if model.mask:
-        layers.append("mask_head.mask_fcn_logits")
+    layers = ["box_head.cls_score"]
+    if not model.box_agnostic:
+        layers.append("box_head.bbox_pred")
+    if model.mask and not model.mask_agnostic:
+        layers.append("mask_head.mask_fc_logits" if model.mask_fcs else "mask_head.mask_fcn_logits")
     if model.keypoint and len(categories.keypoint_names) != blueprint.num_keypoints:
         layers.append("keypoint_head.kps_score_lowres")
     drawn = _blueprint(config, categories).draw(jax.random.key(config.train.seed))
