@@ -161,7 +161,7 @@ def _mask_problems(values: dict[str, Any]) -> Iterator[str]:
     for name, plain in (("mask_loss", "sigmoid"), ("mask_agnostic", False), ("mask_fcs", 0)):
         if not values["model.mask"] and (value := values[f"model.{name}"]) != plain:
             yield f"model.{name} is {value!r}; must be {plain!r} with model.mask False"
-    if fcs := values["model.mask_fcs"]:
+    if (fcs := values["model.mask_fcs"]) > 0:
         for name, none in (("mask_convs", 0), ("mask_norm", "")):
             if (value := values[f"model.{name}"]) != none:
                 yield (
