@@ -115,13 +115,21 @@ class ModelConfig:
     box_norm: str = architecture("", _norm_or_none)  # of the convolutions
     box_fcs: int = architecture(2, not_negative)
     box_channels: int = architecture(1024, positive)  # of the fully connected layers
+    box_agnostic: bool = architecture(False)  # one set of deltas for all categories (D2)
 
-    # Mask head: convolutions, deconvolution, one sigmoid per category.
+    # Mask head: convolutions, deconvolution, one logit per category and cell (paper figure 4).
     mask: bool = architecture(True)
     mask_pool_size: int = architecture(14, positive)
     mask_convs: int = architecture(4, not_negative)
     mask_norm: str = architecture("", _norm_or_none)  # of the convolutions
     mask_channels: int = architecture(256, positive)
+    # Hidden fully connected layers in place of the convolutions and the deconvolution, which must be switched
+    # off by mask_convs=0 (paper table 2e: 2 and 3); 0: the convolutional head.
+    mask_fcs: int = architecture(0, not_negative)
+    mask_fc_channels: int = architecture(1024, positive)
+    # A sigmoid per category, or a softmax over the categories and the background (paper table 2b).
+    mask_loss: str = architecture("sigmoid", one_of("sigmoid", "softmax"))
+    mask_agnostic: bool = architecture(False)  # one mask for all categories (paper 4.2, D2)
 
     # Keypoint head: convolutions, deconvolution, x2 bilinear, one softmax over the map per keypoint.
     keypoint: bool = architecture(False)

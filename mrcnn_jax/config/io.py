@@ -147,6 +147,7 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
             f"model.res5_stride is 1; must be 2 with model.features {features!r}: only the heads of "
             "'c4' contain stage 5"
         )
+    yield from _mask_problems(values)
     yield from _canvas_problems(values)
     yield from _data_set_problems(values)
     low, high = values["train.rpn_negative_iou"], values["train.rpn_positive_iou"]
@@ -179,6 +180,19 @@ def _data_set_problems(values: dict[str, Any]) -> Iterator[str]:
             f"data.train_shares is {_shown(shares)}; must be empty or have {1 + len(more)}: one for "
             "data.train_annotations and for each of data.more_train_annotations"
         )
+
+
+def _mask_problems(values: dict[str, Any]) -> Iterator[str]:
+    for name, plain in (("mask_loss", "sigmoid"), ("mask_agnostic", False), ("mask_fcs", 0)):
+        if not values["model.mask"] and (value := values[f"model.{name}"]) != plain:
+            yield f"model.{name} is {value!r}; must be {plain!r} with model.mask False"
+    if (fcs := values["model.mask_fcs"]) > 0:
+        for name, none in (("mask_convs", 0), ("mask_norm", "")):
+            if (value := values[f"model.{name}"]) != none:
+                yield (
+                    f"model.{name} is {value!r}; must be {none!r} with model.mask_fcs {fcs}, fully connected "
+                    "layers in place of the convolutions"
+                )
 
 
 def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:

@@ -28,6 +28,8 @@ LIMITS = {
     "model.mask_pool_size": _POOL,
     "model.mask_convs": _CONVS,
     "model.mask_channels": _CHANNELS,
+    "model.mask_fcs": _CONVS,
+    "model.mask_fc_channels": 65_536,
     "model.keypoint_pool_size": _POOL,
     "model.keypoint_convs": _CONVS,
     "model.keypoint_channels": _CHANNELS,

@@ -25,7 +25,10 @@ def predict(
     """Detections in pixels of ``images``: the stages of the paper's figure 1, in order.
 
     Masks and keypoints are computed for the detected boxes only (paper 3.1). A mask holds probabilities over
-    its box, for the detected category; keypoints are pixel positions.
+    its box, for the detected category; keypoints are pixel positions. With ``model.mask_loss`` "softmax" a
+    cell's probability is that of the detected category against the most probable other class: p / (p + q). It
+    is at least one half where the category is the predicted class, so the threshold .5 is the rule of FCNs.
+    (p itself may be less there, if more than two classes share the probability.)
 
     Args:
         images: RGB, 0 to 255, padded to a canvas at the right and the bottom.
@@ -65,14 +68,16 @@ def select_detections(
     NMS is applied per category. Only the best ``config.candidates`` pairs enter it. It works down from the
     best score and stops once ``config.detections`` are kept, so the limit matters only if NMS would run out
     of candidates before that. A box emptied by clipping takes up a detection unless its side is under
-    ``config.box_smallest_side``, but is not valid (Detectron2 drops it after counting it).
+    ``config.box_smallest_side``, but is not valid (Detectron2 drops it after counting it). The deltas are
+    those of each category, or one set for all (K = 1).
     """
-    num_proposals, num_classes = deltas.shape[:2]
+    num_proposals, num_classes = len(logits), logits.shape[1] - 1
     scores = jax.nn.softmax(logits)[:, 1:]
     scores = jnp.where(proposals.valid[:, None] & (scores > config.score_threshold), scores, -1.0)
     top_scores, pair = jax.lax.top_k(scores.reshape(-1), min(config.candidates, num_proposals * num_classes))
     proposal, category = pair // num_classes, pair % num_classes
-    boxes = decode_boxes(deltas[proposal, category], proposals.boxes[proposal], box_weights)
+    own_deltas = deltas[proposal, 0] if deltas.shape[1] == 1 else deltas[proposal, category]
+    boxes = decode_boxes(own_deltas, proposals.boxes[proposal], box_weights)
     boxes = clip_boxes(boxes, image_size)
     large_enough = jnp.all(boxes[:, 2:] - boxes[:, :2] >= config.box_smallest_side, axis=-1)
     index, kept = nms(

@@ -15,7 +15,7 @@ class BoxHead(nnx.Module):
     """3x3 convolutions, fully connected layers, then class logits and per-category box deltas.
 
     There may be no convolutions and no fully connected layers; without the latter, each region is averaged
-    over its cells (as in ResNet).
+    over its cells (as in ResNet). A class-``agnostic`` head has one set of box deltas for all categories.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class BoxHead(nnx.Module):
         norm: str = "",
         num_fcs: int = 2,
         num_classes: int,
+        agnostic: bool = False,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
@@ -41,12 +42,13 @@ class BoxHead(nnx.Module):
         self.fcs = nnx.List([linear(count, channels, xavier_uniform) for count in inputs])
         features = channels if num_fcs else in_channels
         self.cls_score = linear(features, num_classes + 1, nnx.initializers.normal(0.01))
-        self.bbox_pred = linear(features, num_classes * 4, nnx.initializers.normal(0.001))
+        boxes = 1 if agnostic else num_classes
+        self.bbox_pred = linear(features, boxes * 4, nnx.initializers.normal(0.001))
 
     def __call__(
         self, regions: Float[Array, "n p p c"], valid: Bool[Array, " n"] | None = None
     ) -> tuple[Float[Array, "n l"], Float[Array, "n k 4"]]:
-        """Class logits (0 is background) and box deltas for categories 1 to K, float32.
+        """Class logits (0 is background) and box deltas for categories 1 to K, or K = 1 for all, float32.
 
         Batch norm uses only the ``valid`` regions.
         """

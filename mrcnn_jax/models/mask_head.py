@@ -1,20 +1,26 @@
 """The mask head: a small fully convolutional network on each region (paper 3, figure 4)."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.convs import Conv, ConvStack
 from mrcnn_jax.models.deconv import Deconv2x2, interleave
+from mrcnn_jax.models.mask_fc_head import MaskFCHead
+from mrcnn_jax.ops.masks import label_log_probabilities, label_margins
 from mrcnn_jax.ops.relu import relu
 
 
 class MaskHead(nnx.Module):
     """3x3 convolutions (or none), a 2x2 deconvolution, and one logit per cell and category.
 
-    Only the logits for a region's own category are used (paper 3), so only these are computed.
+    Only the logits for a region's own category are used (paper 3), so only these are computed. With
+    ``softmax`` the background has logits too, the first ones, and those of all classes are needed.
     """
 
     def __init__(
@@ -25,14 +31,21 @@ class MaskHead(nnx.Module):
         num_convs: int,
         norm: str = "",
         num_classes: int,
+        softmax: bool = False,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
         self.convs = ConvStack(in_channels, channels, num_convs=num_convs, norm=norm, dtype=dtype, rngs=rngs)
         self.conv5_mask = Deconv2x2(self.convs.out_channels, channels, dtype=dtype, rngs=rngs)
         self.mask_fcn_logits = Conv(
-            channels, num_classes, 1, kernel_init=nnx.initializers.normal(0.001), dtype=dtype, rngs=rngs
+            channels,
+            num_classes + softmax,
+            1,
+            kernel_init=nnx.initializers.normal(0.001),
+            dtype=dtype,
+            rngs=rngs,
         )
+        self.softmax = softmax
 
     def __call__(
         self,
@@ -42,12 +55,49 @@ class MaskHead(nnx.Module):
     ) -> Float[Array, "n m m"]:
         """Mask logits for the ``labels`` (1 to K) in each region's frame, M = 2 P, float32.
 
-        Batch norm uses only the ``valid`` regions.
+        With ``softmax`` these are margins over the strongest other class (``label_margins``). Batch norm uses
+        only the ``valid`` regions.
         """
         x = relu(self.conv5_mask(self.convs(regions, valid)))
+        if self.softmax:
+            return interleave(label_margins(self._all_logits(x), labels))
         category = jnp.maximum(labels - 1, 0)
         kernel, bias = self.mask_fcn_logits.kernel, self.mask_fcn_logits.bias
         assert bias is not None
         kernels = kernel[...][0, 0].T[category].astype(x.dtype)
         logits = interleave(jnp.einsum("nijabc,nc->nijab", x, kernels)).astype(jnp.float32)
         return logits + bias[...][category, None, None]
+
+    def log_probabilities(
+        self,
+        regions: Float[Array, "n p p c"],
+        labels: Int[Array, " n"],
+        valid: Bool[Array, " n"] | None = None,
+    ) -> Float[Array, "n m m 2"]:
+        """Log-probabilities of the ``labels`` and of the background in each cell, float32.
+
+        Of a head with ``softmax``.
+        """
+        x = relu(self.conv5_mask(self.convs(regions, valid)))
+        return interleave(label_log_probabilities(self._all_logits(x), labels))
+
+    def _all_logits(self, x: Float[Array, "n p p 2 2 c"]) -> Float[Array, "n p p 2 2 l"]:
+        logits = self.mask_fcn_logits(x.reshape(*x.shape[:2], -1, x.shape[-1]))  # a row's cells in one row
+        return logits.reshape(*x.shape[:5], -1).astype(jnp.float32)
+
+
+def make_mask_head(
+    config: ModelConfig, channels: int, *, pool_size: int, num_classes: int, **kwargs: Any
+) -> MaskHead | MaskFCHead:
+    """The mask head that ``config`` describes, for regions of ``pool_size`` x ``pool_size`` cells."""
+    kwargs |= {
+        "num_classes": 1 if config.mask_agnostic else num_classes,
+        "softmax": config.mask_loss == "softmax",
+    }
+    if config.mask_fcs:
+        return MaskFCHead(
+            channels, config.mask_fc_channels, pool_size=pool_size, num_fcs=config.mask_fcs, **kwargs
+        )
+    return MaskHead(
+        channels, config.mask_channels, num_convs=config.mask_convs, norm=config.mask_norm, **kwargs
+    )

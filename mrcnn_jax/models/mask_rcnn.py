@@ -3,7 +3,8 @@
 ``inference/predict.py`` and ``training/objective.py`` read like the paper; they call the stages built here.
 """
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,8 @@ from mrcnn_jax.models.box_head import BoxHead
 from mrcnn_jax.models.canvas import cells, image_mask, map_mask, mask_out, padded_sizes
 from mrcnn_jax.models.fpn import FPN
 from mrcnn_jax.models.keypoint_head import KeypointHead
-from mrcnn_jax.models.mask_head import MaskHead
+from mrcnn_jax.models.mask_fc_head import MaskFCHead
+from mrcnn_jax.models.mask_head import MaskHead, make_mask_head
 from mrcnn_jax.models.resnet import apply_stage, make_stage, stage_channels
 from mrcnn_jax.models.rpn import Anchors, RPNHead, select_proposals
 from mrcnn_jax.models.valid_regions import apply_to_valid
@@ -75,14 +77,14 @@ class MaskRCNN(nnx.Module):
             norm=config.box_norm,
             num_fcs=config.box_fcs,
             num_classes=num_classes,
+            agnostic=config.box_agnostic,
             **kwargs,
         )
         self.mask_head = (
-            MaskHead(
+            make_mask_head(
+                config,
                 channels,
-                config.mask_channels,
-                num_convs=config.mask_convs,
-                norm=config.mask_norm,
+                pool_size=config.mask_pool_size if self.res5 is None else -(-config.mask_pool_size // 2),
                 num_classes=num_classes,
                 **kwargs,
             )
@@ -193,16 +195,42 @@ class MaskRCNN(nnx.Module):
     ) -> Float[Array, "b r m m"]:
         """Mask logits of every region for its label; rows that are not ``valid`` are undefined.
 
-        Raises ValueError if the model has no mask head.
+        With ``mask_loss`` "softmax" these are margins: the label's logit minus the largest of the other
+        classes'. Raises ValueError if the model has no mask head.
         """
+        return self._mask_outputs(operator.call, features, boxes, labels, valid)
+
+    def mask_log_probabilities(
+        self,
+        features: Features,
+        boxes: Float[Array, "b r 4"],
+        labels: Int[Array, "b r"],
+        valid: Bool[Array, "b r"],
+    ) -> Float[Array, "b r m m 2"]:
+        """Log-probabilities of every region's label and of the background, in each cell of its mask.
+
+        Rows that are not ``valid`` are undefined. Raises ValueError unless the model has a mask head with
+        ``mask_loss`` "softmax".
+        """
+        if self.config.mask_loss != "softmax":
+            raise ValueError(
+                "this model's masks are sigmoids: model.mask_loss is not 'softmax' in its config"
+            )
+        return self._mask_outputs(_log_probabilities, features, boxes, labels, valid)
+
+    def _mask_outputs(
+        self, method: Callable[..., Array], features: Features, boxes: Array, labels: Array, valid: Array
+    ) -> Array:
         if self.mask_head is None:
             raise ValueError("this model has no mask head: model.mask is False in its config")
+        if self.config.mask_agnostic:
+            labels = jnp.minimum(labels, 1)  # the head's one category
         count = boxes.shape[1]
         boxes, labels, valid = share_regions((boxes, labels, valid))
         regions = self._pool(features, boxes, self.config.mask_pool_size)
         with jax.named_scope("mask_head"):
-            logits = self._apply_to_valid(self.mask_head, valid, regions, labels)
-        return collect_regions(logits, count)
+            outputs = self._apply_to_valid(self.mask_head, valid, regions, labels, method=method)
+        return collect_regions(outputs, count)
 
     def keypoint_logits(
         self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"]
@@ -220,18 +248,25 @@ class MaskRCNN(nnx.Module):
             logits = self._apply_to_valid(self.keypoint_head, valid, regions)
         return collect_regions(logits, count)
 
-    def _apply_to_valid(self, head: Any, valid: Array, regions: Array, *labels: Array) -> Array:
-        """The mask or keypoint head applied to the valid regions; the mask head also takes the labels."""
+    def _apply_to_valid(
+        self,
+        head: Any,
+        valid: Array,
+        regions: Array,
+        *labels: Array,
+        method: Callable[..., Array] = operator.call,
+    ) -> Array:
+        """A ``method`` of the mask or keypoint head on the valid regions; the mask head also takes labels."""
         if any(nnx.state(module, nnx.BatchStat) for module in (head, self.res5) if module is not None):
             # All regions at once, because batch norm makes each depend on the others.
             rows = _stage5(self.res5, flatten_regions(regions))
-            outputs = head(rows, *map(flatten_regions, labels), flatten_regions(valid))
+            outputs = method(head, rows, *map(flatten_regions, labels), flatten_regions(valid))
             return unflatten_regions(outputs, len(valid))
         graphdef, weights = nnx.split((head, self.res5))
 
         def apply(weights: Any, regions: Array, *labels: Array) -> Array:
             head, res5 = nnx.merge(graphdef, weights)
-            return head(_stage5(res5, regions), *labels)
+            return method(head, _stage5(res5, regions), *labels)
 
         return apply_to_valid(apply, weights, valid, regions, *labels)
 
@@ -274,6 +309,10 @@ def normalize(images: Array, image_sizes: Int[Array, "b 2"], config: ModelConfig
         pixels = pixels[..., ::-1]
     pixels = (pixels - jnp.array(config.pixel_mean)) / jnp.array(config.pixel_std)
     return jnp.where(image_mask(images.shape[1:3], image_sizes), pixels, 0.0)
+
+
+def _log_probabilities(head: MaskHead | MaskFCHead, *inputs: Array) -> Float[Array, "n m m 2"]:
+    return head.log_probabilities(*inputs)
 
 
 def _stage5(res5: Sequence[Any] | None, regions: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:

@@ -1,11 +1,12 @@
-"""Mask targets: crops ground-truth masks, which are stored in the frame of their boxes, to regions.
+"""Masks of regions: targets, cropped from the ground truth, and a class's part in a softmax over all classes.
 
-Shapes: N pairs of a mask and a region, S x S cells of a box-frame mask.
+Shapes: N regions, S x S cells of a box-frame mask, L classes with the background, which is class 0.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 
 def crop_box_masks(
@@ -45,3 +46,30 @@ def _interpolation(
     cell = jnp.clip(cell, 0.0, cells - 1)
     distance = jnp.abs(cell[..., None] - jnp.arange(cells, dtype=jnp.float32))  # [N size 1] - [cells]
     return jnp.where(inside[..., None], jnp.maximum(1.0 - distance, 0.0), 0.0)
+
+
+def label_log_probabilities(
+    logits: Float[Array, "n *cells l"], labels: Int[Array, " n"]
+) -> Float[Array, "n *cells 2"]:
+    """The log-probabilities of each region's label and of the background, under a softmax in each cell."""
+    both = jnp.stack([_of_label(logits, labels), logits[..., 0]], axis=-1)
+    return both - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+
+
+def label_margins(logits: Float[Array, "n *cells l"], labels: Int[Array, " n"]) -> Float[Array, " n *cells"]:
+    """The logit of each region's label in each cell, minus the largest logit of the other classes.
+
+    It is at least 0 where the label is the predicted class (or ties with it). Its sigmoid is p / (p + q),
+    with the probabilities p of the label and q of the most probable other class.
+    """
+    rivals = jnp.where(_is_label(logits, labels), -jnp.inf, logits)
+    return _of_label(logits, labels) - rivals.max(axis=-1)
+
+
+def _of_label(logits: Float[Array, "n *cells l"], labels: Int[Array, " n"]) -> Float[Array, " n *cells"]:
+    return jnp.where(_is_label(logits, labels), logits, 0.0).sum(axis=-1)
+
+
+def _is_label(logits: Float[Array, "n *cells l"], labels: Int[Array, " n"]) -> Bool[Array, "n *ones l"]:
+    is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    return is_label.reshape(len(labels), *[1] * (logits.ndim - 2), -1)

@@ -61,13 +61,19 @@ def box_loss(
     box_weights: BoxWeights,
     beta: float,
 ) -> dict[str, Float[Array, ""]]:
-    """``box_class``, a mean over the sampled regions, and ``box``, a sum divided by their number."""
+    """``box_class``, a mean over the sampled regions, and ``box``, a sum divided by their number.
+
+    The deltas are those of each category, or one set for all (K = 1).
+    """
     positive = assignment == Assignment.POSITIVE
     sampled = positive | (assignment == Assignment.NEGATIVE)
     count = jnp.maximum(sampled.sum(), 1)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    category = jnp.maximum(labels - 1, 0)
-    own_deltas = jnp.take_along_axis(deltas, category[:, None, None], axis=1)[:, 0]
+    if deltas.shape[1] == 1:
+        own_deltas = deltas[:, 0]
+    else:
+        category = jnp.maximum(labels - 1, 0)
+        own_deltas = jnp.take_along_axis(deltas, category[:, None, None], axis=1)[:, 0]
     targets = encode_boxes(gt_boxes, regions, box_weights)
     distance = smooth_l1(_masked(own_deltas - targets, positive), beta)
     return {
@@ -86,6 +92,22 @@ def mask_loss(
     """
     targets = _masked(targets, positive)
     cross_entropy = optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=(1, 2))
+    return _masked(cross_entropy, positive).sum() / jnp.maximum(positive.sum(), 1)
+
+
+@jax.named_scope("losses")
+def softmax_mask_loss(
+    log_probabilities: Float[Array, "n m m 2"], targets: Float[Array, "n m m"], positive: Bool[Array, " n"]
+) -> Float[Array, ""]:
+    """Cross-entropy over all classes (paper table 2b), averaged over the cells of positive regions.
+
+    ``log_probabilities`` are those of the region's label and of the background. A cell's class is the label
+    where its target is 1, and the background where it is 0; a target in between is the label's share.
+    ``positive`` must be False for regions of objects without a mask.
+    """
+    targets = _masked(targets, positive)
+    of_label, of_background = log_probabilities[..., 0], log_probabilities[..., 1]
+    cross_entropy = -(targets * of_label + (1 - targets) * of_background).mean(axis=(1, 2))
     return _masked(cross_entropy, positive).sum() / jnp.maximum(positive.sum(), 1)
 
 

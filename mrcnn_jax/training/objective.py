@@ -15,7 +15,13 @@ from mrcnn_jax.ops.keypoints import encode_keypoints
 from mrcnn_jax.ops.masks import crop_box_masks
 from mrcnn_jax.ops.matching import Assignment
 from mrcnn_jax.runtime.barriers import cpu_barrier
-from mrcnn_jax.training.losses import box_loss, keypoint_loss, mask_loss, rpn_loss
+from mrcnn_jax.training.losses import (
+    box_loss,
+    keypoint_loss,
+    mask_loss,
+    rpn_loss,
+    softmax_mask_loss,
+)
 from mrcnn_jax.training.targets import anchor_targets, positive_regions, region_targets
 from mrcnn_jax.types import Batch
 
@@ -74,18 +80,21 @@ def compute_losses(
 
     regions, positive = jax.vmap(lambda targets: positive_regions(targets, train))(regions)
     if gt.masks is not None and gt.mask_boxes is not None:
-        mask_logits = _rows(model.mask_logits(features, regions.boxes, regions.labels, positive))
+        softmax = config.model.mask_loss == "softmax"
+        mask_outputs = model.mask_log_probabilities if softmax else model.mask_logits
+        outputs = _rows(mask_outputs(features, regions.boxes, regions.labels, positive))
         with jax.named_scope("targets"):
             targets = crop_box_masks(
                 _rows(_take(gt.masks, regions.gt_index)),
                 _rows(_take(gt.mask_boxes, regions.gt_index)),
                 _rows(regions.boxes),
-                size=mask_logits.shape[1],
+                size=outputs.shape[1],
             )
         if not train.mask_soft_targets:
             targets = (targets >= _HALF).astype(jnp.float32)
         has_mask = _take(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
-        losses["mask"] = mask_loss(mask_logits, targets, _rows(positive & has_mask))
+        loss_of = softmax_mask_loss if softmax else mask_loss
+        losses["mask"] = loss_of(outputs, targets, _rows(positive & has_mask))
     if gt.keypoints is not None:
         keypoint_logits = _rows(model.keypoint_logits(features, regions.boxes, positive))
         cells, visible = encode_keypoints(

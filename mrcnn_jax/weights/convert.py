@@ -88,8 +88,8 @@ def import_weights(
         new_categories: Other categories to train on, or a COCO-format file with them. In the last layers of
             the heads, the outputs for categories of the same name are kept (paper, appendix A), and those for
             the background along with them; the others are re-initialised with ``config.train.seed``. All
-            other layers are kept. The last layer of the keypoint head is kept if the number of keypoints
-            stays the same.
+            other layers are kept, those of class-agnostic boxes and masks among them. The last layer of the
+            keypoint head is kept if the number of keypoints stays the same.
 
     Raises ValueError or OSError, and writes nothing, if a file cannot be read, if weights, config and
     categories do not match (the message says in what), or if ``workdir`` is not empty or a published model.

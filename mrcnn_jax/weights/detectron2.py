@@ -45,7 +45,18 @@ def from_detectron2(
 
 
 def layouts(blueprint: Blueprint) -> dict[str, Layout]:
-    """The layout of each of our arrays in a Detectron2 file."""
+    """The layout of each of our arrays in a Detectron2 file.
+
+    Raises ValueError if Detectron2 has no such heads.
+    """
+    config = blueprint.config
+    problems = [
+        f"model.{name} is {value!r}; it must be {plain!r}"
+        for name, plain in (("mask_loss", "sigmoid"), ("mask_fcs", 0))
+        if (value := getattr(config, name)) != plain
+    ]
+    if problems:
+        raise ValueError("Detectron2 has no such model:\n  " + "\n  ".join(problems))
     return {name: _layout(name, shape, blueprint) for name, shape in shapes_of(blueprint).items()}
 
 

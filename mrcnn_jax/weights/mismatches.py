@@ -127,6 +127,20 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     fields["rpn_convs"] = len(set(deeper)) or 1
     convs = re.findall(r"roi_heads\.box_head\.(?:conv(\d+)|(\d+)\.0)\.weight$", names, re.MULTILINE)
     fields["box_convs"] = len(set(convs))
+    return fields | _agnostic_fields(shapes)
+
+
+def _agnostic_fields(shapes: Mapping[str, Shape]) -> dict[str, bool]:
+    """Whether Detectron2's heads are class-agnostic; empty if it cannot be told, as with one category."""
+    fields = {}
+    classes = shapes.get("roi_heads.box_predictor.cls_score.bias", (0,))[0] - 1
+    for name, layer, rows in (
+        ("box_agnostic", "box_predictor.bbox_pred", 4),
+        ("mask_agnostic", "mask_head.predictor", 1),
+    ):
+        found = shapes.get(f"roi_heads.{layer}.bias")
+        if found is not None and len(found) == 1 and classes > 1:
+            fields[name] = found[0] == rows
     return fields
 
 

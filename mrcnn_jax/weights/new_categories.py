@@ -24,10 +24,13 @@ def shared_names(known: Categories, new: Categories) -> tuple[str, ...]:
 
 
 def layers_per_category(model: ModelConfig) -> dict[str, int]:
-    """The heads' layers with outputs for each category, and how many outputs of the background come first."""
-    layers = {"box_head.cls_score": 1, "box_head.bbox_pred": 0}
-    if model.mask:
-        layers["mask_head.mask_fcn_logits"] = 0
+    """The heads' layers with outputs for each category: 1 if those of the background come first, else 0."""
+    layers = {"box_head.cls_score": 1}
+    if not model.box_agnostic:
+        layers["box_head.bbox_pred"] = 0
+    if model.mask and not model.mask_agnostic:
+        name = "mask_fc_logits" if model.mask_fcs else "mask_fcn_logits"
+        layers[f"mask_head.{name}"] = int(model.mask_loss == "softmax")
     return layers
 
 
@@ -54,10 +57,10 @@ def with_shared_outputs(
     for layer, background in layers_per_category(model).items():
         for name in (f"{layer}.kernel", f"{layer}.bias"):
             array, source = np.array(drawn[name]), np.asarray(weights[name])
-            each = (array.shape[-1] - background) // len(new)
-            array[..., :background] = source[..., :background]
+            each = array.shape[-1] // (background + len(new))
+            array[..., : background * each] = source[..., : background * each]
             for category in shared:
-                to, of = (background + each * index[category] for index in (after, before))
+                to, of = (each * (background + index[category]) for index in (after, before))
                 array[..., to : to + each] = source[..., of : of + each]
             made[name] = jnp.asarray(array)
     return made

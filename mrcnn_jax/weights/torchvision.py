@@ -74,6 +74,20 @@ def check_in_torchvision(config: ModelConfig) -> None:
     for field in ("backbone_norm", "fpn_norm", "box_norm", "mask_norm"):
         if getattr(config, field) == "group":
             problems.append(f"model.{field} is 'group'; torchvision has batch norm")
+    _raise_if_any(problems + _head_problems(config))
+
+
+def _head_problems(config: ModelConfig) -> list[str]:
+    """What torchvision's heads do not have, whose arrays would fit none of its names or shapes."""
+    wanted = {"box_agnostic": False, "mask_agnostic": False, "mask_loss": "sigmoid", "mask_fcs": 0}
+    return [
+        f"model.{name} is {value!r}; it must be {plain!r}"
+        for name, plain in wanted.items()
+        if (value := getattr(config, name)) != plain
+    ]
+
+
+def _raise_if_any(problems: list[str]) -> None:
     if problems:
         raise ValueError("torchvision has no such model:\n  " + "\n  ".join(problems))
 
@@ -93,7 +107,11 @@ def _new_name(name: str) -> str:
 
 
 def layouts(blueprint: Blueprint) -> dict[str, Layout]:
-    """The layout of each of our arrays in torchvision's state dict."""
+    """The layout of each of our arrays in torchvision's state dict.
+
+    Raises ValueError if torchvision has no such heads.
+    """
+    _raise_if_any(_head_problems(blueprint.config))
     return {name: _layout(name, shape, blueprint) for name, shape in shapes_of(blueprint).items()}
 
 

@@ -155,6 +155,8 @@ def test_canvases_hold_every_size_that_is_asked_for(changes, lines):
         ("model.backbone_frozen_stages", 6, "must be between 0 and 5"),
         ("model.anchor_sizes", (32.0, 64.0), "must have 5, one per level p2 to p6"),
         ("model.anchor_ratios", (), "must not be empty"),
+        ("model.mask_loss", "hinge", "must be one of 'sigmoid', 'softmax'"),
+        ("model.mask_fcs", -1, "must not be negative"),
         ("data.canvases", (), "must not be empty"),
         ("data.train_annotations", "", "must not be empty"),
         ("data.canvases", ((1344, 1344), (64, 80)), "(64, 80); height and width must be multiples of 32"),
@@ -194,6 +196,44 @@ def test_one_map_takes_any_number_of_anchor_sizes_and_any_canvas():
     validate(config)
     config.model.features, config.model.res5_stride = "c4", 1
     validate(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        (
+            {"mask": False, "mask_loss": "softmax", "mask_agnostic": True},
+            [
+                "model.mask_loss is 'softmax'; must be 'sigmoid' with model.mask False",
+                "model.mask_agnostic is True; must be False with model.mask False",
+            ],
+        ),
+        (
+            {"mask": False, "mask_fcs": 2, "mask_convs": 0},
+            ["model.mask_fcs is 2; must be 0 with model.mask False"],
+        ),
+        (
+            {"mask_fcs": 3, "mask_norm": "batch"},
+            [
+                "model.mask_convs is 4; must be 0 with model.mask_fcs 3, fully connected layers in place of "
+                "the convolutions",
+                "model.mask_norm is 'batch'; must be '' with model.mask_fcs 3, fully connected layers in "
+                "place of the convolutions",
+            ],
+        ),
+        ({"mask_fcs": 2, "mask_convs": 0, "mask_loss": "softmax", "mask_agnostic": True}, []),
+        ({"mask": False, "box_agnostic": True}, []),
+    ],
+)
+def test_mask_heads_that_make_no_sense(changes, lines):
+    config = Config()
+    config.model = dataclasses.replace(config.model, **changes)
+    if not lines:
+        validate(config)
+        return
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    assert str(error.value).splitlines() == lines
 
 
 def test_adamw_needs_moments_that_forget():
@@ -237,6 +277,7 @@ def test_validate_reports_all_problems_at_once():
     ("name", "value"),
     [
         ("model.box_channels", 10**9),
+        ("model.mask_fcs", 10**6),
         ("data.long_side", 10**400),
         ("model.backbone_width", 10**9),
         ("data.canvases", ((800, 1344), (10**6, 32))),

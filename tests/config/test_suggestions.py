@@ -24,6 +24,8 @@ from mrcnn_jax.config.suggestions import _ANSWERS, _OTHER_NAMES, suggest
         ("MODEL.RESNETS.DEPTH", "nearest: backbone_depth"),
         ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "use test.score_threshold"),
         ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", "use model.mask_pool_size"),
+        ("MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", "use model.mask_agnostic"),
+        ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "use model.box_agnostic"),
         ("MODEL.RPN.NMS_THRESH", "use train.rpn_nms_iou or test.rpn_nms_iou"),
         ("MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "use train.keypoint_weight"),
         ("MODEL.RPN.LOSS_WEIGHT", "only the keypoint loss has a weight, train.keypoint_weight"),

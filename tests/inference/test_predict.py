@@ -72,6 +72,23 @@ def test_no_more_than_the_maximum_of_detections():
     np.testing.assert_allclose(found.scores, [0.7, 0.65], atol=1e-6)
 
 
+def test_class_agnostic_deltas_move_the_boxes_of_every_category():
+    """Every category's box is its proposal, moved by the same deltas."""
+    proposals = Proposals(
+        boxes=np.array([A, B, B, B, B], np.float32),
+        scores=np.zeros(5, np.float32),
+        valid=np.array([True, True, False, False, False]),
+    )
+    logits = np.log(np.array([[0.1, 0.5, 0.4], [0.2, 0.1, 0.7]] + [[1 / 3] * 3] * 3))
+    deltas = np.zeros((5, 1, 4))
+    deltas[0, 0, 0] = 1.0  # a tenth of the width to the right
+    image_size = np.array([100, 100])
+    found = jax.device_get(_selection(detections=4)(proposals, logits, deltas, image_size))
+    np.testing.assert_allclose(found.scores, [0.7, 0.5, 0.4, 0.1], atol=1e-6)
+    assert found.labels.tolist() == [2, 1, 2, 1]
+    np.testing.assert_allclose(found.boxes, [B, NEAR_A, NEAR_A, B], atol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def predict_tiny(tiny_blueprint, tiny_weights, tiny_config):
     """The tiny model's jitted predict; ``.traces`` counts how often it was traced."""

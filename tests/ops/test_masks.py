@@ -5,6 +5,8 @@ import numpy as np
 from mrcnn_jax.ops import masks as masks_module
 
 crop_box_masks = jax.jit(masks_module.crop_box_masks, static_argnames="size")
+label_margins = jax.jit(masks_module.label_margins)
+label_log_probabilities = jax.jit(masks_module.label_log_probabilities)
 
 
 def crop(mask, mask_box, roi, size):
@@ -64,3 +66,38 @@ def test_batch_equals_its_images():
     mapped = jax.vmap(lambda *a: crop_box_masks(*a, size=5))(masks, boxes, rois)
     for i in range(2):
         np.testing.assert_allclose(mapped[i], crop_box_masks(masks[i], boxes[i], rois[i], size=5), atol=1e-6)
+
+
+# Two regions of two cells, with probabilities of the background and two categories.
+PROBABILITIES = np.array(
+    [[[0.35, 0.4, 0.25], [0.5, 0.3, 0.2]], [[0.2, 0.6, 0.2], [0.1, 0.1, 0.8]]], np.float32
+)
+
+
+def test_margins_by_hand():
+    margins = label_margins(np.log(PROBABILITIES) + 3, np.array([1, 2]))
+    expected = [[0.4 / 0.35, 0.3 / 0.5], [0.2 / 0.6, 0.8 / 0.1]]
+    np.testing.assert_allclose(margins, np.log(expected), rtol=1e-5)
+
+
+def test_log_probabilities_by_hand():
+    found = label_log_probabilities(np.log(PROBABILITIES) + 3, np.array([1, 2]))
+    np.testing.assert_allclose(np.exp(found[..., 0]), [[0.4, 0.3], [0.2, 0.8]], rtol=1e-5)
+    np.testing.assert_allclose(np.exp(found[..., 1]), [[0.35, 0.5], [0.2, 0.1]], rtol=1e-5)
+
+
+def test_margins_are_positive_where_the_label_is_the_predicted_class():
+    """Also where its own probability is less than one half."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 9, 9, 5)).astype(np.float32)
+    labels = np.arange(6) % 5
+    wins = logits.argmax(axis=-1) == labels[:, None, None]
+    np.testing.assert_array_equal(label_margins(logits, labels) >= 0, wins)
+    probable = np.exp(label_log_probabilities(logits, labels)[..., 0]) >= 0.5
+    assert 0 < probable.sum() < wins.sum() and not np.any(probable & ~wins)
+
+
+def test_log_probabilities_of_large_logits_are_finite():
+    logits = np.array([[[1000.0, -1000, 0]]], np.float32)
+    found = label_log_probabilities(logits, np.array([1]))
+    np.testing.assert_array_equal(found, [[[-2000, 0]]])

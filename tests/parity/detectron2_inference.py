@@ -86,11 +86,15 @@ def predict(predictor: Any, image: np.ndarray) -> tuple[Arrays, Arrays]:
     arrays["detected_boxes"] = array(before.pred_boxes.tensor)
     arrays["detected_labels"] = array(before.pred_classes) + 1
     if mask_head:
-        logits = mask_head[0][1]
-        arrays["mask_logits"] = array(logits[torch.arange(len(logits)), before.pred_classes])
+        arrays["mask_logits"] = array(of_categories(mask_head[0][1], before.pred_classes))
     if before.has("pred_keypoint_heatmaps"):
         arrays["keypoint_logits"] = channels_last(before.pred_keypoint_heatmaps)
     return detections, arrays
+
+
+def of_categories(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """The mask logits ``[N M M]`` of each region's category; a class-agnostic head has one for all."""
+    return logits[:, 0] if logits.shape[1] == 1 else logits[torch.arange(len(logits)), classes]
 
 
 def proposal_arrays(proposals: Any, name: str) -> Arrays:

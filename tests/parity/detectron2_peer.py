@@ -33,7 +33,8 @@ and for images 0 and 1 (of different shapes if the folder has such images) the s
 - ``i/objectness/<level> [A]`` logits, ``i/deltas/<level> [A 4]``, ``i/anchors/<level> [A 4]``, ordered by
   row, column, size, ratio
 - ``i/proposals/boxes [R 4]``, ``i/proposals/scores [R]`` logits
-- ``i/box_logits [R categories+1]``, the background last; ``i/box_deltas [R categories 4]``
+- ``i/box_logits [R categories+1]``, the background last; ``i/box_deltas [R categories 4]``, or ``[R 1 4]``
+  if class-agnostic
 - ``i/detected_boxes [D 4]``, ``i/detected_labels [D]`` int: before boxes are scaled back to the image file's
   pixels, where empty ones are dropped
 - ``i/mask_logits [D M M]`` of the detected category; ``i/keypoint_logits [D M M K]``
@@ -68,11 +69,11 @@ proposals in each step, ``step_proposals/s/j [R 4]``.
 ``--box_frames`` names a file with a uint8 array ``[S S]`` for every annotation id, made by
 ``mrcnn_jax.data.rasterise``.
 
-``--tiny`` writes a fixture: the keys of both files, prefixed with "mask/", "keypoint/", "c4/" and "dc5/",
-for the narrow models of ``detectron2_models.py`` on scenes of ``seeded.py``: inference on ``DETECTED``,
-training, from box-frame masks, on ``TRAINED_ALIKE``. Arrays are reduced by ``thin``. ``<model>/weights``
-lists the state dict, a name and its shape per row; ``detectron2_seeded.py`` makes the values.
-``<model>/gradient_norms`` are the norms of the full gradients, in the same order.
+``--tiny`` writes a fixture: the keys of both files, prefixed with "mask/", "keypoint/", "c4/", "dc5/" and
+"agnostic/", for the narrow models of ``detectron2_models.py`` on scenes of ``seeded.py``: inference on
+``DETECTED``, training, from box-frame masks, on ``TRAINED_ALIKE``. Arrays are reduced by ``thin``.
+``<model>/weights`` lists the state dict, a name and its shape per row; ``detectron2_seeded.py`` makes the
+values. ``<model>/gradient_norms`` are the norms of the full gradients, in the same order.
 """
 
 import argparse

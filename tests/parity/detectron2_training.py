@@ -10,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from detectron2_inference import Arrays, Calls, array, channels_last, proposal_arrays, spied
+from detectron2_inference import Arrays, Calls, array, channels_last, of_categories, proposal_arrays, spied
 from seeded import Scene
 
 # Enough to sample every anchor of an 800x1344 image (268,569) and all of the few proposals and objects.
@@ -263,7 +263,7 @@ def mask_arrays(heads: torch.nn.Module, logits: torch.Tensor, rois: list[Any]) -
 
     positive, _ = select_foreground_proposals(rois, heads.num_classes)
     classes = torch.cat([regions.gt_classes for regions in positive])
-    arrays = {"mask_logits": array(logits[torch.arange(len(logits)), classes])}
+    arrays = {"mask_logits": array(of_categories(logits, classes))}
     for kind in ("polygons", "box_frames"):
         if not positive[0].has(f"gt_{kind}"):
             continue

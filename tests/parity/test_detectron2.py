@@ -30,6 +30,8 @@ def make_config(kind: str):
         train.rpn_post_nms = 60
     if kind == "keypoint":
         train.box_beta = 0.5
+    if kind == "agnostic":
+        model.box_agnostic = model.mask_agnostic = True
     return config
 
 
@@ -48,7 +50,7 @@ PEER = narrow.Peer(
 )
 
 
-KINDS = ("mask", "keypoint", "c4", "dc5")
+KINDS = ("mask", "keypoint", "c4", "dc5", "agnostic")
 
 
 @functools.cache

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mrcnn_jax.ops.masks import label_log_probabilities
 from mrcnn_jax.ops.matching import Assignment
 from mrcnn_jax.training import losses
 from mrcnn_jax.training.losses import smooth_l1
@@ -10,6 +11,7 @@ from mrcnn_jax.training.losses import smooth_l1
 rpn_loss = jax.jit(losses.rpn_loss, static_argnames=("samples", "box_weights", "beta"))
 box_loss = jax.jit(losses.box_loss, static_argnames=("box_weights", "beta"))
 mask_loss, keypoint_loss = jax.jit(losses.mask_loss), jax.jit(losses.keypoint_loss)
+softmax_mask_loss = jax.jit(losses.softmax_mask_loss)
 POSITIVE, NEGATIVE, IGNORE = Assignment.POSITIVE, Assignment.NEGATIVE, Assignment.IGNORE
 
 
@@ -73,12 +75,60 @@ def test_box_by_hand():
     np.testing.assert_allclose(found["box"], (0.5 + 0.25) / 2, rtol=1e-5)
 
 
+def test_class_agnostic_boxes_by_hand():
+    # one set of deltas, whatever the label
+    deltas = [[[0.5, 0, 0, 0.25]], [[0.75, 0, 0, 0]], [[7.0] * 4]]
+    found = _box(np.zeros((3, 4)), deltas, [POSITIVE, POSITIVE, NEGATIVE], [3, 1, 0])
+    np.testing.assert_allclose(found["box_class"], np.log(4), rtol=1e-6)
+    np.testing.assert_allclose(found["box"], (0.5 + 0.25 + 0.25) / 3, rtol=1e-5)
+
+
 def test_mask_by_hand():
     # the first region's map is undecided; the second's would cost, but is no positive
     logits = np.stack([np.zeros((2, 2)), np.full((2, 2), 50.0)])
     targets = np.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
     loss = mask_loss(logits, targets, np.array([True, False]))
     np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
+
+
+def test_softmax_mask_by_hand():
+    # of label and background, in four cells of which the upper are the object's; the second is no positive
+    p = np.array([[[[0.5, 0.2], [0.25, 0.2]], [[0.1, 0.8], [0.2, 0.4]]], np.full((2, 2, 2), 1e-9)])
+    targets = np.array([[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    loss = softmax_mask_loss(np.log(p), targets, np.array([True, False]))
+    np.testing.assert_allclose(loss, -np.log([0.5, 0.25, 0.8, 0.4]).mean(), rtol=1e-6)
+    # a soft target: a quarter of a cell is the object's
+    targets[0] = 0.25
+    loss = softmax_mask_loss(np.log(p), targets, np.array([True, False]))
+    expected = -(0.25 * np.log([0.5, 0.25, 0.1, 0.2]) + 0.75 * np.log([0.2, 0.2, 0.8, 0.4])).mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+def test_gradient_of_the_softmax_mask_loss(soft):
+    """Of the logits of all classes, against differences; that of a region that is no positive is zero."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3, 2, 2, 4)).astype(np.float32)
+    labels, positive = np.array([3, 1, 0]), np.array([True, True, False])
+    targets = rng.uniform(size=(3, 2, 2)).astype(np.float32)
+    targets = targets if soft else np.round(targets)
+
+    @jax.jit
+    def loss(logits):
+        return losses.softmax_mask_loss(label_log_probabilities(logits, labels), targets, positive)
+
+    gradient = np.asarray(jax.jit(jax.grad(loss))(logits))
+    step = 0.05
+    for index in np.ndindex(logits.shape):
+        moved = np.zeros_like(logits)
+        moved[index] = step
+        difference = (loss(logits + moved) - loss(logits - moved)) / (2 * step)
+        np.testing.assert_allclose(gradient[index], difference, atol=1e-4, err_msg=str(index))
+    np.testing.assert_array_equal(gradient[2], 0)
+    # By theory: the probabilities less the target's distribution, a mean over 8 cells.
+    distribution = np.eye(4)[labels[:, None, None]] * targets[..., None]
+    distribution += np.eye(4)[0] * (1 - targets[..., None])
+    np.testing.assert_allclose(gradient[:2], (jax.nn.softmax(logits) - distribution)[:2] / 8, atol=1e-6)
 
 
 def test_keypoint_by_hand():
@@ -99,6 +149,7 @@ def test_nothing_to_learn_costs_nothing_and_has_no_gradient():
         found = rpn_loss(*rpn, samples=4, **settings)
         found |= box_loss(logits, deltas, boxes, none, labels, boxes, **settings)
         found["mask"] = mask_loss(maps[..., 0], np.full((2, 3, 3), np.nan), no)
+        found["softmax mask"] = softmax_mask_loss(maps, np.full((2, 3, 3), np.nan), no)
         found["keypoint"] = keypoint_loss(maps, np.zeros((2, 2), np.int32), np.zeros((2, 2), bool))
         return sum(found.values())
 

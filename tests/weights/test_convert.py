@@ -20,6 +20,7 @@ from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.convert import SOURCES, import_weights
 from mrcnn_jax.weights.export import export_torchvision
 from mrcnn_jax.weights.files import read_arrays, write_arrays
+from mrcnn_jax.weights.layouts import write_model
 
 LAYOUTS = {"torchvision": torchvision.layouts, "detectron2": detectron2.layouts}
 SCORES = "roi_heads.box_predictor.cls_score.bias"
@@ -290,6 +291,72 @@ def test_settings_that_fit_the_file(tmp_path: Path, masks_only: Config, source: 
         "model.keypoint is True in the config, False in the file",
         "to fit the file, use --config.model.backbone_depth=18 --config.model.mask=True "
         "--config.model.keypoint=False",
+    ]
+
+
+@pytest.fixture
+def agnostic(masks_only: Config) -> Config:
+    return changed(masks_only, box_agnostic=True, mask_agnostic=True)
+
+
+def test_class_agnostic_heads_of_detectron2(tmp_path: Path, agnostic: Config) -> None:
+    arrays = arrays_of("detectron2", agnostic, classes=80)
+    assert arrays["roi_heads.box_predictor.bbox_pred.weight"].shape == (4, 16)
+    assert arrays["roi_heads.mask_head.predictor.weight"].shape == (1, 8, 1, 1)
+    write_arrays(tmp_path / "w.npz", arrays)
+    import_weights("detectron2", tmp_path / "w.npz", agnostic, tmp_path / "run")
+    _, weights = load_weights(tmp_path / "run")
+    assert weights["box_head.cls_score.bias"].shape == (81,)
+    written = write_model(weights, detectron2.layouts(make_blueprint(agnostic.model, num_classes=80)))
+    assert written.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(written[name], array, err_msg=name)
+
+
+def test_class_agnostic_heads_must_be_asked_for(tmp_path: Path, masks_only: Config, agnostic: Config) -> None:
+    write_arrays(tmp_path / "w.npz", arrays_of("detectron2", agnostic, classes=80))
+    with pytest.raises(ValueError) as error:
+        import_weights("detectron2", tmp_path / "w.npz", masks_only, tmp_path / "run")
+    assert str(error.value).splitlines()[-3:] == [
+        "model.box_agnostic is False in the config, True in the file",
+        "model.mask_agnostic is False in the config, True in the file",
+        "to fit the file, use --config.model.box_agnostic=True --config.model.mask_agnostic=True",
+    ]
+
+
+def test_class_agnostic_layers_are_kept_for_new_categories(tmp_path: Path, agnostic: Config) -> None:
+    arrays = arrays_of("detectron2", agnostic, classes=80)
+    write_arrays(tmp_path / "w.npz", arrays)
+    new = categories_file(tmp_path / "new.json", classes=2, keypoints=0)
+    made = import_weights("detectron2", tmp_path / "w.npz", agnostic, tmp_path / "run", new_categories=new)
+    assert made.new_layers == ("box_head.cls_score",)
+    _, weights = load_weights(tmp_path / "run")
+    for name, theirs in (
+        ("box_head.bbox_pred.bias", "roi_heads.box_predictor.bbox_pred.bias"),
+        ("mask_head.mask_fcn_logits.bias", "roi_heads.mask_head.predictor.bias"),
+    ):
+        np.testing.assert_array_equal(weights[name], arrays[theirs])
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "problems"),
+    [
+        (
+            "detectron2",
+            {"mask_loss": "softmax", "mask_fcs": 2, "mask_convs": 0},
+            ["model.mask_loss is 'softmax'; it must be 'sigmoid'", "model.mask_fcs is 2; it must be 0"],
+        ),
+        ("torchvision", {"mask_agnostic": True}, ["model.mask_agnostic is True; it must be False"]),
+    ],
+)
+def test_heads_that_another_system_lacks(tmp_path, masks_only, source, changes, problems):
+    write_arrays(tmp_path / "w.npz", arrays_of(source, masks_only, classes=80))
+    with pytest.raises(ValueError) as error:
+        import_weights(source, tmp_path / "w.npz", changed(masks_only, **changes), tmp_path / "run")
+    system = {"torchvision": "torchvision", "detectron2": "Detectron2"}[source]
+    assert str(error.value).splitlines() == [
+        f"{system} has no such model:",
+        *(f"  {problem}" for problem in problems),
     ]
 
 

@@ -11,6 +11,7 @@ from mrcnn_jax.runs.checkpoint import Checkpoints
 from mrcnn_jax.runs.description import write_run
 from mrcnn_jax.weights.export import difference_lines, export_torchvision, loading_lines
 from mrcnn_jax.weights.files import read_arrays
+from mrcnn_jax.weights.torchvision import check_in_torchvision
 
 CATEGORIES = Categories(
     ids=(1, 2, 3, 4), names=tuple("abcd"), keypoint_labels=(1,), keypoint_names=tuple("rstuvwxyz")
@@ -108,6 +109,22 @@ def test_a_model_that_torchvision_lacks(tmp_path, tiny_config, tiny_weights):
     with pytest.raises(ValueError, match="torchvision has no such model"):
         export_torchvision(tmp_path / "run", tmp_path / "out.npz")
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_heads_that_torchvision_lacks():
+    model = dataclasses.replace(
+        presets.torchvision().model,
+        **{"box_agnostic": True, "mask_agnostic": True, "mask_loss": "softmax", "mask_fcs": 2},
+    )
+    with pytest.raises(ValueError) as error:
+        check_in_torchvision(model)
+    assert str(error.value).splitlines() == [
+        "torchvision has no such model:",
+        "  model.box_agnostic is True; it must be False",
+        "  model.mask_agnostic is True; it must be False",
+        "  model.mask_loss is 'softmax'; it must be 'sigmoid'",
+        "  model.mask_fcs is 2; it must be 0",
+    ]
 
 
 def lines_for(config: Config, output: str = "w.safetensors") -> list[str]:

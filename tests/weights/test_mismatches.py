@@ -89,7 +89,9 @@ def test_architectures(name: str):
     arrays = {x.name: np.empty(x.shape, np.float32) for x in LAYOUTS[model.system](blueprint).values()}
     assert other_project(arrays) is None
     fields = architecture(arrays)
-    assert len(fields) == 8
+    agnostic = {"box_agnostic", *(["mask_agnostic"] if model.system == "detectron2" and config.mask else [])}
+    # Two categories: whether heads are class-agnostic shows in their shapes.
+    assert len(fields) == 8 + len(agnostic) and agnostic <= fields.keys()
     assert fields == {field: getattr(config, field) for field in fields}
 
 
@@ -105,6 +107,18 @@ def test_the_arrays_of_c5_are_those_of_dc5():
     assert differing == {}
     config.features = "fpn"
     assert differing_fields(architecture(arrays), config)[0] == {"features": "dc5"}
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_class_agnostic_heads(classes: int):
+    config = config_of(MODELS["detectron2/mask_rcnn_r50_fpn_1x"]).model
+    config.box_agnostic = config.mask_agnostic = True
+    blueprint = make_blueprint(config, num_classes=classes)
+    arrays = {x.name: np.empty(x.shape, np.float32) for x in LAYOUTS["detectron2"](blueprint).values()}
+    fields = architecture(arrays)
+    found = {name: fields[name] for name in fields if name.endswith("_agnostic")}
+    # The heads of one category have the same shapes either way.
+    assert found == ({} if classes == 1 else {"box_agnostic": True, "mask_agnostic": True})
 
 
 def test_no_architecture():
