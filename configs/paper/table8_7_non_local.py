@@ -12,5 +12,5 @@ def get_config() -> Config:
     paper.update(config)
     paper.augment_training(config)
     config.model.backbone_depth = 152
-    config.model.non_local = True
+    config.model.non_local = "subsampled"
     return config

@@ -12,6 +12,6 @@ def get_config() -> Config:
     paper.update(config)
     paper.augment_training(config)
     config.model.backbone_depth = 152
-    config.model.non_local = True
+    config.model.non_local = "subsampled"
     paper.augment_testing(config)
     return config
