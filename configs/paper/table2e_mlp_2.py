@@ -8,5 +8,6 @@ from mrcnn_jax.config import Config, paper
 
 def get_config() -> Config:
     config = paper.r50_fpn()
+    config.model.mask_convs = 0
     config.model.mask_fcs = 2
     return config

@@ -43,6 +43,7 @@ def shrink(config: Config, data: Path, *, seed: int) -> Config:
             mask_convs=min(model.mask_convs, 2),
             mask_channels=32,
             mask_fcs=model.mask_fcs,
+            mask_fc_channels=256,
             mask_loss=model.mask_loss,
             mask_agnostic=model.mask_agnostic,
             keypoint=model.keypoint,
