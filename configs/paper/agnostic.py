@@ -1,0 +1,12 @@
+"""Section 4.2, one mask for all categories: R50-C4.
+
+In the paper: mask AP 29.7. Not trained at full size here (docs/paper.md).
+"""
+
+from mrcnn_jax.config import Config, paper
+
+
+def get_config() -> Config:
+    config = paper.r50_c4()
+    config.model.mask_agnostic = True
+    return config

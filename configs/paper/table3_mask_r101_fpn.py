@@ -1,0 +1,12 @@
+"""Table 3, Mask R-CNN R101-FPN.
+
+In the paper: box AP 38.2, AP50 60.3, AP75 41.7 on test-dev. Not trained at full size here (docs/paper.md).
+"""
+
+from mrcnn_jax.config import Config, paper
+
+
+def get_config() -> Config:
+    config = paper.r50_fpn()
+    paper.as_r101(config)
+    return config

@@ -1,0 +1,15 @@
+"""Table 8, and 152 layers: X152-FPN.
+
+In the paper: mask AP 39.7, AP50 63.2, AP75 42.2; box AP 44.1, AP50 66.4, AP75 48.4. Not trained at full size here (docs/paper.md).
+"""
+
+from mrcnn_jax.config import Config, paper
+
+
+def get_config() -> Config:
+    config = paper.r50_fpn()
+    paper.as_x101(config)
+    paper.update(config)
+    paper.augment_training(config)
+    config.model.backbone_depth = 152
+    return config

@@ -1,0 +1,16 @@
+"""Table 8, and a non-local block: X152-FPN.
+
+In the paper: mask AP 40.3, AP50 64.4, AP75 42.8; box AP 45.0, AP50 67.8, AP75 48.9. Not trained at full size here (docs/paper.md).
+"""
+
+from mrcnn_jax.config import Config, paper
+
+
+def get_config() -> Config:
+    config = paper.r50_fpn()
+    paper.as_x101(config)
+    paper.update(config)
+    paper.augment_training(config)
+    config.model.backbone_depth = 152
+    config.model.non_local = "subsampled"
+    return config

@@ -1,0 +1,17 @@
+"""Table 8, and augmentation in testing: X152-FPN.
+
+In the paper: mask AP 41.8, AP50 66.0, AP75 44.8; box AP 47.3, AP50 69.3, AP75 51.5. Not trained at full size here (docs/paper.md).
+"""
+
+from mrcnn_jax.config import Config, paper
+
+
+def get_config() -> Config:
+    config = paper.r50_fpn()
+    paper.as_x101(config)
+    paper.update(config)
+    paper.augment_training(config)
+    config.model.backbone_depth = 152
+    config.model.non_local = "subsampled"
+    paper.augment_testing(config)
+    return config

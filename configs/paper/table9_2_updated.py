@@ -1,0 +1,12 @@
+"""Table 9, updated baseline: R50-FPN.
+
+In the paper: keypoint AP 65.1, AP50 86.6, AP75 70.9. Not trained at full size here (docs/paper.md).
+"""
+
+from mrcnn_jax.config import Config, paper
+
+
+def get_config() -> Config:
+    config = paper.r50_fpn_persons(mask=False, keypoint=True)
+    paper.update(config)
+    return config

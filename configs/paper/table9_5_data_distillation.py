@@ -1,0 +1,13 @@
+"""Table 9, and data distillation: X101-FPN.
+
+In the paper: keypoint AP 69.1, AP50 88.9, AP75 75.3. Not trained at full size here (docs/paper.md).
+"""
+
+from mrcnn_jax.config import Config, paper
+
+
+def get_config() -> Config:
+    config = paper.r50_fpn_persons(mask=False, keypoint=True)
+    paper.update(config)
+    paper.as_x101(config)
+    return config

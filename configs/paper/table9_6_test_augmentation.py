@@ -1,0 +1,14 @@
+"""Table 9, and augmentation in testing: X101-FPN.
+
+In the paper: keypoint AP 70.4, AP50 89.3, AP75 76.8. Not trained at full size here (docs/paper.md).
+"""
+
+from mrcnn_jax.config import Config, paper
+
+
+def get_config() -> Config:
+    config = paper.r50_fpn_persons(mask=False, keypoint=True)
+    paper.update(config)
+    paper.as_x101(config)
+    paper.augment_testing(config)
+    return config
