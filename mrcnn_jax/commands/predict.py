@@ -13,6 +13,13 @@ Until all images are done, their results are in out/detections.partial.jsonl, on
 run is interrupted, the same command goes on with it: images that are done are skipped. With other settings,
 other weights or other images it is refused, so that no results are lost.
 
+    mrcnn-jax predict --workdir=detectron2/mask_rcnn_r50_fpn_3x --output=out --pictures=none \\
+        --coco=annotations/image_info_test-dev2017.json test2017/
+
+finds objects in the images that a COCO file lists, in the folder that has them, and writes detections.json
+as COCO's server takes it: with the ids of the file, and without fields that are not COCO's. The server wants
+it as detections_test-dev2017_NAME_results.json in a zip file.
+
 Images that cannot be read and folders without images are reported and skipped, and the exit code is 1. If no
 image can be read at all, nothing is written.
 """
@@ -30,6 +37,7 @@ from mrcnn_jax.runtime.setup import setup
 from mrcnn_jax.weights.zoo_models import run_config
 
 if TYPE_CHECKING:
+    from mrcnn_jax.data.image_list import ImageList
     from mrcnn_jax.inference.detector import Detector
     from mrcnn_jax.inference.partial_results import ImageResults
 
@@ -71,6 +79,14 @@ _ANNOTATIONS = flags.DEFINE_string(
 )
 
 
+_COCO = flags.DEFINE_string(
+    "coco",
+    None,
+    "COCO file, with or without annotations: find objects in the images that it lists, in the one folder "
+    "given, and write detections.json for COCO's server",
+)
+
+
 def main(arguments: list[str]) -> int:
     from mrcnn_jax.inference.files import DETECTIONS, find_images, passed_over, picture_paths, read_image_ids
 
@@ -78,16 +94,21 @@ def main(arguments: list[str]) -> int:
         raise ValueError(
             "no images given: name image files or folders, as in: mrcnn-jax predict ... photo.jpg folder/"
         )
-    images, errors = find_images(arguments)
-    if not images:
-        return _report(errors)
-    if line := passed_over(arguments):
-        print(line, flush=True)
+    errors: list[ValueError] = []
+    listed = _read_list(arguments)
+    if listed is not None:
+        images = listed.images
+    else:
+        images, errors = find_images(arguments)
+        if not images:
+            return _report(errors)
+        if line := passed_over(arguments):
+            print(line, flush=True)
     output = Path(_OUTPUT.value)
     detections_file = output / DETECTIONS
     dataset_file = Path(_DATASET.value) if _DATASET.value else None
     _check_outputs(detections_file, dataset_file, inputs=images)
-    ids = list(range(1, len(images) + 1))
+    ids = list(range(1, len(images) + 1)) if listed is None else listed.ids
     if _ANNOTATIONS.value is not None:
         ids = read_image_ids(Path(_ANNOTATIONS.value), images)
 
@@ -103,6 +124,8 @@ def main(arguments: list[str]) -> int:
 
     workdir = workdir_of(_WORKDIR.value)
     detector = load(workdir, step=_STEP.value, batch_size=_BATCH_SIZE.value, config=config)
+    if listed is not None:
+        listed.check_categories(detector.categories)
     pictures = picture_paths(images, output) if _PICTURES.value == "png" else None
     partial = PartialResults(output / _PARTIAL, _made_with(workdir, detector), images, pictures)
     if before := sum(map(partial.is_done, images)):
@@ -130,7 +153,8 @@ def main(arguments: list[str]) -> int:
         print(f"warning: {describe_nearly_black(names)}", file=sys.stderr)
     if done := sum(map(partial.is_done, images)):
         counts = _Counts()
-        write_detections(detections_file, counts.count(partial.read(images)), ids)
+        found = counts.count(partial.read(images))
+        write_detections(detections_file, found, ids, only_cocos=listed is not None)
         if dataset_file is not None:
             write_dataset(dataset_file, partial.read(images), ids, images, detector.categories)
         partial.remove()
@@ -142,6 +166,19 @@ def main(arguments: list[str]) -> int:
             line += f", {counts.drawn} of them ({threshold}) {' and '.join(places)}"
         print(line)
     return _report(errors)
+
+
+def _read_list(arguments: list[str]) -> "ImageList | None":
+    """The images of --coco; None without it. Raises ValueError for flags and arguments that contradict it."""
+    if _COCO.value is None:
+        return None
+    from mrcnn_jax.data.image_list import read_image_list
+
+    if _ANNOTATIONS.value is not None:
+        raise ValueError("--annotations: image ids are taken from --coco; give only one of the two")
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        raise ValueError(f"--coco={_COCO.value}: name the one folder that has its images, not {arguments}")
+    return read_image_list(Path(_COCO.value), Path(arguments[0]))
 
 
 class _Counts:
@@ -166,7 +203,8 @@ def _check_outputs(detections: Path, dataset: Path | None, *, inputs: list[Path]
             raise ValueError(
                 f"--save_dataset={dataset}: {detections} is the results list; choose another file"
             )
-    taken = {Path(path).resolve() for path in (*inputs, _ANNOTATIONS.value) if path is not None}
+    files = (*inputs, _ANNOTATIONS.value, _COCO.value)
+    taken = {Path(path).resolve() for path in files if path is not None}
     for flag, path in (("output", detections), ("save_dataset", dataset)):
         if path is not None and path.resolve() in taken:
             raise ValueError(f"{path} is an input and would be overwritten; choose another --{flag}")

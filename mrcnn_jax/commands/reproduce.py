@@ -21,7 +21,9 @@ from mrcnn_jax.runtime.setup import setup
 
 _TABLE = flags.DEFINE_enum("table", None, list(TABLES), "number of the table in the paper")
 _LIST = flags.DEFINE_bool("list", False, "list the tables and their rows")
-_SCALE = flags.DEFINE_enum("scale", "small", ["small", "full"], "train at small scale, or print COCO's commands")
+_SCALE = flags.DEFINE_enum(
+    "scale", "small", ["small", "full"], "train at small scale, or print COCO's commands"
+)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "number of runs of every row", lower_bound=1)
 _FOLDER = flags.DEFINE_string("folder", "runs/paper", "where pictures, proposals, runs and results are kept")
 

@@ -278,6 +278,14 @@ class TestConfig:
     # Of a keypoint: its logit (TV), or "probability" within its region (D2).
     keypoint_score: str = inference("logit", one_of("logit", "probability"))
 
+    # Test-time augmentation (paper appendix B; D2 TEST.AUG): short sides, in pixels, to which every image is
+    # resized in turn; (): to data.test_short_side alone.
+    scales: tuple[int, ...] = inference((), positive)
+    # Pixels: the most that the longer side may have at any of them (D2 4000); 0: data.long_side, in
+    # proportion to the scale.
+    scales_long_side: int = inference(0, not_negative)
+    flip: bool = inference(False)  # detect in the mirrored image, too
+
 
 @dataclass
 class Config:

@@ -150,6 +150,7 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     yield from _mask_problems(values)
     yield from _canvas_problems(values)
     yield from _data_set_problems(values)
+    yield from _scale_problems(values)
     low, high = values["train.rpn_negative_iou"], values["train.rpn_positive_iou"]
     if low > high:
         yield f"train.rpn_negative_iou is {low}; must not exceed train.rpn_positive_iou ({high})"
@@ -226,3 +227,26 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
                 "width), the largest that data.train_short_sides, data.test_short_side and data.long_side "
                 f"make: add {missing!r}"
             )
+
+
+def _scale_problems(values: dict[str, Any]) -> Iterator[str]:
+    scales, long = values["test.scales"], values["test.scales_long_side"]
+    if not scales and long:
+        yield f"test.scales_long_side is {long}; must be 0 without test.scales"
+    if not scales:
+        return
+    if len(set(scales)) < len(scales):
+        yield f"test.scales is {_shown(scales)}; must not repeat a scale"
+    if 0 < long < max(scales):
+        yield (
+            f"test.scales_long_side is {long}; must be 0 or at least the largest of test.scales "
+            f"({max(scales)})"
+        )
+    largest, short = LIMITS["data.long_side"], values["data.test_short_side"]
+    derived = max(scales) * values["data.long_side"] // short
+    if not long and derived > largest:
+        yield (
+            f"test.scales is {_shown(scales)}; with data.long_side {values['data.long_side']} at "
+            f"data.test_short_side {short}, the longer side at its largest has up to {derived} pixels; must "
+            f"be at most {largest}, or limited by test.scales_long_side"
+        )

@@ -50,4 +50,6 @@ LIMITS = {
     "test.rpn_post_nms": _REGIONS,
     "test.candidates": 1_000_000,
     "test.detections": 10_000,
+    "test.scales": _SIDE,
+    "test.scales_long_side": _SIDE,
 }

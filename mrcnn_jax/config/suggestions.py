@@ -101,6 +101,9 @@ _OTHER_NAMES = {
     "test.nms_iou": "nms_thresh nms_thresh_test box_nms_thresh nms_threshold nms_thr iou_threshold iou_thr",
     "test.detections": "detections_per_image detections_per_img box_detections_per_img max_per_img max_det",
     "test.mask_threshold": "mask_thr_binary mask_thresh",
+    "test.scales": "min_sizes test_aug_min_sizes tta_scales img_scales",
+    "test.scales_long_side": "test_aug_max_size",
+    "test.flip": "test_aug_flip tta_flip",
 }
 
 # What to say where a name has no field, or a field that counts otherwise.

@@ -12,6 +12,7 @@ from mrcnn_jax.data.coco import SMALLEST_SIDE
 from mrcnn_jax.data.objects import Objects, unpack_masks
 from mrcnn_jax.data.overfull import fit_rows, union
 from mrcnn_jax.images import Size
+from mrcnn_jax.runs.categories import keypoint_flip_order
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,6 @@ def transform_objects(
         if "mask_boxes" in rows:
             rows["mask_boxes"][row] = union(frames[group])
     return rows
-
-
-def keypoint_flip_order(count: int, pairs: tuple[tuple[int, int], ...]) -> np.ndarray:
-    """The indices ``[K]`` that reorder keypoints for a flipped image."""
-    order = np.arange(count)
-    for left, right in pairs:
-        order[left], order[right] = right, left
-    return order
 
 
 def _transform_points(points: np.ndarray, transform: ImageTransform) -> np.ndarray:

@@ -18,6 +18,7 @@ from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.evaluators import Evaluator, Kind
 from mrcnn_jax.evaluation.ground_truth import ground_truth
 from mrcnn_jax.inference.detector import Detector, load
+from mrcnn_jax.inference.views import check_flip_pairs
 from mrcnn_jax.json_files import write_json
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.description import read_run
@@ -133,9 +134,11 @@ def check_source(config: Config, categories: Categories, source: DataSource) -> 
 
     Its categories must be the run's ``categories`` (see ``check_categories``), its image and category ids
     must be from 0 to 2^53 (the range that hotcoco reads exactly), its keypoints must have sigmas if the model
-    of ``config`` detects keypoints, and all its annotations must be readable.
+    of ``config`` detects keypoints, and all its annotations must be readable. With ``test.flip``, a model of
+    keypoints needs the run's pairs of left and right ones.
     """
     check_categories(source.categories, categories, where=source.name)
+    check_flip_pairs(config, categories)
     ids = {"image": source.ids.tolist(), "category": source.categories.ids}
     out_of_range = [
         f"{kind} {number}" for kind, numbers in ids.items() for number in numbers if not 0 <= number <= 2**53

@@ -15,19 +15,30 @@ _UNUSED = "N/A"  # name of labels that torchvision's models have but do not use
 _INFO = {"description": "Objects found by mrcnn_jax", "contributor": "mrcnn_jax"}
 _SUPERCATEGORY = "object"
 
+_NOT_COCOS = ("file_name", "category")  # fields of ``Result.to_coco`` for people who read the list
+
 # Written as they are read, one image at a time, so that any number of them fits in memory.
 _Results = Iterable[tuple[int, ImageResults]]
 
 
-def write_detections(path: Path, results: _Results, image_ids: Sequence[int]) -> None:
+def write_detections(
+    path: Path, results: _Results, image_ids: Sequence[int], *, only_cocos: bool = False
+) -> None:
     """Writes a COCO results list, which pycocotools' ``loadRes`` takes.
 
-    ``results`` are indices into ``image_ids`` and what was found in those images. The file is replaced at the
-    end, atomically.
+    ``results`` are indices into ``image_ids`` and what was found in those images. With ``only_cocos``, the
+    entries have no fields but COCO's, and none is of an unused label: the list is what COCO's server takes.
+    The file is replaced at the end, atomically.
     """
     entries = (
         entry | {"image_id": image_ids[index]} for index, found in results for entry in found["objects"]
     )
+    if only_cocos:
+        entries = (
+            {name: value for name, value in entry.items() if name not in _NOT_COCOS}
+            for entry in entries
+            if entry["category"] != _UNUSED
+        )
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         _write_list(file, entries, exact=False)
         file.write("\n")

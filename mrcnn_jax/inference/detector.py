@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -21,11 +22,13 @@ from PIL import Image
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
-from mrcnn_jax.images import Fitted, fit, read_image, to_rgb
+from mrcnn_jax.images import Fitted, Size, fit, fitted_shape, read_image, to_rgb
+from mrcnn_jax.inference.augmented import make_augmented_fn
 from mrcnn_jax.inference.predict import predict
 from mrcnn_jax.inference.results import Result, to_result
+from mrcnn_jax.inference.views import check_flip_pairs, plain_scale, scales_of, views_of
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
-from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.runs.categories import Categories, keypoint_flip_order
 from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
 from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
@@ -36,8 +39,9 @@ from mrcnn_jax.weights.zoo import workdir_of
 Source = str | os.PathLike[str] | Image.Image | np.ndarray | Callable[[], np.ndarray]
 
 # Takes images [B H W 3] (uint8 or float32) and their sizes without padding, [B 2] int32. Returns detections
-# without waiting for the device.
-PredictFn = Callable[[np.ndarray, np.ndarray], Detections]
+# without waiting for the device. With test-time augmentation, it takes the arguments of an
+# ``augmented.AugmentedFn`` after the first.
+PredictFn = Callable[..., Detections]
 
 _BATCHES_IN_FLIGHT = 2  # one on the device, one ready for it
 _MAX_LAG_BATCHES = 4  # an image further behind the newest one no longer waits for its batch to fill
@@ -50,8 +54,14 @@ _DECODE_LOCK = threading.Lock()
 class _Prepared:
     """A resized and padded image, with what its result is built from."""
 
-    fitted: Fitted
-    image_size: tuple[int, int]
+    fitted: tuple[Fitted, ...]  # at each scale
+    frame: Size  # height and width of the image in which its boxes are
+    image_size: Size
+
+    @property
+    def canvases(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(fitted.image.shape for fitted in self.fitted)
+
     path: Path | None  # if it came from a file
 
 
@@ -60,7 +70,8 @@ class Detector:
 
     Args:
         predict_fn: compiled once per canvas of ``config.data``, since every batch has ``batch_size`` images.
-        config: the run's config; ``data`` sets how images are resized and padded, ``test`` what is kept.
+        config: the run's config, with which ``predict_fn`` was made; ``data`` and ``test.scales`` set how
+            images are resized and padded, ``test`` what is kept.
         categories: the categories that labels refer to.
         batch_size: images per batch.
         step: the step of the checkpoint that the weights come from, if any.
@@ -77,11 +88,15 @@ class Detector:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch size ({batch_size}) must be at least 1")
+        check_flip_pairs(config, categories)
         self.config = config
         self.categories = categories
         self.batch_size = batch_size
         self.step = step
         self._predict_fn = predict_fn
+        self._scales, self._views = scales_of(config), views_of(config)
+        keypoints = len(categories.keypoint_names)
+        self._keypoint_order = keypoint_flip_order(keypoints, categories.flip_pairs)
 
     @overload
     def __call__(self, source: list[Any] | tuple[Any, ...]) -> list[Result]: ...
@@ -122,15 +137,16 @@ class Detector:
         """
         readers, finishers = ThreadPoolExecutor(), ThreadPoolExecutor()
         outcomes: dict[int, Future[Result] | ValueError] = {}
-        waiting: dict[tuple[int, ...], list[tuple[int, _Prepared]]] = {}  # by canvas, oldest first
+        # By the canvases of an image's views, oldest first.
+        waiting: dict[tuple[tuple[int, ...], ...], list[tuple[int, _Prepared]]] = {}
         in_flight: deque[Future[Detections]] = deque()
         done = 0  # images yielded
 
-        def dispatch(canvas: tuple[int, ...]) -> None:
-            batch = waiting.pop(canvas)
+        def dispatch(canvases: tuple[tuple[int, ...], ...]) -> None:
+            batch = waiting.pop(canvases)
             if len(in_flight) == _BATCHES_IN_FLIGHT:
                 in_flight.popleft().result()
-            detections = self._predict([prepared.fitted for _, prepared in batch])
+            detections = self._predict([prepared for _, prepared in batch])
             on_host = finishers.submit(jax.device_get, detections)
             in_flight.append(on_host)
             for row, (index, prepared) in enumerate(batch):
@@ -153,10 +169,9 @@ class Detector:
                 except ValueError as error:
                     outcomes[index] = error
                 else:
-                    canvas = prepared.fitted.image.shape
-                    waiting.setdefault(canvas, []).append((index, prepared))
-                    if len(waiting[canvas]) == self.batch_size:
-                        dispatch(canvas)
+                    waiting.setdefault(prepared.canvases, []).append((index, prepared))
+                    if len(waiting[prepared.canvases]) == self.batch_size:
+                        dispatch(prepared.canvases)
                 while done <= index and (is_ready() or index - done >= _MAX_LAG_BATCHES * self.batch_size):
                     yield take()
                     done += 1
@@ -193,30 +208,42 @@ class Detector:
             image = _check_pixels(source() if callable(source) else source, index)
         if inspect is not None:
             inspect(index, image)
-        data = self.config.data
-        fitted = fit(
-            image,
-            short_side=data.test_short_side,
-            long_side=data.long_side,
-            canvases=data.canvases,
-            rule=data.resize,
-        )
-        return _Prepared(fitted, image.shape[:2], path)
+        rule = self.config.data.resize
+        fitted = tuple(fit(image, **scale._asdict(), rule=rule) for scale in self._scales)
+        frame = fitted[0].size
+        if len(self._views) > 1:
+            frame, _ = fitted_shape(*image.shape[:2], **plain_scale(self.config)._asdict(), rule=rule)
+        return _Prepared(fitted, frame, image.shape[:2], path)
 
-    def _predict(self, batch: list[Fitted]) -> Detections:
+    def _predict(self, batch: list[_Prepared]) -> Detections:
         """Detections of ``batch``, which is padded to the batch size with blank images."""
+        views = (
+            self._stack([prepared.fitted[view.scale] for prepared in batch], flipped=view.flipped)
+            for view in self._views
+        )
+        if len(self._views) == 1:
+            return self._predict_fn(*next(views))
+        frames = np.array([prepared.frame for prepared in batch], np.int32)
+        frames = np.pad(frames, [(0, self.batch_size - len(batch)), (0, 0)], mode="edge")
+        return self._predict_fn(views, frames, self._keypoint_order)
+
+    def _stack(self, batch: list[Fitted], *, flipped: bool) -> tuple[np.ndarray, np.ndarray]:
+        """A view's images [B H W 3], mirrored if ``flipped``, and their sizes without padding [B 2]."""
         height, width, _ = batch[0].image.shape
         images = np.zeros((self.batch_size, height, width, 3), batch[0].image.dtype)
         sizes = np.full((self.batch_size, 2), (height, width), np.int32)
         for row, fitted in enumerate(batch):
             images[row] = fitted.image
             sizes[row] = fitted.size
-        return self._predict_fn(images, sizes)
+            if flipped:
+                inside = images[row, :, : fitted.size[1]]
+                inside[:] = inside[:, ::-1].copy()
+        return images, sizes
 
     def _finish(self, detections: Future[Detections], row: int, prepared: _Prepared) -> Result:
         return to_result(
             jax.tree.map(lambda rows: rows[row], detections.result()),
-            size=prepared.fitted.size,
+            size=prepared.frame,
             image_size=prepared.image_size,
             categories=self.categories,
             mask_threshold=self.config.test.mask_threshold,
@@ -285,7 +312,10 @@ def make_predict_fn(
     compiles it once for all its evaluations; any other compilation gives a warning (see ``compilations``).
     """
     fold = jax.jit(blueprint.fold, out_shardings=replicated(mesh))
-    compilations = CompilationTracker("inference", config.data.canvases)
+    if len(views_of(config)) > 1:
+        augmented = make_augmented_fn(blueprint, config, mesh)
+        return lambda weights: partial(augmented, fold(weights))
+    compilations = CompilationTracker("inference", scales_of(config)[0].canvases)
     compiled = jit_predict(blueprint, config, mesh)
     sharding = batch_sharding(mesh)
     shardings = sharding.images, sharding.image_sizes

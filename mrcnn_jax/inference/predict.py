@@ -1,5 +1,6 @@
 """Inference on a batch of images, from arrays to arrays."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -13,7 +14,7 @@ from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.ops.boxes import BoxWeights, clip_boxes, decode_boxes, is_nonempty
 from mrcnn_jax.ops.keypoints import decode_keypoints
 from mrcnn_jax.ops.nms import nms
-from mrcnn_jax.types import Detections, Proposals
+from mrcnn_jax.types import Detections, Features, Proposals
 
 
 def predict(
@@ -34,6 +35,25 @@ def predict(
         images: RGB, 0 to 255, padded to a canvas at the right and the bottom.
         image_sizes: height and width of each image without padding.
     """
+    features, detections = detect_boxes(model, images, image_sizes, config)
+    if model.mask_head is not None:
+        mask_logits = model.mask_logits(features, detections.boxes, detections.labels, detections.valid)
+        detections = replace(detections, masks=jax.nn.sigmoid(mask_logits))
+    if model.keypoint_head is not None:
+        keypoint_logits = model.keypoint_logits(features, detections.boxes, detections.valid)
+        decode = partial(decode_keypoints, score=config.test.keypoint_score)
+        keypoints = map_images(decode, keypoint_logits, detections.boxes, detections.valid)
+        detections = replace(detections, keypoints=keypoints)
+    return detections
+
+
+def detect_boxes(
+    model: MaskRCNN,
+    images: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"],
+    image_sizes: Int[Array, "b 2"],
+    config: Config,
+) -> tuple[Features, Detections]:
+    """The maps that regions are pooled from, and the detections without masks and keypoints."""
     test = config.test
     features = model.features(images, image_sizes)
     anchors = model.anchors(features, image_sizes)
@@ -41,16 +61,7 @@ def predict(
     features = model.region_features(features)
     logits, deltas = model.box_outputs(features, proposals.boxes)
     select = partial(select_detections, config=test, box_weights=config.model.box_weights)
-    detections = map_images(select, proposals, logits, deltas, image_sizes)
-    if model.mask_head is not None:
-        mask_logits = model.mask_logits(features, detections.boxes, detections.labels, detections.valid)
-        detections = detections.replace(masks=jax.nn.sigmoid(mask_logits))
-    if model.keypoint_head is not None:
-        keypoint_logits = model.keypoint_logits(features, detections.boxes, detections.valid)
-        decode = partial(decode_keypoints, score=test.keypoint_score)
-        keypoints = map_images(decode, keypoint_logits, detections.boxes, detections.valid)
-        detections = detections.replace(keypoints=keypoints)
-    return detections
+    return features, map_images(select, proposals, logits, deltas, image_sizes)
 
 
 @jax.named_scope("select_detections")

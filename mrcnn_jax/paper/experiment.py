@@ -1,9 +1,9 @@
 """Trains and evaluates the rows of a table at small scale: whatever of it is not done yet.
 
-    FOLDER/shapes/               the pictures
-    FOLDER/proposals/BACKBONE/   an RPN by itself, and its proposals for all pictures (paper 3.1)
-    FOLDER/runs/ROW/seed0/       a row's run on these proposals, with scores.json once it is evaluated
-    FOLDER/table2c.json, .png    the result so far
+FOLDER/shapes/               the pictures
+FOLDER/proposals/BACKBONE/   an RPN by itself, and its proposals for all pictures (paper 3.1)
+FOLDER/runs/ROW/seed0/       a row's run on these proposals, with scores.json once it is evaluated
+FOLDER/table2c.json, .png    the result so far
 """
 
 import os
@@ -41,16 +41,24 @@ class Experiment:
         """
         bed.draw(self.shapes)
         left = [
-            (row, seed) for seed in seeds for row in self.table.rows if not self._scores_file(row, seed).is_file()
+            (row, seed)
+            for seed in seeds
+            for row in self.table.rows
+            if not self._scores_file(row, seed).is_file()
         ]
         started = time.monotonic()
         for number, (row, seed) in enumerate(left):
-            print(f"\n== Table {self.table.number}, {row.label}, seed {seed}: {len(left) - number} runs left", flush=True)
+            print(
+                f"\n== Table {self.table.number}, {row.label}, seed {seed}: {len(left) - number} runs left",
+                flush=True,
+            )
             if not self._run(row, seed):
                 return False
             minutes = (time.monotonic() - started) / 60
             remaining = minutes / (number + 1) * (len(left) - number - 1)
-            print(f"\n{self.report()}\n\n{minutes:.0f} min so far, about {remaining:.0f} min left", flush=True)
+            print(
+                f"\n{self.report()}\n\n{minutes:.0f} min so far, about {remaining:.0f} min left", flush=True
+            )
         if not left:
             print(self.report())
         return True

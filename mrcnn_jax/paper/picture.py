@@ -35,7 +35,9 @@ def draw_differences(table: Table, found: Sequence[Difference], path: Path) -> N
     def at(point: float) -> float:
         return _SCALE * (_LEFT + (point - low) / ((high - low) or 1) * (_WIDTH - _LEFT - _RIGHT))
 
-    def write(x: float, y: float, text: str, color: str = _TEXT, *, size: int = 13, anchor: str = "lm") -> None:
+    def write(
+        x: float, y: float, text: str, color: str = _TEXT, *, size: int = 13, anchor: str = "lm"
+    ) -> None:
         pen.text((_SCALE * x, _SCALE * y), text, fill=color, font=fonts[size], anchor=anchor)
 
     write(16, 22, f"Table {table.number}. {table.title}", size=16)

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mrcnn_jax.config.io import typed
 from mrcnn_jax.json_files import read_json, write_json
 
@@ -33,6 +35,14 @@ class Categories:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def keypoint_flip_order(count: int, pairs: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """The indices ``[K]`` that reorder keypoints for a flipped image."""
+    order = np.arange(count)
+    for left, right in pairs:
+        order[left], order[right] = right, left
+    return order
 
 
 def save_categories(path: Path, categories: Categories) -> None:

@@ -3,8 +3,12 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +22,7 @@ from pycocotools.coco import COCO
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.shapes import make_shapes
 from mrcnn_jax.inference.detector import Detector
-from tests.run_command import Outcome
+from tests.run_command import ROOT, Outcome
 
 Start = Callable[..., Outcome]
 
@@ -245,6 +249,79 @@ def test_an_interrupted_prediction_goes_on(
         json.loads((directory / name / "detections.json").read_text()) for name in ("later", "at_once")
     )
     assert [entry["image_id"] for entry in entries] == [entry["image_id"] for entry in wanted]
+
+
+KILLED = """
+import os, signal
+from mrcnn_jax import commands
+from mrcnn_jax.inference.partial_results import PartialResults
+
+append = PartialResults.append
+
+def append_and_die(self, image, found):
+    append(self, image, found)
+    if len(self._lines) == 2:
+        with self.path.open("ab") as file:
+            file.write(b'{"size": [64, 6')
+        os.kill(os.getpid(), signal.SIGKILL)
+
+PartialResults.append = append_and_die
+commands.main()
+"""
+
+
+def test_the_images_of_a_list_for_cocos_server(trained: str, start: Start, directory: Path) -> None:
+    """A list without annotations, killed while a line is written, gives the file of an uninterrupted run."""
+    content = json.loads((directory / "shapes/annotations/instances_val.json").read_text())
+    listed = [entry | {"id": 900 + entry["id"]} for entry in content["images"]][::-1]
+    info = {"info": {}, "images": listed, "licenses": [], "categories": content["categories"]}
+    (directory / "image_info_test-dev.json").write_text(json.dumps(info))
+    shutil.copytree(directory / "shapes/val", directory / "test")
+    shutil.copy(directory / "test" / listed[0]["file_name"], directory / "test/not_listed.jpg")
+
+    def arguments(output: str) -> tuple[str, ...]:
+        flags = (f"--output={output}", "--pictures=none", "--coco=image_info_test-dev.json")
+        return ("predict", "--workdir=run", *flags, "test")
+
+    done = start(*arguments("whole"))
+    assert done.returncode == 0, done.stderr
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments("killed")],
+        cwd=directory,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [path.name for path in (directory / "killed").iterdir()] == ["detections.partial.jsonl"]
+    done = start(*arguments("killed"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 of 3 images are done already")
+    assert [path.name for path in (directory / "killed").iterdir()] == ["detections.json"]
+    written = (directory / "whole/detections.json").read_bytes()
+    assert (directory / "killed/detections.json").read_bytes() == written
+
+    entries = json.loads(written)
+    ids = list(dict.fromkeys(entry["image_id"] for entry in entries))
+    assert ids == [entry["id"] for entry in listed]
+    allowed = {"image_id", "category_id", "bbox", "score", "segmentation"}
+    assert {frozenset(entry) - {"keypoints"} for entry in entries} == {frozenset(allowed)}
+    truth = COCO()
+    truth.dataset = info | {"annotations": []}
+    truth.createIndex()
+    assert len(truth.loadRes(str(directory / "killed/detections.json")).getAnnIds()) == len(entries)
+
+
+def test_a_list_needs_its_one_folder(start: Start, directory: Path) -> None:
+    def error(*arguments: str) -> str:
+        done = start("predict", "--workdir=run", "--output=never", "--coco=x.json", *arguments)
+        assert done.returncode == 1 and not (directory / "never").exists()
+        return done.stderr
+
+    assert "--coco=x.json: name the one folder that has its images" in error("a.jpg")
+    assert "--coco=x.json: name the one folder that has its images" in error("shapes/val", "shapes/train")
+    assert "give only one of the two" in error("--annotations=x.json", "shapes/val")
 
 
 def test_no_image_at_all_writes_nothing(start: Start, directory: Path) -> None:

@@ -163,6 +163,14 @@ def test_canvases_hold_every_size_that_is_asked_for(changes, lines):
         ("train.rpn_negative_iou", 0.8, "must not exceed train.rpn_positive_iou (0.7)"),
         ("train.decay_steps", (20, 10), "must ascend"),
         ("train.decay_steps", (10, 10), "must ascend"),
+        ("test.scales", (800, 0), "must be positive"),
+        ("test.scales", (800, 800), "must not repeat a scale"),
+        (
+            "test.scales",
+            (800, 6000),
+            "9997 pixels; must be at most 8192, or limited by test.scales_long_side",
+        ),
+        ("test.scales_long_side", 4000, "must be 0 without test.scales"),
     ],
 )
 def test_validate_names_the_field_the_value_and_the_rule(name, value, rule):
@@ -234,6 +242,15 @@ def test_mask_heads_that_make_no_sense(changes, lines):
     with pytest.raises(ValueError) as error:
         validate(config)
     assert str(error.value).splitlines() == lines
+
+
+def test_the_long_side_of_scales_is_at_least_their_largest():
+    config = Config()
+    config.test = dataclasses.replace(config.test, scales=(400, 6000), scales_long_side=5999)
+    with pytest.raises(ValueError, match=r"scales_long_side is 5999; must be 0 or at least .* \(6000\)"):
+        validate(config)
+    config.test.scales_long_side = 6000
+    validate(config)
 
 
 def test_adamw_needs_moments_that_forget():

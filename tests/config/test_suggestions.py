@@ -52,7 +52,7 @@ from mrcnn_jax.config.suggestions import _ANSWERS, _OTHER_NAMES, suggest
         ("model.with_cp", "use model.backbone_recomputed_stages"),
         ("train.ema", "weights are not averaged: there is no EMA"),
         # Another section, none, or some of the words
-        ("train.flip", "nearest: data.flip"),
+        ("train.flip", "nearest: data.flip or test.flip"),
         ("steps", "nearest: train.steps"),
         ("modal.mask", "nearest: model.mask"),
         ("data.batch_size", "nearest: train.batch_size or test.batch_size"),

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -126,6 +127,42 @@ def test_next_batch_is_dispatched_before_the_last_is_awaited(
 
     results = Detector(predict_fn, config, categories, batch_size=2)([picture(i) for i in range(4)])
     assert scores(results) == [0, 1, 2, 3]
+
+
+def test_views_of_a_batch_for_test_time_augmentation(config: Config, categories: Categories) -> None:
+    """Each scale's images, plain and mirrored; results are in the frame without augmentation."""
+    config.test = dataclasses.replace(config.test, scales=(16, 32), flip=True)
+    calls = []
+
+    def predict_fn(views: Any, frames: np.ndarray, keypoint_order: np.ndarray) -> Detections:
+        calls.append((list(views), frames, keypoint_order))
+        boxes = np.concatenate([np.zeros((2, 2)), frames[:, ::-1]], axis=1, dtype=np.float32)
+        ones = np.ones((2, 1), np.float32)
+        return Detections(boxes=boxes[:, None], scores=ones, labels=np.ones((2, 1), int), valid=ones > 0)
+
+    images = [np.arange(64 * w, dtype=np.uint8).reshape(64, w, 1).repeat(3, axis=2) for w in (80, 100, 90)]
+    results = Detector(predict_fn, config, categories, batch_size=2)(images)
+    assert [result.boxes.tolist() for result in results] == [[[0, 0, w, 64]] for w in (80, 100, 90)]
+    (views, frames, order), (last, last_frames, _) = calls
+    assert frames.tolist() == [[32, 40], [32, 50]] and order.tolist() == [0, 2, 1]
+    assert last_frames[0].tolist() == [32, 45]
+    for number, (short_side, canvas) in enumerate([(16, (32, 32)), (32, (32, 64))]):
+        (plain, sizes), (mirrored, mirrored_sizes) = views[2 * number : 2 * number + 2]
+        assert plain.shape == mirrored.shape == (2, *canvas, 3)
+        wanted = [[short_side, w * short_side // 64] for w in (80, 100)]
+        assert sizes.tolist() == mirrored_sizes.tolist() == wanted
+        for row, (_, width) in enumerate(wanted):
+            np.testing.assert_array_equal(mirrored[row, :, :width], plain[row, :, :width][:, ::-1])
+            assert plain[row, :short_side, :width].any() and not mirrored[row, :, width:].any()
+        assert last[2 * number][1].tolist()[1] == list(canvas), "the blank image that fills the batch"
+
+
+def test_keypoints_without_pairs_cannot_be_mirrored(
+    model: Any, config: Config, categories: Categories
+) -> None:
+    config.test.flip = True
+    with pytest.raises(ValueError, match=r"test\.flip is True, but the categories' flip_pairs are empty"):
+        Detector(model, config, dataclasses.replace(categories, flip_pairs=()))
 
 
 def test_extreme_sizes(model: Any, config: Config, categories: Categories) -> None:

@@ -15,7 +15,9 @@ BLUE, GRAY = (30, 120, 210), (154, 164, 176)
 def _widths(tmp_path, ours):
     """Pixels of the paper's bars and of ours, where every row is ``ours`` points better than the first."""
     scores = {
-        row.config: {seed: dict.fromkeys(row.paper, 10.0 + (ours if row != TABLE.rows[0] else 0)) for seed in (0, 1)}
+        row.config: {
+            seed: dict.fromkeys(row.paper, 10.0 + (ours if row != TABLE.rows[0] else 0)) for seed in (0, 1)
+        }
         for row in TABLE.rows
     }
     draw_differences(TABLE, differences(TABLE, scores), tmp_path / "table.png")

@@ -1,0 +1,78 @@
+"""Reads which images a COCO file lists. It may have no annotations: ``image_info_test-dev2017.json``."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrcnn_jax.data import fields
+from mrcnn_jax.data.file_names import ImageFolder
+from mrcnn_jax.json_files import read_json
+from mrcnn_jax.runs.categories import Categories
+
+_LISTED = 10  # problems of a kind that a message lists
+_UNUSED = "N/A"  # labels that torchvision's models have but do not use
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The images of a COCO file, in its order."""
+
+    path: Path
+    images: list[Path]
+    ids: list[int]
+    categories: dict[int, str]  # names by id; empty if the file has none
+
+    def check_categories(self, run: Categories) -> None:
+        """Raises ValueError unless all categories of the run are in the file, with the same id and name."""
+        differences = [
+            f"{number} is {name!r} in the run and {self.categories.get(number, 'missing')!r} here"
+            for number, name in zip(run.ids, run.names, strict=True)
+            if self.categories and name != _UNUSED and self.categories.get(number) != name
+        ]
+        if differences:
+            raise ValueError(f"{self.path}: categories differ: {_joined(differences)}")
+
+
+def read_image_list(path: Path, folder: Path) -> ImageList:
+    """The images that the COCO file at ``path`` lists, as files of ``folder``.
+
+    Raises ValueError, naming the file, if it is not a COCO file, lists no images, an id is no integer or not
+    unique, an image is listed twice or is not in ``folder``, and OSError if it cannot be read.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise fields.error(str(path), "the content", "an object", content)
+    files = ImageFolder(folder)
+    images, ids, missing = [], [], []
+    for number, entry in enumerate(fields.entries(content, "images", str(path))):
+        where = f"{path}: images[{number}]"
+        ids.append(fields.integer(entry, "id", where))
+        name = fields.text(entry, "file_name", where)
+        try:
+            images.append(files.find(name))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if not files.has(images[-1]):
+            missing.append(f"{name}: {files.missing(images[-1])}")
+    if not images:
+        raise ValueError(f"{path}: lists no images")
+    if missing:
+        raise ValueError(
+            f"{path}: {len(missing)} of its {len(images)} images are not in {folder}: {_joined(missing)}"
+        )
+    for what, values in (("id", ids), ("file_name", images)):
+        if repeated := _repeated(values):
+            raise ValueError(f"{path}: several images have the same {what}: {_joined(repeated)}")
+    categories = {
+        fields.integer(entry, "id", f"{path}: categories"): fields.text(entry, "name", f"{path}: categories")
+        for entry in (fields.entries(content, "categories", str(path)) if content.get("categories") else [])
+    }
+    return ImageList(path, images, ids, categories)
+
+
+def _repeated(values: list) -> list[str]:
+    return [str(value) for value, count in Counter(values).items() if count > 1]
+
+
+def _joined(items: list[str]) -> str:
+    return ", ".join(items[:_LISTED]) + (f" and {len(items) - _LISTED} more" if len(items) > _LISTED else "")
