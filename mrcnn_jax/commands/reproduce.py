@@ -4,12 +4,13 @@
     mrcnn-jax reproduce --table=2c
     mrcnn-jax reproduce --table=2c --scale=full
 
-At small scale the rows are trained on drawn shapes, with narrow layers, once for each of --seeds seeds. All rows of
-a seed begin with the same weights of the backbone, and see the same batches and proposals. What is done is not done
-again: the same command goes on where it was interrupted, and rows that several tables share are trained once.
-The result is printed, and written to table2c.json and table2c.png in --folder.
+At small scale the rows are trained on drawn shapes, with narrow layers, once for each of --seeds seeds. All
+rows of a seed begin with the same backbone, and see the same batches and proposals. What is done is not done
+again: the same command goes on where it was interrupted, and rows that tables share are trained once. The
+result is printed, and written to table2c.json and table2c.png in --folder.
 
---scale=full prints the commands that train the rows on COCO, with the paper's numbers beside them. See docs/paper.md.
+--scale=full prints the commands that train the rows on COCO, with the paper's numbers beside them. See
+docs/paper.md.
 """
 
 from pathlib import Path

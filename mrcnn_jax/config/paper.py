@@ -1,10 +1,10 @@
-"""The models of the Mask R-CNN paper (arXiv 1703.06870) and how it trains them; ``configs/paper/`` has every row.
+"""The models of the Mask R-CNN paper (arXiv 1703.06870) and how it trains them.
 
-The pixels and the strides of the 1x1 convolutions are those of the ImageNet weights that the paper starts from (Caffe's, BGR),
-and RoIAlign has no half-pixel offset, which Detectron2 added later.
+``configs/paper/`` has a file for every row of its tables. Pixels and strides are those of the ImageNet weights
+that the paper starts from (Caffe's, BGR), and RoIAlign has no half-pixel offset, which Detectron2 added later.
 
-The paper trains RPN by itself for its ablations, with the same backbone (3.1); these configs have an RPN of their own, and
-``mrcnn-jax reproduce`` trains their rows on the proposals of one that they share.
+For its ablations the paper trains RPN by itself, with the same backbone (3.1). These configs have an RPN of
+their own; ``mrcnn-jax reproduce`` trains their rows on the proposals of one that they share.
 """
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig, presets

@@ -1,4 +1,4 @@
-"""The paper's models at a scale that two CPU cores carry: drawn shapes, narrow layers, and proposals that all rows share."""
+"""The paper's models at a scale that two CPU cores carry: drawn shapes, and narrow layers."""
 
 import dataclasses
 from pathlib import Path
@@ -12,11 +12,10 @@ _SIZES = (12.0, 24.0, 48.0, 96.0, 192.0)  # pixels, of anchors on pictures of 12
 def shrink(config: Config, data: Path, *, seed: int) -> Config:
     """The small counterpart of a config of the paper, to train on the shapes in ``data``.
 
-    Whatever a row may vary is kept: the kind of features, the pooling of regions, which heads there are and how they are built. The
-    rest is the bed's.
+    Whatever a row may vary is kept: the kind of features, the pooling of regions, which heads there are and how
+    they are built.
     """
     model = config.model
-    single_map = model.features != "fpn"
     return Config(
         model=dataclasses.replace(
             ModelConfig(),

@@ -1,4 +1,4 @@
-"""The commands that train a table's rows on COCO, with the paper's numbers beside them. Nothing here runs them."""
+"""The commands that train a table's rows on COCO, with the paper's numbers beside them, to be printed."""
 
 from collections.abc import Iterator
 

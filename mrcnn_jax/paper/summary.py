@@ -1,7 +1,7 @@
-"""What the rows of a table have shown so far: differences from its first row, seed by seed, beside the paper's.
+"""What a table's rows have shown so far: their differences, seed by seed, beside the paper's.
 
-Runs of one seed begin with the same weights, see the same batches and the same proposals, so that the differences
-are paired: what all rows of a seed have in common cancels out.
+Runs of one seed begin with the same backbone, and see the same batches and proposals. So the differences are
+paired: what all rows of a seed have in common cancels out.
 """
 
 import math
@@ -13,7 +13,7 @@ from mrcnn_jax.paper.tables import Metric, Row, Table
 
 Scores = Mapping[Metric, float]  # of one run, in percent
 
-# Student's t: 97.5 % quantiles for 2, 3, ... seeds. Beyond these the last one serves, which is a little strict.
+# Student's t: 97.5 % quantiles for 2, 3, ... seeds. For more, the last one serves; it is a little strict.
 _QUANTILES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
@@ -67,7 +67,7 @@ def differences(table: Table, scores: Mapping[str, Mapping[int, Scores]]) -> lis
 
 
 def to_text(table: Table, scores: Mapping[str, Mapping[int, Scores]]) -> str:
-    """The table for a terminal: every row's means and spread beside the paper's numbers, then the differences."""
+    """The table for a terminal: every row's means and spread beside the paper's, then the differences."""
     width = max(len(row.label) for row in table.rows)
     lines = [f"Table {table.number}: {table.title}", f"The paper: {table.claim}.", ""]
     header = "".join(f"{metric!s:>18}{'paper':>8}" for metric in table.metrics)

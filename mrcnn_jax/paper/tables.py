@@ -1,7 +1,7 @@
 """The paper's tables that can be reproduced at small scale: their rows, its numbers, and what it concludes.
 
-The configs of ``configs/paper`` also hold the rows of the other tables. The metrics of a table were fixed before its rows were
-first trained; each row's difference is taken from the table's first row.
+``configs/paper`` also has the rows of the other tables. The metrics of a table were fixed before its rows were
+first trained. Each row is compared with the first one that has the metric.
 """
 
 from typing import NamedTuple
@@ -64,7 +64,7 @@ _ALL = (
     Table(
         "2b",
         "A softmax over categories, or a sigmoid for each",
-        "masks need not compete with those of other categories; one mask for all categories is nearly as good",
+        "masks of different categories need not compete; one for all of them is nearly as good",
         (
             Row("softmax", "table2b_softmax", {MASK: 24.8, MASK75: 25.1}),
             Row("sigmoid", "table2b_sigmoid", {MASK: 30.3, MASK75: 31.5}),

@@ -108,7 +108,7 @@ def unknown_name(name: str, table: Mapping[str, Weights]) -> str:
 
 def config_of(model: Model) -> Config:
     """The config with which the model detects as published; its training schedule may be another model's."""
-    config = _read_config(model.config)
+    config = named_config(model.config)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **model.changes))
 
 
@@ -132,7 +132,8 @@ def models_with(system: str, fields: Mapping[str, Any]) -> list[Model]:
     return list(models.values())
 
 
-def _read_config(name: str) -> Config:
+def named_config(name: str) -> Config:
+    """The config of this project with this name, such as ``paper/table2c_roi_pool``."""
     return runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
 
 
