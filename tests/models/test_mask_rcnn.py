@@ -109,6 +109,13 @@ VARIANTS = {
         "box_fcs": 0,
         "mask_convs": 0,
     },
+    "softmax masks, class-agnostic boxes": {"mask_loss": "softmax", "box_agnostic": True},
+    "fully connected, class-agnostic masks": {
+        "mask_fcs": 2,
+        "mask_convs": 0,
+        "mask_fc_channels": 16,
+        "mask_agnostic": True,
+    },
     "DC5: one map of dilated stage 5": {
         "features": "dc5",
         "padding_multiple": 1,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrcnn_jax.config import Config, TrainConfig
+from mrcnn_jax.config import Config, ModelConfig, TrainConfig
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.models.rpn import Anchors
 from mrcnn_jax.ops.boxes import encode_boxes
@@ -21,7 +21,7 @@ TAKE_ALL = TrainConfig(
 SURE = 50.0  # a logit whose loss is nothing if it is right
 
 
-def losses_of(outputs, batch, key, config):
+def losses_of(outputs, batch, key, config, **model):
     """The losses of a model that gives ``outputs``, whatever it sees, and what each stage was asked."""
     asked = {}
 
@@ -55,15 +55,20 @@ def losses_of(outputs, batch, key, config):
             asked["mask"] = boxes, labels, valid
             return outputs["mask"]
 
+        def mask_log_probabilities(self, features, boxes, labels, valid):
+            asked["mask"] = boxes, labels, valid
+            return outputs["mask"]
+
         def keypoint_logits(self, features, boxes, valid):
             asked["keypoint"] = boxes, valid
             return outputs["keypoint"]
 
-    return compute_losses(Scripted(), batch, key, Config(train=config)), asked
+    config = Config(model=ModelConfig(**model), train=config)
+    return compute_losses(Scripted(), batch, key, config), asked
 
 
-def compiled(config):
-    return jax.jit(lambda outputs, batch, key: losses_of(outputs, batch, key, config))
+def compiled(config, **model):
+    return jax.jit(lambda outputs, batch, key: losses_of(outputs, batch, key, config, **model))
 
 
 AS_DETECTRON2 = compiled(TAKE_ALL)
@@ -248,6 +253,29 @@ def test_the_keypoint_loss_alone_has_the_weight():
     assert {name: float(loss) for name, loss in weighted.items()} == pytest.approx(
         {name: float(loss) for name, loss in plain.items()} | {"keypoint": np.log(4) / 4}, rel=1e-5
     )
+
+
+def test_the_mask_loss_of_a_softmax_by_hand():
+    outputs = undecided_outputs()
+    of_label = np.array([[0.5, 0.4], [0.3, 0.2]])
+    probabilities = np.stack([of_label, np.full((2, 2), 0.1)], axis=-1)  # of the label and the background
+    outputs["mask"] = np.tile(np.log(probabilities).astype(np.float32), (2, 4, 1, 1, 1))
+    losses, asked = compiled(TAKE_ALL, mask_loss="softmax")(outputs, make_batch(), KEY)
+    # Two regions have the upper cells of their object, one the left ones; half of all cells are background.
+    expected = -(2 * np.log(0.5 * 0.4) + np.log(0.5 * 0.3) + 6 * np.log(0.1)) / 12
+    assert float(losses["mask"]) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_array_equal(asked["mask"][1], LABELS)
+
+
+def test_class_agnostic_boxes_are_trained_on_every_label():
+    outputs = undecided_outputs()
+    right = right_outputs()
+    labels = np.maximum(np.array(LABELS) - 1, 0)
+    own = np.take_along_axis(right["deltas"][:, :4], labels[..., None, None], axis=2)
+    outputs["deltas"] = jnp.pad(own, [(0, 0), (0, 4), (0, 0), (0, 0)], constant_values=9)
+    losses, _ = AS_DETECTRON2(outputs, make_batch(), KEY)
+    assert abs(float(losses["box"])) < 1e-5
+    assert float(losses["box_class"]) == pytest.approx(np.log(4), rel=1e-5)
 
 
 def test_every_image_and_stage_has_a_sample_of_its_own():
