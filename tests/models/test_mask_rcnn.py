@@ -108,13 +108,15 @@ VARIANTS = {
         "box_fcs": 0,
         "mask_convs": 0,
     },
-    "DC5: one map of dilated stage 5": {
+    "RoIPool": {"roi_pooling": "pool"},
+    "DC5: one map of dilated stage 5, RoIWarp": {
         "features": "dc5",
         "padding_multiple": 1,
         "backbone_norm": "frozen_batch",
         "backbone_stride_in_1x1": True,
         "backbone_groups": 2,
         "backbone_group_width": 32,
+        "roi_pooling": "warp_max",
     },
 }
 
