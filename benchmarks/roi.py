@@ -1,9 +1,9 @@
-"""Compares RoIAlign, in all its forms, with RoIPool: time, memory and misalignment.
+"""Compares RoIAlign, in all its forms, with RoIPool and RoIWarp: time, memory and misalignment.
 
     mrcnn-jax benchmark roi --json=roi.json --png=roi.png
     mrcnn-jax benchmark roi --only=regions,side,channels,output
 
-Features and regions are synthetic; it takes four minutes on two CPU cores. Each row is one program:
+Features and regions are synthetic; it takes five minutes on two CPU cores. Each row is one program:
 "forward", or "both" with the gradient of the features. "MB" is the program's memory without inputs and
 results. "copy" is its fraction of a large copy's bandwidth, counting all maps and results once; small ones
 that fit in a cache may exceed 100 %.
@@ -35,7 +35,7 @@ _PNG = flags.DEFINE_string("png", None, "file to draw curves to")
 class Case:
     """One program: its pooling op and its inputs."""
 
-    pooling: str  # "align mean", "align max" or "pool"
+    pooling: str  # "align mean", "align max", "warp mean" or "pool"
     ratio: int = 2  # sampling points per bin and axis, 0 for adaptive
     form: str | None = None  # of RoIAlign; None for the platform's
     gradient: bool = False
@@ -46,13 +46,13 @@ class Case:
     levels: tuple[int, ...] = (2,)  # of an image of 800 x 1344 pixels, with strides of 2 ** level
 
     def title(self) -> str:
-        name = self.pooling.replace("align", "RoIAlign").replace("pool", "RoIPool")
+        name = f"RoI{self.pooling.capitalize()}"
         if self.pooling == "pool":
             return name
         return f"{name}, {self.ratio or 'adaptive'}" + (f", {self.form}" if self.form else "")
 
 
-METHODS = (Case("align mean", 2), Case("align mean", 0), Case("pool"))
+METHODS = (Case("align mean", 2), Case("align mean", 0), Case("warp mean", 2), Case("pool"))
 FORMS = (
     *(
         Case(f"align {reduction}", ratio, form)
@@ -61,6 +61,7 @@ FORMS = (
         for form in ("cached", "gather", "windows", "einsum")
         if (reduction, form) != ("max", "windows") and (reduction, ratio, form) != ("max", 0, "einsum")
     ),
+    Case("warp mean", 2),
     Case("pool"),
 )
 
@@ -163,6 +164,7 @@ def build(case: Case) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, fl
     from mrcnn_jax.benchmarks.workloads.ops import random_boxes
     from mrcnn_jax.ops.roi_align import multilevel_roi_align
     from mrcnn_jax.ops.roi_pool import multilevel_roi_pool
+    from mrcnn_jax.ops.roi_warp import multilevel_roi_warp
 
     rng = np.random.default_rng(0)
     image = np.array([800, 1344]) * _SCALE.value
@@ -175,15 +177,12 @@ def build(case: Case) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, fl
     def pool(maps: dict[str, jax.Array]) -> jax.Array:
         if case.pooling == "pool":
             return multilevel_roi_pool(maps, boxes, output_size=case.output)
-        return multilevel_roi_align(
-            maps,
-            boxes,
-            output_size=case.output,
-            sampling_ratio=case.ratio,
-            aligned=True,
-            reduction=case.pooling.removeprefix("align "),
-            form=case.form,
-        )
+        method, reduction = case.pooling.split()
+        options: dict[str, Any] = {"output_size": case.output, "sampling_ratio": case.ratio}
+        options |= {"reduction": reduction, "form": case.form}
+        if method == "warp":
+            return multilevel_roi_warp(maps, boxes, **options)
+        return multilevel_roi_align(maps, boxes, aligned=True, **options)
 
     def both(maps: dict[str, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         pooled, transpose = jax.vjp(pool, maps)
@@ -214,9 +213,10 @@ def misalignment() -> list[dict[str, float]]:
     """The distance along x, in pixels, from a bin's centre to the centre of what it pools: mean and maximum.
 
     The features are the cells' positions, a ramp. The exact integral of its bilinear interpolation over a bin
-    is the bin's centre, and so is the mean of RoIAlign's points. For RoIPool, the centre is the midpoint of
-    the bin's first and last cells, which are the maxima of the ramp and of its negative. Cell k lies at k
-    strides, as both ops assume without half-pixel centres; "half_cell" is RoIAlign that wrongly assumes them.
+    is the bin's centre, and so is the mean of RoIAlign's points. For RoIWarp, the centre is the mean of its
+    points, and for RoIPool the midpoint of the bin's first and last cells, which are the maxima of the ramp
+    and of its negative. Cell k lies at k strides, as all three assume without half-pixel centres; "half_cell"
+    is RoIAlign that wrongly assumes them.
     """
     import jax
     import jax.numpy as jnp
@@ -225,6 +225,7 @@ def misalignment() -> list[dict[str, float]]:
     from mrcnn_jax.benchmarks.workloads.ops import random_boxes
     from mrcnn_jax.ops.roi_align import roi_align
     from mrcnn_jax.ops.roi_pool import roi_pool
+    from mrcnn_jax.ops.roi_warp import roi_warp
 
     size, bins = 340, 7
     ramp = jnp.broadcast_to(jnp.arange(size, dtype=jnp.float32)[:, None], (size, size, 1))
@@ -237,7 +238,8 @@ def misalignment() -> list[dict[str, float]]:
             roi_align(ramp, boxes, sampling_ratio=2, aligned=aligned, **options)[..., 0]
             for aligned in (False, True)
         )
-        return (ends[..., 1] - ends[..., 0]) / 2, *points
+        warp = roi_warp(ramp, boxes, sampling_ratio=2, **options)[..., 0]
+        return (ends[..., 1] - ends[..., 0]) / 2, warp, *points
 
     rows = []
     for stride in (4, 8, 16, 32):
@@ -245,12 +247,13 @@ def misalignment() -> list[dict[str, float]]:
         boxes = random_boxes(generator, 1000, sides=(32, 512), image_size=(1344, 1344)) / stride
         width = (boxes[:, 2] - boxes[:, 0])[:, None, None] / bins
         exact = boxes[:, :1, None] + (np.arange(bins) + 0.5) * width
-        pool, align, half_cell = (np.abs(m - exact) * stride for m in centres(jnp.asarray(boxes)))
+        names = "pool", "warp", "align", "half_cell"
+        errors = [np.abs(m - exact) * stride for m in centres(jnp.asarray(boxes))]
         rows.append(
             {"stride": stride}
             | {
                 f"{name}_{key}": float(f(values))
-                for name, values in (("pool", pool), ("align", align), ("half_cell", half_cell))
+                for name, values in zip(names, errors, strict=True)
                 for key, f in (("mean", np.mean), ("largest", np.max))
             }
         )
@@ -258,13 +261,12 @@ def misalignment() -> list[dict[str, float]]:
 
 
 def print_misalignment(rows: list[dict[str, float]]) -> None:
-    print(f"\n{'misalignment, pixels':<22}{'RoIPool':>16}{'RoIAlign':>16}{'half a cell off':>18}")
-    print(f"{'stride':<22}{'mean  largest':>16}{'mean  largest':>16}{'mean  largest':>18}")
+    columns = {"pool": "RoIPool", "warp": "RoIWarp", "align": "RoIAlign", "half_cell": "half a cell off"}
+    print(f"\n{'misalignment, pixels':<22}" + "".join(f"{title:>18}" for title in columns.values()))
+    print(f"{'stride':<22}" + f"{'mean  largest':>18}" * len(columns))
     for row in rows:
-        pairs = [
-            f"{row[f'{n}_mean']:.3f}  {row[f'{n}_largest']:7.3f}" for n in ("pool", "align", "half_cell")
-        ]
-        print(f"{row['stride']:<22}{pairs[0]:>16}{pairs[1]:>16}{pairs[2]:>18}")
+        pairs = (f"{row[f'{name}_mean']:.3f}  {row[f'{name}_largest']:7.3f}" for name in columns)
+        print(f"{row['stride']:<22}" + "".join(f"{pair:>18}" for pair in pairs))
 
 
 def draw(numbers: dict[str, Any], path: Path) -> None:
@@ -284,7 +286,8 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
                 panels.append(Panel(f"milliseconds, {title}, by {study}", curves))
     if rows := numbers.get("misalignment"):
         curves = {
-            f"RoIPool, {key}": [(row["stride"], row[f"pool_{key}"]) for row in rows]
+            f"{title}, {key}": [(row["stride"], row[f"{name}_{key}"]) for row in rows]
+            for name, title in (("pool", "RoIPool"), ("warp", "RoIWarp"))
             for key in ("mean", "largest")
         }
         panels.append(Panel("misalignment in pixels, by stride (RoIAlign: none)", curves))

@@ -1,6 +1,7 @@
 """Section 4.2, one mask for all categories: R50-C4.
 
-In the paper: mask AP 29.7. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 29.7.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

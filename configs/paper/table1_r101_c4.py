@@ -1,6 +1,7 @@
 """Table 1, Mask R-CNN R101-C4.
 
-In the paper: mask AP 33.1, AP50 54.9, AP75 34.8 on test-dev. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 33.1, AP50 54.9, AP75 34.8 on test-dev.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 1, Mask R-CNN R101-FPN.
 
-In the paper: mask AP 35.7, AP50 58.0, AP75 37.8 on test-dev. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 35.7, AP50 58.0, AP75 37.8 on test-dev.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 1, Mask R-CNN X101-FPN.
 
-In the paper: mask AP 37.1, AP50 60.0, AP75 39.4 on test-dev. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 37.1, AP50 60.0, AP75 39.4 on test-dev.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

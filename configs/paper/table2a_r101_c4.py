@@ -1,6 +1,7 @@
 """Table 2a, R101-C4.
 
-In the paper: mask AP 32.7, AP50 54.2, AP75 34.3. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 32.7, AP50 54.2, AP75 34.3.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

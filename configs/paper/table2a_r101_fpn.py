@@ -1,6 +1,7 @@
 """Table 2a, R101-FPN.
 
-In the paper: mask AP 35.4, AP50 57.3, AP75 37.5. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 35.4, AP50 57.3, AP75 37.5.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 2a, X101-FPN.
 
-In the paper: mask AP 36.7, AP50 59.5, AP75 38.9. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 36.7, AP50 59.5, AP75 38.9.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 2b, a softmax over the categories of every cell: R50-C4.
 
-In the paper: mask AP 24.8, AP50 44.1, AP75 25.1. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 24.8, AP50 44.1, AP75 25.1.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

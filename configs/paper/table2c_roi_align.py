@@ -1,6 +1,7 @@
 """Table 2c, RoIAlign, mean: R50-C4.
 
-In the paper: mask AP 30.3, AP50 51.2, AP75 31.5. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 30.3, AP50 51.2, AP75 31.5.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

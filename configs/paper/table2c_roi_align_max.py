@@ -1,6 +1,7 @@
 """Table 2c, RoIAlign, maximum: R50-C4.
 
-In the paper: mask AP 30.2, AP50 51.0, AP75 31.8. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 30.2, AP50 51.0, AP75 31.8.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 2c, RoIPool: R50-C4.
 
-In the paper: mask AP 26.9, AP50 48.8, AP75 26.4. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 26.9, AP50 48.8, AP75 26.4.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 2c, RoIWarp, mean: R50-C4.
 
-In the paper: mask AP 27.1, AP50 48.9, AP75 27.1. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 27.1, AP50 48.9, AP75 27.1.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

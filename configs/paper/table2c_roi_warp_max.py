@@ -1,6 +1,7 @@
 """Table 2c, RoIWarp, maximum: R50-C4.
 
-In the paper: mask AP 27.2, AP50 49.2, AP75 27.1. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 27.2, AP50 49.2, AP75 27.1.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 2d, RoIAlign at a stride of 32: R50-C5.
 
-In the paper: mask AP 30.9, AP50 51.8, AP75 32.1; box AP 34.0, AP50 55.3, AP75 36.4. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 30.9, AP50 51.8, AP75 32.1; box AP 34.0, AP50 55.3, AP75 36.4.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

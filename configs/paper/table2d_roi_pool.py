@@ -1,6 +1,7 @@
 """Table 2d, RoIPool at a stride of 32: R50-C5.
 
-In the paper: mask AP 23.6, AP50 46.5, AP75 21.6; box AP 28.2, AP50 52.7, AP75 26.9. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 23.6, AP50 46.5, AP75 21.6; box AP 28.2, AP50 52.7, AP75 26.9.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 2e, masks from convolutions: R50-FPN.
 
-In the paper: mask AP 33.6, AP50 55.2, AP75 35.3. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 33.6, AP50 55.2, AP75 35.3.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

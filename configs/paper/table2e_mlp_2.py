@@ -1,6 +1,7 @@
 """Table 2e, masks from two hidden layers that are fully connected: R50-FPN.
 
-In the paper: mask AP 31.5, AP50 53.7, AP75 32.8. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 31.5, AP50 53.7, AP75 32.8.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 2e, masks from three hidden layers that are fully connected: R50-FPN.
 
-In the paper: mask AP 31.5, AP50 54.0, AP75 32.6. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 31.5, AP50 54.0, AP75 32.6.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 3, Faster R-CNN R101-FPN with RoIAlign.
 
-In the paper: box AP 37.3, AP50 59.6, AP75 40.3 on test-dev. Not trained at full size here (docs/paper.md).
+In the paper: box AP 37.3, AP50 59.6, AP75 40.3 on test-dev.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 3, Mask R-CNN R101-FPN.
 
-In the paper: box AP 38.2, AP50 60.3, AP75 41.7 on test-dev. Not trained at full size here (docs/paper.md).
+In the paper: box AP 38.2, AP50 60.3, AP75 41.7 on test-dev.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 3, Mask R-CNN X101-FPN.
 
-In the paper: box AP 39.8, AP50 62.3, AP75 43.4 on test-dev. Not trained at full size here (docs/paper.md).
+In the paper: box AP 39.8, AP50 62.3, AP75 43.4 on test-dev.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

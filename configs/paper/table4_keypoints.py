@@ -1,6 +1,7 @@
 """Table 4, keypoints only: R50-FPN.
 
-In the paper: keypoint AP 62.7, AP50 87.0, AP75 68.4 on test-dev. Not trained at full size here (docs/paper.md).
+In the paper: keypoint AP 62.7, AP50 87.0, AP75 68.4 on test-dev.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

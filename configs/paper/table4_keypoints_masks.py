@@ -1,6 +1,7 @@
 """Table 4, keypoints and masks: R50-FPN.
 
-In the paper: keypoint AP 63.1, AP50 87.3, AP75 68.7 on test-dev. Not trained at full size here (docs/paper.md).
+In the paper: keypoint AP 63.1, AP50 87.3, AP75 68.7 on test-dev.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 5, Faster R-CNN for persons: R50-FPN.
 
-In the paper: box AP 52.5. Not trained at full size here (docs/paper.md).
+In the paper: box AP 52.5.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

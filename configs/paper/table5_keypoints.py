@@ -1,6 +1,7 @@
 """Table 5, keypoints of persons: R50-FPN.
 
-In the paper: box AP 50.7, keypoint AP 64.2. Not trained at full size here (docs/paper.md).
+In the paper: box AP 50.7, keypoint AP 64.2.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 5, keypoints and masks of persons: R50-FPN.
 
-In the paper: box AP 52.0, mask AP 45.1, keypoint AP 64.7. Not trained at full size here (docs/paper.md).
+In the paper: box AP 52.0, mask AP 45.1, keypoint AP 64.7.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

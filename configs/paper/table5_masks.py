@@ -1,6 +1,7 @@
 """Table 5, masks of persons: R50-FPN.
 
-In the paper: box AP 53.6, mask AP 45.8. Not trained at full size here (docs/paper.md).
+In the paper: box AP 53.6, mask AP 45.8.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 6, keypoints with RoIAlign: R50-FPN.
 
-In the paper: keypoint AP 64.2, AP50 86.6, AP75 69.7. Not trained at full size here (docs/paper.md).
+In the paper: keypoint AP 64.2, AP50 86.6, AP75 69.7.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

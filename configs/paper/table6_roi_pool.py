@@ -1,6 +1,7 @@
 """Table 6, keypoints with RoIPool: R50-FPN.
 
-In the paper: keypoint AP 59.8, AP50 86.2, AP75 66.7. Not trained at full size here (docs/paper.md).
+In the paper: keypoint AP 59.8, AP50 86.2, AP75 66.7.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

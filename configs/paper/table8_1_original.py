@@ -1,6 +1,7 @@
 """Table 8, original baseline: X101-FPN.
 
-In the paper: mask AP 36.7, AP50 59.5, AP75 38.9; box AP 39.6, AP50 61.5, AP75 43.2. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 36.7, AP50 59.5, AP75 38.9; box AP 39.6, AP50 61.5, AP75 43.2.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 8, updated baseline: X101-FPN.
 
-In the paper: mask AP 37.0, AP50 59.7, AP75 39.0; box AP 40.5, AP50 63.0, AP75 43.7. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 37.0, AP50 59.7, AP75 39.0; box AP 40.5, AP50 63.0, AP75 43.7.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 8, and RPN trained with the heads: X101-FPN.
 
-In the paper: mask AP 37.6, AP50 60.4, AP75 39.9; box AP 41.7, AP50 64.1, AP75 45.2. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 37.6, AP50 60.4, AP75 39.9; box AP 41.7, AP50 64.1, AP75 45.2.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

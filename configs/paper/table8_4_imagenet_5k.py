@@ -1,6 +1,7 @@
 """Table 8, and a backbone trained on ImageNet-5k: X101-FPN.
 
-In the paper: mask AP 38.6, AP50 61.7, AP75 40.9; box AP 42.7, AP50 65.1, AP75 46.6. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 38.6, AP50 61.7, AP75 40.9; box AP 42.7, AP50 65.1, AP75 46.6.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

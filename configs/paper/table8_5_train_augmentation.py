@@ -1,6 +1,7 @@
 """Table 8, and augmentation in training: X101-FPN.
 
-In the paper: mask AP 39.2, AP50 62.5, AP75 41.6; box AP 43.5, AP50 65.9, AP75 47.2. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 39.2, AP50 62.5, AP75 41.6; box AP 43.5, AP50 65.9, AP75 47.2.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

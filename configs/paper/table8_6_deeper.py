@@ -1,6 +1,7 @@
 """Table 8, and 152 layers: X152-FPN.
 
-In the paper: mask AP 39.7, AP50 63.2, AP75 42.2; box AP 44.1, AP50 66.4, AP75 48.4. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 39.7, AP50 63.2, AP75 42.2; box AP 44.1, AP50 66.4, AP75 48.4.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 8, and a non-local block: X152-FPN.
 
-In the paper: mask AP 40.3, AP50 64.4, AP75 42.8; box AP 45.0, AP50 67.8, AP75 48.9. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 40.3, AP50 64.4, AP75 42.8; box AP 45.0, AP50 67.8, AP75 48.9.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 8, and augmentation in testing: X152-FPN.
 
-In the paper: mask AP 41.8, AP50 66.0, AP75 44.8; box AP 47.3, AP50 69.3, AP75 51.5. Not trained at full size here (docs/paper.md).
+In the paper: mask AP 41.8, AP50 66.0, AP75 44.8; box AP 47.3, AP50 69.3, AP75 51.5.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

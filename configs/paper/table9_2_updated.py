@@ -1,6 +1,7 @@
 """Table 9, updated baseline: R50-FPN.
 
-In the paper: keypoint AP 65.1, AP50 86.6, AP75 70.9. Not trained at full size here (docs/paper.md).
+In the paper: keypoint AP 65.1, AP50 86.6, AP75 70.9.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

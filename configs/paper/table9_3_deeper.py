@@ -1,6 +1,7 @@
 """Table 9, and 101 layers: R101-FPN.
 
-In the paper: keypoint AP 66.1, AP50 87.7, AP75 71.7. Not trained at full size here (docs/paper.md).
+In the paper: keypoint AP 66.1, AP50 87.7, AP75 71.7.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

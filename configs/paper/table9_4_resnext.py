@@ -1,6 +1,7 @@
 """Table 9, and ResNeXt: X101-FPN.
 
-In the paper: keypoint AP 67.3, AP50 88.0, AP75 73.3. Not trained at full size here (docs/paper.md).
+In the paper: keypoint AP 67.3, AP50 88.0, AP75 73.3.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

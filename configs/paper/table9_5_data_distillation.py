@@ -1,6 +1,7 @@
 """Table 9, and data distillation: X101-FPN.
 
-In the paper: keypoint AP 69.1, AP50 88.9, AP75 75.3. Not trained at full size here (docs/paper.md).
+In the paper: keypoint AP 69.1, AP50 88.9, AP75 75.3.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,6 +1,7 @@
 """Table 9, and augmentation in testing: X101-FPN.
 
-In the paper: keypoint AP 70.4, AP50 89.3, AP75 76.8. Not trained at full size here (docs/paper.md).
+In the paper: keypoint AP 70.4, AP50 89.3, AP75 76.8.
+Not trained at full size here (docs/paper.md).
 """
 
 from mrcnn_jax.config import Config, paper

@@ -103,9 +103,13 @@ class ModelConfig:
     roi_canonical_size: float = behaviour(224.0, positive)
     # ... and that equation is rounded by this system's rule.
     roi_level_rule: str = behaviour("detectron2", one_of("detectron2", "torchvision"))
-    # Samples per bin and axis (TV); 0: adaptive, one per cell (D2).
+    # RoIAlign, RoIPool ("pool") or RoIWarp (paper tables 2c, 2d, 6). RoIPool takes maxima of whole cells, the
+    # others means of bilinear samples or, with "_max", maxima.
+    roi_pooling: str = behaviour("align", one_of("align", "align_max", "pool", "warp", "warp_max"))
+    # Samples per bin and axis (TV); 0: adaptive, one per cell (D2). Not read by "pool".
     roi_sampling_ratio: int = behaviour(2, not_negative)
-    roi_aligned: bool = behaviour(True)  # half-pixel centres (D2's ROIAlignV2); without in TV
+    # Half-pixel centres (D2's ROIAlignV2); without in TV. Read by "align" and "align_max" only.
+    roi_aligned: bool = behaviour(True)
 
     # Box head: convolutions, fully connected layers. With features "c4" stage 5 takes the place of both.
     box_pool_size: int = architecture(7, positive)

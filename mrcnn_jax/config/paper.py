@@ -1,7 +1,8 @@
 """The models of the Mask R-CNN paper (arXiv 1703.06870) and how it trains them.
 
-``configs/paper/`` has a file for every row of its tables. Pixels and strides are those of the ImageNet weights
-that the paper starts from (Caffe's, BGR), and RoIAlign has no half-pixel offset, which Detectron2 added later.
+``configs/paper/`` has a file for every row of its tables. Pixels and strides are those of the ImageNet
+weights that the paper starts from (Caffe's, BGR), and RoIAlign has no half-pixel offset, which Detectron2
+added later.
 
 For its ablations the paper trains RPN by itself, with the same backbone (3.1). These configs have an RPN of
 their own; ``mrcnn-jax reproduce`` trains their rows on the proposals of one that they share.

@@ -32,6 +32,7 @@ _OTHER_NAMES = {
     "model.rpn_box_weights": "rpn_bbox_reg_weights",
     "model.rpn_smallest_side": "rpn_min_size min_bbox_size proposal_generator_min_size",
     "model.roi_canonical_size": "canonical_box_size canonical_scale",
+    "model.roi_pooling": "pooler_type roi_layer roi_layer_type",
     "model.roi_sampling_ratio": "pooler_sampling_ratio",
     "model.roi_aligned": "pooler_type",
     "model.box_pool_size": "roi_box_head_pooler_resolution pooler_resolution roi_feat_size",

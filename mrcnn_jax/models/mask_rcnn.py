@@ -32,10 +32,10 @@ from mrcnn_jax.models.keypoint_head import KeypointHead
 from mrcnn_jax.models.mask_fc_head import MaskFCHead
 from mrcnn_jax.models.mask_head import MaskHead, make_mask_head
 from mrcnn_jax.models.resnet import apply_stage, make_stage, stage_channels
+from mrcnn_jax.models.roi_pooling import pool_regions
 from mrcnn_jax.models.rpn import Anchors, RPNHead, select_proposals
 from mrcnn_jax.models.valid_regions import apply_to_valid
 from mrcnn_jax.ops.anchors import anchor_cells, make_anchors
-from mrcnn_jax.ops.roi_align import multilevel_roi_align, roi_align
 from mrcnn_jax.types import Features, Proposals
 
 
@@ -272,32 +272,12 @@ class MaskRCNN(nnx.Module):
 
     @jax.named_scope("roi_align")
     def _pool(self, features: Features, boxes: Array, size: int) -> Float[Array, "b r p p c"]:
-        """RoIAlign (paper 3) of every image's boxes."""
-        config = self.config
-        settings: dict[str, Any] = {
-            "output_size": size,
-            "sampling_ratio": config.roi_sampling_ratio,
-            "aligned": config.roi_aligned,
-        }
+        """The features of every image's boxes: RoIAlign (paper 3), unless the config says otherwise."""
+        levels = self.strides if self.fpn is None else self.fpn.pooled_levels
+        strides = {level: self.strides[level] for level in levels}
 
         def pool_image(sizes: dict[str, Array], maps: dict[str, Array], boxes: Array) -> Array:
-            if self.fpn is None:
-                ((level, stride),) = self.strides.items()
-                return roi_align(
-                    maps[level],
-                    boxes,
-                    stride=float(stride),
-                    map_size=sizes[level],
-                    **settings,
-                )
-            return multilevel_roi_align(
-                {level: maps[level] for level in self.fpn.pooled_levels},
-                boxes,
-                canonical_size=config.roi_canonical_size,
-                level_rule=config.roi_level_rule,
-                map_sizes=sizes,
-                **settings,
-            )
+            return pool_regions(maps, sizes, boxes, strides=strides, output_size=size, config=self.config)
 
         return map_regions(pool_image, features.sizes, features.maps, boxes)
 

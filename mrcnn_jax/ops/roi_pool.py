@@ -73,6 +73,17 @@ def multilevel_roi_pool(
     return _pool_maps(maps, [2.0**k for k in levels], sizes, level - levels[0], boxes, output_size)
 
 
+def round_to_cells(boxes: Shaped[Array, "n 4"], stride: Shaped[Array, " n"]) -> Float[Array, "n 4"]:
+    """The first row, first column, last row and last column of each box, on a map of its ``stride``.
+
+    ``boxes`` are in pixels. Their corners are rounded to whole cells, halves away from 0. The last cell
+    belongs to the box; it may be before the first one, if the box's corners are in the wrong order.
+    """
+    cells = boxes.astype(jnp.float32)[:, [1, 0, 3, 2]] * (1 / stride)[:, None]
+    # Clipped so that the contents of padding rows fit in integers; no map is this large.
+    return lax.round(jnp.clip(cells, -1e8, 1e8), lax.RoundingMethod.AWAY_FROM_ZERO)
+
+
 class _Bins(NamedTuple):
     """Positions of the bins on their region's level."""
 
@@ -107,10 +118,7 @@ def _pool_maps(
     """RoIPool of each box on ``maps[level]``."""
     shapes = jnp.asarray([m.shape[:2] for m in maps], jnp.int32)
     size = (shapes if map_sizes is None else jnp.stack(map_sizes).astype(jnp.int32))[level]
-    scale = jnp.asarray(1 / np.asarray(strides), jnp.float32)[level]
-    cells = boxes.astype(jnp.float32)[:, [1, 0, 3, 2]] * scale[:, None]
-    # Clipped so that the contents of padding rows fit in integers; no map is this large.
-    corners = lax.round(jnp.clip(cells, -1e8, 1e8), lax.RoundingMethod.AWAY_FROM_ZERO).astype(jnp.int32)
+    corners = round_to_cells(boxes, jnp.asarray(strides, jnp.float32)[level]).astype(jnp.int32)
     longest = 4 * max(max(m.shape[:2]) for m in maps)
     length = jnp.clip(corners[:, 2:] - corners[:, :2] + 1, 1, longest)
     start, end = (

@@ -12,8 +12,8 @@ _SIZES = (12.0, 24.0, 48.0, 96.0, 192.0)  # pixels, of anchors on pictures of 12
 def shrink(config: Config, data: Path, *, seed: int) -> Config:
     """The small counterpart of a config of the paper, to train on the shapes in ``data``.
 
-    Whatever a row may vary is kept: the kind of features, the pooling of regions, which heads there are and how
-    they are built.
+    Whatever a row may vary is kept: the kind of features, the pooling of regions, which heads there are and
+    how they are built.
     """
     model = config.model
     return Config(

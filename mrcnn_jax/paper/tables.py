@@ -1,7 +1,7 @@
 """The paper's tables that can be reproduced at small scale: their rows, its numbers, and what it concludes.
 
-``configs/paper`` also has the rows of the other tables. The metrics of a table were fixed before its rows were
-first trained. Each row is compared with the first one that has the metric.
+``configs/paper`` also has the rows of the other tables. The metrics of a table were fixed before its rows
+were first trained. Each row is compared with the first one that has the metric.
 """
 
 from typing import NamedTuple

@@ -31,16 +31,30 @@ def test_a_row_for_every_program(benchmark, monkeypatch, capsys):
     assert printed[:8] == ["RoIAlign", "mean,", "2", "2", "16-512", "3", "2", "both"]
 
 
-def test_studies_compare_both_ops_with_and_without_gradient(benchmark):
+def test_titles_by_hand(benchmark):
+    cases = benchmark.Case("align max", 0, "einsum"), benchmark.Case("warp mean"), benchmark.Case("pool")
+    titles = ["RoIAlign max, adaptive, einsum", "RoIWarp mean, 2", "RoIPool"]
+    assert [case.title() for case in cases] == titles
+
+
+@pytest.mark.parametrize("pooling", ["warp mean", "pool"])
+def test_roi_warp_and_roi_pool_have_rows(benchmark, pooling, monkeypatch):
+    case = benchmark.Case(pooling, gradient=True, regions=2, channels=3, output=2)
+    monkeypatch.setattr(benchmark, "cases", lambda study: [case])
+    (row,) = benchmark.measure("regions", 1e9)
+    assert row["pooling"] == pooling and row["ms"] > 0
+
+
+def test_studies_compare_all_ops_with_and_without_gradient(benchmark):
     for study in benchmark.STUDIES[:-1]:
         found = benchmark.cases(study)
         assert len(set(found)) == len(found)
-        assert {(case.pooling[:5], case.gradient) for case in found} == {
-            (pooling, gradient) for pooling in ("align", "pool") for gradient in (False, True)
+        assert {(case.pooling.split()[0], case.gradient) for case in found} == {
+            (pooling, gradient) for pooling in ("align", "warp", "pool") for gradient in (False, True)
         }
 
 
-def test_roi_pool_is_misaligned_by_a_fraction_of_the_stride_and_roi_align_is_not(benchmark, tmp_path):
+def test_all_but_roi_align_are_misaligned_by_a_fraction_of_the_stride(benchmark, tmp_path):
     rows = benchmark.misalignment()
     assert [row["stride"] for row in rows] == [4, 8, 16, 32]
     for row in rows:
@@ -49,6 +63,9 @@ def test_roi_pool_is_misaligned_by_a_fraction_of_the_stride_and_roi_align_is_not
         assert 0.2 * row["stride"] < row["pool_mean"] < 0.4 * row["stride"]
         # Rounding moves a corner by at most half a cell, and a bin's ends to whole cells, by up to another.
         assert row["pool_mean"] < row["pool_largest"] < 1.5 * row["stride"]
+        # RoIWarp's bins have no rounding of their own, but the region is up to a cell longer on either side.
+        assert 0.2 * row["stride"] < row["warp_mean"] < 0.4 * row["stride"]
+        assert row["warp_mean"] < row["warp_largest"] < row["stride"]
     benchmark.draw({"misalignment": rows}, tmp_path / "roi.png")
     with Image.open(tmp_path / "roi.png") as picture:
         assert picture.size == (480, 340)

@@ -151,6 +151,11 @@ def test_canvases_hold_every_size_that_is_asked_for(changes, lines):
         ("test.mask_threshold", 0.0, "must be positive"),
         ("test.mask_threshold", 1.1, "must be between 0 and 1"),
         ("model.roi_sampling_ratio", -1, "must not be negative"),
+        (
+            "model.roi_pooling",
+            "roi_align",
+            "must be one of 'align', 'align_max', 'pool', 'warp', 'warp_max'",
+        ),
         ("train.keypoint_weight", -0.5, "must not be negative"),
         ("model.backbone_frozen_stages", 6, "must be between 0 and 5"),
         ("model.anchor_sizes", (32.0, 64.0), "must have 5, one per level p2 to p6"),

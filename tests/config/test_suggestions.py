@@ -27,6 +27,7 @@ from mrcnn_jax.config.suggestions import _ANSWERS, _OTHER_NAMES, suggest
         ("MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", "use model.mask_agnostic"),
         ("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "use model.box_agnostic"),
         ("MODEL.RPN.NMS_THRESH", "use train.rpn_nms_iou or test.rpn_nms_iou"),
+        ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "use model.roi_pooling or model.roi_aligned"),
         ("MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "use train.keypoint_weight"),
         ("MODEL.RPN.LOSS_WEIGHT", "only the keypoint loss has a weight, train.keypoint_weight"),
         ("MODEL.BACKBONE.FREEZE_AT", "use model.backbone_frozen_stages"),

@@ -116,13 +116,15 @@ VARIANTS = {
         "mask_fc_channels": 16,
         "mask_agnostic": True,
     },
-    "DC5: one map of dilated stage 5": {
+    "RoIPool": {"roi_pooling": "pool"},
+    "DC5: one map of dilated stage 5, RoIWarp": {
         "features": "dc5",
         "padding_multiple": 1,
         "backbone_norm": "frozen_batch",
         "backbone_stride_in_1x1": True,
         "backbone_groups": 2,
         "backbone_group_width": 32,
+        "roi_pooling": "warp_max",
     },
     "C5 with a non-local block": {
         "backbone_depth": 18,

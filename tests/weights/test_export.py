@@ -45,6 +45,13 @@ def test_settings_that_torchvision_does_not_share_are_listed(run, tmp_path):
     assert "model.mask_channels" not in message  # determined by the arrays
 
 
+def test_says_that_torchvision_pools_by_roi_align(tiny_config):
+    assert not any("roi_pooling" in line for line in difference_lines(tiny_config))
+    model = dataclasses.replace(tiny_config.model, roi_pooling="pool")
+    said = difference_lines(dataclasses.replace(tiny_config, model=model))
+    assert "  model.roi_pooling: 'pool' in the run, 'align' in torchvision" in said
+
+
 @pytest.mark.parametrize("keypoint", [True, False])
 def test_says_what_else_changes_detections(tmp_path, tiny_config, tiny_weights, keypoint):
     config = dataclasses.replace(

@@ -60,7 +60,7 @@ def roi_align(
     level = jnp.zeros(boxes.shape[0], jnp.int32)
     sizes = None if map_size is None else [map_size]
     settings = Settings(output_size, sampling_ratio, reduction, form)
-    return _align([features], [stride], sizes, level, boxes, settings, aligned)
+    return align_on_maps([features], [stride], sizes, level, boxes, settings, aligned)
 
 
 def multilevel_roi_align(
@@ -90,10 +90,10 @@ def multilevel_roi_align(
     sizes = None if map_sizes is None else [map_sizes[name] for name in names]
     strides = [2.0**level for level in levels]
     settings = Settings(output_size, sampling_ratio, reduction, form)
-    return _align(maps, strides, sizes, level - levels[0], boxes, settings, aligned)
+    return align_on_maps(maps, strides, sizes, level - levels[0], boxes, settings, aligned)
 
 
-def _align(
+def align_on_maps(
     maps: list[Array],
     strides: list[float],
     map_sizes: list[Array] | None,
@@ -102,7 +102,7 @@ def _align(
     settings: Settings,
     aligned: bool,
 ) -> Array:
-    """RoIAlign of each box on ``maps[level]``."""
+    """:func:`roi_align` of each box on ``maps[level]``, whose stride is ``strides[level]``."""
     if settings.reduction not in ("mean", "max"):
         raise ValueError(f"reduction is {settings.reduction!r}; it must be 'mean' or 'max'")
     if settings.form not in (None, *_FORWARD):
