@@ -140,6 +140,7 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         for name, plain in (("features", "fpn"), ("backbone_groups", 1), ("backbone_group_width", 64)):
             if (value := values[f"model.{name}"]) != plain:
                 yield f"model.{name} is {value!r}; must be {plain!r} with a model.backbone_depth under 50"
+    yield from _part_problems(values)
     yield from _canvas_problems(values)
     low, high = values["train.rpn_negative_iou"], values["train.rpn_positive_iou"]
     if low > high:
@@ -154,6 +155,26 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         for name in ("train.momentum", "train.adam_b2"):
             if values[name] == 1:
                 yield f"{name} is 1.0; must be below 1 with train.optimizer 'adamw'"
+
+
+def _part_problems(values: dict[str, Any]) -> Iterator[str]:
+    """Parts of the model that need others, or what only others read."""
+    if not values["model.box"]:
+        for name in ("mask", "keypoint"):
+            if values[f"model.{name}"]:
+                yield f"model.{name} is True; must be False without the box head (model.box is False)"
+        if not values["model.rpn"]:
+            yield "model.rpn is False; must be True without the box head (model.box is False)"
+    if values["model.rpn"]:
+        for name in ("train_proposals", "val_proposals"):
+            if path := values[f"data.{name}"]:
+                yield (
+                    f"data.{name} is {_shown(path)}; must be empty for a model with an RPN, which makes its "
+                    "own proposals (model.rpn is True)"
+                )
+    if values["model.fpn_frozen"] and values["model.features"] != "fpn":
+        features = values["model.features"]
+        yield f"model.fpn_frozen is True; must be False without a pyramid (model.features is {features!r})"
 
 
 def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:

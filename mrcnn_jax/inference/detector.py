@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +21,27 @@ from PIL import Image
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
-from mrcnn_jax.images import Fitted, fit, read_image, to_rgb
-from mrcnn_jax.inference.predict import predict
+from mrcnn_jax.images import Fitted, Size, fit, read_image, to_rgb
+from mrcnn_jax.inference.predict import check_finds_objects, predict
 from mrcnn_jax.inference.results import Result, to_result
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
+from mrcnn_jax.proposals import ImageProposals, pad_proposals
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
-from mrcnn_jax.runs.description import read_run
+from mrcnn_jax.runs.description import Run, read_run
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
-from mrcnn_jax.types import Detections
+from mrcnn_jax.types import Detections, Proposals
 from mrcnn_jax.weights.zoo import workdir_of
 
 # An image file, Pillow's image, or uint8 pixels, RGB [H W 3] or gray [H W], also as a function's result.
 Source = str | os.PathLike[str] | Image.Image | np.ndarray | Callable[[], np.ndarray]
 
-# Takes images [B H W 3] (uint8 or float32) and their sizes without padding, [B 2] int32. Returns detections
-# without waiting for the device.
-PredictFn = Callable[[np.ndarray, np.ndarray], Detections]
+# Takes images [B H W 3] (uint8 or float32), their sizes without padding, [B 2] int32, and Proposals if the
+# model has no RPN. Returns detections without waiting for the device.
+PredictFn = Callable[..., Detections]
+
+# Returns the proposals of the image at an index of the sources.
+Propose = Callable[[int], ImageProposals]
 
 _BATCHES_IN_FLIGHT = 2  # one on the device, one ready for it
 _MAX_LAG_BATCHES = 4  # an image further behind the newest one no longer waits for its batch to fill
@@ -53,6 +57,7 @@ class _Prepared:
     fitted: Fitted
     image_size: tuple[int, int]
     path: Path | None  # if it came from a file
+    proposals: Proposals | None  # of a model without an RPN, without the batch axis
 
 
 class Detector:
@@ -102,24 +107,30 @@ class Detector:
         (result,) = self.stream([source])
         return result
 
-    def stream(self, sources: Iterable[Source]) -> Iterator[Result]:
+    def stream(self, sources: Iterable[Source], *, proposals: Propose | None = None) -> Iterator[Result]:
         """Yields the results of ``sources`` in order, as they are ready; raises like ``detector(source)``.
 
         Reading, computing and pasting overlap. Only a few batches are held in memory, however many
-        ``sources`` there are.
+        ``sources`` there are. A model without an RPN needs ``proposals``.
         """
-        for outcome in self.attempt(sources):
+        for outcome in self.attempt(sources, proposals=proposals):
             if isinstance(outcome, ValueError):
                 raise outcome
             yield outcome
 
     def attempt(
-        self, sources: Iterable[Source], *, inspect: Callable[[int, np.ndarray], None] | None = None
+        self,
+        sources: Iterable[Source],
+        *,
+        inspect: Callable[[int, np.ndarray], None] | None = None,
+        proposals: Propose | None = None,
     ) -> Iterator[Result | ValueError]:
         """Like ``stream``, but yields the error in place of the result if an image cannot be read.
 
         ``inspect`` is called with the index and the pixels of each image that can be, in a thread.
         """
+        if proposals is None:
+            check_finds_objects(self.config.model)
         readers, finishers = ThreadPoolExecutor(), ThreadPoolExecutor()
         outcomes: dict[int, Future[Result] | ValueError] = {}
         waiting: dict[tuple[int, ...], list[tuple[int, _Prepared]]] = {}  # by canvas, oldest first
@@ -130,7 +141,7 @@ class Detector:
             batch = waiting.pop(canvas)
             if len(in_flight) == _BATCHES_IN_FLIGHT:
                 in_flight.popleft().result()
-            detections = self._predict([prepared.fitted for _, prepared in batch])
+            detections = self._predict([prepared for _, prepared in batch])
             on_host = finishers.submit(jax.device_get, detections)
             in_flight.append(on_host)
             for row, (index, prepared) in enumerate(batch):
@@ -147,7 +158,7 @@ class Detector:
             return outcome.done() if isinstance(outcome, Future) else outcome is not None
 
         try:
-            for index, reading in enumerate(self._read_ahead(sources, readers, inspect)):
+            for index, reading in enumerate(self._read_ahead(sources, readers, inspect, proposals)):
                 try:
                     prepared = reading.result()
                 except ValueError as error:
@@ -172,16 +183,21 @@ class Detector:
         sources: Iterable[Source],
         readers: ThreadPoolExecutor,
         inspect: Callable[[int, np.ndarray], None] | None,
+        proposals: Propose | None,
     ) -> Iterator[Future[_Prepared]]:
         reading: deque[Future[_Prepared]] = deque()
         for index, source in enumerate(sources):
-            reading.append(readers.submit(self._prepare, source, index, inspect))
+            reading.append(readers.submit(self._prepare, source, index, inspect, proposals))
             if len(reading) > 2 * self.batch_size:
                 yield reading.popleft()
         yield from reading
 
     def _prepare(
-        self, source: Any, index: int, inspect: Callable[[int, np.ndarray], None] | None
+        self,
+        source: Any,
+        index: int,
+        inspect: Callable[[int, np.ndarray], None] | None,
+        proposals: Propose | None,
     ) -> _Prepared:
         path = None
         if isinstance(source, str | os.PathLike):
@@ -201,17 +217,19 @@ class Detector:
             canvases=data.canvases,
             rule=data.resize,
         )
-        return _Prepared(fitted, image.shape[:2], path)
+        given = None
+        if proposals is not None:
+            given = _resized(proposals(index), image.shape[:2], fitted.size, self.config.test.rpn_post_nms)
+        return _Prepared(fitted, image.shape[:2], path, given)
 
-    def _predict(self, batch: list[Fitted]) -> Detections:
+    def _predict(self, batch: list[_Prepared]) -> Detections:
         """Detections of ``batch``, which is padded to the batch size with blank images."""
-        height, width, _ = batch[0].image.shape
-        images = np.zeros((self.batch_size, height, width, 3), batch[0].image.dtype)
-        sizes = np.full((self.batch_size, 2), (height, width), np.int32)
-        for row, fitted in enumerate(batch):
-            images[row] = fitted.image
-            sizes[row] = fitted.size
-        return self._predict_fn(images, sizes)
+        images, sizes = stack_images([prepared.fitted for prepared in batch], self.batch_size)
+        given = [prepared.proposals for prepared in batch]
+        if given[0] is None:
+            return self._predict_fn(images, sizes)
+        given += given[-1:] * (self.batch_size - len(batch))
+        return self._predict_fn(images, sizes, jax.tree.map(lambda *rows: np.stack(rows), *given))
 
     def _finish(self, detections: Future[Detections], row: int, prepared: _Prepared) -> Result:
         return to_result(
@@ -250,15 +268,42 @@ def load(
     workdir = workdir_of(workdir)
     run = read_run(workdir)
     config = run.config if config is None else config
+    if not config.model.box:
+        check_finds_objects(config.model)
+    step, blueprint, weights, mesh = load_model(workdir, run, config, step=step, batch_size=batch_size)
+    predict_fn = make_predict_fn(blueprint, config, mesh)(weights)
+    return Detector(predict_fn, config, run.categories, batch_size=batch_size, step=step)
+
+
+def load_model(
+    workdir: Path, run: Run, config: Config, *, step: int | Literal["best"] | None, batch_size: int
+) -> tuple[int, Blueprint, dict[str, Array], Mesh]:
+    """The step of a run's checkpoint, its model and weights, and the mesh for batches; as ``load`` does."""
     step, weights = load_weights(workdir, step)
     blueprint = make_blueprint(
         config.model, num_classes=len(run.categories), num_keypoints=len(run.categories.keypoint_names)
     )
     check_arrays_match(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
     mesh = mesh_of_batch(batch_size, config.test.spatial_devices)
-    weights = jax.device_put(weights, replicated(mesh))
-    predict_fn = make_predict_fn(blueprint, config, mesh)(weights)
-    return Detector(predict_fn, config, run.categories, batch_size=batch_size, step=step)
+    return step, blueprint, jax.device_put(weights, replicated(mesh)), mesh
+
+
+def stack_images(batch: Sequence[Fitted], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The images ``[B H W 3]`` and sizes ``[B 2]`` of a batch, filled up with blank images."""
+    height, width, _ = batch[0].image.shape
+    images = np.zeros((batch_size, height, width, 3), batch[0].image.dtype)
+    sizes = np.full((batch_size, 2), (height, width), np.int32)
+    for row, fitted in enumerate(batch):
+        images[row] = fitted.image
+        sizes[row] = fitted.size
+    return images, sizes
+
+
+def _resized(found: ImageProposals, original: Size, size: Size, count: int) -> Proposals:
+    """The ``count`` best proposals of an image that was resized from ``original`` to ``size``."""
+    scale = np.array([size[1] / original[1], size[0] / original[0]] * 2)
+    rows: dict[str, Any] = pad_proposals(found.boxes * scale, found.objectness, size=size, count=count)
+    return Proposals(**rows)
 
 
 def mesh_of_batch(batch_size: int, spatial_devices: int) -> Mesh:
@@ -284,35 +329,52 @@ def make_predict_fn(
     It folds the batch norms. The program is compiled once per canvas whatever the weights, so training
     compiles it once for all its evaluations; any other compilation gives a warning (see ``compilations``).
     """
+    return with_folded_weights(jit_predict(blueprint, config, mesh), blueprint, config, mesh)
+
+
+def with_folded_weights(
+    compiled: jax.stages.Wrapped, blueprint: Blueprint, config: Config, mesh: Mesh
+) -> Callable[[Mapping[str, Array]], Callable[..., Any]]:
+    """A function from weights to ``compiled`` with these weights, called with a batch's arrays."""
     fold = jax.jit(blueprint.fold, out_shardings=replicated(mesh))
     compilations = CompilationTracker("inference", config.data.canvases)
-    compiled = jit_predict(blueprint, config, mesh)
-    sharding = batch_sharding(mesh)
-    shardings = sharding.images, sharding.image_sizes
+    shardings = _input_shardings(mesh)
 
-    def with_weights(weights: Mapping[str, Array]) -> PredictFn:
+    def with_weights(weights: Mapping[str, Array]) -> Callable[..., Any]:
         arrays = fold(weights)
 
-        def run(images: np.ndarray, image_sizes: np.ndarray) -> Detections:
+        def run(images: np.ndarray, image_sizes: np.ndarray, *given: Proposals) -> Any:
+            inputs = (images, image_sizes, *given)
             compiles = compilations.record(images, {"images": images, "image_sizes": image_sizes})
             with jax.set_mesh(mesh), compilations.announced(images, compiles):
-                return compiled(arrays, *jax.device_put((images, image_sizes), shardings))
+                return compiled(arrays, *jax.device_put(inputs, shardings[: len(inputs)]))
 
         return run
 
     return with_weights
 
 
-def jit_predict(blueprint: Blueprint, config: Config, mesh: Mesh) -> jax.stages.Wrapped:
-    """``predict`` jitted for ``mesh``, of arrays for ``blueprint.folded()``, images and their sizes."""
-    folded, sharding = blueprint.folded(), batch_sharding(mesh)
+def _input_shardings(mesh: Mesh) -> tuple[Any, Any, Any]:
+    """The shardings of images, their sizes and their proposals."""
+    sharding = batch_sharding(mesh)
+    return sharding.images, sharding.image_sizes, sharding.proposals
 
-    def predict_batch(arrays: Mapping[str, Array], images: Array, image_sizes: Array) -> Detections:
-        return predict(folded.build(arrays), images, image_sizes, config)
+
+def jit_predict(blueprint: Blueprint, config: Config, mesh: Mesh) -> jax.stages.Wrapped:
+    """``predict`` jitted for ``mesh``, of arrays for ``blueprint.folded()``, images and their sizes.
+
+    For a model without an RPN, proposals are the last argument.
+    """
+    folded, inputs = blueprint.folded(), _input_shardings(mesh)
+
+    def predict_batch(
+        arrays: Mapping[str, Array], images: Array, image_sizes: Array, *given: Proposals
+    ) -> Detections:
+        return predict(folded.build(arrays), images, image_sizes, config, *given)
 
     return jax.jit(
         predict_batch,
-        in_shardings=(replicated(mesh), sharding.images, sharding.image_sizes),
+        in_shardings=(replicated(mesh), *(inputs[:2] if config.model.rpn else inputs)),
         compiler_options=compiler_options(mesh.devices.flat[0]),
     )
 

@@ -51,7 +51,7 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
     stage_of = {layout.name: _in_resnet(name).split(".")[0] for name, layout in layouts.items()}
     present = {stage_of[name] for name in found if name in stage_of}
     absent = tuple(stage for stage in STAGES if stage not in present)
-    frozen_stages = {stage_of[layouts[name].name] for name in layouts if name in blueprint.frozen_stages}
+    frozen_stages = {stage_of[layouts[name].name] for name in layouts if name in blueprint.frozen_layers}
     frozen = [stage for stage in absent if stage in frozen_stages]
     if not present or frozen:
         missing = ", ".join(frozen or absent)
