@@ -31,7 +31,7 @@ _INIT = flags.DEFINE_string(
     "init",
     None,
     "what a new run begins from: the directory of a run, or the name of a published model (docs/zoo.md); the "
-    "heads' last layers are re-initialised if the data have other categories",
+    "heads' last layers are re-initialised if the data have other categories, and so is what it lacks",
 )
 
 

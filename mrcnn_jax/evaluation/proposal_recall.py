@@ -71,9 +71,9 @@ def best_overlaps(
     return overlaps
 
 
-def average_recall(overlaps: Sequence[float]) -> float | None:
+def average_recall(overlaps: Sequence[float] | Float[np.ndarray, " n"]) -> float | None:
     """The share of overlaps that reach a threshold, averaged over thresholds, in percent; None if empty."""
-    if not overlaps:
+    if not len(overlaps):
         return None
     recalls = [np.mean(np.asarray(overlaps, np.float32) >= threshold) for threshold in _THRESHOLDS]
     return round(100 * float(np.mean(recalls)), 3)

@@ -69,8 +69,8 @@ def train(
         validation: Likewise for the evaluations; by default those of ``config.data``, or none if a
             ``source`` is given.
         init: What a new run begins from: the directory of another run, or the name of a published model
-            (docs/zoo.md). The heads' last layers are re-initialised if the data have other categories.
-            Without effect on a run that is resumed.
+            (docs/zoo.md). The heads' last layers are re-initialised if the data have other categories, and
+            so are an RPN and heads that it lacks. Without effect on a run that is resumed.
         callbacks: Called with the step and what TensorBoard gets, such as ``{"train/loss": 1.5}`` with every
             step line and ``{"validation/bbox_AP": 30.1}`` after an evaluation; by process 0 only.
 
@@ -109,7 +109,11 @@ def train(
     with hosts.fail_together():
         if earlier is not None:
             begun = begin_run(earlier, config, workdir, source.categories)
-            _print(f"begins from {init}; re-initialised layers: {', '.join(begun.new_layers) or 'none'}")
+            new, left_out = (", ".join(names) for names in (begun.new_layers, begun.left_out))
+            _print(
+                f"begins from {init}; re-initialised layers: {new or 'none'}"
+                + (f"; left out: {left_out}" if left_out else "")
+            )
     with hosts.fail_together():
         source, categories = _with_categories_of_run(source, workdir)
         proposals = open_proposals(config, source, "train")

@@ -11,6 +11,7 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.data.open_proposals import open_proposals
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.sharding import make_mesh, on_local_devices
@@ -134,7 +135,10 @@ class Monitor:
         folder.mkdir(parents=True, exist_ok=True)
         ids = source.ids[:_PICTURES].tolist()
         images = [source.read(index).pixels for index in range(len(ids))]
-        for image_id, pixels, result in zip(ids, images, detector.stream(images), strict=True):
+        proposals = open_proposals(self._config, source, "val")
+        given = None if proposals is None else proposals.__getitem__
+        results = detector.stream(images, proposals=given)
+        for image_id, pixels, result in zip(ids, images, results, strict=True):
             picture = draw(pixels, result.above(_PICTURE_SCORE))
             Image.fromarray(picture).save(folder / f"{image_id}.png")
             self._writer.add_image(f"validation/image_{image_id}", picture, step, dataformats="HWC")

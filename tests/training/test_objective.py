@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrcnn_jax.config import Config, TrainConfig
+from mrcnn_jax.config import Config, ModelConfig, TrainConfig
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.models.rpn import Anchors
 from mrcnn_jax.ops.boxes import encode_boxes
@@ -21,7 +21,7 @@ TAKE_ALL = TrainConfig(
 SURE = 50.0  # a logit whose loss is nothing if it is right
 
 
-def losses_of(outputs, batch, key, config):
+def losses_of(outputs, batch, key, config, model):
     """The losses of a model that gives ``outputs``, whatever it sees, and what each stage was asked."""
     asked = {}
 
@@ -59,11 +59,12 @@ def losses_of(outputs, batch, key, config):
             asked["keypoint"] = boxes, valid
             return outputs["keypoint"]
 
-    return compute_losses(Scripted(), batch, key, Config(train=config)), asked
+    return compute_losses(Scripted(), batch, key, Config(model=model, train=config)), asked
 
 
-def compiled(config):
-    return jax.jit(lambda outputs, batch, key: losses_of(outputs, batch, key, config))
+def compiled(config, **parts):
+    model = ModelConfig(**parts)
+    return jax.jit(lambda outputs, batch, key: losses_of(outputs, batch, key, config, model))
 
 
 AS_DETECTRON2 = compiled(TAKE_ALL)
@@ -208,6 +209,28 @@ def test_what_the_stages_are_asked():
         np.testing.assert_array_equal(asked[stage][0], REGIONS)
         np.testing.assert_array_equal(asked[stage][-1], POSITIVE)
     np.testing.assert_array_equal(asked["mask"][1], LABELS)
+
+
+def test_an_rpn_alone_has_its_losses_only():
+    losses, asked = compiled(TAKE_ALL, box=False, mask=False)(undecided_outputs(), make_batch(), KEY)
+    wanted, _ = AS_DETECTRON2(undecided_outputs(), make_batch(), KEY)
+    assert set(losses) == {"rpn_objectness", "rpn_box"} and set(asked) == {"features", "anchors"}
+    for name, loss in losses.items():
+        np.testing.assert_array_equal(loss, wanted[name])
+
+
+def test_proposals_of_the_batch_take_the_place_of_the_rpns():
+    outputs, batch = undecided_outputs(), make_batch()
+    given = batch.replace(proposals=outputs["proposals"])
+    without_rpn = compiled(TAKE_ALL, rpn=False)
+    losses, asked = without_rpn(outputs, given, KEY)
+    wanted, of_all = AS_DETECTRON2(outputs, batch, KEY)
+    assert set(losses) == {"box_class", "box", "mask", "keypoint"} and "anchors" not in asked
+    for name, loss in losses.items():
+        np.testing.assert_array_equal(loss, wanted[name])
+    np.testing.assert_array_equal(asked["box"][0], of_all["box"][0])
+    with pytest.raises(ValueError, match=r"no RPN \(model\.rpn is False\), so the batch must have proposals"):
+        without_rpn(outputs, batch, KEY)
 
 
 def test_losses_by_hand():
