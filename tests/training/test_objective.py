@@ -18,10 +18,11 @@ from mrcnn_jax.types import Batch, Features, GroundTruth, Proposals
 TAKE_ALL = TrainConfig(
     rpn_samples=16, roi_samples=8, roi_positive_fraction=0.5, rpn_pre_nms=7, rpn_post_nms=5
 )
+DEFAULT = ModelConfig()
 SURE = 50.0  # a logit whose loss is nothing if it is right
 
 
-def losses_of(outputs, batch, key, config, model):
+def losses_of(outputs, batch, key, config, model=DEFAULT):
     """The losses of a model that gives ``outputs``, whatever it sees, and what each stage was asked."""
     asked = {}
 
