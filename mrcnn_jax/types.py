@@ -31,6 +31,15 @@ class GroundTruth:
 
 
 @struct.dataclass
+class Proposals:
+    """Candidate boxes, of the region proposal network or from a file, best first."""
+
+    boxes: jax.Array  # [B P 4] float32, clipped to the image
+    scores: jax.Array  # [B P] float32 objectness logits
+    valid: jax.Array  # [B P] bool
+
+
+@struct.dataclass
 class Batch:
     """One batch of the data pipeline."""
 
@@ -38,6 +47,7 @@ class Batch:
     image_sizes: jax.Array  # [B 2] int32: height and width before padding
     ids: jax.Array | None  # [B] int64 COCO image ids, on the host only
     gt: GroundTruth
+    proposals: Proposals | None = None  # from a file, for a model without an RPN
 
 
 @struct.dataclass
@@ -46,15 +56,6 @@ class Features:
 
     maps: dict[str, jax.Array]  # [B H W C] each, zero beyond an image's cells
     sizes: dict[str, jax.Array]  # [B 2] int32: rows and columns of a map that the image covers
-
-
-@struct.dataclass
-class Proposals:
-    """Candidate boxes of the region proposal network, best first."""
-
-    boxes: jax.Array  # [B P 4] float32, clipped to the image
-    scores: jax.Array  # [B P] float32 objectness logits
-    valid: jax.Array  # [B P] bool
 
 
 @struct.dataclass

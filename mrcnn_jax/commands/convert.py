@@ -6,10 +6,11 @@
         --input=detectron2/mask_rcnn_r50_fpn_3x --new_categories=annotations.json --workdir=runs/mine
     mrcnn-jax convert --source=run --config=balloon --input=runs/converted \\
         --new_categories=annotations.json --workdir=runs/balloon
+    mrcnn-jax convert --source=run --config=FILE --input=runs/rpn --join=runs/heads --workdir=runs/joined
     mrcnn-jax convert --target=torchvision --workdir=runs/balloon --output=balloon.safetensors
     mrcnn-jax convert --target=torchvision --workdir=torchvision/mask_rcnn_r50_fpn --output=r50.safetensors
 
-The first three commands create a run for mrcnn-jax predict, evaluate and train. Weights files end in
+The first four commands create a run for mrcnn-jax predict, evaluate and train. Weights files end in
 .safetensors, .npz, .pth, .pt, .ckpt, .bin, .pth.tar or .pkl, and cannot run code. Training checkpoints may
 hold more than the weights, under any key. Weights of published models are downloaded by name, once
 (docs/zoo.md). If anything does not match, nothing is written. Existing files are never overwritten.
@@ -41,6 +42,12 @@ _WORKDIR = flags.DEFINE_string(
     required=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "file to write: .safetensors or .npz")
+_JOIN = flags.DEFINE_string(
+    "join",
+    None,
+    "directory of a second run, with the RPN or the heads that the run in --input lacks; backbone and FPN "
+    "must be equal (docs/four_step_training.md)",
+)
 _STEP = command_line.define_step()
 _KEY = flags.DEFINE_string(
     "key", None, "which weights of --input to take, if several fit, such as ema or state_dict.module"
@@ -61,7 +68,7 @@ def main(_: list[str]) -> None:
         _reject("output", mode="--source")
         _import(_SOURCE.value, _required(_INPUT))
     elif _TARGET.value and not _SOURCE.value:
-        _reject("input", "key", "config", "categories", "new_categories", mode="--target")
+        _reject("input", "key", "config", "categories", "new_categories", "join", mode="--target")
         _export(_required(_OUTPUT))
     else:
         raise ValueError("give --source to create a run from weights, or --target to export a run's weights")
@@ -83,6 +90,7 @@ def _import(source: str, path: str) -> None:
         key=_KEY.value,
         categories=_CATEGORIES.value,
         new_categories=_NEW_CATEGORIES.value,
+        join=_JOIN.value,
     )
     place = f", {made.place!r}" if made.place else ""
     print(
@@ -90,6 +98,8 @@ def _import(source: str, path: str) -> None:
         f"categories ({len(made.categories)}): {', '.join(made.categories.names[:8])}"
         + (", ..." if len(made.categories) > 8 else "")
     )
+    if made.left_out:
+        print(f"left out: {', '.join(made.left_out)}")
     if made.new_layers:
         print(f"re-initialised, to be trained: {', '.join(made.new_layers)}")
     if kept := made.kept_and_new_names():

@@ -9,6 +9,10 @@ directory, or to --output, which is required for a published model. --save_detec
 was found, as the COCO results list that pycocotools' loadRes takes. To evaluate on another dataset with the
 same categories, set --config.data.root, val_images, val_annotations and val_keypoints, or val_records. All
 images are checked first.
+
+Of a region proposal network alone (model.box is False) it measures the average recall of 100 and of 1000
+proposals, as Detectron2 does. A model without one (model.rpn is False) takes the proposals of
+--config.data.val_proposals.
 """
 
 from pathlib import Path
@@ -59,7 +63,13 @@ def _check_arguments() -> None:
         raise ValueError(
             f"--output is missing: {_WORKDIR.value} is a published model, not a directory to write into"
         )
-    check_data_paths(_override(run_config(_WORKDIR.value)), "val")
+    config = _override(run_config(_WORKDIR.value))
+    if not config.model.box and (_DETECTIONS.value or _EVALUATOR.value != "hotcoco"):
+        raise ValueError(
+            "the model is a region proposal network alone (model.box is False), so its recall is measured: "
+            "--save_detections and --evaluator=pycocotools do not apply"
+        )
+    check_data_paths(config, "val")
 
 
 def _evaluate() -> None:
@@ -68,8 +78,10 @@ def _evaluate() -> None:
     from mrcnn_jax.distributed import hosts
     from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config
     from mrcnn_jax.evaluation.coco_eval import check_source, evaluate
+    from mrcnn_jax.evaluation.proposal_recall import evaluate_proposals
     from mrcnn_jax.evaluation.table import format_metrics
     from mrcnn_jax.inference.detector import load
+    from mrcnn_jax.inference.proposer import Proposer, load_proposer
     from mrcnn_jax.json_files import write_json
     from mrcnn_jax.runs.description import read_run
     from mrcnn_jax.weights.zoo import workdir_of
@@ -89,22 +101,26 @@ def _evaluate() -> None:
             if detections_file.resolve() == output.resolve():
                 raise ValueError(f"--save_detections={detections_file}: --output is the same file")
         source = open_validation_source(config)
-        check_source(config, run.categories, source)
-        detector = load(
-            workdir,
-            step=_STEP.value,
-            batch_size=_BATCH_SIZE.value or config.test.batch_size,
-            config=config,
-        )
+        options: Any = {
+            "step": _STEP.value,
+            "batch_size": _BATCH_SIZE.value or config.test.batch_size,
+            "config": config,
+        }
+        if config.model.box:
+            check_source(config, run.categories, source)
+        detector = (load if config.model.box else load_proposer)(workdir, **options)
     check_same_config(config)
     check_same_arrays("checkpoints", np.array(detector.step))
     if hosts.is_main_process():
         if source.findings:
             print(summary(source.findings, rows=_FINDINGS), flush=True)
         print(f"step {detector.step} on the {len(source.ids)} images of {source.name}", flush=True)
-    metrics = evaluate(
-        detector, source, evaluator=_EVALUATOR.value, progress=True, detections_file=detections_file
-    )
+    if isinstance(detector, Proposer):
+        metrics: Any = evaluate_proposals(detector, source, progress=True)
+    else:
+        metrics = evaluate(
+            detector, source, evaluator=_EVALUATOR.value, progress=True, detections_file=detections_file
+        )
     if hosts.is_main_process():
         write_json(output, {"step": detector.step, "annotations": source.name, **metrics})
         print(f"{format_metrics(metrics)}\n\nwritten to {output}")

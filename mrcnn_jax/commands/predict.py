@@ -120,8 +120,10 @@ def main(arguments: list[str]) -> int:
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.inference.partial_results import PartialResults
     from mrcnn_jax.inference.pictures import write_results
+    from mrcnn_jax.inference.predict import check_finds_objects
     from mrcnn_jax.weights.zoo import workdir_of
 
+    check_finds_objects(config.model)
     workdir = workdir_of(_WORKDIR.value)
     detector = load(workdir, step=_STEP.value, batch_size=_BATCH_SIZE.value, config=config)
     if listed is not None:

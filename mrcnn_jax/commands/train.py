@@ -30,9 +30,9 @@ _DATA = flags.DEFINE_string(
 _INIT = flags.DEFINE_string(
     "init",
     None,
-    "what a new run begins from: the directory of a run, or the name of a published model (docs/zoo.md); if "
-    "the data have other categories, the outputs of the heads' last layers are kept for those of the same "
-    "name and re-initialised for the others",
+    "what a new run begins from: the directory of a run, or the name of a published model (docs/zoo.md); "
+    "what it lacks is initialised, and if the data have other categories, the outputs of the heads' last "
+    "layers are kept for those of the same name and re-initialised for the others",
 )
 
 

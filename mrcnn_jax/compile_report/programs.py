@@ -5,11 +5,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mrcnn_jax.compile_report.chips import Gpu, Topology
-from mrcnn_jax.config import Config
+from mrcnn_jax.config import Config, TestConfig, TrainConfig
 from mrcnn_jax.inference.detector import jit_predict
+from mrcnn_jax.inference.proposer import jit_propose
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
 from mrcnn_jax.training.step import compile_step, make_state
-from mrcnn_jax.types import Batch, GroundTruth
+from mrcnn_jax.types import Batch, GroundTruth, Proposals
 
 _KEYPOINTS = 17  # of a person in COCO
 
@@ -30,13 +31,24 @@ def lower_predict(config: Config, mesh: Mesh, canvas: Canvas, *, categories: int
     pixels = jnp.float32 if config.data.resize == "torchvision" else jnp.uint8
     images = jax.ShapeDtypeStruct((count, *canvas, 3), pixels)
     sizes = jax.ShapeDtypeStruct((count, 2), jnp.int32)
+    jit, given = jit_predict if config.model.box else jit_propose, _proposals(config.test, config, count)
     with jax.set_mesh(mesh):
-        return jit_predict(blueprint, config, mesh).lower(blueprint.folded().shapes(), images, sizes)
+        return jit(blueprint, config, mesh).lower(blueprint.folded().shapes(), images, sizes, *given)
 
 
 def _blueprint(config: Config, categories: int) -> Blueprint:
     keypoints = _KEYPOINTS if config.model.keypoint else 0
     return make_blueprint(config.model, num_classes=categories, num_keypoints=keypoints)
+
+
+def _proposals(section: TrainConfig | TestConfig, config: Config, images: int) -> tuple[Proposals, ...]:
+    """The shapes of a batch's proposals, for a model without an RPN; else nothing."""
+    rows = images, section.rpn_post_nms
+
+    def make() -> Proposals:
+        return Proposals(jnp.zeros((*rows, 4)), jnp.zeros(rows), jnp.zeros(rows, jnp.bool_))
+
+    return () if config.model.rpn else (jax.eval_shape(make),)
 
 
 def _batch(config: Config, canvas: Canvas) -> Batch:
@@ -65,7 +77,9 @@ def _batch(config: Config, canvas: Canvas) -> Batch:
             ),
         )
 
-    return jax.eval_shape(make)
+    batch = jax.eval_shape(make)
+    given = _proposals(config.train, config, count)
+    return batch.replace(proposals=given[0]) if given else batch
 
 
 def compile_for(lowered: jax.stages.Lowered, topology: Topology) -> jax.stages.Compiled:

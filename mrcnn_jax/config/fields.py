@@ -86,6 +86,11 @@ class ModelConfig:
     # Feature pyramid (FPN), anchors and region proposals.
     fpn_channels: int = architecture(256, positive)
     fpn_norm: str = architecture("", _norm_or_none)  # after each convolution ("batch" in TV's v2)
+    # Not trained, like the backbone's frozen stages (docs/four_step_training.md).
+    fpn_frozen: bool = training(False)
+    # False: no RPN; regions are the proposals of data.train_proposals and val_proposals (Fast R-CNN, arXiv
+    # 1504.08083; D2's PrecomputedProposals).
+    rpn: bool = architecture(True)
     # Pixels: one per level, or all on one.
     anchor_sizes: tuple[float, ...] = behaviour((32.0, 64.0, 128.0, 256.0, 512.0), not_empty, positive)
     anchor_ratios: tuple[float, ...] = behaviour((0.5, 1.0, 2.0), not_empty, positive)  # height / width
@@ -112,6 +117,8 @@ class ModelConfig:
     roi_aligned: bool = behaviour(True)
 
     # Box head: convolutions, fully connected layers. With features "c4" stage 5 takes the place of both.
+    # False: no heads, a region proposal network alone (D2's ProposalNetwork).
+    box: bool = architecture(True)
     box_pool_size: int = architecture(7, positive)
     # Of the head's deltas dx, dy, dw, dh.
     box_weights: tuple[float, float, float, float] = behaviour((10.0, 10.0, 5.0, 5.0), positive)
@@ -165,6 +172,9 @@ class DataConfig:
     val_annotations: str = free("annotations/instances_val2017.json", not_empty)
     val_keypoints: str = free("", anything)
     val_records: str = free("", anything)  # likewise, in place of the three above
+    # Files that mrcnn-jax propose made, for a model without an RPN (model.rpn).
+    train_proposals: str = training("", anything)
+    val_proposals: str = free("", anything)
 
     # Pixels: one of these is drawn per image.
     train_short_sides: tuple[int, ...] = training((640, 672, 704, 736, 768, 800), not_empty, positive)
@@ -233,7 +243,7 @@ class TrainConfig:
     rpn_samples: int = training(256, positive)  # anchors per image
     rpn_positive_fraction: float = training(0.5, share)
     rpn_pre_nms: int = training(2000, positive)  # proposals kept per level before suppression ...
-    rpn_post_nms: int = training(1000, positive)  # ... and per image after it
+    rpn_post_nms: int = training(1000, positive)  # ... and per image after it, or from data.train_proposals
     rpn_nms_iou: float = training(0.7, share)
     rpn_beta: float = training(0.0, not_negative)  # smooth L1 below this is quadratic; 0: L1 (TV 1/9)
     # Of both losses: rpn_samples per image, or "sampled": those there were (TV).
@@ -268,7 +278,7 @@ class TestConfig:
     batch_size: int = free(1, positive)  # images at a time in evaluation
     spatial_devices: int = free(1, positive)  # devices that share each image, in evaluation and prediction
     rpn_pre_nms: int = inference(1000, positive)
-    rpn_post_nms: int = inference(1000, positive)
+    rpn_post_nms: int = inference(1000, positive)  # or from data.val_proposals
     rpn_nms_iou: float = inference(0.7, share)
     score_threshold: float = inference(0.05, share)
     nms_iou: float = inference(0.5, share)  # within a category

@@ -148,6 +148,7 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
             "'c4' contain stage 5"
         )
     yield from _mask_problems(values)
+    yield from _part_problems(values)
     yield from _canvas_problems(values)
     yield from _data_set_problems(values)
     yield from _scale_problems(values)
@@ -196,6 +197,26 @@ def _mask_problems(values: dict[str, Any]) -> Iterator[str]:
                 )
 
 
+def _part_problems(values: dict[str, Any]) -> Iterator[str]:
+    """Parts of the model that need others, or what only others read."""
+    if not values["model.box"]:
+        for name in ("mask", "keypoint"):
+            if values[f"model.{name}"]:
+                yield f"model.{name} is True; must be False without the box head (model.box is False)"
+        if not values["model.rpn"]:
+            yield "model.rpn is False; must be True without the box head (model.box is False)"
+    if values["model.rpn"]:
+        for name in ("train_proposals", "val_proposals"):
+            if path := values[f"data.{name}"]:
+                yield (
+                    f"data.{name} is {_shown(path)}; must be empty for a model with an RPN, which makes its "
+                    "own proposals (model.rpn is True)"
+                )
+    if values["model.fpn_frozen"] and values["model.features"] != "fpn":
+        features = values["model.features"]
+        yield f"model.fpn_frozen is True; must be False without a pyramid (model.features is {features!r})"
+
+
 def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
     canvases = values["data.canvases"]
     # Levels p2 to p5 each halve the one below, and the top-down path doubles them back: nothing may be
@@ -231,6 +252,11 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
 
 def _scale_problems(values: dict[str, Any]) -> Iterator[str]:
     scales, long = values["test.scales"], values["test.scales_long_side"]
+    if (scales or values["test.flip"]) and not values["model.rpn"]:
+        yield (
+            "test.scales and test.flip must be unset for a model without an RPN (model.rpn is False): "
+            "proposals from files have one scale"
+        )
     if not scales and long:
         yield f"test.scales_long_side is {long}; must be 0 without test.scales"
     if not scales:

@@ -18,6 +18,7 @@ def check_data_paths(config: Config, split: Literal["train", "val"]) -> None:
         wanted = {"records": "folder"}
     else:
         wanted = {"images": "folder", "annotations": "file", "keypoints": "file"}
+    wanted["proposals"] = "file"
     problems = []
     for name, kind in wanted.items():
         field = f"{split}_{name}"

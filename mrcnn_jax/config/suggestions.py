@@ -28,6 +28,7 @@ _OTHER_NAMES = {
     "model.fpn_channels": "fpn_out_channels neck_out_channels",
     "model.anchor_sizes": "anchor_generator_sizes anchor_generator_scales anchor_scales",
     "model.anchor_ratios": "aspect_ratios ratios",
+    "model.rpn": "proposal_generator load_proposals proposal_generator_name",
     "model.rpn_convs": "rpn_conv_dims rpn_num_convs",
     "model.rpn_box_weights": "rpn_bbox_reg_weights",
     "model.rpn_smallest_side": "rpn_min_size min_bbox_size proposal_generator_min_size",
@@ -56,6 +57,8 @@ _OTHER_NAMES = {
     "data.train_annotations": "ann_file json_file datasets_train annotations",
     "data.val_images": "img_prefix image_dir image_root images",
     "data.val_annotations": "ann_file json_file datasets_test annotations",
+    "data.train_proposals": "proposal_files proposal_files_train proposal_file",
+    "data.val_proposals": "proposal_files_test",
     "data.train_short_sides": "min_size min_size_train img_scale image_size img_size imgsz",
     "data.test_short_side": "min_size min_size_test img_scale image_size img_size imgsz",
     "data.long_side": "max_size max_size_train max_size_test img_scale image_size img_size imgsz",
@@ -83,7 +86,10 @@ _OTHER_NAMES = {
     "train.rpn_samples": "rpn_batch_size_per_image",
     "train.rpn_positive_fraction": "pos_fraction",
     "train.rpn_pre_nms": "pre_nms_topk_train rpn_pre_nms_top_n_train nms_pre",
-    "train.rpn_post_nms": "post_nms_topk_train rpn_post_nms_top_n_train nms_post rpn_proposal_max_per_img",
+    "train.rpn_post_nms": (
+        "post_nms_topk_train precomputed_proposal_topk_train rpn_post_nms_top_n_train nms_post "
+        "rpn_proposal_max_per_img"
+    ),
     "train.rpn_nms_iou": "rpn_nms_thresh rpn_nms_iou_threshold rpn_proposal_nms_iou_threshold",
     "train.rpn_beta": "rpn_smooth_l1_beta smooth_l1_beta",
     "train.roi_samples": "batch_size_per_image roi_heads_batch_size_per_image box_batch_size_per_image",
@@ -96,7 +102,9 @@ _OTHER_NAMES = {
     "train.keep_checkpoints": "max_keep_ckpts max_to_keep",
     "train.eval_every": "eval_period eval_interval evaluation_interval val_interval",
     "test.rpn_pre_nms": "pre_nms_topk_test rpn_pre_nms_top_n_test nms_pre",
-    "test.rpn_post_nms": "post_nms_topk_test rpn_post_nms_top_n_test nms_post rpn_max_per_img",
+    "test.rpn_post_nms": (
+        "post_nms_topk_test precomputed_proposal_topk_test rpn_post_nms_top_n_test nms_post rpn_max_per_img"
+    ),
     "test.rpn_nms_iou": "rpn_nms_thresh rpn_nms_iou_threshold",
     "test.score_threshold": "score_thr score_thresh score_thresh_test box_score_thresh confidence conf_thres",
     "test.nms_iou": "nms_thresh nms_thresh_test box_nms_thresh nms_threshold nms_thr iou_threshold iou_thr",

@@ -13,14 +13,17 @@ from mrcnn_jax.data.order import BatchOrder
 from mrcnn_jax.data.selection import sets_of_images, trained_images
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.data.tensorflow import tf
-from mrcnn_jax.data.transform import transform_objects, transform_pixels
-from mrcnn_jax.types import Batch, GroundTruth
+from mrcnn_jax.data.transform import transform_objects, transform_pixels, transform_proposals
+from mrcnn_jax.proposals import DataProposals
+from mrcnn_jax.types import Batch, GroundTruth, Proposals
 
 _BATCH_FIELDS = ("images", "image_sizes", "ids")
+_PROPOSAL_FIELDS = {"proposals.boxes": "boxes", "proposals.scores": "scores", "proposals.valid": "valid"}
 _TYPES = {
     "images": np.uint8, "image_sizes": np.int32, "ids": np.int64, "boxes": np.float32, "labels": np.int32,
     "crowd": np.bool_, "valid": np.bool_, "masks": np.uint8, "mask_boxes": np.float32,
     "keypoints": np.float32,
+    "proposals.boxes": np.float32, "proposals.scores": np.float32, "proposals.valid": np.bool_,
 }  # fmt: skip
 _PREFETCH = 2  # batches
 
@@ -34,6 +37,8 @@ def training_batches(
     start_step: int = 0,
     masks: bool,
     keypoints: bool,
+    proposals: DataProposals | None = None,
+    num_proposals: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -50,6 +55,8 @@ def training_batches(
         start_step: The first step.
         masks: Whether to fill in ``gt.masks``.
         keypoints: Whether to fill in ``gt.keypoints``.
+        proposals: The images' proposals, to fill in ``proposals`` with; None: not filled in.
+        num_proposals: Rows of proposals per image, with the best.
         process_index: The process whose share of each batch to load ...
         process_count: ... out of this many equal, contiguous shares.
 
@@ -88,9 +95,12 @@ def training_batches(
             canvas=canvases[canvas],
             masks=masks,
             keypoints=keypoints,
+            proposals=proposals,
+            num_proposals=num_proposals,
         )
 
     absent = {"masks": not masks, "mask_boxes": not masks, "keypoints": not keypoints}
+    absent |= {field: proposals is None for field in _PROPOSAL_FIELDS}
     types = {field: kind for field, kind in _TYPES.items() if not absent.get(field)}
     if pixel_rule(config) == "torchvision":
         types["images"] = np.float32
@@ -172,13 +182,19 @@ def load_example(
     canvas: images.Size,
     masks: bool,
     keypoints: bool,
+    proposals: DataProposals | None = None,
+    num_proposals: int = 0,
 ) -> dict[str, np.ndarray]:
     """One row of a batch, by field."""
     picture = source.read(index)
     original = picture.pixels.shape[0], picture.pixels.shape[1]
     transform = random_transform(generator, original, canvas, config)
     pixels = jitter_colours(picture.pixels, generator) if config.colour_jitter else picture.pixels
+    given = {}
+    if proposals is not None:
+        given = transform_proposals(proposals[index], transform, count=num_proposals)
     return {
+        **{field: given[name] for field, name in _PROPOSAL_FIELDS.items() if given},
         "images": transform_pixels(pixels, transform, canvas=canvas, rule=pixel_rule(config)),
         "image_sizes": np.array(transform.size, np.int32),
         "ids": np.array(source.ids[index], np.int64),
@@ -236,5 +252,11 @@ def _generate(arrays: list, fields: list[str], failures: dict[int, Exception]) -
             if failures:
                 raise failures[min(failures)] from None
             raise
-        objects = {field: values[field] for field in fields if field not in _BATCH_FIELDS}
-        yield Batch(**{field: values[field] for field in _BATCH_FIELDS}, gt=GroundTruth(**objects))
+        others = (*_BATCH_FIELDS, *_PROPOSAL_FIELDS)
+        objects = {field: values[field] for field in fields if field not in others}
+        given = {name: values[field] for field, name in _PROPOSAL_FIELDS.items() if field in values}
+        yield Batch(
+            **{field: values[field] for field in _BATCH_FIELDS},
+            gt=GroundTruth(**objects),
+            proposals=Proposals(**given) if given else None,
+        )

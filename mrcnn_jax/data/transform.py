@@ -12,6 +12,7 @@ from mrcnn_jax.data.coco import SMALLEST_SIDE
 from mrcnn_jax.data.objects import Objects, unpack_masks
 from mrcnn_jax.data.overfull import fit_rows, union
 from mrcnn_jax.images import Size
+from mrcnn_jax.proposals import ImageProposals, pad_proposals
 from mrcnn_jax.runs.categories import keypoint_flip_order
 
 
@@ -69,9 +70,7 @@ def transform_objects(
         flip_pairs: The keypoints to swap when flipping.
         keypoint_offset: Added to the keypoints' x and y in the original image, in pixels.
     """
-    frames = _transform_points(objects.boxes.reshape(-1, 2, 2), transform)
-    # A flip exchanges the left and right corners.
-    frames = np.concatenate([frames.min(axis=1), frames.max(axis=1)], axis=1)
+    frames = _transform_boxes(objects.boxes, transform)
     boxes = np.clip(frames, 0, [transform.size[1], transform.size[0]] * 2)
     kept = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(axis=1)
     if mask_grid is not None and transform.is_cropped:
@@ -110,6 +109,21 @@ def transform_objects(
         if "mask_boxes" in rows:
             rows["mask_boxes"][row] = union(frames[group])
     return rows
+
+
+def transform_proposals(
+    proposals: ImageProposals, transform: ImageTransform, *, count: int
+) -> dict[str, np.ndarray]:
+    """The fields of ``types.Proposals`` without the batch axis: the ``count`` best boxes within the crop."""
+    boxes = _transform_boxes(proposals.boxes, transform)
+    return pad_proposals(boxes, proposals.objectness, size=transform.size, count=count)
+
+
+def _transform_boxes(boxes: np.ndarray, transform: ImageTransform) -> np.ndarray:
+    """Boxes ``[N 4]`` of the original image, transformed but not clipped, in float64."""
+    corners = _transform_points(boxes.reshape(-1, 2, 2), transform)
+    # A flip exchanges the left and right corners.
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
 
 def _transform_points(points: np.ndarray, transform: ImageTransform) -> np.ndarray:

@@ -46,7 +46,7 @@ def batch_sharding(mesh: Mesh) -> Batch:
     """The sharding of each field of a batch: images over ``data``, and their rows over ``spatial``."""
     by_image: Any = NamedSharding(mesh, BY_IMAGE)
     by_row: Any = NamedSharding(mesh, BY_ROW)
-    return Batch(images=by_row, image_sizes=by_image, ids=by_image, gt=by_image)
+    return Batch(images=by_row, image_sizes=by_image, ids=by_image, gt=by_image, proposals=by_image)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -11,15 +11,19 @@ import numpy as np
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.labels import check_categories
 from mrcnn_jax.data.open_data_source import open_validation_source
+from mrcnn_jax.data.open_proposals import open_proposals
 from mrcnn_jax.data.own import Dataset, as_source
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import agreement, hosts
 from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.evaluators import Evaluator, Kind
 from mrcnn_jax.evaluation.ground_truth import ground_truth
+from mrcnn_jax.evaluation.proposal_recall import evaluate_proposals
 from mrcnn_jax.inference.detector import Detector, load
+from mrcnn_jax.inference.proposer import load_proposer
 from mrcnn_jax.inference.views import check_flip_pairs
 from mrcnn_jax.json_files import write_json
+from mrcnn_jax.proposals import DataProposals
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.runtime.progress import progress_bar
@@ -51,12 +55,20 @@ def evaluate(
     process returns the metrics over all images. Process 0 writes all detections to ``detections_file``, if it
     is given, as a COCO results list.
 
+    Of a run without heads the result is that of ``evaluate_proposals``, and ``evaluator`` and
+    ``detections_file`` have no effect. A model without an RPN takes the proposals of ``data.val_proposals``.
+
     Raises ``ValueError``, naming the rule, for data that ``check_source`` rejects, and if an image cannot be
     read or its size differs from its annotation.
     """
     if not isinstance(detector, Detector):
         workdir = workdir_of(detector)
-        detector = load(workdir, batch_size=read_run(workdir).config.test.batch_size)
+        config = read_run(workdir).config
+        if not config.model.box:
+            proposer = load_proposer(workdir, batch_size=config.test.batch_size)
+            source = open_validation_source(config) if source is None else as_source(source, mask_grid=0)
+            return evaluate_proposals(proposer, source, progress=progress)
+        detector = load(workdir, batch_size=config.test.batch_size)
     if source is None:
         source = open_validation_source(detector.config)
     source = as_source(source, mask_grid=0)
@@ -70,8 +82,9 @@ def evaluate(
         kinds.append("keypoints")
 
     truth = ground_truth(source)
+    proposals = open_proposals(detector.config, source, "val")
     with hosts.fail_together():
-        own = _detect(detector, source, progress=progress)
+        own = _detect(detector, source, proposals, progress=progress)
     shares = hosts.all_gather(own)
     entries = [
         entry
@@ -101,13 +114,15 @@ def evaluate(
     return metrics | {"per_category": per_category}
 
 
-def _detect(detector: Detector, source: DataSource, *, progress: bool) -> list[list[dict[str, Any]]]:
+def _detect(
+    detector: Detector, source: DataSource, proposals: DataProposals | None, *, progress: bool
+) -> list[list[dict[str, Any]]]:
     """The COCO result entries of each of this process's images, every n-th one if there are n processes."""
     own = range(jax.process_index(), len(source.ids), jax.process_count())
     hidden = not (progress and hosts.is_main_process())
-    results = progress_bar(
-        detector.stream(_reader(source, index) for index in own), total=len(own), hidden=hidden
-    )
+    given = None if proposals is None else lambda number: proposals[own[number]]
+    stream = detector.stream((_reader(source, index) for index in own), proposals=given)
+    results = progress_bar(stream, total=len(own), hidden=hidden)
     # Masks are encoded here, while the device computes the next batches.
     return [result.to_coco(int(source.ids[index])) for index, result in zip(own, results, strict=True)]
 
@@ -134,8 +149,9 @@ def check_source(config: Config, categories: Categories, source: DataSource) -> 
 
     Its categories must be the run's ``categories`` (see ``check_categories``), its image and category ids
     must be from 0 to 2^53 (the range that hotcoco reads exactly), its keypoints must have sigmas if the model
-    of ``config`` detects keypoints, and all its annotations must be readable. With ``test.flip``, a model of
-    keypoints needs the run's pairs of left and right ones.
+    of ``config`` detects keypoints, its images must have proposals if that model has no RPN, and all its
+    annotations must be readable. With ``test.flip``, a model of keypoints needs the run's pairs of left and
+    right ones.
     """
     check_categories(source.categories, categories, where=source.name)
     check_flip_pairs(config, categories)
@@ -154,6 +170,7 @@ def check_source(config: Config, categories: Categories, source: DataSource) -> 
             f"{source.name}: keypoint AP needs the OKS sigma of each keypoint: give the category a list "
             f"'sigmas' of {count} numbers, one per keypoint"
         )
+    open_proposals(config, source, "val")
     ground_truth(source)  # kept for the evaluation
 
 

@@ -47,19 +47,26 @@ def ground_truth(source: DataSource) -> hotcoco.COCO:
     )
 
 
+def object_area(annotation: CocoAnnotation, size: Size) -> float:
+    """The area of an object in an image of ``size``, by which COCO's metrics tell small from large."""
+    if annotation.area is not None:
+        return annotation.area
+    if annotation.segmentation is None:
+        x1, y1, x2, y2 = annotation.box
+        return (x2 - x1) * (y2 - y1)
+    return float(mask.area(_encode(annotation, size)))
+
+
 def _entry(annotation: CocoAnnotation, size: Size, categories: Categories) -> dict[str, Any]:
     x1, y1, x2, y2 = annotation.box
     rle = _encode(annotation, size)
-    area = annotation.area
-    if area is None:
-        area = (x2 - x1) * (y2 - y1) if annotation.segmentation is None else float(mask.area(rle))
     points = annotation.keypoints
     if points is None:
         points = np.zeros((len(categories.keypoint_names), 3))
     return {
         "category_id": categories.ids[annotation.label - 1],
         "bbox": [x1, y1, x2 - x1, y2 - y1],
-        "area": area,
+        "area": object_area(annotation, size),
         "iscrowd": int(annotation.crowd),
         "segmentation": rle,
         "keypoints": np.asarray(points, np.float64).ravel().tolist(),

@@ -4,14 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 _KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
+_RECALL_COLUMNS = ("AR", "ARs", "ARm", "ARl")
 _COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
 
 
 def format_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """Tables of the metrics from ``evaluate``: the summary, then the AP per category, best box AP first.
 
-    Values are in percent; "-" where the dataset has nothing to measure.
+    Of ``evaluate_proposals``, a table of the average recall. Values are in percent; "-" where the dataset has
+    nothing to measure.
     """
+    if "proposals" in metrics:
+        return _recall_table(metrics["proposals"])
     kinds = [kind for kind in _KINDS if kind in metrics]
     # The last column is AR100 for boxes and masks, AR20 for keypoints.
     rows = [[_KINDS[kind], *(_cell(_column(metrics[kind], name)) for name in _COLUMNS)] for kind in kinds]
@@ -22,6 +26,15 @@ def format_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         rows = [[name, *(_cell(values.get(kind)) for kind in kinds)] for name, values in by_box]
         tables.append(_table(["AP by category", *(_KINDS[kind] for kind in kinds)], rows))
     return "\n\n".join(tables)
+
+
+def _recall_table(recall: Mapping[str, float | None]) -> str:
+    """The average recall of proposals, a row for each number of them."""
+    rows = []
+    for limit in dict.fromkeys(name.partition("@")[2] for name in recall):
+        cells = [_cell(recall[f"{name}@{limit}"]) for name in _RECALL_COLUMNS]
+        rows.append([f"{limit} proposals", *cells])
+    return _table(["", *_RECALL_COLUMNS], rows)
 
 
 def _column(summary: Mapping[str, float | None], name: str) -> float | None:

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,24 +24,28 @@ from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.images import Fitted, Size, fit, fitted_shape, read_image, to_rgb
 from mrcnn_jax.inference.augmented import make_augmented_fn
-from mrcnn_jax.inference.predict import predict
+from mrcnn_jax.inference.predict import check_finds_objects, predict
 from mrcnn_jax.inference.results import Result, to_result
 from mrcnn_jax.inference.views import check_flip_pairs, plain_scale, scales_of, views_of
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
+from mrcnn_jax.proposals import ImageProposals, pad_proposals
 from mrcnn_jax.runs.categories import Categories, keypoint_flip_order
 from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
-from mrcnn_jax.runs.description import read_run
+from mrcnn_jax.runs.description import Run, read_run
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
-from mrcnn_jax.types import Detections
+from mrcnn_jax.types import Detections, Proposals
 from mrcnn_jax.weights.zoo import workdir_of
 
 # An image file, Pillow's image, or uint8 pixels, RGB [H W 3] or gray [H W], also as a function's result.
 Source = str | os.PathLike[str] | Image.Image | np.ndarray | Callable[[], np.ndarray]
 
-# Takes images [B H W 3] (uint8 or float32) and their sizes without padding, [B 2] int32. Returns detections
-# without waiting for the device. With test-time augmentation, it takes the arguments of an
-# ``augmented.AugmentedFn`` after the first.
+# Takes images [B H W 3] (uint8 or float32), their sizes without padding, [B 2] int32, and Proposals if the
+# model has no RPN. Returns detections without waiting for the device. With test-time augmentation, it takes
+# the arguments of an ``augmented.AugmentedFn`` after the first.
 PredictFn = Callable[..., Detections]
+
+# Returns the proposals of the image at an index of the sources.
+Propose = Callable[[int], ImageProposals]
 
 _BATCHES_IN_FLIGHT = 2  # one on the device, one ready for it
 _MAX_LAG_BATCHES = 4  # an image further behind the newest one no longer waits for its batch to fill
@@ -58,11 +62,12 @@ class _Prepared:
     frame: Size  # height and width of the image in which its boxes are
     image_size: Size
 
+    path: Path | None  # if it came from a file
+    proposals: Proposals | None  # of a model without an RPN, without the batch axis
+
     @property
     def canvases(self) -> tuple[tuple[int, ...], ...]:
         return tuple(fitted.image.shape for fitted in self.fitted)
-
-    path: Path | None  # if it came from a file
 
 
 class Detector:
@@ -117,24 +122,30 @@ class Detector:
         (result,) = self.stream([source])
         return result
 
-    def stream(self, sources: Iterable[Source]) -> Iterator[Result]:
+    def stream(self, sources: Iterable[Source], *, proposals: Propose | None = None) -> Iterator[Result]:
         """Yields the results of ``sources`` in order, as they are ready; raises like ``detector(source)``.
 
         Reading, computing and pasting overlap. Only a few batches are held in memory, however many
-        ``sources`` there are.
+        ``sources`` there are. A model without an RPN needs ``proposals``.
         """
-        for outcome in self.attempt(sources):
+        for outcome in self.attempt(sources, proposals=proposals):
             if isinstance(outcome, ValueError):
                 raise outcome
             yield outcome
 
     def attempt(
-        self, sources: Iterable[Source], *, inspect: Callable[[int, np.ndarray], None] | None = None
+        self,
+        sources: Iterable[Source],
+        *,
+        inspect: Callable[[int, np.ndarray], None] | None = None,
+        proposals: Propose | None = None,
     ) -> Iterator[Result | ValueError]:
         """Like ``stream``, but yields the error in place of the result if an image cannot be read.
 
         ``inspect`` is called with the index and the pixels of each image that can be, in a thread.
         """
+        if proposals is None:
+            check_finds_objects(self.config.model)
         readers, finishers = ThreadPoolExecutor(), ThreadPoolExecutor()
         outcomes: dict[int, Future[Result] | ValueError] = {}
         # By the canvases of an image's views, oldest first.
@@ -163,7 +174,7 @@ class Detector:
             return outcome.done() if isinstance(outcome, Future) else outcome is not None
 
         try:
-            for index, reading in enumerate(self._read_ahead(sources, readers, inspect)):
+            for index, reading in enumerate(self._read_ahead(sources, readers, inspect, proposals)):
                 try:
                     prepared = reading.result()
                 except ValueError as error:
@@ -187,16 +198,21 @@ class Detector:
         sources: Iterable[Source],
         readers: ThreadPoolExecutor,
         inspect: Callable[[int, np.ndarray], None] | None,
+        proposals: Propose | None,
     ) -> Iterator[Future[_Prepared]]:
         reading: deque[Future[_Prepared]] = deque()
         for index, source in enumerate(sources):
-            reading.append(readers.submit(self._prepare, source, index, inspect))
+            reading.append(readers.submit(self._prepare, source, index, inspect, proposals))
             if len(reading) > 2 * self.batch_size:
                 yield reading.popleft()
         yield from reading
 
     def _prepare(
-        self, source: Any, index: int, inspect: Callable[[int, np.ndarray], None] | None
+        self,
+        source: Any,
+        index: int,
+        inspect: Callable[[int, np.ndarray], None] | None,
+        proposals: Propose | None,
     ) -> _Prepared:
         path = None
         if isinstance(source, str | os.PathLike):
@@ -213,32 +229,29 @@ class Detector:
         frame = fitted[0].size
         if len(self._views) > 1:
             frame, _ = fitted_shape(*image.shape[:2], **plain_scale(self.config)._asdict(), rule=rule)
-        return _Prepared(fitted, frame, image.shape[:2], path)
+        given = None
+        if proposals is not None:
+            given = _resized(proposals(index), image.shape[:2], frame, self.config.test.rpn_post_nms)
+        return _Prepared(fitted, frame, image.shape[:2], path, given)
 
     def _predict(self, batch: list[_Prepared]) -> Detections:
         """Detections of ``batch``, which is padded to the batch size with blank images."""
         views = (
-            self._stack([prepared.fitted[view.scale] for prepared in batch], flipped=view.flipped)
+            stack_images(
+                [prepared.fitted[view.scale] for prepared in batch], self.batch_size, flipped=view.flipped
+            )
             for view in self._views
         )
-        if len(self._views) == 1:
-            return self._predict_fn(*next(views))
-        frames = np.array([prepared.frame for prepared in batch], np.int32)
-        frames = np.pad(frames, [(0, self.batch_size - len(batch)), (0, 0)], mode="edge")
-        return self._predict_fn(views, frames, self._keypoint_order)
-
-    def _stack(self, batch: list[Fitted], *, flipped: bool) -> tuple[np.ndarray, np.ndarray]:
-        """A view's images [B H W 3], mirrored if ``flipped``, and their sizes without padding [B 2]."""
-        height, width, _ = batch[0].image.shape
-        images = np.zeros((self.batch_size, height, width, 3), batch[0].image.dtype)
-        sizes = np.full((self.batch_size, 2), (height, width), np.int32)
-        for row, fitted in enumerate(batch):
-            images[row] = fitted.image
-            sizes[row] = fitted.size
-            if flipped:
-                inside = images[row, :, : fitted.size[1]]
-                inside[:] = inside[:, ::-1].copy()
-        return images, sizes
+        if len(self._views) > 1:
+            frames = np.array([prepared.frame for prepared in batch], np.int32)
+            frames = np.pad(frames, [(0, self.batch_size - len(batch)), (0, 0)], mode="edge")
+            return self._predict_fn(views, frames, self._keypoint_order)
+        images, sizes = next(views)
+        given = [prepared.proposals for prepared in batch]
+        if given[0] is None:
+            return self._predict_fn(images, sizes)
+        given += given[-1:] * (self.batch_size - len(batch))
+        return self._predict_fn(images, sizes, jax.tree.map(lambda *rows: np.stack(rows), *given))
 
     def _finish(self, detections: Future[Detections], row: int, prepared: _Prepared) -> Result:
         return to_result(
@@ -277,15 +290,50 @@ def load(
     workdir = workdir_of(workdir)
     run = read_run(workdir)
     config = run.config if config is None else config
+    if not config.model.box:
+        check_finds_objects(config.model)
+    step, blueprint, weights, mesh = load_model(workdir, run, config, step=step, batch_size=batch_size)
+    predict_fn = make_predict_fn(blueprint, config, mesh)(weights)
+    return Detector(predict_fn, config, run.categories, batch_size=batch_size, step=step)
+
+
+def load_model(
+    workdir: Path, run: Run, config: Config, *, step: int | Literal["best"] | None, batch_size: int
+) -> tuple[int, Blueprint, dict[str, Array], Mesh]:
+    """The step of a run's checkpoint, its model and weights, and the mesh for batches; as ``load`` does."""
     step, weights = load_weights(workdir, step)
     blueprint = make_blueprint(
         config.model, num_classes=len(run.categories), num_keypoints=len(run.categories.keypoint_names)
     )
     check_arrays_match(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
     mesh = mesh_of_batch(batch_size, config.test.spatial_devices)
-    weights = jax.device_put(weights, replicated(mesh))
-    predict_fn = make_predict_fn(blueprint, config, mesh)(weights)
-    return Detector(predict_fn, config, run.categories, batch_size=batch_size, step=step)
+    return step, blueprint, jax.device_put(weights, replicated(mesh)), mesh
+
+
+def stack_images(
+    batch: Sequence[Fitted], batch_size: int, *, flipped: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images ``[B H W 3]`` of a batch, mirrored if ``flipped``, and their sizes ``[B 2]``.
+
+    The batch is filled up with blank images.
+    """
+    height, width, _ = batch[0].image.shape
+    images = np.zeros((batch_size, height, width, 3), batch[0].image.dtype)
+    sizes = np.full((batch_size, 2), (height, width), np.int32)
+    for row, fitted in enumerate(batch):
+        images[row] = fitted.image
+        sizes[row] = fitted.size
+        if flipped:
+            inside = images[row, :, : fitted.size[1]]
+            inside[:] = inside[:, ::-1].copy()
+    return images, sizes
+
+
+def _resized(found: ImageProposals, original: Size, size: Size, count: int) -> Proposals:
+    """The ``count`` best proposals of an image that was resized from ``original`` to ``size``."""
+    scale = np.array([size[1] / original[1], size[0] / original[0]] * 2)
+    rows: dict[str, Any] = pad_proposals(found.boxes * scale, found.objectness, size=size, count=count)
+    return Proposals(**rows)
 
 
 def mesh_of_batch(batch_size: int, spatial_devices: int) -> Mesh:
@@ -311,38 +359,57 @@ def make_predict_fn(
     It folds the batch norms. The program is compiled once per canvas whatever the weights, so training
     compiles it once for all its evaluations; any other compilation gives a warning (see ``compilations``).
     """
-    fold = jax.jit(blueprint.fold, out_shardings=replicated(mesh))
     if len(views_of(config)) > 1:
+        fold = jax.jit(blueprint.fold, out_shardings=replicated(mesh))
         augmented = make_augmented_fn(blueprint, config, mesh)
         return lambda weights: partial(augmented, fold(weights))
-    compilations = CompilationTracker("inference", scales_of(config)[0].canvases)
     compiled = jit_predict(blueprint, config, mesh)
-    sharding = batch_sharding(mesh)
-    shardings = sharding.images, sharding.image_sizes
+    return with_folded_weights(compiled, blueprint, scales_of(config)[0].canvases, mesh)
 
-    def with_weights(weights: Mapping[str, Array]) -> PredictFn:
+
+def with_folded_weights(
+    compiled: jax.stages.Wrapped, blueprint: Blueprint, canvases: Sequence[Size], mesh: Mesh
+) -> Callable[[Mapping[str, Array]], Callable[..., Any]]:
+    """A function from weights to ``compiled`` with these weights, called with batches on ``canvases``."""
+    fold = jax.jit(blueprint.fold, out_shardings=replicated(mesh))
+    compilations = CompilationTracker("inference", canvases)
+    shardings = _input_shardings(mesh)
+
+    def with_weights(weights: Mapping[str, Array]) -> Callable[..., Any]:
         arrays = fold(weights)
 
-        def run(images: np.ndarray, image_sizes: np.ndarray) -> Detections:
+        def run(images: np.ndarray, image_sizes: np.ndarray, *given: Proposals) -> Any:
+            inputs = (images, image_sizes, *given)
             compiles = compilations.record(images, {"images": images, "image_sizes": image_sizes})
             with jax.set_mesh(mesh), compilations.announced(images, compiles):
-                return compiled(arrays, *jax.device_put((images, image_sizes), shardings))
+                return compiled(arrays, *jax.device_put(inputs, shardings[: len(inputs)]))
 
         return run
 
     return with_weights
 
 
-def jit_predict(blueprint: Blueprint, config: Config, mesh: Mesh) -> jax.stages.Wrapped:
-    """``predict`` jitted for ``mesh``, of arrays for ``blueprint.folded()``, images and their sizes."""
-    folded, sharding = blueprint.folded(), batch_sharding(mesh)
+def _input_shardings(mesh: Mesh) -> tuple[Any, Any, Any]:
+    """The shardings of images, their sizes and their proposals."""
+    sharding = batch_sharding(mesh)
+    return sharding.images, sharding.image_sizes, sharding.proposals
 
-    def predict_batch(arrays: Mapping[str, Array], images: Array, image_sizes: Array) -> Detections:
-        return predict(folded.build(arrays), images, image_sizes, config)
+
+def jit_predict(blueprint: Blueprint, config: Config, mesh: Mesh) -> jax.stages.Wrapped:
+    """``predict`` jitted for ``mesh``, of arrays for ``blueprint.folded()``, images and their sizes.
+
+    For a model without an RPN, proposals are the last argument.
+    """
+    folded, inputs = blueprint.folded(), _input_shardings(mesh)
+
+    def predict_batch(
+        arrays: Mapping[str, Array], images: Array, image_sizes: Array, *given: Proposals
+    ) -> Detections:
+        return predict(folded.build(arrays), images, image_sizes, config, *given)
 
     return jax.jit(
         predict_batch,
-        in_shardings=(replicated(mesh), sharding.images, sharding.image_sizes),
+        in_shardings=(replicated(mesh), *(inputs[:2] if config.model.rpn else inputs)),
         compiler_options=compiler_options(mesh.devices.flat[0]),
     )
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, UInt8
 
-from mrcnn_jax.config import Config, TestConfig
+from mrcnn_jax.config import Config, ModelConfig, TestConfig
 from mrcnn_jax.distributed.sharding import map_images
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.ops.boxes import BoxWeights, clip_boxes, decode_boxes, is_nonempty
@@ -22,6 +22,7 @@ def predict(
     images: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"],
     image_sizes: Int[Array, "b 2"],
     config: Config,
+    given: Proposals | None = None,
 ) -> Detections:
     """Detections in pixels of ``images``: the stages of the paper's figure 1, in order.
 
@@ -34,8 +35,11 @@ def predict(
     Args:
         images: RGB, 0 to 255, padded to a canvas at the right and the bottom.
         image_sizes: height and width of each image without padding.
+        given: the proposals, for a model without an RPN.
+
+    Raises ValueError if the model has no box head, or no RPN and no proposals are ``given``.
     """
-    features, detections = detect_boxes(model, images, image_sizes, config)
+    features, detections = detect_boxes(model, images, image_sizes, config, given)
     if model.mask_head is not None:
         mask_logits = model.mask_logits(features, detections.boxes, detections.labels, detections.valid)
         detections = replace(detections, masks=jax.nn.sigmoid(mask_logits))
@@ -52,16 +56,49 @@ def detect_boxes(
     images: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"],
     image_sizes: Int[Array, "b 2"],
     config: Config,
+    given: Proposals | None = None,
 ) -> tuple[Features, Detections]:
-    """The maps that regions are pooled from, and the detections without masks and keypoints."""
+    """The maps that regions are pooled from, and the detections without masks and keypoints.
+
+    The arguments are those of ``predict``.
+    """
     test = config.test
     features = model.features(images, image_sizes)
-    anchors = model.anchors(features, image_sizes)
-    proposals = model.propose(model.rpn(features), anchors, image_sizes, test)
+    proposals = _propose(model, features, image_sizes, config) if given is None else given
     features = model.region_features(features)
     logits, deltas = model.box_outputs(features, proposals.boxes)
     select = partial(select_detections, config=test, box_weights=config.model.box_weights)
     return features, map_images(select, proposals, logits, deltas, image_sizes)
+
+
+def check_finds_objects(model: ModelConfig) -> None:
+    """Raises ValueError if the model cannot find objects in an image by itself."""
+    if not model.box:
+        raise ValueError(
+            "the model is a region proposal network alone (model.box is False) and finds no objects; "
+            "mrcnn-jax propose writes its proposals, and evaluate measures their recall"
+        )
+    if not model.rpn:
+        raise ValueError(
+            "the model has no RPN (model.rpn is False) and needs proposals: mrcnn-jax evaluate takes them "
+            "from data.val_proposals; to find objects in other images, join it with an RPN "
+            "(docs/four_step_training.md)"
+        )
+
+
+def predict_proposals(
+    model: MaskRCNN,
+    images: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"],
+    image_sizes: Int[Array, "b 2"],
+    config: Config,
+) -> Proposals:
+    """The RPN's proposals in pixels of ``images``; the arguments are those of ``predict``."""
+    return _propose(model, model.features(images, image_sizes), image_sizes, config)
+
+
+def _propose(model: MaskRCNN, features: Features, image_sizes: Array, config: Config) -> Proposals:
+    anchors = model.anchors(features, image_sizes)
+    return model.propose(model.rpn_outputs(features), anchors, image_sizes, config.test)
 
 
 @jax.named_scope("select_detections")

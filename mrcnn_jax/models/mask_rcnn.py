@@ -42,6 +42,9 @@ from mrcnn_jax.types import Features, Proposals
 class MaskRCNN(nnx.Module):
     """Mask R-CNN, with mask and keypoint heads if the config asks for them.
 
+    Without ``config.rpn`` it needs proposals made elsewhere (Fast R-CNN); without ``config.box`` it has no
+    heads and makes proposals only.
+
     Args:
         num_classes: number of categories, not counting the background.
         num_keypoints: number of keypoints per object; used only if ``config.keypoint``.
@@ -58,33 +61,41 @@ class MaskRCNN(nnx.Module):
         fpn = None
         if config.features == "fpn":
             channels = config.fpn_channels
-            fpn = FPN(self.backbone.channels, self.backbone.strides, channels, norm=config.fpn_norm, **kwargs)
+            frozen = config.fpn_frozen and config.fpn_norm == "batch"
+            norm = "frozen_batch" if frozen else config.fpn_norm
+            fpn = FPN(self.backbone.channels, self.backbone.strides, channels, norm=norm, **kwargs)
             strides = fpn.strides
         self.fpn, self.strides = fpn, strides
         num_anchors = self._sizes_per_level() * len(config.anchor_ratios)
-        self.rpn = RPNHead(channels, num_anchors, num_convs=config.rpn_convs, **kwargs)
+        self.rpn = (
+            RPNHead(channels, num_anchors, num_convs=config.rpn_convs, **kwargs) if config.rpn else None
+        )
 
         # With features "c4" ResNet's last stage starts every head (paper figure 4 left).
-        self.res5 = make_stage(config, 4, **kwargs) if config.features == "c4" else None
+        has_res5 = config.features == "c4" and config.box
+        self.res5 = make_stage(config, 4, **kwargs) if has_res5 else None
         channels = channels if self.res5 is None else stage_channels(config, 4)
-        self.box_head = BoxHead(
-            channels,
-            config.box_channels,
-            pool_size=config.box_pool_size
-            if self.res5 is None
-            else -(-config.box_pool_size // config.res5_stride),
-            num_convs=config.box_convs,
-            norm=config.box_norm,
-            num_fcs=config.box_fcs,
-            num_classes=num_classes,
-            agnostic=config.box_agnostic,
-            **kwargs,
+        stride = config.res5_stride if has_res5 else 1
+        self.box_head = (
+            BoxHead(
+                channels,
+                config.box_channels,
+                pool_size=-(-config.box_pool_size // stride),
+                num_convs=config.box_convs,
+                norm=config.box_norm,
+                num_fcs=config.box_fcs,
+                num_classes=num_classes,
+                agnostic=config.box_agnostic,
+                **kwargs,
+            )
+            if config.box
+            else None
         )
         self.mask_head = (
             make_mask_head(
                 config,
                 channels,
-                pool_size=config.mask_pool_size if self.res5 is None else -(-config.mask_pool_size // 2),
+                pool_size=-(-config.mask_pool_size // stride),
                 num_classes=num_classes,
                 **kwargs,
             )
@@ -143,6 +154,12 @@ class MaskRCNN(nnx.Module):
             anchors[level] = Anchors(boxes=boxes, in_image=in_image)
         return anchors
 
+    def rpn_outputs(self, features: Features) -> dict[str, tuple[Array, Array]]:
+        """The RPN's objectness and deltas of every level; raises ValueError if the model has no RPN."""
+        if self.rpn is None:
+            raise ValueError("this model has no RPN: model.rpn is False in its config")
+        return self.rpn(features)
+
     @jax.named_scope("proposals")
     def propose(
         self,
@@ -176,7 +193,12 @@ class MaskRCNN(nnx.Module):
     def box_outputs(
         self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"] | None = None
     ) -> tuple[Float[Array, "b r l"], Float[Array, "b r k 4"]]:
-        """Class logits and box deltas of every region. Batch norm uses only the ``valid`` regions."""
+        """Class logits and box deltas of every region. Batch norm uses only the ``valid`` regions.
+
+        Raises ValueError if the model has no box head.
+        """
+        if self.box_head is None:
+            raise ValueError("this model has no box head: model.box is False in its config")
         images, count = boxes.shape[:2]
         boxes, valid = share_regions((boxes, valid))
         regions = flatten_regions(self._pool(features, boxes, self.config.box_pool_size))

@@ -31,7 +31,7 @@ class Blueprint:
     num_keypoints: int
     graphdef: nnx.GraphDef
     variables: dict[Path, nnx.Variable]  # shapes and dtypes, no arrays
-    frozen_stages: frozenset[str]  # names of the arrays in the backbone's frozen stages
+    frozen_layers: frozenset[str]  # names of the arrays in the backbone's frozen stages and a frozen FPN
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every array, by name."""
@@ -71,7 +71,7 @@ class Blueprint:
         for path, variable in self.variables.items():
             if isinstance(variable, nnx.BatchStat):
                 group = batch_stats
-            elif isinstance(variable, nnx.Param) and name_of(path) not in self.frozen_stages:
+            elif isinstance(variable, nnx.Param) and name_of(path) not in self.frozen_layers:
                 group = params
             else:
                 group = frozen
@@ -108,7 +108,10 @@ def _trace_constructors(config: ModelConfig, num_classes: int, num_keypoints: in
     model.eval()
     graphdef, variables = _structure(model)
     frozen = {
-        name_of(path) for path in variables if path[0] == "backbone" and model.backbone.is_frozen(path[1:])
+        name_of(path)
+        for path in variables
+        if (path[0] == "backbone" and model.backbone.is_frozen(path[1:]))
+        or (path[0] == "fpn" and config.fpn_frozen)
     }
     return Blueprint(config, num_classes, num_keypoints, graphdef, variables, frozenset(frozen))
 

@@ -1,12 +1,16 @@
 """The paper's models at a scale that two CPU cores carry: drawn shapes, and narrow layers."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
+from mrcnn_jax.data.shapes import make_shapes
 
+_TRAIN, _VAL, _SIZE = 3000, 400, 128  # pictures, and their side in pixels
+_RPN_STEPS, _STEPS = 600, 400
 _DEPTHS = {50: 18, 101: 34}
-_SIZES = (12.0, 24.0, 48.0, 96.0, 192.0)  # pixels, of anchors on pictures of 128 x 128
+_ANCHORS = (12.0, 24.0, 48.0, 96.0, 192.0)  # pixels
 
 
 def shrink(config: Config, data: Path, *, seed: int) -> Config:
@@ -26,7 +30,7 @@ def shrink(config: Config, data: Path, *, seed: int) -> Config:
             backbone_recomputed_stages=0,
             fpn_channels=64,
             fpn_norm="batch",
-            anchor_sizes=_SIZES,
+            anchor_sizes=_ANCHORS,
             roi_canonical_size=96.0,
             roi_aligned=model.roi_aligned,
             roi_sampling_ratio=model.roi_sampling_ratio,
@@ -56,15 +60,15 @@ def shrink(config: Config, data: Path, *, seed: int) -> Config:
             train_annotations="annotations/instances_train.json",
             val_images="val",
             val_annotations="annotations/instances_val.json",
-            train_short_sides=(128,),
-            test_short_side=128,
-            long_side=128,
-            canvases=((128, 128),),
+            train_short_sides=(_SIZE,),
+            test_short_side=_SIZE,
+            long_side=_SIZE,
+            canvases=((_SIZE, _SIZE),),
             max_objects=16,
             mask_grid=56,
         ),
         train=TrainConfig(
-            steps=400,
+            steps=_STEPS,
             batch_size=8,
             seed=seed,
             optimizer="adamw",
@@ -83,3 +87,44 @@ def shrink(config: Config, data: Path, *, seed: int) -> Config:
         ),
         test=TestConfig(batch_size=8, rpn_pre_nms=256, rpn_post_nms=128, candidates=512, detections=32),
     )
+
+
+def draw(folder: Path) -> None:
+    """Draws the pictures, unless they are there."""
+    make_shapes(folder, train=_TRAIN, val=_VAL, image_size=_SIZE, seed=0, workers=os.cpu_count() or 1)
+
+
+def rpn_alone(config: Config) -> Config:
+    """The RPN of a small config, to be trained by itself; its seed is 0, so that all rows share it."""
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(
+            config.model,
+            box=False,
+            mask=False,
+            keypoint=False,
+            roi_pooling="align",
+            mask_loss="sigmoid",
+            mask_agnostic=False,
+            mask_fcs=0,
+        ),
+        train=dataclasses.replace(config.train, seed=0, steps=_RPN_STEPS),
+    )
+
+
+def on_proposals(config: Config, name: str) -> Config:
+    """The config without an RPN, on the files of proposals of this name."""
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, rpn=False),
+        data=dataclasses.replace(
+            config.data,
+            train_proposals=proposals_file(name, "train"),
+            val_proposals=proposals_file(name, "val"),
+        ),
+    )
+
+
+def proposals_file(name: str, split: str) -> str:
+    """The file's path in the folder of the pictures."""
+    return f"proposals_{name}_{split}.npz"

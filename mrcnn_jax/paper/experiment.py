@@ -1,26 +1,28 @@
 """Trains and evaluates the rows of a table at small scale: whatever of it is not done yet.
 
-FOLDER/shapes/               the pictures
-FOLDER/proposals/BACKBONE/   an RPN by itself, and its proposals for all pictures (paper 3.1)
-FOLDER/runs/ROW/seed0/       a row's run on these proposals, with scores.json once it is evaluated
-FOLDER/table2c.json, .png    the result so far
+FOLDER/shapes/                 the pictures, and the proposals for them
+FOLDER/rpn/BACKBONE/           an RPN by itself, whose proposals they are (paper 3.1)
+FOLDER/runs/ROW/seed0/         a row's run on these proposals, with scores.json once it is evaluated
+FOLDER/table2c.json, .png      the result so far
 """
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mrcnn_jax.config import Config
-from mrcnn_jax.data.shapes import make_shapes
+from mrcnn_jax.data.open_data_source import open_data_source, open_validation_source
 from mrcnn_jax.evaluation.coco_eval import evaluate
+from mrcnn_jax.inference.proposer import load_proposer
 from mrcnn_jax.json_files import read_json, write_json
 from mrcnn_jax.paper import bed
 from mrcnn_jax.paper.full_scale import backbone_name
 from mrcnn_jax.paper.picture import draw_differences
 from mrcnn_jax.paper.summary import Scores, differences, to_dict, to_text
-from mrcnn_jax.paper.tables import TABLES, Row, Table
+from mrcnn_jax.paper.tables import TABLES, Metric, Row, Table
+from mrcnn_jax.proposals import write_proposals
 from mrcnn_jax.training.loop import train
 from mrcnn_jax.weights.zoo_models import named_config
 
@@ -29,7 +31,7 @@ _SCORES = "scores.json"
 
 @dataclass(frozen=True)
 class Experiment:
-    """The runs of a table in a folder. Rows with the same settings, of any table, are the same runs."""
+    """The runs of a table in ``folder``. Rows with the same settings, of any table, are the same runs."""
 
     table: Table
     folder: Path
@@ -39,35 +41,88 @@ class Experiment:
 
         Returns False if Ctrl-C or SIGTERM stopped a training, which the next call goes on with.
         """
-        bed.draw(self.shapes)
+        bed.draw(self.folder / "shapes")
         left = [
             (row, seed)
             for seed in seeds
             for row in self.table.rows
-            if not self._scores_file(row, seed).is_file()
+            if not (self._workdir(row, seed) / _SCORES).is_file()
         ]
         started = time.monotonic()
-        for number, (row, seed) in enumerate(left):
-            print(
-                f"\n== Table {self.table.number}, {row.label}, seed {seed}: {len(left) - number} runs left",
-                flush=True,
-            )
-            if not self._run(row, seed):
+        for done, (row, seed) in enumerate(left):
+            print(f"\n== {row.label}, seed {seed}; {len(left) - done} runs left", flush=True)
+            if not self._train(row, seed):
                 return False
             minutes = (time.monotonic() - started) / 60
-            remaining = minutes / (number + 1) * (len(left) - number - 1)
-            print(
-                f"\n{self.report()}\n\n{minutes:.0f} min so far, about {remaining:.0f} min left", flush=True
-            )
+            remaining = minutes / (done + 1) * (len(left) - done - 1)
+            print(f"\n{self._report()}\n\n{minutes:.0f} min; about {remaining:.0f} min left", flush=True)
         if not left:
-            print(self.report())
+            print(self._report())
         return True
 
-    def report(self) -> str:
+    def _train(self, row: Row, seed: int) -> bool:
+        config, workdir = self._config(row, seed), self._workdir(row, seed)
+        backbone = backbone_name(named_config(f"paper/{row.config}"))
+        rpn = self.folder / "rpn" / backbone
+        if not self._propose(bed.rpn_alone(config), rpn, backbone):
+            return False
+        config = bed.on_proposals(config, backbone)
+        if not train(config, workdir, init=rpn):
+            return False
+        write_json(workdir / _SCORES, evaluate(workdir, progress=True))
+        return True
+
+    def _propose(self, config: Config, rpn: Path, name: str) -> bool:
+        """Trains an RPN and writes its proposals, unless that has been done; False if it was stopped."""
+        files = {
+            split: Path(config.data.root) / bed.proposals_file(name, split) for split in ("train", "val")
+        }
+        if all(path.is_file() for path in files.values()):
+            return True
+        print(f"RPN of {name} by itself", flush=True)
+        if not train(config, rpn):
+            return False
+        proposer = load_proposer(rpn, batch_size=config.test.batch_size)
+        for split, path in files.items():
+            source = open_data_source(config) if split == "train" else open_validation_source(config)
+            if not path.is_file():
+                found = proposer.stream(lambda index, source=source: source.read(index).pixels, source.sizes)
+                write_proposals(path, ((int(source.ids[index]), image) for index, image in found))
+        return True
+
+    def _report(self) -> str:
         """The result so far, which is also written to the table's JSON file and picture."""
-        scores = self.scores()
+        scores = self._scores()
         path = self.folder / f"table{self.table.number}"
         write_json(path.with_suffix(".json"), to_dict(self.table, scores))
         if found := differences(self.table, scores):
             draw_differences(self.table, found, path.with_suffix(".png"))
         return to_text(self.table, scores)
+
+    def _scores(self) -> dict[str, dict[int, Scores]]:
+        """The scores of the runs that are done, by the row's config and the seed."""
+        found: dict[str, dict[int, Scores]] = {}
+        for row in self.table.rows:
+            for path in sorted(self._workdir(row, 0).parent.glob(f"seed*/{_SCORES}")):
+                seed = int(path.parent.name.removeprefix("seed"))
+                metrics = read_json(path)
+                found.setdefault(row.config, {})[seed] = {
+                    metric: _score(metrics, metric) for metric in row.paper
+                }
+        return found
+
+    def _workdir(self, row: Row, seed: int) -> Path:
+        """The run's directory, named for the first row of any table with the same settings."""
+        config = self._config(row, seed)
+        rows = (other for table in TABLES.values() for other in table.rows)
+        owner = next(other for other in rows if self._config(other, seed) == config)
+        return self.folder / "runs" / owner.config / f"seed{seed}"
+
+    def _config(self, row: Row, seed: int) -> Config:
+        return bed.shrink(named_config(f"paper/{row.config}"), self.folder / "shapes", seed=seed)
+
+
+def _score(metrics: dict[str, Any], metric: Metric) -> float:
+    if metric.category:
+        return metrics["per_category"][metric.category][metric.kind]
+    return metrics[metric.kind][metric.name]

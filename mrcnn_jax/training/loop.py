@@ -16,6 +16,7 @@ from mrcnn_jax.config import Config
 from mrcnn_jax.data.findings import summary
 from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.open_data_source import open_data_source, open_validation_source
+from mrcnn_jax.data.open_proposals import open_proposals
 from mrcnn_jax.data.own import Dataset, as_source
 from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.data.selection import describe_selection, trained_images
@@ -68,9 +69,9 @@ def train(
         validation: Likewise for the evaluations; by default those of ``config.data``, or none if a
             ``source`` is given.
         init: What a new run begins from: the directory of another run, or the name of a published model
-            (docs/zoo.md). If the data have other categories, the outputs of the heads' last layers are
-            kept for those of the same name and re-initialised for the others. Without effect on a run that is
-            resumed.
+            (docs/zoo.md). An RPN and heads that it lacks are initialised. If the data have other categories,
+            the outputs of the heads' last layers are kept for those of the same name and re-initialised for
+            the others. Without effect on a run that is resumed.
         callbacks: Called with the step and what TensorBoard gets, such as ``{"train/loss": 1.5}`` with every
             step line and ``{"validation/bbox_AP": 30.1}`` after an evaluation; by process 0 only.
 
@@ -109,11 +110,16 @@ def train(
     with hosts.fail_together():
         if earlier is not None:
             begun = begin_run(earlier, config, workdir, source.categories)
-            _print(f"begins from {init}; re-initialised layers: {', '.join(begun.new_layers) or 'none'}")
+            new, left_out = (", ".join(names) for names in (begun.new_layers, begun.left_out))
+            _print(
+                f"begins from {init}; re-initialised layers: {new or 'none'}"
+                + (f"; left out: {left_out}" if left_out else "")
+            )
             if kept := begun.kept_and_new_names():
                 _print(kept)
     with hosts.fail_together():
         source, categories = _with_categories_of_run(source, workdir)
+        proposals = open_proposals(config, source, "train")
 
         trained = trained_images(source, data, keypoints=config.model.keypoint)
         config = with_steps(config, images=int(trained.sum()))
@@ -141,6 +147,9 @@ def train(
         untrained = is_untrained(workdir)
     check_same_config(config)
     check_same_arrays("training images", source.ids, source.sizes, source.num_objects, source.learnable)
+    if proposals is not None:
+        file = proposals.file
+        check_same_arrays("training proposals", file.ids, file.offsets, file.boxes)
     monitor.check_same_validation_set()
     with hosts.fail_together():
         if hosts.is_main_process():
@@ -171,6 +180,8 @@ def train(
             start_step=first,
             masks=config.model.mask,
             keypoints=config.model.keypoint,
+            proposals=proposals,
+            num_proposals=settings.rpn_post_nms,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -259,7 +270,7 @@ def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
         _print(f"backbone from {path}, assumed to expect {expected_input(config.model)}")
         if absent:
             _print(f"not in that file, so trained from scratch: {', '.join(absent)}")
-    elif blueprint.frozen_stages:
+    elif config.model.backbone_frozen_stages:
         _print(
             "model.backbone_weights is not set: the backbone is random, and its frozen stages stay random "
             f"(model.backbone_frozen_stages is {config.model.backbone_frozen_stages})"

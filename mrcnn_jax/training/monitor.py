@@ -4,18 +4,22 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 from PIL import Image
 from tensorboardX import SummaryWriter
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.data.open_proposals import open_proposals
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.sharding import make_mesh, on_local_devices
 from mrcnn_jax.evaluation.coco_eval import check_same_source, check_source, evaluate
+from mrcnn_jax.evaluation.proposal_recall import evaluate_proposals
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.inference.draw import draw
+from mrcnn_jax.inference.proposer import ProposeFn, Proposer, make_propose_fn
 from mrcnn_jax.models.variables import Arrays, Blueprint
 from mrcnn_jax.runs.categories import Categories
 
@@ -54,7 +58,8 @@ class Monitor:
         self._validation = validation
         self._callbacks = callbacks if hosts.is_main_process() else ()
         self._mesh = make_mesh(jax.local_devices(), spatial_devices=config.test.spatial_devices)
-        self._with_weights = make_predict_fn(blueprint, config, self._mesh)
+        make = make_predict_fn if config.model.box else make_propose_fn
+        self._with_weights: Any = make(blueprint, config, self._mesh)
         self._batch_size = math.lcm(config.test.batch_size, self._mesh.shape["data"])
         if validation is not None:
             check_source(config, categories, validation)
@@ -88,9 +93,14 @@ class Monitor:
             callback(step, values)
 
     def evaluate(self, step: int, weights: Arrays) -> dict[str, float]:
-        """Validation AP in percent, by kind ("bbox", "segm", "keypoints"); also writes pictures."""
+        """Validation AP in percent, by kind ("bbox", "segm", "keypoints"); also writes pictures.
+
+        Of a model without heads it is the average recall of 1000 proposals ("proposals"), without pictures.
+        """
         assert self._validation is not None
         predict_fn = self._with_weights(on_local_devices(weights, self._mesh))
+        if not self._config.model.box:
+            return self._evaluate_proposals(step, predict_fn)
         detector = Detector(predict_fn, self._config, self._categories, batch_size=self._batch_size)
         metrics = evaluate(detector, self._validation, progress=True)
         del metrics["per_category"]
@@ -108,13 +118,27 @@ class Monitor:
             print(f"step {step}: {line or 'no objects to measure AP on'}; pictures in {folder}", flush=True)
         return scores
 
+    def _evaluate_proposals(self, step: int, propose_fn: ProposeFn) -> dict[str, float]:
+        assert self._validation is not None
+        proposer = Proposer(propose_fn, self._config, self._categories, batch_size=self._batch_size)
+        recall = evaluate_proposals(proposer, self._validation, progress=True)["proposals"]
+        measured = {name: value for name, value in recall.items() if value is not None}
+        self._write(step, {f"validation/proposals_{name}": value for name, value in measured.items()})
+        if hosts.is_main_process():
+            line = ", ".join(f"{name} {measured[name]:.1f}" for name in ("AR@100", "AR@1000") if measured)
+            print(f"step {step}: proposals {line or 'of no objects to measure AR on'}", flush=True)
+        return {"proposals": measured["AR@1000"]} if measured else {}
+
     def _write_pictures(self, step: int, detector: Detector, source: DataSource) -> Path:
         """The folder with the pictures of this step, replacing those that an interrupted run left there."""
         folder = self._workdir / "validation" / str(step)
         folder.mkdir(parents=True, exist_ok=True)
         ids = source.ids[:_PICTURES].tolist()
         images = [source.read(index).pixels for index in range(len(ids))]
-        for image_id, pixels, result in zip(ids, images, detector.stream(images), strict=True):
+        proposals = open_proposals(self._config, source, "val")
+        given = None if proposals is None else proposals.__getitem__
+        results = detector.stream(images, proposals=given)
+        for image_id, pixels, result in zip(ids, images, results, strict=True):
             picture = draw(pixels, result.above(_PICTURE_SCORE))
             Image.fromarray(picture).save(folder / f"{image_id}.png")
             self._writer.add_image(f"validation/image_{image_id}", picture, step, dataformats="HWC")

@@ -10,7 +10,7 @@ from jaxtyping import Float, Key
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import map_images
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
-from mrcnn_jax.models.rpn import take_deltas
+from mrcnn_jax.models.rpn import Anchors, take_deltas
 from mrcnn_jax.ops.keypoints import encode_keypoints
 from mrcnn_jax.ops.masks import crop_box_masks
 from mrcnn_jax.ops.matching import Assignment
@@ -23,7 +23,7 @@ from mrcnn_jax.training.losses import (
     softmax_mask_loss,
 )
 from mrcnn_jax.training.targets import anchor_targets, positive_regions, region_targets
-from mrcnn_jax.types import Batch
+from mrcnn_jax.types import Batch, Features
 
 # A region equal to its object's box is sampled halfway between cells of the mask, where the interpolated
 # border of the mask is exactly one half; rounding must not decide there.
@@ -37,30 +37,23 @@ def compute_losses(
 
     The mask and keypoint losses are included if the batch has masks and keypoints. The keypoint loss has been
     multiplied by ``train.keypoint_weight``, so its logged value is the weighted one, as in Detectron2.
+
+    A model without an RPN takes its regions from ``batch.proposals``; one without a box head has the RPN's
+    losses alone. Raises ValueError if the batch has no proposals for the former.
     """
     train, gt = config.train, batch.gt
     anchor_keys, region_keys = jax.random.split(key, (2, len(batch.images)))
 
     features = model.features(batch.images, batch.image_sizes)
-    rpn_outputs = model.rpn(features)
-    anchors = model.anchors(features, batch.image_sizes)
-    objectness, deltas = (jnp.concatenate(parts, axis=1) for parts in zip(*rpn_outputs.values(), strict=True))
-    all_anchors = jax.tree.map(lambda *levels: jnp.concatenate(levels, axis=1), *anchors.values())
-    rpn_targets = map_images(
-        lambda key, anchors, gt: anchor_targets(key, anchors, gt, train), anchor_keys, all_anchors, gt
-    )
-    losses = rpn_loss(
-        _take(objectness, rpn_targets.index),
-        jax.vmap(take_deltas)(deltas, rpn_targets.index),
-        _take(all_anchors.boxes, rpn_targets.index),
-        rpn_targets.assignment,
-        rpn_targets.boxes,
-        samples=train.rpn_samples if train.rpn_normalizer == "fixed" else None,
-        box_weights=config.model.rpn_box_weights,
-        beta=train.rpn_beta,
-    )
-
-    proposals = model.propose(rpn_outputs, anchors, batch.image_sizes, train)
+    proposals = batch.proposals
+    losses: dict[str, Array] = {}
+    if config.model.rpn:
+        rpn_outputs, anchors, losses = _rpn_losses(model, features, batch, anchor_keys, config)
+        if not config.model.box:
+            return losses
+        proposals = model.propose(rpn_outputs, anchors, batch.image_sizes, train)
+    if proposals is None:
+        raise ValueError("this model has no RPN (model.rpn is False), so the batch must have proposals")
     regions = map_images(
         lambda key, proposals, gt: region_targets(key, proposals, gt, train), region_keys, proposals, gt
     )
@@ -105,6 +98,31 @@ def compute_losses(
         loss = keypoint_loss(keypoint_logits, cells, visible & _rows(positive)[:, None])
         losses["keypoint"] = train.keypoint_weight * loss
     return losses
+
+
+def _rpn_losses(
+    model: MaskRCNN, features: Features, batch: Batch, keys: Key[Array, " b"], config: Config
+) -> tuple[dict[str, tuple[Array, Array]], dict[str, Anchors], dict[str, Float[Array, ""]]]:
+    """The RPN's outputs and the anchors, by level, and the RPN's losses (Faster R-CNN 3.1)."""
+    train = config.train
+    rpn_outputs = model.rpn_outputs(features)
+    anchors = model.anchors(features, batch.image_sizes)
+    objectness, deltas = (jnp.concatenate(parts, axis=1) for parts in zip(*rpn_outputs.values(), strict=True))
+    all_anchors = jax.tree.map(lambda *levels: jnp.concatenate(levels, axis=1), *anchors.values())
+    rpn_targets = map_images(
+        lambda key, anchors, gt: anchor_targets(key, anchors, gt, train), keys, all_anchors, batch.gt
+    )
+    losses = rpn_loss(
+        _take(objectness, rpn_targets.index),
+        jax.vmap(take_deltas)(deltas, rpn_targets.index),
+        _take(all_anchors.boxes, rpn_targets.index),
+        rpn_targets.assignment,
+        rpn_targets.boxes,
+        samples=train.rpn_samples if train.rpn_normalizer == "fixed" else None,
+        box_weights=config.model.rpn_box_weights,
+        beta=train.rpn_beta,
+    )
+    return rpn_outputs, anchors, losses
 
 
 def _take(rows: Array, index: Array) -> Array:

@@ -24,6 +24,8 @@ _NON_LOCAL = "backbone.non_local."
 # The names of a ResNet's parts in the three systems. Others are of classifiers and pre-training heads.
 _PARTS = re.compile(r"(conv1|bn1|layer\d|stem|res\d|res_conv1)[._]")
 
+_STAGE5 = re.compile(r"(layer4|res5)[._]")
+
 # Batch counters, and the stem's bias in Caffe2's files, which the batch norm cancels.
 _UNUSED = re.compile(r".*num_batches_tracked|conv1_b")
 
@@ -54,11 +56,14 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
     layouts = backbone_layouts(blueprint, found)
     stage_of = {layout.name: _in_resnet(name).split(".")[0] for name, layout in layouts.items()}
     present = {stage_of[name] for name in found if name in stage_of}
-    absent = tuple(stage for stage in STAGES if stage not in present)
-    frozen_stages = {stage_of[layouts[name].name] for name in layouts if name in blueprint.frozen_stages}
+    has = set(stage_of.values())  # without heads, a C4 model has no stage 5
+    absent = tuple(stage for stage in STAGES if stage in has and stage not in present)
+    if "layer4" not in has:
+        found = {name: array for name, array in found.items() if not _STAGE5.match(name)}
+    frozen_stages = {stage_of[layouts[name].name] for name in layouts if name in blueprint.frozen_layers}
     if blueprint.config.non_local:
         absent += ("non_local",)
-        frozen_stages |= {"non_local" for name in blueprint.frozen_stages if name.startswith(_NON_LOCAL)}
+        frozen_stages |= {"non_local" for name in blueprint.frozen_layers if name.startswith(_NON_LOCAL)}
     frozen = [stage for stage in absent if stage in frozen_stages]
     if not present or frozen:
         missing = ", ".join(frozen or absent)

@@ -14,13 +14,14 @@ from mrcnn_jax.data.categories import KeypointRule, read_categories_file
 from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.runs.categories import Categories
-from mrcnn_jax.runs.checkpoint import Checkpoints, check_arrays_match, load_weights
-from mrcnn_jax.runs.description import model_differences, read_run, write_run
+from mrcnn_jax.runs.checkpoint import Checkpoints
+from mrcnn_jax.runs.description import write_run
 from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.files import find_arrays
 from mrcnn_jax.weights.layouts import Layout
 from mrcnn_jax.weights.mismatches import architecture, differing_fields, examples, other_project
 from mrcnn_jax.weights.new_categories import layers_per_category, shared_names, with_shared_outputs
+from mrcnn_jax.weights.parts import blueprint_of, take_run
 from mrcnn_jax.weights.zoo_models import check_not_a_model, models_with
 
 
@@ -31,12 +32,19 @@ class _System:
     read: Callable[..., dict[str, np.ndarray]]
     layouts: Callable[[Blueprint], Mapping[str, Layout]]
     categories: Categories  # COCO's categories, in the order of its models without keypoints
-    mark: str  # prefix of the RPN's names, which no other system has
+    marks: tuple[str, ...]  # beginnings of names that no other system has, of the RPN and of the box head
 
 
 _SYSTEMS = {
-    "torchvision": _System(torchvision.from_torchvision, torchvision.layouts, COCO_BY_ID, "rpn."),
-    "detectron2": _System(detectron2.from_detectron2, detectron2.layouts, COCO, "proposal_generator."),
+    "torchvision": _System(
+        torchvision.from_torchvision, torchvision.layouts, COCO_BY_ID, ("rpn.", "roi_heads.box_head.fc6.")
+    ),
+    "detectron2": _System(
+        detectron2.from_detectron2,
+        detectron2.layouts,
+        COCO,
+        ("proposal_generator.", "roi_heads.box_head.fc1."),
+    ),
 }
 SOURCES = (*_SYSTEMS, "run")
 
@@ -46,9 +54,10 @@ class Imported:
     """The result of ``import_weights``."""
 
     categories: Categories
-    # Re-initialised for new categories, with the exception of the outputs for ``kept_names``.
+    # Re-initialised, as the source lacks them, or for new categories but for the outputs for ``kept_names``.
     new_layers: tuple[str, ...]
     kept_names: tuple[str, ...]  # of new categories: those that the weights had already, by name
+    left_out: tuple[str, ...]  # parts of the source that the new model lacks
     size: int  # total number of weights
     place: str  # of the weights in a file that holds more: keys and prefix, e.g. "state_dict.module"
 
@@ -73,6 +82,7 @@ def import_weights(
     key: str | None = None,
     categories: str | Path | None = None,
     new_categories: str | Path | Categories | None = None,
+    join: str | Path | None = None,
 ) -> Imported:
     """Creates a run in ``workdir`` whose checkpoint of step 0 holds the weights of ``path``.
 
@@ -80,7 +90,8 @@ def import_weights(
         source: The kind of ``path``: a weights file (see ``files.find_arrays``) of "torchvision" or
             "detectron2", or the directory of another "run".
         path: The file or directory.
-        config: Settings of the new run; its model must match the weights.
+        config: Settings of the new run; its model must match the weights. Of another run's model, it may lack
+            the RPN or heads, and those that the other lacks are initialised with ``config.train.seed``.
         workdir: A directory that is new or empty.
         step: The checkpoint of another run to read; see ``load_weights``.
         key: Which weights of a file to take, if several fit, e.g. "ema"; see ``state_dicts.choose``.
@@ -90,6 +101,7 @@ def import_weights(
             the background along with them; the others are re-initialised with ``config.train.seed``. All
             other layers are kept, those of class-agnostic boxes and masks among them. The last layer of the
             keypoint head is kept if the number of keypoints stays the same.
+        join: A second run, with the RPN or the heads that the first lacks; what both have must be equal.
 
     Raises ValueError or OSError, and writes nothing, if a file cannot be read, if weights, config and
     categories do not match (the message says in what), or if ``workdir`` is not empty or a published model.
@@ -107,6 +119,12 @@ def import_weights(
     if key is not None and source == "run":
         raise ValueError("--key selects weights in a file; it cannot be combined with --source=run")
 
+    if join is not None and (source != "run" or new_categories):
+        raise ValueError(
+            "--join completes a run by another one's RPN or heads; it needs --source=run and cannot be "
+            "combined with --new_categories"
+        )
+
     rule: KeypointRule = "strict" if config.model.keypoint else "skip"
     # The files of categories first, as weights take longer.
     given = read_categories_file(Path(categories), keypoint_rule=rule) if categories else None
@@ -114,8 +132,12 @@ def import_weights(
     if isinstance(new, str | Path):
         new = read_categories_file(Path(new), keypoint_rule=rule)
     place = ""
+    new_layers: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     if source == "run":
-        blueprint, weights, known = _read_run(path, step, config)
+        taken = take_run(path, step, config, join=join)
+        blueprint, weights, known = taken.blueprint, taken.weights, taken.categories
+        new_layers, left_out = taken.new_modules, taken.left_out
     else:
         blueprint, weights, place = _read_file(source, Path(path), config, key)
         known = given or _coco_categories(_SYSTEMS[source], config)
@@ -124,33 +146,17 @@ def import_weights(
                 raise ValueError(problems)
             known = Categories((), ())  # its names are unknown
     kept_names: tuple[str, ...] = ()
-    new_layers: tuple[str, ...] = ()
     if new is not None:
         where = "the data" if isinstance(new_categories, Categories) else str(new_categories)
-        weights, new_layers = _with_new_categories(weights, blueprint, known, new, config, where)
+        weights, last = _with_new_categories(weights, blueprint, known, new, config, where)
+        new_layers += tuple(name for name in last if name.partition(".")[0] not in new_layers)
         kept_names = shared_names(known, new)
     run_categories = known if new is None else new
     with Checkpoints(workdir, keep=1) as checkpoints:
         checkpoints.save(0, weights)
     write_run(workdir, config, run_categories)  # last, because it makes the directory a valid run
     size = sum(x.size for x in weights.values())
-    return Imported(run_categories, new_layers, kept_names, size, place)
-
-
-def _read_run(
-    path: str | Path, step: int | Literal["best"] | None, config: Config
-) -> tuple[Blueprint, Arrays, Categories]:
-    run = read_run(path)
-    if changes := model_differences(config, run.config):
-        lines = (
-            f"\n  {name}: {ours!r} in the config, {theirs!r} in the run"
-            for name, (ours, theirs) in changes.items()
-        )
-        raise ValueError(f"{path} is a run of a different model:" + "".join(lines))
-    step, weights = load_weights(path, step)
-    blueprint = _blueprint(config, run.categories)
-    check_arrays_match(blueprint.shapes(), weights, source=f"{path}, step {step}")
-    return blueprint, weights, run.categories
+    return Imported(run_categories, new_layers, kept_names, left_out, size, place)
 
 
 def _read_file(source: str, path: Path, config: Config, key: str | None) -> tuple[Blueprint, Arrays, str]:
@@ -201,7 +207,7 @@ def _explained(error: str, source: str, found: Mapping[str, np.ndarray], path: P
 def _system_of(names: Collection[str]) -> str | None:
     """The system whose detectors have such names, with or without a prefix."""
     for source, system in _SYSTEMS.items():
-        if any(f".{system.mark}" in f".{name}" for name in names):
+        if any(f".{mark}" in f".{name}" for name in names for mark in system.marks):
             return source
     return None
 
@@ -225,6 +231,8 @@ def _coco_categories(system: _System, config: Config) -> Categories:
 
 def _other_numbers(categories: Categories, blueprint: Blueprint, *, path: str | Path, where: str) -> str:
     """What is wrong if the numbers of categories and keypoints in ``where`` are not the file's; else ""."""
+    if not blueprint.config.box:
+        return ""  # an RPN finds objects of any category
     numbers = [("classes", "categories", blueprint.num_classes, len(categories))]
     if blueprint.config.keypoint:
         numbers.append(("keypoints", "keypoints", blueprint.num_keypoints, len(categories.keypoint_names)))
@@ -257,7 +265,7 @@ def _with_new_categories(
     model = config.model
     if model.keypoint and not new.keypoint_names:
         raise ValueError(f"{where}: no category has keypoints, but model.keypoint is True")
-    drawn = _blueprint(config, new).draw(jax.random.key(config.train.seed))
+    drawn = blueprint_of(config, new).draw(jax.random.key(config.train.seed))
     layers = list(layers_per_category(model))
     last = {name: array for name, array in drawn.items() if name.rpartition(".")[0] in layers}
     if shared := shared_names(known, new):
@@ -268,9 +276,3 @@ def _with_new_categories(
         layers.append("keypoint_head.kps_score_lowres")
         last |= {name: array for name, array in drawn.items() if name.startswith(f"{layers[-1]}.")}
     return weights | last, tuple(layers)
-
-
-def _blueprint(config: Config, categories: Categories) -> Blueprint:
-    return make_blueprint(
-        config.model, num_classes=len(categories), num_keypoints=len(categories.keypoint_names)
-    )

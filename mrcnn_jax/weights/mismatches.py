@@ -120,9 +120,11 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         channels, of_group = first["conv2"][:2]
         fields |= {"backbone_groups": channels // max(of_group, 1), "backbone_group_width": of_group}
     fields["features"] = (
-        "fpn" if re.search(r"\bfpn\b|\bfpn_", names) else "c4" if "roi_heads.res5." in names else "dc5"
+        "fpn" if re.search(r"\bfpn\b|\bfpn_", names) else "dc5" if "backbone.res5." in names else "c4"
     )
     fields |= {"mask": "mask_head." in names, "keypoint": "keypoint_head." in names}
+    fields |= {"rpn": re.search(r"\brpn\.|\brpn_head\.", names) is not None}
+    fields |= {"box": "box_predictor." in names}
     deeper = re.findall(r"rpn\S*head\.conv\.(?:conv)?(\d+)\.(?:0\.)?weight$", names, re.MULTILINE)
     fields["rpn_convs"] = len(set(deeper)) or 1
     convs = re.findall(r"roi_heads\.box_head\.(?:conv(\d+)|(\d+)\.0)\.weight$", names, re.MULTILINE)

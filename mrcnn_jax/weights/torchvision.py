@@ -65,6 +65,9 @@ def to_torchvision(arrays: Mapping[str, np.ndarray], blueprint: Blueprint) -> di
 def check_in_torchvision(config: ModelConfig) -> None:
     """Raises ValueError if torchvision has no such model, e.g. one without a pyramid or with group norm."""
     problems = []
+    for field in ("rpn", "box"):
+        if not getattr(config, field):
+            problems.append(f"model.{field} is False; torchvision's detectors have an RPN and a box head")
     if config.features != "fpn":
         problems.append(f"model.features is {config.features!r}; it must be 'fpn'")
     if config.non_local:

@@ -224,7 +224,10 @@ _MODELS = (
         ("faster_rcnn_R_101_DC5_3x", "138204841/3e0943", (40.6,), "mask_rcnn_r50_dc5_3x", _NO_MASK | _R101),
         ("faster_rcnn_R_101_FPN_3x", "137851257/f6e8b1", (42.0,), "mask_rcnn_r101_fpn_3x", _NO_MASK),
         ("faster_rcnn_X_101_32x8d_FPN_3x", "139173657/68b088", (43.0,), _MASK_X101, _NO_MASK),
+        ("fast_rcnn_R_50_FPN_1x", "137635226/e5f7ce", (37.8,), "fast_rcnn_r50_fpn_1x", {}),
     )),
+    _detectron2("COCO-Detection", "rpn_R_50_C4_1x", "137258005/450694", (None,), "rpn_r50_c4_1x", {}),
+    _detectron2("COCO-Detection", "rpn_R_50_FPN_1x", "137258492/02ce48", (None,), "rpn_r50_fpn_1x", {}),
 )
 
 # ImageNet backbones. Detectron2's MSRA and FAIR files expect BGR pixels; see ``backbone.expected_input``.

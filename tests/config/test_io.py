@@ -331,3 +331,47 @@ def test_long_values_are_an_error_with_a_short_message():
     with pytest.raises(ValueError) as error:
         from_dict({"train": {"steps": "x" * 10_000_000}})
     assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({"box": False, "mask": False}, []),
+        ({"rpn": False}, []),
+        (
+            {"box": False, "keypoint": True},
+            [
+                "model.mask is True; must be False without the box head (model.box is False)",
+                "model.keypoint is True; must be False without the box head (model.box is False)",
+            ],
+        ),
+        (
+            {"box": False, "mask": False, "rpn": False},
+            ["model.rpn is False; must be True without the box head (model.box is False)"],
+        ),
+        (
+            {"features": "c4", "fpn_frozen": True},
+            ["model.fpn_frozen is True; must be False without a pyramid (model.features is 'c4')"],
+        ),
+    ],
+)
+def test_parts_of_the_model(changes, lines):
+    config = Config(model=dataclasses.replace(Config().model, **changes))
+    if not lines:
+        validate(config)
+        return
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    assert str(error.value).splitlines() == lines
+
+
+@pytest.mark.parametrize("field", ["train_proposals", "val_proposals"])
+def test_a_model_with_an_rpn_takes_no_proposals(field):
+    config = Config()
+    setattr(config.data, field, "p.npz")
+    with pytest.raises(
+        ValueError, match=rf"data\.{field} is 'p\.npz'; must be empty .*\(model\.rpn is True\)"
+    ):
+        validate(config)
+    config.model.rpn = False
+    validate(config)

@@ -11,6 +11,7 @@ from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.pipeline import training_batches, training_canvas
 from mrcnn_jax.data.source import FolderSource
+from mrcnn_jax.proposals import ImageProposals, read_proposals, write_proposals
 
 
 def config(**changes):
@@ -291,3 +292,24 @@ def test_a_fresh_process_is_quiet_and_exits_with_an_iterator_in_use(mixed):
     )
     assert result.stdout.startswith("(2, ")
     assert result.stderr == ""
+
+
+def test_proposals_travel_with_their_images(mixed, tmp_path):
+    """Of every image its whole area, which stays the whole image, however it is resized and flipped."""
+    source = FolderSource(read_coco(**mixed.write()), mask_grid=4)
+    whole = [np.array([[0, 0, width, height]], np.float32) for height, width in source.sizes.tolist()]
+    rows = [
+        (int(image_id), ImageProposals(box, np.array([image_id], np.float32)))
+        for image_id, box in zip(source.ids, whole, strict=True)
+    ]
+    write_proposals(tmp_path / "p.npz", reversed(rows))
+    proposals = read_proposals(tmp_path / "p.npz").of_images(source.ids, source.sizes, source=source.name)
+    options = {"batch_size": 2, "seed": 0, "masks": True, "keypoints": True}
+    batch = next(training_batches(source, config(), **options, proposals=proposals, num_proposals=3))
+    assert batch.proposals.boxes.shape == (2, 3, 4) and batch.proposals.boxes.dtype == np.float32
+    assert batch.proposals.valid.tolist() == [[True, False, False]] * 2
+    np.testing.assert_array_equal(batch.proposals.boxes[:, 0, 2:], batch.image_sizes[:, ::-1])
+    np.testing.assert_array_equal(batch.proposals.scores[:, 0], batch.ids)
+    plain = next(training_batches(source, config(), **options))
+    assert plain.proposals is None
+    assert_equal(batch.replace(proposals=None), plain)

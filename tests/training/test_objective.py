@@ -18,10 +18,11 @@ from mrcnn_jax.types import Batch, Features, GroundTruth, Proposals
 TAKE_ALL = TrainConfig(
     rpn_samples=16, roi_samples=8, roi_positive_fraction=0.5, rpn_pre_nms=7, rpn_post_nms=5
 )
+DEFAULT = ModelConfig()
 SURE = 50.0  # a logit whose loss is nothing if it is right
 
 
-def losses_of(outputs, batch, key, config, **model):
+def losses_of(outputs, batch, key, config, model=DEFAULT):
     """The losses of a model that gives ``outputs``, whatever it sees, and what each stage was asked."""
     asked = {}
 
@@ -63,12 +64,12 @@ def losses_of(outputs, batch, key, config, **model):
             asked["keypoint"] = boxes, valid
             return outputs["keypoint"]
 
-    config = Config(model=ModelConfig(**model), train=config)
-    return compute_losses(Scripted(), batch, key, config), asked
+    return compute_losses(Scripted(), batch, key, Config(model=model, train=config)), asked
 
 
-def compiled(config, **model):
-    return jax.jit(lambda outputs, batch, key: losses_of(outputs, batch, key, config, **model))
+def compiled(config, **parts):
+    model = ModelConfig(**parts)
+    return jax.jit(lambda outputs, batch, key: losses_of(outputs, batch, key, config, model))
 
 
 AS_DETECTRON2 = compiled(TAKE_ALL)
@@ -213,6 +214,28 @@ def test_what_the_stages_are_asked():
         np.testing.assert_array_equal(asked[stage][0], REGIONS)
         np.testing.assert_array_equal(asked[stage][-1], POSITIVE)
     np.testing.assert_array_equal(asked["mask"][1], LABELS)
+
+
+def test_an_rpn_alone_has_its_losses_only():
+    losses, asked = compiled(TAKE_ALL, box=False, mask=False)(undecided_outputs(), make_batch(), KEY)
+    wanted, _ = AS_DETECTRON2(undecided_outputs(), make_batch(), KEY)
+    assert set(losses) == {"rpn_objectness", "rpn_box"} and set(asked) == {"features", "anchors"}
+    for name, loss in losses.items():
+        np.testing.assert_array_equal(loss, wanted[name])
+
+
+def test_proposals_of_the_batch_take_the_place_of_the_rpns():
+    outputs, batch = undecided_outputs(), make_batch()
+    given = batch.replace(proposals=outputs["proposals"])
+    without_rpn = compiled(TAKE_ALL, rpn=False)
+    losses, asked = without_rpn(outputs, given, KEY)
+    wanted, of_all = AS_DETECTRON2(outputs, batch, KEY)
+    assert set(losses) == {"box_class", "box", "mask", "keypoint"} and "anchors" not in asked
+    for name, loss in losses.items():
+        np.testing.assert_array_equal(loss, wanted[name])
+    np.testing.assert_array_equal(asked["box"][0], of_all["box"][0])
+    with pytest.raises(ValueError, match=r"no RPN \(model\.rpn is False\), so the batch must have proposals"):
+        without_rpn(outputs, batch, KEY)
 
 
 def test_losses_by_hand():

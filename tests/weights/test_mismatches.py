@@ -77,7 +77,8 @@ NAMES = (
         "detectron2/faster_rcnn_r50_c4_1x",
     ),
     *("detectron2/mask_rcnn_r101_dc5_3x", "detectron2/mask_rcnn_x101_32x8d_fpn_3x"),
-    *("detectron2/mask_rcnn_r50_fpn_lsj_100ep",),
+    *("detectron2/mask_rcnn_r50_fpn_lsj_100ep", "detectron2/fast_rcnn_r50_fpn_1x"),
+    *("detectron2/rpn_r50_fpn_1x", "detectron2/rpn_r50_c4_1x"),
 )
 
 
@@ -89,9 +90,14 @@ def test_architectures(name: str):
     arrays = {x.name: np.empty(x.shape, np.float32) for x in LAYOUTS[model.system](blueprint).values()}
     assert other_project(arrays) is None
     fields = architecture(arrays)
-    agnostic = {"box_agnostic", *(["mask_agnostic"] if model.system == "detectron2" and config.mask else [])}
+    agnostic = set()
     # Two categories: whether heads are class-agnostic shows in their shapes.
-    assert len(fields) == 8 + len(agnostic) and agnostic <= fields.keys()
+    if config.box:
+        agnostic = {
+            "box_agnostic",
+            *(["mask_agnostic"] if model.system == "detectron2" and config.mask else []),
+        }
+    assert len(fields) == 10 + len(agnostic) and agnostic <= fields.keys()
     assert fields == {field: getattr(config, field) for field in fields}
 
 

@@ -1,0 +1,29 @@
+"""Opens the proposals that a config names for a model without an RPN."""
+
+from pathlib import Path
+from typing import Literal
+
+from mrcnn_jax.config import Config
+from mrcnn_jax.data.source import DataSource
+from mrcnn_jax.proposals import DataProposals, read_proposals
+
+
+def open_proposals(
+    config: Config, source: DataSource, split: Literal["train", "val"]
+) -> DataProposals | None:
+    """The proposals of the source's images, by index; None for a model with an RPN.
+
+    The file may have proposals of further images, such as those that ``data.skip_bad`` leaves out. Raises
+    ValueError, naming the field or the file, if none is named or it does not fit the source's images.
+    """
+    if config.model.rpn:
+        return None
+    field = f"{split}_proposals"
+    path = getattr(config.data, field)
+    if not path:
+        raise ValueError(
+            f"data.{field} is empty; must be a file of proposals for a model without an RPN (model.rpn is "
+            "False): mrcnn-jax propose makes one"
+        )
+    file = read_proposals(Path(config.data.root) / path)
+    return file.of_images(source.ids, source.sizes, source=source.name)
