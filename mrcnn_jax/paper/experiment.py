@@ -9,11 +9,15 @@ FOLDER/table2c.json, .png      the result so far
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.open_data_source import open_data_source, open_validation_source
+from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.evaluation.coco_eval import evaluate
 from mrcnn_jax.inference.proposer import load_proposer
 from mrcnn_jax.json_files import read_json, write_json
@@ -82,13 +86,16 @@ class Experiment:
         print(f"RPN of {name} by itself", flush=True)
         if not train(config, rpn):
             return False
-        proposer = load_proposer(rpn, batch_size=config.test.batch_size)
         for split, path in files.items():
-            source = open_data_source(config) if split == "train" else open_validation_source(config)
             if not path.is_file():
-                found = proposer.stream(lambda index, source=source: source.read(index).pixels, source.sizes)
-                write_proposals(path, ((int(source.ids[index]), image) for index, image in found))
+                self._write_proposals(config, rpn, path, split)
         return True
+
+    def _write_proposals(self, config: Config, rpn: Path, path: Path, split: str) -> None:
+        source = open_data_source(config) if split == "train" else open_validation_source(config)
+        proposer = load_proposer(rpn, batch_size=config.test.batch_size)
+        found = proposer.stream(partial(_pixels, source), source.sizes)
+        write_proposals(path, ((int(source.ids[index]), image) for index, image in found))
 
     def _report(self) -> str:
         """The result so far, which is also written to the table's JSON file and picture."""
@@ -106,9 +113,11 @@ class Experiment:
             for path in sorted(self._workdir(row, 0).parent.glob(f"seed*/{_SCORES}")):
                 seed = int(path.parent.name.removeprefix("seed"))
                 metrics = read_json(path)
-                found.setdefault(row.config, {})[seed] = {
-                    metric: _score(metrics, metric) for metric in row.paper
-                }
+                try:
+                    scores = {metric: _score(metrics, metric) for metric in row.paper}
+                except (KeyError, TypeError) as error:
+                    raise ValueError(f"{path}: has no {', '.join(map(str, row.paper))}: {error!r}") from error
+                found.setdefault(row.config, {})[seed] = scores
         return found
 
     def _workdir(self, row: Row, seed: int) -> Path:
@@ -120,6 +129,10 @@ class Experiment:
 
     def _config(self, row: Row, seed: int) -> Config:
         return bed.shrink(named_config(f"paper/{row.config}"), self.folder / "shapes", seed=seed)
+
+
+def _pixels(source: DataSource, index: int) -> np.ndarray:
+    return source.read(index).pixels
 
 
 def _score(metrics: dict[str, Any], metric: Metric) -> float:

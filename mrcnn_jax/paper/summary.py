@@ -42,8 +42,14 @@ class Difference(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the paper's direction shows: "yes", "no", or "noise" if the interval includes 0."""
-        if abs(self.mean) <= self.margin:
+        """Whether the paper's direction shows: "yes", "no", or "noise" if the interval includes 0.
+
+        Where the paper has no difference, that is "yes" if the interval includes 0.
+        """
+        includes_0 = abs(self.mean) <= self.margin
+        if self.paper == 0:
+            return "yes" if includes_0 and len(self.ours) > 1 else "noise" if includes_0 else "no"
+        if includes_0:
             return "noise"
         return "yes" if (self.mean > 0) == (self.paper > 0) else "no"
 
@@ -61,7 +67,7 @@ def differences(table: Table, scores: Mapping[str, Mapping[int, Scores]]) -> lis
             seeds = sorted(theirs.keys() & ours.keys())
             if seeds:
                 points = tuple(ours[seed][metric] - theirs[seed][metric] for seed in seeds)
-                paper = row.paper[metric] - reference.paper[metric]
+                paper = round(row.paper[metric] - reference.paper[metric], 1)  # as it is printed
                 found.append(Difference(metric, row, reference, paper, points))
     return found
 
@@ -118,7 +124,7 @@ def to_dict(table: Table, scores: Mapping[str, Mapping[int, Scores]]) -> dict[st
                 "metric": str(item.metric),
                 "row": item.row.label,
                 "from": item.reference.label,
-                "paper": round(item.paper, 2),
+                "paper": item.paper,
                 "seeds": list(item.ours),
                 "mean": item.mean,
                 "shows": item.verdict,

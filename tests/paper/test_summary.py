@@ -45,6 +45,14 @@ def test_verdict(better, verdict):
     assert differences(TABLE, scores)[0].verdict == verdict
 
 
+def test_no_difference_in_the_paper():
+    table = TABLE._replace(rows=(TABLE.rows[0], TABLE.rows[1]._replace(paper={BOX: 30.0})))
+    runs = {"a": {0: {BOX: 10.0}, 1: {BOX: 11.0}}, "b": {0: {BOX: 10.1}, 1: {BOX: 10.9}}}
+    assert differences(table, runs)[0].verdict == "yes"
+    runs["b"] = {0: {BOX: 15.0}, 1: {BOX: 16.01}}
+    assert differences(table, runs)[0].verdict == "no"
+
+
 def test_rows_that_have_not_been_run():
     assert differences(TABLE, {}) == []
     text = to_text(TABLE, {"b": {0: {BOX: 12.0, MASK: 3.0}}})

