@@ -8,14 +8,14 @@
         --init=detectron2/mask_rcnn_r50_fpn_3x
 
 CITYSCAPES holds what the archives gtFine_trainvaltest and leftImg8bit_trainvaltest unpack to. Images are
-trained on with a short side of 800 to 1024 pixels and tested at 1024, one for each of 8 GPUs: 24,000 steps at
-a rate of 0.01, and 0.001 from 18,000 on. From COCO it is 4000 steps, with the lower rate from 3000 on; the
-outputs for all categories but "rider" are kept (docs/data.md). The first rate of these and the warm-up are
-not stated in the paper: they are those of the longer schedule, and Detectron2's.
+trained on with a short side of 800 to 1024 pixels, one on each of 8 GPUs, and tested at 1024. From ImageNet
+there are 24,000 steps at a rate of 0.01, which becomes 0.001 at 18,000. From COCO there are 4000, the rate
+becomes 0.001 at 3000, and the outputs for all categories but "rider" are kept (docs/data.md). The paper does
+not state the first rate from COCO, taken to be the same, nor a warm-up, which is Detectron2's.
 
 The paper reports mask AP 31.5 on the validation set from ImageNet and 36.4 from COCO, by Cityscapes' own
-metric, after 4 hours and 1 hour on 8 GPUs. This config has not been trained at full size, and
-``mrcnn-jax evaluate`` computes COCO's metric, in which an object in a group is not counted either.
+metric, after 4 hours and 1 hour on 8 GPUs. This config has not been trained at full size.
+``mrcnn-jax evaluate`` computes COCO's metric, with groups as crowds.
 """
 
 from mrcnn_jax.config import Config, presets
@@ -33,7 +33,7 @@ def get_config(start: str = "imagenet") -> Config:
     data.test_short_side = 1024
     data.long_side = 2048
     data.canvases = ((1024, 2048), (2048, 1024))  # the second one is for upright images: there are none
-    data.max_objects = 200
+    data.max_objects = 200  # some streets are crowded
     train.batch_size = 8
     train.learning_rate = 0.01
     train.steps, train.decay_steps = (24_000, (18_000,)) if start == "imagenet" else (4000, (3000,))

@@ -7,7 +7,7 @@ import numpy as np
 # First word of a random stream's key; each use of a seed has its own, so that no two share random numbers.
 ORDER_STREAM = 0
 
-# Batches in the period of an order with shares, at least: shares are exact to 0.001%.
+# Batches in the period of an order with shares, at least: shares are then exact to 0.001% of the images.
 _PERIOD = 100_000
 
 
