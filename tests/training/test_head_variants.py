@@ -58,7 +58,9 @@ QUICK = "softmax masks, class-agnostic boxes"
 def config(tiny_config, request):
     """The tiny config with a variant's heads, without keypoints."""
     model = dataclasses.replace(tiny_config.model, keypoint=False, **VARIANTS[request.param])
-    train = dataclasses.replace(tiny_config.train, batch_size=2, warmup_steps=0, learning_rate=0.05)
+    train = dataclasses.replace(
+        tiny_config.train, batch_size=2, warmup_steps=0, optimizer="adamw", learning_rate=0.003
+    )
     return dataclasses.replace(tiny_config, model=model, train=train)
 
 
@@ -108,7 +110,7 @@ def take_steps(config, blueprint, weights, tiny_batch):
 
 @pytest.fixture(scope="module")
 def history(take_steps):
-    return take_steps(1, 20)
+    return take_steps(1, 30)
 
 
 def test_the_losses_fall(history, config):
