@@ -114,7 +114,9 @@ def history(take_steps):
 
 
 def test_the_losses_fall(history, config):
-    first, last = history[0], history[-1]
+    first = history[0]
+    # Of several steps, as each has its own sample of regions.
+    last = {name: np.median([metrics[name] for metrics in history[-10:]]) for name in first}
     # Untrained: each outcome is as probable as the others, one of two, or one of the classes.
     outcomes = 2 if config.model.mask_loss == "sigmoid" or config.model.mask_agnostic else 5
     assert first["mask"] == pytest.approx(np.log(outcomes), rel=0.05)
