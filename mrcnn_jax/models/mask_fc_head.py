@@ -15,8 +15,8 @@ from mrcnn_jax.ops.relu import relu
 class MaskFCHead(nnx.Module):
     """Fully connected layers with ReLU, and one that gives a logit for each category and cell.
 
-    The last layer computes the logits of all categories, 1024 x 80 M^2 multiplications a region: its rows for
-    a region's own category alone would have to be gathered, 3 MB for each region.
+    The last layer computes the logits of all categories: for those of a region's own category alone, its
+    columns in the kernel would have to be gathered, 1024 x 28^2 values for each region.
 
     Args:
         pool_size: cells of a region, per axis; the masks have twice as many.

@@ -134,16 +134,14 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def _agnostic_fields(shapes: Mapping[str, Shape]) -> dict[str, bool]:
     """Whether Detectron2's heads are class-agnostic; empty if it cannot be told, as with one category."""
-    fields = {}
-    classes = shapes.get("roi_heads.box_predictor.cls_score.bias", (0,))[0] - 1
-    for name, layer, rows in (
-        ("box_agnostic", "box_predictor.bbox_pred", 4),
-        ("mask_agnostic", "mask_head.predictor", 1),
-    ):
-        found = shapes.get(f"roi_heads.{layer}.bias")
-        if found is not None and len(found) == 1 and classes > 1:
-            fields[name] = found[0] == rows
-    return fields
+
+    def rows(layer: str) -> int:
+        return next(iter(shapes.get(f"roi_heads.{layer}.bias", ())), 0)
+
+    if rows("box_predictor.cls_score") <= 2:  # one category and the background
+        return {}
+    layers = {"box_agnostic": ("box_predictor.bbox_pred", 4), "mask_agnostic": ("mask_head.predictor", 1)}
+    return {name: rows(layer) == of_one for name, (layer, of_one) in layers.items() if rows(layer)}
 
 
 def differing_fields(theirs: Mapping[str, Any], config: ModelConfig) -> tuple[dict[str, Any], str]:

@@ -83,6 +83,13 @@ def test_heads_give_a_row_per_region(tiny_blueprint, tiny_weights, tiny_batch):
     assert keypoints.shape == (2, 4, 56, 56, 9)
 
 
+def test_a_model_of_sigmoids_has_no_log_probabilities(tiny_blueprint, tiny_weights):
+    model = tiny_blueprint.build(tiny_weights)
+    boxes, labels, valid = jnp.zeros((1, 2, 4)), jnp.ones((1, 2), int), jnp.ones((1, 2), bool)
+    with pytest.raises(ValueError, match=r"model\.mask_loss is not 'softmax'"):
+        model.mask_log_probabilities(Features(maps={}, sizes={}), boxes, labels, valid)
+
+
 def test_image_anchor_stride_divides_the_padded_image_by_its_cells():
     """torchvision: an 800 x 1333 image, padded to 800 x 1344, has 13 x 21 cells on p6: 61 pixels a row."""
     config = ModelConfig(anchor_stride="image", anchor_rounded=True)
