@@ -146,6 +146,39 @@ def test_features_need_their_neighbours_rows_alone_and_less_memory(feature_gradi
     assert memory[1] < 0.4 * memory[0]
 
 
+@pytest.mark.slow  # compiles two gradients
+def test_one_map_with_a_non_local_block_is_that_of_one_device(tiny_config, batch):
+    config = dataclasses.replace(
+        tiny_config.model, features="c5", non_local="subsampled", backbone_norm="group"
+    )
+    blueprint = make_blueprint(config, num_classes=4, num_keypoints=9)
+    weights = blueprint.draw(jax.random.key(0))
+    weights["backbone.non_local.norm.scale"] = jnp.ones_like(weights["backbone.non_local.norm.scale"])
+
+    def loss(weights, images, sizes):
+        model = blueprint.build(weights)
+        features = model.features(images, sizes)
+        outputs = features.maps, model.rpn(features)
+        return sum(jnp.mean(x**2) for x in jax.tree.leaves(outputs)), outputs
+
+    def run(shape):
+        mesh = mesh_of(shape)
+        sharding = batch_sharding(mesh)
+        arguments = weights, batch.images[2:], batch.image_sizes[2:]
+        shardings = replicated(mesh), sharding.images, sharding.image_sizes
+        with jax.set_mesh(mesh):
+            compute = jax.jit(jax.grad(loss, has_aux=True), in_shardings=shardings)
+            return jax.device_get(compute(*jax.device_put(arguments, shardings)))
+
+    (gradient, outputs), (found_gradient, found) = run((1, 1)), run((1, 2))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, outputs)
+    assert np.abs(gradient["backbone.non_local.theta.kernel"]).max() > 0
+    for name, value in gradient.items():
+        np.testing.assert_allclose(
+            found_gradient[name], value, rtol=1e-3, atol=1e-3 * np.abs(value).max() + 1e-7, err_msg=name
+        )
+
+
 @pytest.fixture(scope="module")
 def batch():
     """Four tall images of noise with three objects each; the last is smaller than its canvas."""

@@ -11,6 +11,7 @@ from jax.test_util import check_grads
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.models.canvas import image_mask
+from mrcnn_jax.models.folding import Folded, fold_norms
 from mrcnn_jax.models.non_local import NonLocal
 from mrcnn_jax.models.norm import make_norm
 from mrcnn_jax.models.resnet import apply_stage, make_stage
@@ -165,6 +166,19 @@ def test_padding_changes_nothing(maps, norm, subsampled):
     pad = partial(np.pad, pad_width=((0, 0), (0, 3), (0, 4), (0, 0)))
     larger = run(nnx.clone(block), pad(x, constant_values=9.0), pad(mask))
     np.testing.assert_allclose(np.where(mask, larger[:, :8, :6], 0), found, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["batch", None])
+def test_folding_its_norm_preserves_its_output(maps, norm):
+    x, mask = maps
+    block = drawn(make_block(8, norm=norm))
+    block.eval()
+    if norm:
+        block.norm.mean[...], block.norm.var[...] = jnp.arange(8.0) / 8, jnp.arange(1.0, 9.0)
+    wanted = apply(block, x, mask)
+    fold_norms(block)
+    assert norm is None or isinstance(block.norm, Folded)
+    np.testing.assert_allclose(apply(block, x, mask), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_has_its_softmax_in_float32(maps):
