@@ -9,6 +9,9 @@ directory, or to --output, which is required for a published model. --save_detec
 was found, as the COCO results list that pycocotools' loadRes takes. To evaluate on another dataset with the
 same categories, set --config.data.root, val_images, val_annotations and val_keypoints, or val_records. All
 images are checked first.
+
+--config.test.scales="(640, 800, 1000)" --config.test.flip=true evaluates with test-time augmentation: what is
+found at these sizes and in the mirrored images is merged. It also works in mrcnn-jax predict and in training.
 """
 
 from pathlib import Path
