@@ -2,6 +2,8 @@
 
 In the paper: mask AP 29.7.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/agnostic --workdir=runs/agnostic
 """
 
 from mrcnn_jax.config import Config, paper

@@ -2,6 +2,8 @@
 
 In the paper: mask AP 26.9, AP50 48.8, AP75 26.4.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table2c_roi_pool --workdir=runs/table2c_roi_pool
 """
 
 from mrcnn_jax.config import Config, paper

@@ -2,6 +2,8 @@
 
 In the paper: mask AP 27.1, AP50 48.9, AP75 27.1.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table2c_roi_warp --workdir=runs/table2c_roi_warp
 """
 
 from mrcnn_jax.config import Config, paper

@@ -2,6 +2,8 @@
 
 In the paper: mask AP 31.5, AP50 53.7, AP75 32.8.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table2e_mlp_2 --workdir=runs/table2e_mlp_2
 """
 
 from mrcnn_jax.config import Config, paper

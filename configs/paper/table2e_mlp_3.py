@@ -2,6 +2,8 @@
 
 In the paper: mask AP 31.5, AP50 54.0, AP75 32.6.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table2e_mlp_3 --workdir=runs/table2e_mlp_3
 """
 
 from mrcnn_jax.config import Config, paper

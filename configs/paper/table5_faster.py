@@ -2,6 +2,8 @@
 
 In the paper: box AP 52.5.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table5_faster --workdir=runs/table5_faster
 """
 
 from mrcnn_jax.config import Config, paper

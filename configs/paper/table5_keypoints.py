@@ -2,6 +2,8 @@
 
 In the paper: box AP 50.7, keypoint AP 64.2.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table5_keypoints --workdir=runs/table5_keypoints
 """
 
 from mrcnn_jax.config import Config, paper

@@ -2,6 +2,8 @@
 
 In the paper: keypoint AP 59.8, AP50 86.2, AP75 66.7.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table6_roi_pool --workdir=runs/table6_roi_pool
 """
 
 from mrcnn_jax.config import Config, paper

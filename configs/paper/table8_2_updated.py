@@ -2,6 +2,8 @@
 
 In the paper: mask AP 37.0, AP50 59.7, AP75 39.0; box AP 40.5, AP50 63.0, AP75 43.7.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table8_2_updated --workdir=runs/table8_2_updated
 """
 
 from mrcnn_jax.config import Config, paper

@@ -2,6 +2,8 @@
 
 In the paper: mask AP 37.6, AP50 60.4, AP75 39.9; box AP 41.7, AP50 64.1, AP75 45.2.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table8_3_end_to_end --workdir=runs/table8_3_end_to_end
 """
 
 from mrcnn_jax.config import Config, paper

@@ -2,6 +2,8 @@
 
 In the paper: mask AP 38.6, AP50 61.7, AP75 40.9; box AP 42.7, AP50 65.1, AP75 46.6.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table8_4_imagenet_5k --workdir=runs/table8_4_imagenet_5k
 """
 
 from mrcnn_jax.config import Config, paper

@@ -2,6 +2,8 @@
 
 In the paper: mask AP 39.2, AP50 62.5, AP75 41.6; box AP 43.5, AP50 65.9, AP75 47.2.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table8_5_train_augmentation --workdir=runs/table8_5_train_augmentation
 """
 
 from mrcnn_jax.config import Config, paper

@@ -2,6 +2,8 @@
 
 In the paper: mask AP 39.7, AP50 63.2, AP75 42.2; box AP 44.1, AP50 66.4, AP75 48.4.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table8_6_deeper --workdir=runs/table8_6_deeper
 """
 
 from mrcnn_jax.config import Config, paper

@@ -2,6 +2,8 @@
 
 In the paper: mask AP 40.3, AP50 64.4, AP75 42.8; box AP 45.0, AP50 67.8, AP75 48.9.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table8_7_non_local --workdir=runs/table8_7_non_local
 """
 
 from mrcnn_jax.config import Config, paper

@@ -2,6 +2,8 @@
 
 In the paper: mask AP 41.8, AP50 66.0, AP75 44.8; box AP 47.3, AP50 69.3, AP75 51.5.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table8_8_test_augmentation --workdir=runs/table8_8_test_augmentation
 """
 
 from mrcnn_jax.config import Config, paper

@@ -2,6 +2,8 @@
 
 In the paper: keypoint AP 64.2, AP50 86.6, AP75 69.7.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table9_1_original --workdir=runs/table9_1_original
 """
 
 from mrcnn_jax.config import Config, paper

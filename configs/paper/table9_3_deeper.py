@@ -2,6 +2,8 @@
 
 In the paper: keypoint AP 66.1, AP50 87.7, AP75 71.7.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table9_3_deeper --workdir=runs/table9_3_deeper
 """
 
 from mrcnn_jax.config import Config, paper

@@ -2,6 +2,8 @@
 
 In the paper: keypoint AP 67.3, AP50 88.0, AP75 73.3.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table9_4_resnext --workdir=runs/table9_4_resnext
 """
 
 from mrcnn_jax.config import Config, paper

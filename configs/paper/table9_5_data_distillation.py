@@ -2,6 +2,8 @@
 
 In the paper: keypoint AP 69.1, AP50 88.9, AP75 75.3.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table9_5_data_distillation --workdir=runs/table9_5_data_distillation
 """
 
 from mrcnn_jax.config import Config, paper

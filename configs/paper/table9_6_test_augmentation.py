@@ -2,6 +2,8 @@
 
 In the paper: keypoint AP 70.4, AP50 89.3, AP75 76.8.
 Not trained at full size here (docs/paper.md).
+
+    mrcnn-jax train --config=paper/table9_6_test_augmentation --workdir=runs/table9_6_test_augmentation
 """
 
 from mrcnn_jax.config import Config, paper

@@ -13,6 +13,9 @@ images are checked first.
 Of a region proposal network alone (model.box is False) it measures the average recall of 100 and of 1000
 proposals, as Detectron2 does. A model without one (model.rpn is False) takes the proposals of
 --config.data.val_proposals.
+
+--config.test.scales="(640, 800, 1000)" --config.test.flip=true evaluates with test-time augmentation: what is
+found at these sizes and in the mirrored images is merged. It also works in mrcnn-jax predict and in training.
 """
 
 from pathlib import Path

@@ -4,16 +4,18 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 
 import jax
+from jax.sharding import Mesh
 
-from mrcnn_jax.compile_report.programs import lower_predict, lower_step
+from mrcnn_jax.compile_report.programs import Canvas, lower_predict, lower_step, lower_view
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.inference.detector import mesh_of_batch
+from mrcnn_jax.inference.views import scales_of, views_of
 
 
 def fill_cache(config: Config, work: str, *, categories: int) -> Iterator[tuple[str, float]]:
@@ -38,20 +40,32 @@ def fill_cache(config: Config, work: str, *, categories: int) -> Iterator[tuple[
 def _programs(config: Config, work: str, categories: int) -> dict[str, Callable[[], jax.stages.Lowered]]:
     """The functions that lower each program, by its name."""
     train, test = config.train, config.test
-    kinds = {}
+    programs: dict[str, Callable[[], jax.stages.Lowered]] = {}
+
+    def add(name: str, lower: Callable[..., jax.stages.Lowered], canvases: Iterable[Canvas]) -> None:
+        for canvas in canvases:
+            what = f"{name} for canvas {canvas[0]}x{canvas[1]}"
+            programs[what] = partial(lower, canvas, categories=categories)
+
+    def add_inference(config: Config, mesh: Mesh) -> None:
+        canvases = [canvas for scale in scales_of(config) for canvas in scale.canvases]
+        if len(views_of(config)) == 1:
+            add("inference", partial(lower_predict, config, mesh), canvases)
+            return
+        add("inference of boxes", partial(lower_view, config, mesh, given_boxes=False), canvases)
+        if config.model.mask or config.model.keypoint:
+            name = "inference of given boxes' masks and keypoints"
+            add(name, partial(lower_view, config, mesh, given_boxes=True), canvases)
+
     if work == "train":
         mesh = make_mesh(spatial_devices=train.spatial_devices)
-        kinds["the training step"] = partial(lower_step, config, mesh)
+        add("the training step", partial(lower_step, config, mesh), config.data.canvases)
         if train.eval_every:  # as training evaluates: on all devices of the process
             mesh = make_mesh(jax.local_devices(), spatial_devices=test.spatial_devices)
             batch = math.lcm(test.batch_size, mesh.shape["data"])
             evaluated = dataclasses.replace(config, test=dataclasses.replace(test, batch_size=batch))
-            kinds["inference"] = partial(lower_predict, evaluated, mesh)
+            add_inference(evaluated, mesh)
     else:
         mesh = mesh_of_batch(test.batch_size, test.spatial_devices)
-        kinds["inference"] = partial(lower_predict, config, mesh)
-    return {
-        f"{name} for canvas {canvas[0]}x{canvas[1]}": partial(lower, canvas, categories=categories)
-        for name, lower in kinds.items()
-        for canvas in config.data.canvases
-    }
+        add_inference(config, mesh)
+    return programs

@@ -6,11 +6,12 @@ from jax.sharding import Mesh
 
 from mrcnn_jax.compile_report.chips import Gpu, Topology
 from mrcnn_jax.config import Config, TestConfig, TrainConfig
+from mrcnn_jax.inference.augmented import jit_describe, jit_detect
 from mrcnn_jax.inference.detector import jit_predict
 from mrcnn_jax.inference.proposer import jit_propose
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
 from mrcnn_jax.training.step import compile_step, make_state
-from mrcnn_jax.types import Batch, GroundTruth, Proposals
+from mrcnn_jax.types import Batch, Detections, GroundTruth, Proposals
 
 _KEYPOINTS = 17  # of a person in COCO
 
@@ -27,13 +28,45 @@ def lower_step(config: Config, mesh: Mesh, canvas: Canvas, *, categories: int) -
 def lower_predict(config: Config, mesh: Mesh, canvas: Canvas, *, categories: int) -> jax.stages.Lowered:
     """Inference on ``config.test.batch_size`` images, lowered for the devices of ``mesh``."""
     blueprint = _blueprint(config, categories)
-    count = config.test.batch_size
-    pixels = jnp.float32 if config.data.resize == "torchvision" else jnp.uint8
-    images = jax.ShapeDtypeStruct((count, *canvas, 3), pixels)
-    sizes = jax.ShapeDtypeStruct((count, 2), jnp.int32)
-    jit, given = jit_predict if config.model.box else jit_propose, _proposals(config.test, config, count)
+    images, sizes = _images(config, canvas)
+    given = _proposals(config.test, config, config.test.batch_size)
+    jit = jit_predict if config.model.box else jit_propose
     with jax.set_mesh(mesh):
         return jit(blueprint, config, mesh).lower(blueprint.folded().shapes(), images, sizes, *given)
+
+
+def lower_view(
+    config: Config, mesh: Mesh, canvas: Canvas, *, categories: int, given_boxes: bool
+) -> jax.stages.Lowered:
+    """Inference on a view, with test-time augmentation: its boxes, or what it shows of the given ones."""
+    blueprint = _blueprint(config, categories)
+    images, sizes = _images(config, canvas)
+    arrays = blueprint.folded().shapes()
+    with jax.set_mesh(mesh):
+        if not given_boxes:
+            return jit_detect(blueprint, config, mesh).lower(arrays, images, sizes)
+        rows = config.test.batch_size, config.test.detections
+        merged = jax.eval_shape(
+            lambda: Detections(
+                boxes=jnp.zeros((*rows, 4)),
+                scores=jnp.zeros(rows),
+                labels=jnp.zeros(rows, jnp.int32),
+                valid=jnp.zeros(rows, jnp.bool_),
+            )
+        )
+        flipped = jax.ShapeDtypeStruct((), jnp.bool_)
+        order = jax.ShapeDtypeStruct((blueprint.num_keypoints,), jnp.int32)
+        return jit_describe(blueprint, config, mesh).lower(
+            arrays, images, sizes, flipped, sizes, merged, order
+        )
+
+
+def _images(config: Config, canvas: Canvas) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """The shapes of a batch's images and their sizes, in inference."""
+    count = config.test.batch_size
+    pixels = jnp.float32 if config.data.resize == "torchvision" else jnp.uint8
+    sizes = jax.ShapeDtypeStruct((count, 2), jnp.int32)
+    return jax.ShapeDtypeStruct((count, *canvas, 3), pixels), sizes
 
 
 def _blueprint(config: Config, categories: int) -> Blueprint:

@@ -273,7 +273,28 @@ def predict(tiny_blueprint, tiny_weights, config, batch):
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 8), (2, 4), (4, 2)])
 def test_detections_are_those_of_one_device(predict, shape):
-    wanted, found = predict((1, 1)), predict(shape)
+    assert_same_detections(predict(shape), predict((1, 1)))
+
+
+@pytest.mark.slow  # compiles two programs for each mesh
+def test_merged_detections_of_mirrored_images_are_those_of_one_device(
+    tiny_blueprint, tiny_weights, config, batch
+):
+    augmented = dataclasses.replace(config, test=dataclasses.replace(config.test, flip=True))
+    mirrored = np.zeros_like(batch.images)
+    for row, (_, width) in enumerate(batch.image_sizes):
+        mirrored[row, :, :width] = batch.images[row, :, :width][:, ::-1]
+    views = [(batch.images, batch.image_sizes), (mirrored, batch.image_sizes)]
+    found = []
+    for shape in [(1, 1), (2, 4)]:
+        mesh = mesh_of(shape)
+        weights = jax.device_put(tiny_weights, replicated(mesh))
+        predict_fn = make_predict_fn(tiny_blueprint, augmented, mesh)(weights)
+        found.append(jax.device_get(predict_fn(views, batch.image_sizes, np.arange(9)[::-1])))
+    assert_same_detections(*found[::-1])
+
+
+def assert_same_detections(found, wanted):
     assert wanted.valid.all()
     np.testing.assert_array_equal(found.valid, wanted.valid)
     np.testing.assert_array_equal(found.labels, wanted.labels)

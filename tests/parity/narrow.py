@@ -1,7 +1,7 @@
 """Compares our narrow models, given a peer's weights, with the results that its ``--tiny`` stored."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,17 @@ def shrink(config: Config, kind: str) -> None:
     test.score_threshold, test.detections = 0.01, 20
 
 
+def starting_with(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays whose names start with ``prefix``, without it."""
+    return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+
+
 class Model:
     """Our narrow model with a peer's weights, and the peer's results."""
 
     def __init__(self, peer: Peer, kind: str, config: Config) -> None:
         with np.load(peer.fixture) as archive:
-            self.theirs = {
-                name.removeprefix(f"{kind}/"): archive[name]
-                for name in archive
-                if name.startswith(f"{kind}/")
-            }
+            self.theirs = starting_with(f"{kind}/", archive)
         self.peer, self.config = peer, config
         classes, points = (1, KEYPOINTS) if kind == "keypoint" else (CLASSES, 0)
         self.categories = Categories(
@@ -92,8 +93,7 @@ class Model:
         self.weights = ours.to_device(peer.system.read(state_dict, self.blueprint, source="seeded"))
 
     def of_image(self, number: int) -> dict[str, np.ndarray]:
-        prefix = f"{number}/"
-        return {n.removeprefix(prefix): v for n, v in self.theirs.items() if n.startswith(prefix)}
+        return starting_with(f"{number}/", self.theirs)
 
     def fit(self, scene: Scene) -> Any:
         """The scene's image on the canvas."""
@@ -159,16 +159,24 @@ def check_stages(model: Model) -> None:
         assert {name for name in theirs if "/" in name and "backbone" not in name} <= set(found)
 
 
-def check_detections(model: Model) -> None:
-    """The detections agree within the bounds of ``compare``."""
-    with_weights = make_predict_fn(model.blueprint, model.config, make_mesh(jax.devices()[:1]))
-    detector = Detector(with_weights(model.weights), model.config, model.categories)
+def check_detections(
+    model: Model, theirs: Mapping[str, np.ndarray] | None = None, **test: Any
+) -> compare.Detections:
+    """Checks that the detections agree within the bounds of ``compare``; returns the differences.
+
+    ``theirs`` are the peer's with the settings ``test``, by default those stored for the model's own.
+    """
+    config = replace(model.config, test=replace(model.config.test, **test))
+    with_weights = make_predict_fn(model.blueprint, config, make_mesh(jax.devices()[:1]))
+    detector = Detector(with_weights(model.weights), config, model.categories)
     total = compare.Detections()
     for number, scene in enumerate(DETECTED):
-        total.add(detector(scene.image), model.of_image(number), paste=model.config.test.mask_paste)
+        wanted = starting_with(f"{number}/", model.theirs if theirs is None else theirs)
+        total.add(detector(scene.image), wanted, paste=config.test.mask_paste)
     assert total.count >= 20
     for name, value, bound, note in total.rows():
         assert bound is None or value <= bound, (name, value, note)
+    return total
 
 
 def check_training(model: Model) -> None:

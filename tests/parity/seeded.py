@@ -128,3 +128,6 @@ TRAINED_ALIKE = (
     (make_scene(33, 72, 96, grid=42), make_scene(38, 60, 80, grid=42)),
     (make_scene(8, 80, 100, grid=42), make_scene(10, 72, 90, grid=42)),
 )
+
+# Settings of test-time augmentation, by our names. No long side is limited.
+AUGMENTED = {"scales": (64, 96, 128), "flip": True}

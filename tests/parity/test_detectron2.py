@@ -9,7 +9,7 @@ from mrcnn_jax.config import presets
 from tests.parity import narrow
 from tests.parity.detectron2_seeded import seeded
 from tests.parity.measure import DETECTRON2
-from tests.parity.seeded import TRAINED_ALIKE
+from tests.parity.seeded import AUGMENTED, TRAINED_ALIKE
 
 
 def make_config(kind: str):
@@ -67,6 +67,14 @@ def test_every_stage(kind: str):
 @pytest.mark.parametrize("kind", narrow.quick(KINDS, "keypoint"))
 def test_detections(kind: str):
     narrow.check_detections(model_of(kind))
+
+
+@pytest.mark.slow  # compiles two programs for each of three scales
+@pytest.mark.parametrize("kind", ["mask", "c4"])
+def test_detections_with_test_time_augmentation(kind: str):
+    with np.load(narrow.FIXTURES / "detectron2_augmented.npz") as archive:
+        theirs = narrow.starting_with(f"{kind}/", archive)
+    narrow.check_detections(model_of(kind), theirs, **AUGMENTED)
 
 
 # In the quick tests, test_torchvision.py trains the model that is furthest from these.
