@@ -211,7 +211,7 @@ def programs():
 def shared_programs(programs, drawn_eagerly):
     """Runs and detectors of the same model and settings share their traced programs."""
     from mrcnn_jax.config.fields import SETTINGS
-    from mrcnn_jax.inference import detector
+    from mrcnn_jax.inference import detector, proposer
     from mrcnn_jax.training import loop, monitor
 
     def is_free(name):
@@ -234,6 +234,8 @@ def shared_programs(programs, drawn_eagerly):
         patch.setattr(loop, "compile_step", share(loop.compile_step))
         patch.setattr(monitor, "make_predict_fn", share(monitor.make_predict_fn))
         patch.setattr(detector, "make_predict_fn", share(detector.make_predict_fn))
+        patch.setattr(monitor, "make_propose_fn", share(monitor.make_propose_fn))
+        patch.setattr(proposer, "make_propose_fn", share(proposer.make_propose_fn))
         yield
 
 

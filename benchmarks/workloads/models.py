@@ -88,7 +88,13 @@ class Model:
 
 
 def make_model(config: Config, *, choose_threshold: bool = True) -> Model:
-    """The model of ``config``, for the first of its canvases."""
+    """The model of ``config``, for the first of its canvases.
+
+    Raises ValueError for a model without an RPN or without heads.
+    """
+    for part in ("rpn", "box"):
+        if not getattr(config.model, part):
+            raise ValueError(f"model.{part} is False; must be True for a benchmark, which times all stages")
     height, width = config.data.canvases[0]
     image_size = min(height, config.data.long_side), min(width, config.data.long_side)
     data = dataclasses.replace(

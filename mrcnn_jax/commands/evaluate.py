@@ -96,7 +96,7 @@ def _evaluate() -> None:
         data = config.data
         output = Path(_OUTPUT.value or workdir / "evaluation.json")
         detections_file = Path(_DETECTIONS.value) if _DETECTIONS.value else None
-        names = [data.val_annotations, data.val_keypoints, data.val_records]
+        names = [data.val_annotations, data.val_keypoints, data.val_records, data.val_proposals]
         inputs = [Path(data.root) / name for name in names if name]
         _check_output("output", output, inputs=inputs)
         if detections_file is not None:

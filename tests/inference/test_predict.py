@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 from functools import partial
 
@@ -7,7 +8,8 @@ import pytest
 
 from mrcnn_jax.config import TestConfig
 from mrcnn_jax.distributed.sharding import make_mesh
-from mrcnn_jax.inference.predict import predict, select_detections
+from mrcnn_jax.inference.predict import predict, predict_proposals, select_detections
+from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.types import Proposals
 
 
@@ -131,3 +133,40 @@ def test_detections_do_not_depend_on_the_rest_of_the_batch(predict_tiny, tiny_ba
     assert one.valid[0].tolist() == other.valid[1].tolist()
     for name in ("boxes", "scores", "masks"):
         np.testing.assert_allclose(getattr(one, name)[0], getattr(other, name)[1], atol=1e-4)
+
+
+def test_a_model_without_an_rpn_finds_the_same_in_given_proposals(
+    predict_tiny, tiny_batch, tiny_blueprint, tiny_weights, tiny_config
+):
+    model = dataclasses.replace(tiny_config.model, rpn=False)
+    config = dataclasses.replace(tiny_config, model=model)
+    without_rpn = make_blueprint(model, num_classes=4, num_keypoints=9)
+
+    @jax.jit
+    def in_two_models(images, sizes):
+        proposals = predict_proposals(tiny_blueprint.build(tiny_weights), images, sizes, tiny_config)
+        return predict(without_rpn.build(tiny_weights), images, sizes, config, proposals)
+
+    images, sizes = tiny_batch.images[:2], np.array([[64, 64], [48, 56]], np.int32)
+    with jax.set_mesh(make_mesh(jax.devices()[:1])):
+        found = jax.device_get(in_two_models(images, sizes))
+    wanted = predict_tiny(images, sizes)
+    assert wanted.valid.any()
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4), found, wanted)
+
+
+def test_what_a_model_lacks(tiny_batch, tiny_weights, tiny_config):
+    for changes, message in (
+        ({"rpn": False}, "this model has no RPN: model.rpn is False"),
+        ({"box": False, "mask": False, "keypoint": False}, "this model has no box head: model.box is False"),
+    ):
+        config = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, **changes))
+        blueprint = make_blueprint(config.model, num_classes=4, num_keypoints=9)
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(
+                lambda images, sizes, blueprint=blueprint, config=config: predict(
+                    blueprint.build(tiny_weights), images, sizes, config
+                ),
+                tiny_batch.images[:2],
+                tiny_batch.image_sizes[:2],
+            )

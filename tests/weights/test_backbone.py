@@ -247,6 +247,16 @@ def test_a_frozen_non_local_block_would_never_be_trained(tmp_path, blueprint, st
         load_backbone(tmp_path / "w.npz", make_blueprint(config, num_classes=1))
 
 
+def test_a_c4_model_without_heads_has_no_stage_5(tmp_path):
+    config = ModelConfig(features="c4", backbone_width=4, mask=False, padding_multiple=1)
+    whole = make_blueprint(config, num_classes=1)
+    alone = make_blueprint(dataclasses.replace(config, box=False), num_classes=1)
+    np.savez(tmp_path / "w.npz", **{x.name: np.ones(x.shape) for x in backbone_layouts(whole, {}).values()})
+    arrays, absent = load_backbone(tmp_path / "w.npz", alone)
+    assert absent == ()
+    assert arrays.keys() == {name for name in alone.shapes() if name.startswith("backbone.")}
+
+
 def test_the_real_file(shared):
     blueprint = make_blueprint(ModelConfig(), num_classes=1)
     arrays, absent = load_backbone(shared / "weights" / "resnet50_imagenet_c1_c4.npz", blueprint)

@@ -1,17 +1,21 @@
 """Runs that take from another one only what both models have, and two runs joined into one."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints, load_weights
 from mrcnn_jax.runs.description import read_run, write_run
+from mrcnn_jax.weights import detectron2
 from mrcnn_jax.weights.convert import import_weights
+from mrcnn_jax.weights.torchvision import check_in_torchvision
 
 pytestmark = pytest.mark.usefixtures("drawn_eagerly")
 ALONE = {"box": False, "mask": False, "keypoint": False}
@@ -140,3 +144,47 @@ def test_options_that_do_not_go_with_join(heads, tiny_config, tmp_path):
     for source, options in (("torchvision", {}), ("run", {"new_categories": categories()})):
         with pytest.raises(ValueError, match="--join completes a run"):
             import_weights(source, heads, tiny_config, tmp_path / "new", join=heads, **options)
+
+
+def of_detectron2(config, path):
+    """A file with Detectron2's names and shapes of the config's model; every array holds its number."""
+    wanted = detectron2.layouts(make_blueprint(config.model, num_classes=4, num_keypoints=9))
+    np.savez(path, **{x.name: np.full(x.shape, i, np.float32) for i, x in enumerate(wanted.values())})
+    return path
+
+
+@pytest.mark.parametrize("changes", [ALONE, {"rpn": False, "mask": False, "keypoint": False}])
+def test_parts_of_detectron2(tiny_config, tmp_path, changes):
+    config = changed(tiny_config, **changes)
+    file = of_detectron2(config, tmp_path / "model.npz")
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps({"categories": [{"id": i, "name": str(i)} for i in range(4)]}))
+    import_weights("detectron2", file, config, tmp_path / "run", categories=names)
+    _, weights = load_weights(tmp_path / "run")
+    with np.load(file) as arrays:
+        assert len(arrays) == len(weights)
+        theirs = {name.partition(".")[0] for name in arrays}
+    assert ("proposal_generator" in theirs) == config.model.rpn
+    assert ("roi_heads" in theirs) == config.model.box
+    # The file fits no other model, which the message says.
+    others = [part for part, value in changes.items() if value != getattr(tiny_config.model, part)]
+    with pytest.raises(ValueError) as error:
+        import_weights("detectron2", file, tiny_config, tmp_path / "new")
+    for part in others:
+        assert f"model.{part} is True in the config, False in the file" in str(error.value)
+
+
+def test_an_rpn_finds_objects_of_any_categories(tiny_config, tmp_path):
+    """So COCO's 80, which are assumed, need not be those of the file."""
+    config = changed(tiny_config, **ALONE)
+    file = of_detectron2(config, tmp_path / "model.npz")
+    made = import_weights("detectron2", file, config, tmp_path / "run")
+    assert len(made.categories) == 80
+
+
+@pytest.mark.parametrize("part", ["rpn", "box"])
+def test_torchvision_has_no_such_model(part):
+    with pytest.raises(
+        ValueError, match=rf"no such model:\n  model\.{part} is False; torchvision's detectors"
+    ):
+        check_in_torchvision(ModelConfig(**{part: False}))
