@@ -5,7 +5,6 @@ Shapes: B images of a batch, H x W pixels of a canvas.
 
 import math
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,26 +17,23 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
-from PIL import Image
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
-from mrcnn_jax.images import Fitted, Size, fit, fitted_shape, read_image, to_rgb
+from mrcnn_jax.images import Fitted, Size, fit, fitted_shape
 from mrcnn_jax.inference.augmented import make_augmented_fn
 from mrcnn_jax.inference.predict import check_finds_objects, predict
 from mrcnn_jax.inference.results import Result, to_result
+from mrcnn_jax.inference.sources import Source, read_source, resize_proposals, stack_images
 from mrcnn_jax.inference.views import check_flip_pairs, plain_scale, scales_of, views_of
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
-from mrcnn_jax.proposals import ImageProposals, pad_proposals
+from mrcnn_jax.proposals import ImageProposals
 from mrcnn_jax.runs.categories import Categories, keypoint_flip_order
 from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
 from mrcnn_jax.runs.description import Run, read_run
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.types import Detections, Proposals
 from mrcnn_jax.weights.zoo import workdir_of
-
-# An image file, Pillow's image, or uint8 pixels, RGB [H W 3] or gray [H W], also as a function's result.
-Source = str | os.PathLike[str] | Image.Image | np.ndarray | Callable[[], np.ndarray]
 
 # Takes images [B H W 3] (uint8 or float32), their sizes without padding, [B 2] int32, and Proposals if the
 # model has no RPN. Returns detections without waiting for the device. With test-time augmentation, it takes
@@ -50,9 +46,6 @@ Propose = Callable[[int], ImageProposals]
 _BATCHES_IN_FLIGHT = 2  # one on the device, one ready for it
 _MAX_LAG_BATCHES = 4  # an image further behind the newest one no longer waits for its batch to fill
 
-# Pillow reads a file when its pixels are first accessed, which two threads must not do at once.
-_DECODE_LOCK = threading.Lock()
-
 
 @dataclass(frozen=True)
 class _Prepared:
@@ -61,7 +54,6 @@ class _Prepared:
     fitted: tuple[Fitted, ...]  # at each scale
     frame: Size  # height and width of the image in which its boxes are
     image_size: Size
-
     path: Path | None  # if it came from a file
     proposals: Proposals | None  # of a model without an RPN, without the batch axis
 
@@ -214,14 +206,7 @@ class Detector:
         inspect: Callable[[int, np.ndarray], None] | None,
         proposals: Propose | None,
     ) -> _Prepared:
-        path = None
-        if isinstance(source, str | os.PathLike):
-            path = Path(source)
-            image = read_image(path)
-        elif isinstance(source, Image.Image):
-            image = _check_pixels(_decode(source, index), index)
-        else:
-            image = _check_pixels(source() if callable(source) else source, index)
+        image = read_source(source, index)
         if inspect is not None:
             inspect(index, image)
         rule = self.config.data.resize
@@ -231,7 +216,8 @@ class Detector:
             frame, _ = fitted_shape(*image.shape[:2], **plain_scale(self.config)._asdict(), rule=rule)
         given = None
         if proposals is not None:
-            given = _resized(proposals(index), image.shape[:2], frame, self.config.test.rpn_post_nms)
+            given = resize_proposals(proposals(index), image.shape[:2], frame, self.config.test.rpn_post_nms)
+        path = Path(source) if isinstance(source, str | os.PathLike) else None
         return _Prepared(fitted, frame, image.shape[:2], path, given)
 
     def _predict(self, batch: list[_Prepared]) -> Detections:
@@ -310,32 +296,6 @@ def load_model(
     return step, blueprint, jax.device_put(weights, replicated(mesh)), mesh
 
 
-def stack_images(
-    batch: Sequence[Fitted], batch_size: int, *, flipped: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """The images ``[B H W 3]`` of a batch, mirrored if ``flipped``, and their sizes ``[B 2]``.
-
-    The batch is filled up with blank images.
-    """
-    height, width, _ = batch[0].image.shape
-    images = np.zeros((batch_size, height, width, 3), batch[0].image.dtype)
-    sizes = np.full((batch_size, 2), (height, width), np.int32)
-    for row, fitted in enumerate(batch):
-        images[row] = fitted.image
-        sizes[row] = fitted.size
-        if flipped:
-            inside = images[row, :, : fitted.size[1]]
-            inside[:] = inside[:, ::-1].copy()
-    return images, sizes
-
-
-def _resized(found: ImageProposals, original: Size, size: Size, count: int) -> Proposals:
-    """The ``count`` best proposals of an image that was resized from ``original`` to ``size``."""
-    scale = np.array([size[1] / original[1], size[0] / original[0]] * 2)
-    rows: dict[str, Any] = pad_proposals(found.boxes * scale, found.objectness, size=size, count=count)
-    return Proposals(**rows)
-
-
 def mesh_of_batch(batch_size: int, spatial_devices: int) -> Mesh:
     """A mesh of as many groups of this process's devices as divide a batch evenly.
 
@@ -412,24 +372,3 @@ def jit_predict(blueprint: Blueprint, config: Config, mesh: Mesh) -> jax.stages.
         in_shardings=(replicated(mesh), *(inputs[:2] if config.model.rpn else inputs)),
         compiler_options=compiler_options(mesh.devices.flat[0]),
     )
-
-
-def _decode(image: Image.Image, index: int) -> np.ndarray:
-    try:
-        with _DECODE_LOCK:
-            return to_rgb(image)
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(f"image {index}, {image!r}: cannot be read: {error}") from error
-
-
-def _check_pixels(source: Any, index: int) -> np.ndarray:
-    """The RGB pixels of ``source``; raises ValueError unless it is an array that holds an image."""
-    is_array = isinstance(source, np.ndarray)
-    is_image = is_array and (source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3))
-    if not is_image or source.dtype != np.uint8 or source.size == 0:
-        given = f"{source.dtype} {list(source.shape)}" if is_array else f"of type {type(source).__name__}"
-        raise ValueError(
-            f"image {index} is {given}; an image is a path, a PIL.Image.Image, or a uint8 NumPy array (0 to "
-            "255) [H W 3] (RGB) or [H W] (gray); pass several images as a list"
-        )
-    return source if source.ndim == 3 else np.repeat(source[:, :, None], 3, axis=2)

@@ -15,8 +15,9 @@ from jaxtyping import Int
 from mrcnn_jax.config import Config, ModelConfig
 from mrcnn_jax.distributed.sharding import batch_sharding, replicated
 from mrcnn_jax.images import Fitted, fit, fitted_shape
-from mrcnn_jax.inference.detector import load_model, stack_images, with_folded_weights
+from mrcnn_jax.inference.detector import load_model, with_folded_weights
 from mrcnn_jax.inference.predict import predict_proposals
+from mrcnn_jax.inference.sources import stack_images
 from mrcnn_jax.models.variables import Blueprint
 from mrcnn_jax.proposals import ImageProposals
 from mrcnn_jax.runs.categories import Categories
