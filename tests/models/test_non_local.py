@@ -252,7 +252,7 @@ def test_a_backbone_has_it_in_stage_4_and_freezes_it_with_that_stage():
         *("norm.scale", "norm.bias", "norm.mean", "norm.var"),
     }
     assert trained.shapes()["backbone.non_local.theta.kernel"].shape == (1, 1, 16, 8)
-    assert not block & trained.frozen_stages
+    assert not block & trained.frozen_layers
     frozen = blueprint(backbone_frozen_stages=4, non_local="full")
     assert frozen.shapes() == trained.shapes(), "so a run may go on with other stages frozen"
-    assert block <= frozen.frozen_stages
+    assert block <= frozen.frozen_layers

@@ -109,9 +109,9 @@ def test_gradient_of_the_softmax_mask_loss(soft):
     """Of the logits of all classes, against differences; that of a region that is no positive is zero."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(3, 2, 2, 4)).astype(np.float32)
-    labels, positive = np.array([3, 1, 0]), np.array([True, True, False])
+    labels, positive = jnp.array([3, 1, 0]), jnp.array([True, True, False])
     targets = rng.uniform(size=(3, 2, 2)).astype(np.float32)
-    targets = targets if soft else np.round(targets)
+    targets = jnp.array(targets if soft else np.round(targets))
 
     @jax.jit
     def loss(logits):
