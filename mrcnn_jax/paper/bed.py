@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
 from mrcnn_jax.data.shapes import make_shapes
+from mrcnn_jax.paper.full_scale import RPN_ALONE, proposals_file
 
 _TRAIN, _VAL, _SIZE = 3000, 400, 128  # pictures, and their side in pixels
 _RPN_STEPS, _STEPS = 600, 400
@@ -98,22 +99,13 @@ def rpn_alone(config: Config) -> Config:
     """The RPN of a small config, to be trained by itself; its seed is 0, so that all rows share it."""
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(
-            config.model,
-            box=False,
-            mask=False,
-            keypoint=False,
-            roi_pooling="align",
-            mask_loss="sigmoid",
-            mask_agnostic=False,
-            mask_fcs=0,
-        ),
+        model=dataclasses.replace(config.model, roi_pooling="align", **RPN_ALONE),
         train=dataclasses.replace(config.train, seed=0, steps=_RPN_STEPS),
     )
 
 
 def on_proposals(config: Config, name: str) -> Config:
-    """The config without an RPN, on the files of proposals of this name."""
+    """The config without an RPN, on the proposals of this name in its data's folder."""
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, rpn=False),
@@ -123,8 +115,3 @@ def on_proposals(config: Config, name: str) -> Config:
             val_proposals=proposals_file(name, "val"),
         ),
     )
-
-
-def proposals_file(name: str, split: str) -> str:
-    """The file's path in the folder of the pictures."""
-    return f"proposals_{name}_{split}.npz"

@@ -22,7 +22,7 @@ from mrcnn_jax.evaluation.coco_eval import evaluate
 from mrcnn_jax.inference.proposer import load_proposer
 from mrcnn_jax.json_files import read_json, write_json
 from mrcnn_jax.paper import bed
-from mrcnn_jax.paper.full_scale import backbone_name
+from mrcnn_jax.paper.full_scale import backbone_name, proposals_file
 from mrcnn_jax.paper.picture import draw_differences
 from mrcnn_jax.paper.summary import Scores, differences, to_dict, to_text
 from mrcnn_jax.paper.tables import TABLES, Metric, Row, Table
@@ -78,9 +78,7 @@ class Experiment:
 
     def _propose(self, config: Config, rpn: Path, name: str) -> bool:
         """Trains an RPN and writes its proposals, unless that has been done; False if it was stopped."""
-        files = {
-            split: Path(config.data.root) / bed.proposals_file(name, split) for split in ("train", "val")
-        }
+        files = {split: Path(config.data.root) / proposals_file(name, split) for split in ("train", "val")}
         if all(path.is_file() for path in files.values()):
             return True
         print(f"RPN of {name} by itself", flush=True)
