@@ -17,7 +17,7 @@ from tests.run_command import ROOT, run_here
 SCRIPTS = {
     "compile_report": "compile_report",
     "convert_weights": "convert", "evaluate": "evaluate", "make_shapes": "shapes", "predict": "predict",
-    "prepare_coco": "prepare", "show_data": "show", "train": "train",
+    "prepare_coco": "prepare", "reproduce": "reproduce", "show_data": "show", "train": "train",
 }  # fmt: skip
 
 

@@ -34,13 +34,8 @@ ARCHITECTURES = {
 MASK_SIZES = {"c5": 28, "c4": 14, "fpn": 28}
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param(changes, id=name, marks=[] if name.startswith("C5") else [pytest.mark.slow])
-        for name, changes in ARCHITECTURES.items()
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", ARCHITECTURES.values(), ids=ARCHITECTURES)
 def test_a_batch_is_learnt_and_its_objects_are_detected(tiny_config, tiny_batch, changes):
     config = dataclasses.replace(
         tiny_config,

@@ -48,13 +48,10 @@ VARIANTS = {
         **FULLY_CONNECTED,
     },
 }
-QUICK = "softmax masks, class-agnostic boxes"
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(n, id=n, marks=[] if n == QUICK else pytest.mark.slow) for n in VARIANTS],
-)
+@pytest.fixture(scope="module", params=VARIANTS)
 def config(tiny_config, request):
     """The tiny config with a variant's heads, without keypoints."""
     model = dataclasses.replace(tiny_config.model, keypoint=False, **VARIANTS[request.param])
@@ -124,7 +121,6 @@ def test_the_losses_fall(history, config):
     assert last["loss"] < first["loss"]
 
 
-@pytest.mark.slow
 def test_two_devices_give_the_numbers_of_one(history, take_steps):
     (on_two,) = take_steps(2, 1)
     for name in ("loss", "box", "mask"):

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -174,18 +175,25 @@ def test_what_a_killed_process_left_is_removed(server: Server, home: Path) -> No
 
 
 def test_waiting_for_another_process_is_said(
-    server: Server, home: Path, capsys: pytest.CaptureFixture[str]
+    server: Server, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = weights_at(server.address)
     lock = cache_path(weights).with_name(f".{weights.file}.lock")
     lock.parent.mkdir(parents=True)
+    flock, waits = fcntl.flock, threading.Event()
+
+    def observed(file: IO[str], operation: int) -> None:
+        if operation == fcntl.LOCK_EX:
+            waits.set()
+        flock(file, operation)
+
     with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        flock(held, fcntl.LOCK_EX)
+        monkeypatch.setattr(fcntl, "flock", observed)
         waiting = threading.Thread(target=download, args=[weights])
         waiting.start()
-        message = ""
-        while not message and waiting.is_alive():
-            message = capsys.readouterr().err
+        assert waits.wait(timeout=60)
+        message = capsys.readouterr().err
         assert message == f"waiting for another process that downloads or converts {weights.file}\n"
         assert not server.requests
     waiting.join()
