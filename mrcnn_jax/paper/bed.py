@@ -4,89 +4,42 @@ import dataclasses
 import os
 from pathlib import Path
 
-from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
+from mrcnn_jax.config import Config
 from mrcnn_jax.data.shapes import make_shapes
 from mrcnn_jax.paper.full_scale import RPN_ALONE, proposals_file
+from mrcnn_jax.weights.zoo_models import named_config
 
 _TRAIN, _VAL, _SIZE = 3000, 400, 128  # pictures, and their side in pixels
 _RPN_STEPS, _STEPS = 600, 400
 _DEPTHS = {50: 18, 101: 34}
-_ANCHORS = (12.0, 24.0, 48.0, 96.0, 192.0)  # pixels
+
+# What rows vary: which features and heads there are, how these are built, and how regions are pooled.
+_VARIED = (
+    *("features", "res5_stride", "non_local", "roi_aligned", "roi_sampling_ratio", "roi_pooling"),
+    *("box_pool_size", "box_fcs"),
+    *("mask", "mask_pool_size", "mask_fcs", "mask_loss", "mask_agnostic", "keypoint"),
+)
 
 
 def shrink(config: Config, data: Path, *, seed: int) -> Config:
-    """The small counterpart of a config of the paper, to train on the shapes in ``data``.
+    """The small counterpart of a config of the paper: ``configs/shapes.py`` with what rows vary.
 
-    Whatever a row may vary is kept: the kind of features, the pooling of regions, which heads there are and
-    how they are built.
+    ``data`` is the folder of the shapes.
     """
-    model = config.model
-    return Config(
+    small, model = named_config("shapes"), config.model
+    return dataclasses.replace(
+        small,
         model=dataclasses.replace(
-            ModelConfig(),
+            small.model,
             backbone_depth=_DEPTHS[model.backbone_depth],
-            backbone_width=24,
-            backbone_norm="batch",
-            backbone_frozen_stages=0,
-            backbone_recomputed_stages=0,
-            fpn_channels=64,
-            fpn_norm="batch",
-            anchor_sizes=_ANCHORS,
-            roi_canonical_size=96.0,
-            roi_aligned=model.roi_aligned,
-            roi_sampling_ratio=model.roi_sampling_ratio,
-            roi_pooling=model.roi_pooling,
-            features=model.features,
-            res5_stride=model.res5_stride,
-            non_local=model.non_local,
-            box_pool_size=model.box_pool_size,
-            box_fcs=model.box_fcs,
-            box_channels=256,
-            mask=model.mask,
-            mask_pool_size=model.mask_pool_size,
-            mask_convs=min(model.mask_convs, 2),
-            mask_channels=32,
-            mask_fcs=model.mask_fcs,
-            mask_fc_channels=256,
-            mask_loss=model.mask_loss,
-            mask_agnostic=model.mask_agnostic,
-            keypoint=model.keypoint,
-            keypoint_pool_size=7,
-            keypoint_convs=4,
-            keypoint_channels=64,
+            mask_convs=min(model.mask_convs, small.model.mask_convs),
+            mask_fc_channels=small.model.box_channels,
+            **{name: getattr(model, name) for name in _VARIED},
         ),
-        data=DataConfig(
-            root=str(data),
-            train_images="train",
-            train_annotations="annotations/instances_train.json",
-            val_images="val",
-            val_annotations="annotations/instances_val.json",
-            train_short_sides=(_SIZE,),
-            test_short_side=_SIZE,
-            long_side=_SIZE,
-            canvases=((_SIZE, _SIZE),),
-            max_objects=16,
-            mask_grid=56,
+        data=dataclasses.replace(small.data, root=str(data)),
+        train=dataclasses.replace(
+            small.train, steps=_STEPS, seed=seed, log_every=50, checkpoint_every=200, eval_every=0
         ),
-        train=TrainConfig(
-            steps=_STEPS,
-            batch_size=8,
-            seed=seed,
-            optimizer="adamw",
-            adam_b2=0.99,
-            learning_rate=0.002,
-            schedule="cosine",
-            warmup_steps=50,
-            clip_norm=5.0,
-            keypoint_weight=0.25,
-            rpn_samples=64,
-            rpn_pre_nms=256,
-            rpn_post_nms=128,
-            roi_samples=32,
-            log_every=50,
-            checkpoint_every=200,
-        ),
-        test=TestConfig(batch_size=8, rpn_pre_nms=256, rpn_post_nms=128, candidates=512, detections=32),
     )
 
 
