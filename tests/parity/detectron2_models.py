@@ -35,6 +35,10 @@ TINY_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x",
         {"MODEL.ANCHOR_GENERATOR.SIZES": [[16, 32, 64]]},
     ),
+    "c5": (
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x",
+        {"MODEL.ANCHOR_GENERATOR.SIZES": [[16, 32, 64]], "MODEL.RESNETS.RES5_DILATION": 1},
+    ),
     "agnostic": ("Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic", {}),
 }
 _NARROW = {

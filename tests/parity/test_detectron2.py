@@ -21,7 +21,7 @@ def make_config(kind: str):
     model, train = config.model, config.train
     model.anchor_sizes = (16.0, 32.0, 64.0, 128.0, 256.0)
     train.rpn_samples, train.roi_samples = 4000, 256
-    if kind in ("c4", "dc5"):
+    if kind in ("c4", "c5", "dc5"):
         model.features = kind
         model.padding_multiple = 1
         model.anchor_sizes = (16.0, 32.0, 64.0)
@@ -50,7 +50,7 @@ PEER = narrow.Peer(
 )
 
 
-KINDS = ("mask", "keypoint", "c4", "dc5", "agnostic")
+KINDS = ("mask", "keypoint", "c4", "c5", "dc5", "agnostic")
 
 
 @functools.cache
