@@ -4,14 +4,17 @@ import dataclasses
 import os
 from pathlib import Path
 
+from tqdm import tqdm
+
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.shapes import make_shapes
 from mrcnn_jax.paper.full_scale import RPN_ALONE, proposals_file
 from mrcnn_jax.weights.zoo_models import named_config
 
-_TRAIN, _VAL, _SIZE = 3000, 400, 128  # pictures, and their side in pixels
-_RPN_STEPS, _STEPS = 600, 400
+_TRAIN, _VAL = 3000, 400  # pictures
+_SIDES = {"c4": 128, "c5": 256, "fpn": 128}  # of the pictures: on a stride of 32 small ones have 4 x 4 cells
 _DEPTHS = {50: 18, 101: 34}
+_WIDTH = 16  # of the backbone; 64 in the paper
 
 # What rows vary: which features and heads there are, how these are built, and how regions are pooled.
 _VARIED = (
@@ -21,39 +24,71 @@ _VARIED = (
 )
 
 
-def shrink(config: Config, data: Path, *, seed: int) -> Config:
+def shrink(config: Config, folder: Path, *, seed: int) -> Config:
     """The small counterpart of a config of the paper: ``configs/shapes.py`` with what rows vary.
 
-    ``data`` is the folder of the shapes.
+    ``folder`` is where ``draw`` puts the pictures, in a folder for each size.
     """
     small, model = named_config("shapes"), config.model
+    side = _SIDES[model.features]
+    scale = side / small.data.test_short_side
     return dataclasses.replace(
         small,
         model=dataclasses.replace(
             small.model,
             backbone_depth=_DEPTHS[model.backbone_depth],
+            backbone_width=_WIDTH,
+            anchor_sizes=tuple(scale * size for size in small.model.anchor_sizes),
             mask_convs=min(model.mask_convs, small.model.mask_convs),
             mask_fc_channels=small.model.box_channels,
             **{name: getattr(model, name) for name in _VARIED},
         ),
-        data=dataclasses.replace(small.data, root=str(data)),
+        data=dataclasses.replace(
+            small.data,
+            root=str(folder / f"shapes{side}"),
+            train_short_sides=(side,),
+            test_short_side=side,
+            long_side=side,
+            canvases=((side, side),),
+        ),
         train=dataclasses.replace(
-            small.train, steps=_STEPS, seed=seed, log_every=50, checkpoint_every=200, eval_every=0
+            small.train,
+            steps=800,
+            batch_size=4,
+            learning_rate=0.0015,
+            roi_samples=16,
+            seed=seed,
+            log_every=50,
+            checkpoint_every=200,
+            eval_every=0,
         ),
     )
 
 
-def draw(folder: Path) -> None:
-    """Draws the pictures, unless they are there."""
-    make_shapes(folder, train=_TRAIN, val=_VAL, image_size=_SIZE, seed=0, workers=os.cpu_count() or 1)
+def draw(config: Config) -> None:
+    """Draws the pictures of a small config, unless they are there."""
+    folder = config.data.root
+    with tqdm(total=_TRAIN + _VAL, unit="image", desc=folder, leave=False, disable=None) as bar:
+        make_shapes(
+            folder,
+            train=_TRAIN,
+            val=_VAL,
+            image_size=config.data.test_short_side,
+            seed=0,
+            workers=os.cpu_count() or 1,
+            progress=lambda done: bar.update(),
+        )
 
 
 def rpn_alone(config: Config) -> Config:
-    """The RPN of a small config, to be trained by itself; its seed is 0, so that all rows share it."""
+    """The RPN of a small config, to be trained by itself; its seed is 0, so that all rows share it.
+
+    It stands for the paper's training on ImageNet, too, and so it is long.
+    """
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, roi_pooling="align", **RPN_ALONE),
-        train=dataclasses.replace(config.train, seed=0, steps=_RPN_STEPS),
+        train=dataclasses.replace(config.train, seed=0, steps=3000, batch_size=8, learning_rate=0.002),
     )
 
 

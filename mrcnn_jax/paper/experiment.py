@@ -1,6 +1,6 @@
 """Trains and evaluates the rows of a table at small scale: whatever of it is not done yet.
 
-FOLDER/shapes/                 the pictures, and the proposals for them
+FOLDER/shapes128/              the pictures of 128 x 128 pixels, and the proposals for them
 FOLDER/rpn/BACKBONE/           an RPN by itself, whose proposals they are (paper 3.1)
 FOLDER/runs/ROW/seed0/         a row's run on these proposals, with scores.json once it is evaluated
 FOLDER/table2c.json, .png      the result so far
@@ -27,6 +27,7 @@ from mrcnn_jax.paper.picture import draw_differences
 from mrcnn_jax.paper.summary import Scores, differences, to_dict, to_text
 from mrcnn_jax.paper.tables import TABLES, Metric, Row, Table
 from mrcnn_jax.proposals import write_proposals
+from mrcnn_jax.runtime.progress import progress_bar
 from mrcnn_jax.training.loop import train
 from mrcnn_jax.weights.zoo_models import named_config
 
@@ -45,7 +46,6 @@ class Experiment:
 
         Returns False if Ctrl-C or SIGTERM stopped a training, which the next call goes on with.
         """
-        bed.draw(self.folder / "shapes")
         left = [
             (row, seed)
             for seed in seeds
@@ -66,7 +66,8 @@ class Experiment:
 
     def _train(self, row: Row, seed: int) -> bool:
         config, workdir = self._config(row, seed), self._workdir(row, seed)
-        backbone = backbone_name(named_config(f"paper/{row.config}"))
+        bed.draw(config)
+        backbone = backbone_name(config)
         rpn = self.folder / "rpn" / backbone
         if not self._propose(bed.rpn_alone(config), rpn, backbone):
             return False
@@ -93,6 +94,7 @@ class Experiment:
         source = open_data_source(config) if split == "train" else open_validation_source(config)
         proposer = load_proposer(rpn, batch_size=config.test.batch_size)
         found = proposer.stream(partial(_pixels, source), source.sizes)
+        found = progress_bar(found, total=len(source.ids))
         write_proposals(path, ((int(source.ids[index]), image) for index, image in found))
 
     def _report(self) -> str:
@@ -126,7 +128,7 @@ class Experiment:
         return self.folder / "runs" / owner.config / f"seed{seed}"
 
     def _config(self, row: Row, seed: int) -> Config:
-        return bed.shrink(named_config(f"paper/{row.config}"), self.folder / "shapes", seed=seed)
+        return bed.shrink(named_config(f"paper/{row.config}"), self.folder, seed=seed)
 
 
 def _pixels(source: DataSource, index: int) -> np.ndarray:

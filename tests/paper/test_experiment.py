@@ -40,7 +40,7 @@ def done(monkeypatch):
     train.stop_at = set()
     monkeypatch.setattr(experiment, "train", train)
     monkeypatch.setattr(experiment, "evaluate", evaluate)
-    monkeypatch.setattr(bed, "draw", lambda folder: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr(bed, "draw", lambda config: Path(config.data.root).mkdir(parents=True, exist_ok=True))
     monkeypatch.setattr(Experiment, "_write_proposals", lambda self, config, rpn, path, split: path.touch())
     return trained, train.stop_at
 
@@ -54,14 +54,14 @@ def test_every_row_is_trained_once_for_every_seed(tmp_path, done, capsys):
     table = TABLES["2d"]
     assert Experiment(table, tmp_path).run(range(2))
     assert _names(trained) == [
-        "rpn/r50_c5",
+        "rpn/r18_c5",
         *(f"{row.config}/seed{seed}" for seed in range(2) for row in table.rows),
     ]
     for _, config in trained:
         validate(config)
     rows = [config for _, config in trained[1:]]
     assert [config.train.seed for config in rows] == [0, 0, 1, 1]
-    assert all(config.data.train_proposals == "proposals_r50_c5_train.npz" for config in rows)
+    assert all(config.data.train_proposals == "proposals_r18_c5_train.npz" for config in rows)
     assert [config.model.roi_pooling for config in rows] == ["pool", "align"] * 2
     assert "mask AP, over RoIPool" in capsys.readouterr().out
     content = json.loads((tmp_path / "table2d.json").read_text())
