@@ -88,7 +88,7 @@ def rpn_alone(config: Config) -> Config:
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, roi_pooling="align", **RPN_ALONE),
-        train=dataclasses.replace(config.train, seed=0, steps=3000, batch_size=8, learning_rate=0.002),
+        train=dataclasses.replace(config.train, seed=0, steps=2000, batch_size=8, learning_rate=0.002),
     )
 
 
