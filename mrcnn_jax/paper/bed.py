@@ -11,8 +11,7 @@ from mrcnn_jax.data.shapes import make_shapes
 from mrcnn_jax.paper.full_scale import RPN_ALONE, proposals_file
 from mrcnn_jax.weights.zoo_models import named_config
 
-_TRAIN, _VAL = 3000, 400  # pictures
-_SIDES = {"c4": 128, "c5": 256, "fpn": 128}  # of the pictures: on a stride of 32 small ones have 4 x 4 cells
+_TRAIN, _VAL, _SIDE = 3000, 400, 192  # pictures, and their side in pixels: 6 cells of a stride of 32
 _DEPTHS = {50: 18, 101: 34}
 _WIDTH = 16  # of the backbone; 64 in the paper
 
@@ -24,20 +23,20 @@ _VARIED = (
 )
 
 
-def shrink(config: Config, folder: Path, *, seed: int) -> Config:
+def shrink(config: Config, data: Path, *, seed: int) -> Config:
     """The small counterpart of a config of the paper: ``configs/shapes.py`` with what rows vary.
 
-    ``folder`` is where ``draw`` puts the pictures, in a folder for each size.
+    ``data`` is the folder of the shapes.
     """
     small, model = named_config("shapes"), config.model
-    side = _SIDES[model.features]
-    scale = side / small.data.test_short_side
+    scale = _SIDE / small.data.test_short_side
     return dataclasses.replace(
         small,
         model=dataclasses.replace(
             small.model,
             backbone_depth=_DEPTHS[model.backbone_depth],
             backbone_width=_WIDTH,
+            roi_canonical_size=scale * small.model.roi_canonical_size,
             anchor_sizes=tuple(scale * size for size in small.model.anchor_sizes),
             mask_convs=min(model.mask_convs, small.model.mask_convs),
             mask_fc_channels=small.model.box_channels,
@@ -45,11 +44,11 @@ def shrink(config: Config, folder: Path, *, seed: int) -> Config:
         ),
         data=dataclasses.replace(
             small.data,
-            root=str(folder / f"shapes{side}"),
-            train_short_sides=(side,),
-            test_short_side=side,
-            long_side=side,
-            canvases=((side, side),),
+            root=str(data),
+            train_short_sides=(_SIDE,),
+            test_short_side=_SIDE,
+            long_side=_SIDE,
+            canvases=((_SIDE, _SIDE),),
         ),
         train=dataclasses.replace(
             small.train,
@@ -65,15 +64,14 @@ def shrink(config: Config, folder: Path, *, seed: int) -> Config:
     )
 
 
-def draw(config: Config) -> None:
-    """Draws the pictures of a small config, unless they are there."""
-    folder = config.data.root
-    with tqdm(total=_TRAIN + _VAL, unit="image", desc=folder, leave=False, disable=None) as bar:
+def draw(folder: Path) -> None:
+    """Draws the pictures, unless they are there."""
+    with tqdm(total=_TRAIN + _VAL, unit="image", desc=str(folder), leave=False, disable=None) as bar:
         make_shapes(
             folder,
             train=_TRAIN,
             val=_VAL,
-            image_size=config.data.test_short_side,
+            image_size=_SIDE,
             seed=0,
             workers=os.cpu_count() or 1,
             progress=lambda done: bar.update(),

@@ -1,6 +1,6 @@
 """Trains and evaluates the rows of a table at small scale: whatever of it is not done yet.
 
-FOLDER/shapes128/              the pictures of 128 x 128 pixels, and the proposals for them
+FOLDER/shapes/                 the pictures, and the proposals for them
 FOLDER/rpn/BACKBONE/           an RPN by itself, whose proposals they are (paper 3.1)
 FOLDER/runs/ROW/seed0/         a row's run on these proposals, with scores.json once it is evaluated
 FOLDER/table2c.json, .png      the result so far
@@ -46,6 +46,7 @@ class Experiment:
 
         Returns False if Ctrl-C or SIGTERM stopped a training, which the next call goes on with.
         """
+        bed.draw(self.folder / "shapes")
         left = [
             (row, seed)
             for seed in seeds
@@ -66,7 +67,6 @@ class Experiment:
 
     def _train(self, row: Row, seed: int) -> bool:
         config, workdir = self._config(row, seed), self._workdir(row, seed)
-        bed.draw(config)
         backbone = backbone_name(config)
         rpn = self.folder / "rpn" / backbone
         if not self._propose(bed.rpn_alone(config), rpn, backbone):
@@ -128,7 +128,7 @@ class Experiment:
         return self.folder / "runs" / owner.config / f"seed{seed}"
 
     def _config(self, row: Row, seed: int) -> Config:
-        return bed.shrink(named_config(f"paper/{row.config}"), self.folder, seed=seed)
+        return bed.shrink(named_config(f"paper/{row.config}"), self.folder / "shapes", seed=seed)
 
 
 def _pixels(source: DataSource, index: int) -> np.ndarray:

@@ -40,7 +40,7 @@ def done(monkeypatch):
     train.stop_at = set()
     monkeypatch.setattr(experiment, "train", train)
     monkeypatch.setattr(experiment, "evaluate", evaluate)
-    monkeypatch.setattr(bed, "draw", lambda config: Path(config.data.root).mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr(bed, "draw", lambda folder: folder.mkdir(parents=True, exist_ok=True))
     monkeypatch.setattr(Experiment, "_write_proposals", lambda self, config, rpn, path, split: path.touch())
     return trained, train.stop_at
 
