@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.shapes import make_shapes
-from mrcnn_jax.paper.full_scale import RPN_ALONE, proposals_file
+from mrcnn_jax.paper.full_scale import RPN_ALONE, backbone_name, proposals_file
 from mrcnn_jax.weights.zoo_models import named_config
 
 _TRAIN, _VAL, _SIDE = 3000, 400, 192  # pictures, and their side in pixels: 6 cells of a stride of 32
@@ -26,21 +26,22 @@ _VARIED = (
 def shrink(config: Config, data: Path, *, seed: int) -> Config:
     """The small counterpart of a config of the paper: ``configs/shapes.py`` with what rows vary.
 
-    ``data`` is the folder of the shapes.
+    It has no RPN, but the proposals of its backbone's. ``data`` is the folder of the shapes.
     """
-    small, model = named_config("shapes"), config.model
+    small, paper = named_config("shapes"), config.model
     scale = _SIDE / small.data.test_short_side
-    return dataclasses.replace(
+    small = dataclasses.replace(
         small,
         model=dataclasses.replace(
             small.model,
-            backbone_depth=_DEPTHS[model.backbone_depth],
+            rpn=False,
+            backbone_depth=_DEPTHS[paper.backbone_depth],
             backbone_width=_WIDTH,
             roi_canonical_size=scale * small.model.roi_canonical_size,
             anchor_sizes=tuple(scale * size for size in small.model.anchor_sizes),
-            mask_convs=min(model.mask_convs, small.model.mask_convs),
+            mask_convs=min(paper.mask_convs, small.model.mask_convs),
             mask_fc_channels=small.model.box_channels,
-            **{name: getattr(model, name) for name in _VARIED},
+            **{name: getattr(paper, name) for name in _VARIED},
         ),
         data=dataclasses.replace(
             small.data,
@@ -62,6 +63,10 @@ def shrink(config: Config, data: Path, *, seed: int) -> Config:
             eval_every=0,
         ),
     )
+    name = backbone_name(small)
+    small.data.train_proposals = proposals_file(name, "train")
+    small.data.val_proposals = proposals_file(name, "val")
+    return small
 
 
 def draw(folder: Path) -> None:
@@ -85,19 +90,7 @@ def rpn_alone(config: Config) -> Config:
     """
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, roi_pooling="align", **RPN_ALONE),
+        model=dataclasses.replace(config.model, rpn=True, roi_pooling="align", **RPN_ALONE),
+        data=dataclasses.replace(config.data, train_proposals="", val_proposals=""),
         train=dataclasses.replace(config.train, seed=0, steps=2000, batch_size=8, learning_rate=0.002),
-    )
-
-
-def on_proposals(config: Config, name: str) -> Config:
-    """The config without an RPN, on the proposals of this name in its data's folder."""
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, rpn=False),
-        data=dataclasses.replace(
-            config.data,
-            train_proposals=proposals_file(name, "train"),
-            val_proposals=proposals_file(name, "val"),
-        ),
     )

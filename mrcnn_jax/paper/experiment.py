@@ -6,27 +6,29 @@ FOLDER/runs/ROW/seed0/         a row's run on these proposals, with scores.json 
 FOLDER/table2c.json, .png      the result so far
 """
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.config.io import differences as config_differences
 from mrcnn_jax.data.open_data_source import open_data_source, open_validation_source
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.evaluation.coco_eval import evaluate
 from mrcnn_jax.inference.proposer import load_proposer
 from mrcnn_jax.json_files import read_json, write_json
 from mrcnn_jax.paper import bed
-from mrcnn_jax.paper.full_scale import backbone_name, proposals_file
+from mrcnn_jax.paper.full_scale import backbone_name
 from mrcnn_jax.paper.picture import draw_differences
 from mrcnn_jax.paper.summary import Scores, differences, to_dict, to_text
 from mrcnn_jax.paper.tables import TABLES, Metric, Row, Table
 from mrcnn_jax.proposals import write_proposals
+from mrcnn_jax.runs.description import read_run
 from mrcnn_jax.runtime.progress import progress_bar
 from mrcnn_jax.training.loop import train
 from mrcnn_jax.weights.zoo_models import named_config
@@ -47,53 +49,51 @@ class Experiment:
         Returns False if Ctrl-C or SIGTERM stopped a training, which the next call goes on with.
         """
         bed.draw(self.folder / "shapes")
+        done = self._scores()
         left = [
-            (row, seed)
-            for seed in seeds
-            for row in self.table.rows
-            if not (self._workdir(row, seed) / _SCORES).is_file()
+            (row, seed) for seed in seeds for row in self.table.rows if seed not in done.get(row.config, {})
         ]
+        for row, _ in left:
+            if not self._propose(self._config(row, seed=0)):
+                return False
         started = time.monotonic()
-        for done, (row, seed) in enumerate(left):
-            print(f"\n== {row.label}, seed {seed}; {len(left) - done} runs left", flush=True)
-            if not self._train(row, seed):
+        for number, (row, seed) in enumerate(left):
+            print(f"\n== {row.label}, seed {seed}; {len(left) - number} runs left", flush=True)
+            if not self._train(self._config(row, seed), self._workdir(row, seed)):
                 return False
             minutes = (time.monotonic() - started) / 60
-            remaining = minutes / (done + 1) * (len(left) - done - 1)
+            remaining = minutes / (number + 1) * (len(left) - number - 1)
             print(f"\n{self._report()}\n\n{minutes:.0f} min; about {remaining:.0f} min left", flush=True)
         if not left:
             print(self._report())
         return True
 
-    def _train(self, row: Row, seed: int) -> bool:
-        config, workdir = self._config(row, seed), self._workdir(row, seed)
-        backbone = backbone_name(config)
-        rpn = self.folder / "rpn" / backbone
-        if not self._propose(bed.rpn_alone(config), rpn, backbone):
-            return False
-        config = bed.on_proposals(config, backbone)
-        if not train(config, workdir, init=rpn):
+    def _train(self, config: Config, workdir: Path) -> bool:
+        if not train(config, workdir, init=self._rpn(config)):
             return False
         write_json(workdir / _SCORES, evaluate(workdir, progress=True))
         return True
 
-    def _propose(self, config: Config, rpn: Path, name: str) -> bool:
-        """Trains an RPN and writes its proposals, unless that has been done; False if it was stopped."""
-        files = {split: Path(config.data.root) / proposals_file(name, split) for split in ("train", "val")}
+    def _propose(self, config: Config) -> bool:
+        """Trains the RPN of a row and writes its proposals, unless that is done; False if it was stopped."""
+        rpn, alone = self._rpn(config), bed.rpn_alone(config)
+        root = Path(config.data.root)
+        files = {"train": root / config.data.train_proposals, "val": root / config.data.val_proposals}
         if all(path.is_file() for path in files.values()):
+            _check_settings(rpn, alone)
             return True
-        print(f"RPN of {name} by itself", flush=True)
-        if not train(config, rpn):
+        print(f"RPN of {rpn.name} by itself", flush=True)
+        if not train(alone, rpn):
             return False
         for split, path in files.items():
             if not path.is_file():
-                self._write_proposals(config, rpn, path, split)
+                self._write_proposals(alone, rpn, path, split)
         return True
 
     def _write_proposals(self, config: Config, rpn: Path, path: Path, split: str) -> None:
         source = open_data_source(config) if split == "train" else open_validation_source(config)
         proposer = load_proposer(rpn, batch_size=config.test.batch_size)
-        found = proposer.stream(partial(_pixels, source), source.sizes)
+        found = proposer.stream(functools.partial(_pixels, source), source.sizes)
         found = progress_bar(found, total=len(source.ids))
         write_proposals(path, ((int(source.ids[index]), image) for index, image in found))
 
@@ -112,6 +112,7 @@ class Experiment:
         for row in self.table.rows:
             for path in sorted(self._workdir(row, 0).parent.glob(f"seed*/{_SCORES}")):
                 seed = int(path.parent.name.removeprefix("seed"))
+                _check_settings(path.parent, self._config(row, seed))
                 metrics = read_json(path)
                 try:
                     scores = {metric: _score(metrics, metric) for metric in row.paper}
@@ -121,14 +122,31 @@ class Experiment:
         return found
 
     def _workdir(self, row: Row, seed: int) -> Path:
-        """The run's directory, named for the first row of any table with the same settings."""
-        config = self._config(row, seed)
-        rows = (other for table in TABLES.values() for other in table.rows)
-        owner = next(other for other in rows if self._config(other, seed) == config)
-        return self.folder / "runs" / owner.config / f"seed{seed}"
+        return self.folder / "runs" / _namesakes()[row.config] / f"seed{seed}"
+
+    def _rpn(self, config: Config) -> Path:
+        return self.folder / "rpn" / backbone_name(config)
 
     def _config(self, row: Row, seed: int) -> Config:
         return bed.shrink(named_config(f"paper/{row.config}"), self.folder / "shapes", seed=seed)
+
+
+@functools.cache
+def _namesakes() -> dict[str, str]:
+    """For each row's config the first one, of any table, with the same settings at small scale."""
+    names = [row.config for table in TABLES.values() for row in table.rows]
+    small = {name: bed.shrink(named_config(f"paper/{name}"), Path(), seed=0) for name in names}
+    return {name: next(other for other in names if small[other] == small[name]) for name in names}
+
+
+def _check_settings(workdir: Path, config: Config) -> None:
+    """Raises ``ValueError`` if a finished run had other settings: those of another version of the bed."""
+    changed = config_differences(config, read_run(workdir).config).keys() - {"data.root"}
+    if changed:
+        raise ValueError(
+            f"{workdir} was trained with other settings ({', '.join(sorted(changed))}); "
+            "choose another --folder, or delete the directory"
+        )
 
 
 def _pixels(source: DataSource, index: int) -> np.ndarray:

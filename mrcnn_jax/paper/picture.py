@@ -54,8 +54,8 @@ def draw_differences(table: Table, found: Sequence[Difference], path: Path) -> N
 
     for number, item in enumerate(found):
         y = _TOP + _ROW * (number + 0.5)
-        write(16, y - 8, f"{item.row.label}, {item.metric}")
-        write(16, y + 9, f"over {item.reference.label}", "#8a8a8a")
+        write(16, y - 8, item.label)
+        write(16, y + 9, str(item.metric), "#8a8a8a")
         for value, color, top, thick in ((item.paper, _PAPER, y - 13, 8), (item.mean, _OURS, y + 1, 8)):
             left, right = sorted((at(0), at(value)))
             pen.rectangle((left, _SCALE * top, right, _SCALE * (top + thick)), fill=color)

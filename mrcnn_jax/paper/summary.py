@@ -1,7 +1,8 @@
 """What a table's rows have shown so far: their differences, seed by seed, beside the paper's.
 
-Runs of one seed begin with the same backbone, and see the same batches and proposals. So the differences are
-paired: what all rows of a seed have in common cancels out.
+All runs begin with the same backbone and have the same proposals; a seed decides the heads' first weights,
+the order of the images and the samples of regions. The differences are paired by seed: what all rows of a
+seed have in common cancels out.
 """
 
 import math
@@ -15,6 +16,7 @@ Scores = Mapping[Metric, float]  # of one run, in percent
 
 # Student's t: 97.5 % quantiles for 2, 3, ... seeds. For more, the last one serves; it is a little strict.
 _QUANTILES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+_ON_PAR = 1.0  # points
 
 
 class Difference(NamedTuple):
@@ -23,6 +25,7 @@ class Difference(NamedTuple):
     metric: Metric
     row: Row
     reference: Row
+    on_par: bool  # what the paper says of them; otherwise its numbers say which is better
     paper: float
     ours: tuple[float, ...]  # one for each seed that both have run
 
@@ -41,34 +44,44 @@ class Difference(NamedTuple):
         return quantile * statistics.stdev(self.ours) / math.sqrt(seeds)
 
     @property
-    def verdict(self) -> str:
-        """Whether the paper's direction shows: "yes", "no", or "noise" if the interval includes 0.
+    def label(self) -> str:
+        """The two rows."""
+        return f"{self.row.label} {'beside' if self.on_par else 'over'} {self.reference.label}"
 
-        Where the paper has no difference, that is "yes" if the interval includes 0.
+    @property
+    def verdict(self) -> str:
+        """Whether what the paper says shows: "yes", "no", or "noise" if the 95 % interval leaves it open.
+
+        "yes" is an interval on the paper's side of 0 or, of rows on par, within 1 point of it; "no" is one on
+        the other side, or more than 1 point away from it.
         """
-        includes_0 = abs(self.mean) <= self.margin
-        if self.paper == 0:
-            return "yes" if includes_0 and len(self.ours) > 1 else "noise" if includes_0 else "no"
-        if includes_0:
+        size = abs(self.mean)
+        if self.on_par:
+            if size + self.margin <= _ON_PAR:
+                return "yes"
+            return "no" if size - self.margin > _ON_PAR else "noise"
+        if size <= self.margin:
             return "noise"
         return "yes" if (self.mean > 0) == (self.paper > 0) else "no"
 
 
 def differences(table: Table, scores: Mapping[str, Mapping[int, Scores]]) -> list[Difference]:
-    """The differences from the first row that has a metric, where both rows have been run.
+    """The differences of the rows that the paper compares, where both have been run.
 
     ``scores`` are those of the finished runs, by the row's config and the seed.
     """
+    rows = {row.label: row for row in table.rows}
     found = []
-    for metric in table.metrics:
-        reference, *others = (row for row in table.rows if metric in row.paper)
-        for row in others:
-            theirs, ours = scores.get(reference.config, {}), scores.get(row.config, {})
-            seeds = sorted(theirs.keys() & ours.keys())
-            if seeds:
-                points = tuple(ours[seed][metric] - theirs[seed][metric] for seed in seeds)
-                paper = round(row.paper[metric] - reference.paper[metric], 1)  # as it is printed
-                found.append(Difference(metric, row, reference, paper, points))
+    for comparison in table.comparisons:
+        row, reference = rows[comparison.row], rows[comparison.reference]
+        ours, theirs = scores.get(row.config, {}), scores.get(reference.config, {})
+        seeds = sorted(ours.keys() & theirs.keys())
+        for metric in row.paper:
+            if metric not in reference.paper or not seeds:
+                continue
+            points = tuple(ours[seed][metric] - theirs[seed][metric] for seed in seeds)
+            paper = round(row.paper[metric] - reference.paper[metric], 1)  # as it is printed
+            found.append(Difference(metric, row, reference, comparison.on_par, paper, points))
     return found
 
 
@@ -87,14 +100,12 @@ def to_text(table: Table, scores: Mapping[str, Mapping[int, Scores]]) -> str:
             for metric in table.metrics
         )
         lines.append(f"{row.label:<{width}}{cells}{len(runs):>8}")
-    found = {
-        f"{item.row.label}, {item.metric}, over {item.reference.label}": item
-        for item in differences(table, scores)
-    }
+    found = differences(table, scores)
+    labels = [f"{item.label}, {item.metric}" for item in found]
     if found:
-        width = max(map(len, found))
+        width = max(map(len, labels))
         lines += ["", f"{'':<{width}}{'paper':>8}{'here':>8}{'±':>6}   shows?"]
-    for label, item in found.items():
+    for label, item in zip(labels, found, strict=True):
         margin = f"{item.margin:.1f}" if math.isfinite(item.margin) else "-"
         points = ", ".join(f"{point:+.1f}" for point in item.ours)
         lines.append(
@@ -124,9 +135,11 @@ def to_dict(table: Table, scores: Mapping[str, Mapping[int, Scores]]) -> dict[st
                 "metric": str(item.metric),
                 "row": item.row.label,
                 "from": item.reference.label,
+                "on par": item.on_par,
                 "paper": item.paper,
                 "seeds": list(item.ours),
                 "mean": item.mean,
+                "margin": item.margin if math.isfinite(item.margin) else None,
                 "shows": item.verdict,
             }
             for item in differences(table, scores)

@@ -1,7 +1,7 @@
 """The paper's tables that can be reproduced at small scale: their rows, its numbers, and what it concludes.
 
 ``configs/paper`` also has the rows of the other tables. The metrics of a table were fixed before its rows
-were first trained. Each row is compared with the first one that has the metric.
+were first trained.
 """
 
 from typing import NamedTuple
@@ -35,6 +35,14 @@ class Row(NamedTuple):
     paper: dict[Metric, float]
 
 
+class Comparison(NamedTuple):
+    """Two rows, by their labels, that the paper compares."""
+
+    row: str
+    reference: str
+    on_par: bool = False  # the paper calls them so; otherwise its numbers say which is better
+
+
 class Table(NamedTuple):
     """A table of the paper, or the numbers that stand in its text."""
 
@@ -42,6 +50,7 @@ class Table(NamedTuple):
     title: str
     claim: str  # what the paper concludes from it
     rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]  # by all metrics that both rows have
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -60,6 +69,12 @@ _ALL = (
             Row("R50-FPN", "table2a_r50_fpn", {MASK: 33.6}),
             Row("R101-FPN", "table2a_r101_fpn", {MASK: 35.4}),
         ),
+        (
+            Comparison("R101-C4", "R50-C4"),
+            Comparison("R50-FPN", "R50-C4"),
+            Comparison("R101-FPN", "R50-FPN"),
+            Comparison("R101-FPN", "R101-C4"),
+        ),
     ),
     Table(
         "2b",
@@ -69,6 +84,10 @@ _ALL = (
             Row("softmax", "table2b_softmax", {MASK: 24.8, MASK75: 25.1}),
             Row("sigmoid", "table2b_sigmoid", {MASK: 30.3, MASK75: 31.5}),
             Row("class-agnostic", "agnostic", {MASK: 29.7}),
+        ),
+        (
+            Comparison("sigmoid", "softmax"),
+            Comparison("class-agnostic", "sigmoid", on_par=True),
         ),
     ),
     Table(
@@ -82,6 +101,14 @@ _ALL = (
             Row("RoIAlign, max", "table2c_roi_align_max", {MASK: 30.2, MASK75: 31.8}),
             Row("RoIAlign, mean", "table2c_roi_align", {MASK: 30.3, MASK75: 31.5}),
         ),
+        (
+            Comparison("RoIAlign, mean", "RoIPool"),
+            Comparison("RoIAlign, mean", "RoIWarp, mean"),
+            Comparison("RoIAlign, max", "RoIWarp, max"),
+            Comparison("RoIWarp, mean", "RoIPool", on_par=True),
+            Comparison("RoIWarp, max", "RoIPool", on_par=True),
+            Comparison("RoIAlign, max", "RoIAlign, mean", on_par=True),
+        ),
     ),
     Table(
         "2d",
@@ -91,6 +118,7 @@ _ALL = (
             Row("RoIPool", "table2d_roi_pool", {MASK: 23.6, MASK75: 21.6, BOX: 28.2, BOX75: 26.9}),
             Row("RoIAlign", "table2d_roi_align", {MASK: 30.9, MASK75: 32.1, BOX: 34.0, BOX75: 36.4}),
         ),
+        (Comparison("RoIAlign", "RoIPool"),),
     ),
     Table(
         "2e",
@@ -101,6 +129,11 @@ _ALL = (
             Row("MLP, 3 hidden layers", "table2e_mlp_3", {MASK: 31.5, MASK75: 32.6}),
             Row("FCN", "table2e_fcn", {MASK: 33.6, MASK75: 35.3}),
         ),
+        (
+            Comparison("FCN", "MLP, 2 hidden layers"),
+            Comparison("FCN", "MLP, 3 hidden layers"),
+            Comparison("MLP, 3 hidden layers", "MLP, 2 hidden layers", on_par=True),
+        ),
     ),
     Table(
         "3",
@@ -110,6 +143,7 @@ _ALL = (
             Row("Faster R-CNN, RoIAlign", "table3_faster_r101_fpn", {BOX: 37.3, BOX75: 40.3}),
             Row("Mask R-CNN", "table3_mask_r101_fpn", {BOX: 38.2, BOX75: 41.7}),
         ),
+        (Comparison("Mask R-CNN", "Faster R-CNN, RoIAlign"),),
     ),
     Table(
         "5",
@@ -125,6 +159,12 @@ _ALL = (
                 {PERSON_BOX: 52.0, PERSON_MASK: 45.1, KEYPOINT: 64.7},
             ),
         ),
+        (
+            Comparison("with masks", "Faster R-CNN"),
+            Comparison("with keypoints", "Faster R-CNN"),
+            Comparison("with both", "with masks"),
+            Comparison("with both", "with keypoints"),
+        ),
     ),
     Table(
         "6",
@@ -134,6 +174,7 @@ _ALL = (
             Row("RoIPool", "table6_roi_pool", {KEYPOINT: 59.8, KEYPOINT75: 66.7}),
             Row("RoIAlign", "table6_roi_align", {KEYPOINT: 64.2, KEYPOINT75: 69.7}),
         ),
+        (Comparison("RoIAlign", "RoIPool"),),
     ),
 )
 

@@ -1,6 +1,7 @@
 """Which runs an experiment does, and what it keeps; training and evaluation are counted, not done."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,11 @@ from mrcnn_jax.json_files import write_json
 from mrcnn_jax.paper import bed, experiment
 from mrcnn_jax.paper.experiment import Experiment
 from mrcnn_jax.paper.tables import TABLES
+from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.runs.description import write_run
 from mrcnn_jax.weights.zoo_models import named_config
+
+CATEGORIES = Categories(names=("figure",), ids=(1,))
 
 
 @pytest.fixture
@@ -24,7 +29,7 @@ def done(monkeypatch):
             return False
         assert init is None or init in trained_at, "rows begin from the RPN that was trained before"
         trained_at[workdir] = True
-        Path(workdir).mkdir(parents=True, exist_ok=True)
+        write_run(workdir, config, CATEGORIES)
         trained.append((Path(workdir), config))
         return True
 
@@ -63,7 +68,7 @@ def test_every_row_is_trained_once_for_every_seed(tmp_path, done, capsys):
     assert [config.train.seed for config in rows] == [0, 0, 1, 1]
     assert all(config.data.train_proposals == "proposals_r18_c5_train.npz" for config in rows)
     assert [config.model.roi_pooling for config in rows] == ["pool", "align"] * 2
-    assert "mask AP, over RoIPool" in capsys.readouterr().out
+    assert "RoIAlign over RoIPool, mask AP75" in capsys.readouterr().out
     content = json.loads((tmp_path / "table2d.json").read_text())
     assert content["rows"][1]["seeds"]["1"] == {
         "mask AP": 13.0, "mask AP75": 8.0, "box AP": 13.0, "box AP75": 8.0,
@@ -98,13 +103,23 @@ def test_small_rows_differ_as_the_rows_do(table, tmp_path):
     for config in small:
         validate(config)
         validate(bed.rpn_alone(config))
-        validate(bed.on_proposals(config, "x"))
     assert all(config not in small[:number] for number, config in enumerate(small))
 
 
+def test_runs_of_another_bed_are_not_taken_for_this_ones(tmp_path, done, monkeypatch):
+    assert Experiment(TABLES["2d"], tmp_path).run(range(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(bed, "_WIDTH", 8)
+        with pytest.raises(ValueError, match=r"table2d_roi_pool.seed0 was .* \(model.backbone_width\)"):
+            Experiment(TABLES["2d"], tmp_path).run(range(2))
+    shutil.rmtree(tmp_path / "runs")
+    monkeypatch.setattr(bed, "_SIDE", 160)
+    with pytest.raises(ValueError, match=r"rpn.r18_c5 was trained with other settings \(data.canvases"):
+        Experiment(TABLES["2d"], tmp_path).run(range(1))
+
+
 def test_scores_of_a_damaged_file_name_it(tmp_path, done):
-    folder = tmp_path / "runs" / "table2d_roi_pool" / "seed0"
-    folder.mkdir(parents=True)
-    write_json(folder / "scores.json", {})
+    assert Experiment(TABLES["2d"], tmp_path).run(range(1))
+    write_json(tmp_path / "runs" / "table2d_roi_pool" / "seed0" / "scores.json", {})
     with pytest.raises(ValueError, match=r"scores\.json: has no mask AP"):
         Experiment(TABLES["2d"], tmp_path).run(range(1))

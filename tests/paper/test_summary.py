@@ -5,7 +5,7 @@ import math
 import pytest
 
 from mrcnn_jax.paper.summary import differences, to_dict, to_text
-from mrcnn_jax.paper.tables import BOX, MASK, Row, Table
+from mrcnn_jax.paper.tables import BOX, MASK, Comparison, Row, Table
 
 TABLE = Table(
     "9z",
@@ -16,7 +16,13 @@ TABLE = Table(
         Row("second", "b", {BOX: 32.0, MASK: 20.0}),
         Row("third", "c", {BOX: 31.0, MASK: 18.0}),
     ),
+    (
+        Comparison("second", "first"),
+        Comparison("third", "first"),
+        Comparison("third", "second"),
+    ),
 )
+ON_PAR = TABLE._replace(comparisons=(Comparison("second", "first", on_par=True),))
 
 
 def test_by_hand():
@@ -26,14 +32,15 @@ def test_by_hand():
         "b": {0: {BOX: 11.0, MASK: 5.0}, 1: {BOX: 22.0, MASK: 6.0}, 2: {BOX: 33.0, MASK: 7.0}},
         "c": {1: {BOX: 21.0, MASK: 4.0}},
     }
-    second, third, masks = differences(TABLE, scores)
+    second, third, boxes, masks = differences(TABLE, scores)
     assert (second.row.label, second.reference.label, second.metric) == ("second", "first", BOX)
     assert (second.paper, second.ours, second.mean) == (2.0, (1.0, 2.0, 3.0), 2.0)
     assert second.margin == pytest.approx(4.30 / math.sqrt(3), abs=0.01)
     assert second.verdict == "noise"  # 2.0 is less than 2.48
     assert (third.ours, third.margin, third.verdict) == ((1.0,), math.inf, "noise")
-    # The first row has no masks, so that the third is compared with the second.
-    assert (masks.reference.label, masks.paper, masks.ours) == ("second", -2.0, (-2.0,))
+    # The first row has no masks.
+    assert (boxes.metric, boxes.label, boxes.paper, boxes.ours) == (BOX, "third over second", -1.0, (-1.0,))
+    assert (masks.metric, masks.label, masks.paper, masks.ours) == (MASK, "third over second", -2.0, (-2.0,))
 
 
 @pytest.mark.parametrize(("better", "verdict"), [(2.0, "yes"), (-2.0, "no"), (0.1, "noise")])
@@ -45,12 +52,26 @@ def test_verdict(better, verdict):
     assert differences(TABLE, scores)[0].verdict == verdict
 
 
-def test_no_difference_in_the_paper():
-    table = TABLE._replace(rows=(TABLE.rows[0], TABLE.rows[1]._replace(paper={BOX: 30.0})))
-    runs = {"a": {0: {BOX: 10.0}, 1: {BOX: 11.0}}, "b": {0: {BOX: 10.1}, 1: {BOX: 10.9}}}
-    assert differences(table, runs)[0].verdict == "yes"
-    runs["b"] = {0: {BOX: 15.0}, 1: {BOX: 16.01}}
-    assert differences(table, runs)[0].verdict == "no"
+@pytest.mark.parametrize(
+    ("points", "verdict"),
+    [
+        ((0.5, 0.6, 0.7), "yes"),  # 0.6 ± 0.25
+        ((-0.6, -0.5, -0.4), "yes"),
+        ((0.0, 0.5, 1.0), "noise"),  # 0.5 ± 1.24
+        ((0.0, 8.0, 16.0), "noise"),  # includes 0 and much more
+        ((0.6, 0.7, 1.4), "noise"),
+        ((2.0, 2.1, 2.2), "no"),
+        ((0.1,), "noise"),  # a single seed shows nothing
+    ],
+)
+def test_rows_on_par(points, verdict):
+    scores = {
+        "a": {seed: {BOX: 10.0} for seed in range(len(points))},
+        "b": {seed: {BOX: 10.0 + point, MASK: 1.0} for seed, point in enumerate(points)},
+    }
+    (found,) = differences(ON_PAR, scores)
+    assert found.label == "second beside first"
+    assert found.verdict == verdict
 
 
 def test_rows_that_have_not_been_run():
@@ -69,7 +90,7 @@ def test_plain_values_for_json():
     assert content["rows"][1]["seeds"] == {"0": {"box AP": 12.0, "mask AP": 3.0}}
     assert content["differences"] == [
         {
-            "metric": "box AP", "row": "second", "from": "first", "paper": 2.0, "seeds": [2.0], "mean": 2.0,
-            "shows": "noise",
+            "metric": "box AP", "row": "second", "from": "first", "on par": False, "paper": 2.0,
+            "seeds": [2.0], "mean": 2.0, "margin": None, "shows": "noise",
         }
     ]  # fmt: skip

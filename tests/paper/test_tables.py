@@ -35,3 +35,12 @@ def test_every_metric_is_compared():
     for table in TABLES.values():
         for metric in table.metrics:
             assert sum(metric in row.paper for row in table.rows) > 1, (table.number, metric)
+
+
+def test_rows_that_are_compared_have_metrics_in_common():
+    for table in TABLES.values():
+        rows = {row.label: row for row in table.rows}
+        compared = {label for item in table.comparisons for label in (item.row, item.reference)}
+        assert compared == rows.keys(), table.number
+        for item in table.comparisons:
+            assert rows[item.row].paper.keys() & rows[item.reference].paper.keys(), item
