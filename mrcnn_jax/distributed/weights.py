@@ -10,9 +10,10 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 _Weights = TypeVar("_Weights")
+_Outputs = TypeVar("_Outputs")  # an array, or several
 
 
-def apply_weights(function: Callable[[_Weights, Array], Array], weights: _Weights, x: Array) -> Array:
+def apply_weights(function: Callable[[_Weights, Array], _Outputs], weights: _Weights, x: Array) -> _Outputs:
     """``function(weights, x)``; the gradient of ``weights`` is summed over the devices in their own dtype.
 
     ``function`` casts float32 weights to the dtype of ``x``, and maps each row (image or region) of ``x``

@@ -18,6 +18,9 @@ from jaxtyping import Float
 from mrcnn_jax.distributed.weights import apply_weights
 from mrcnn_jax.ops.conv import add_bias, convolve
 
+# Arrays [N P P ...]: of each cell the upper left, upper right, lower left and lower right output.
+FourCells = tuple[Array, Array, Array, Array]
+
 # torch's "fan_out" of a deconvolution, which Detectron2 uses here, counts the input channels.
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -25,9 +28,9 @@ _he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 class Deconv2x2(nnx.Module):
     """A 2x2 deconvolution of stride 2: every output cell comes from one input cell.
 
-    The 2x2 outputs of a cell are returned together, for ``interleave`` to place side by side. That moves
+    The four outputs of every cell are returned apart, for ``interleave`` to place side by side. That moves
     every value, so layers that treat output cells one by one come first: the mask head's last leaves one of
-    256.
+    256. As one array with axes of 2 x 2 before the channels, they would fill a TPU's tiles badly.
     """
 
     def __init__(self, in_channels: int, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
@@ -35,7 +38,7 @@ class Deconv2x2(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels))
         self.dtype = dtype
 
-    def __call__(self, x: Float[Array, "n p p c"]) -> Float[Array, "n p p 2 2 d"]:
+    def __call__(self, x: Float[Array, "n p p c"]) -> FourCells:
         return apply_weights(_deconvolve_2x2, (self.kernel[...], self.bias[...]), x.astype(self.dtype))
 
 
@@ -55,11 +58,12 @@ class Deconv4x4(nnx.Module):
         return apply_weights(_deconvolve_4x4, (self.kernel[...], self.bias[...]), x.astype(self.dtype))
 
 
-def _deconvolve_2x2(weights: tuple[Array, Array], x: Float[Array, "n p p c"]) -> Float[Array, "n p p 2 2 d"]:
+def _deconvolve_2x2(weights: tuple[Array, Array], x: Float[Array, "n p p c"]) -> FourCells:
     kernel, bias = (array.astype(x.dtype) for array in weights)
-    as_1x1 = kernel.transpose(2, 0, 1, 3).reshape(1, 1, x.shape[-1], -1)
-    cells = convolve(x, as_1x1)
-    return add_bias(cells.reshape(*cells.shape[:3], 2, 2, -1), bias)
+    upper_left, upper_right, lower_left, lower_right = (
+        add_bias(convolve(x, kernel[a : a + 1, b : b + 1]), bias) for a in range(2) for b in range(2)
+    )
+    return upper_left, upper_right, lower_left, lower_right
 
 
 def _deconvolve_4x4(weights: tuple[Array, Array], x: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 d"]:
@@ -70,10 +74,15 @@ def _deconvolve_4x4(weights: tuple[Array, Array], x: Float[Array, "n p p c"]) ->
         for b in range(2):
             as_3x3 = as_3x3.at[a : a + 2, b : b + 2, :, a, b].set(kernel[3 - a :: -2, 3 - b :: -2])
     cells = convolve(x, as_3x3.reshape(3, 3, c, 4 * d))
-    return add_bias(interleave(cells.reshape(*cells.shape[:3], 2, 2, d)), bias)
+    return add_bias(_side_by_side(cells.reshape(*cells.shape[:3], 2, 2, d)), bias)
 
 
-def interleave(cells: Float[Array, "n p p 2 2 *c"]) -> Float[Array, "n p2 p2 *c"]:
-    """The map at twice the resolution, from the 2x2 outputs of each cell."""
+def interleave(cells: FourCells) -> Float[Array, "n p2 p2 *c"]:
+    """The map at twice the resolution, from the four outputs of each cell."""
+    stacked = jnp.stack(cells, axis=3)
+    return _side_by_side(stacked.reshape(*stacked.shape[:3], 2, 2, *stacked.shape[4:]))
+
+
+def _side_by_side(cells: Float[Array, "n p p 2 2 *c"]) -> Float[Array, "n p2 p2 *c"]:
     n, h, w, _, _, *channels = cells.shape
     return cells.swapaxes(2, 3).reshape(n, 2 * h, 2 * w, *channels)

@@ -1,5 +1,6 @@
 """The mask head: a small fully convolutional network on each region (paper 3, figure 4)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.convs import Conv, ConvStack
-from mrcnn_jax.models.deconv import Deconv2x2, interleave
+from mrcnn_jax.models.deconv import Deconv2x2, FourCells, interleave
 from mrcnn_jax.models.mask_fc_head import MaskFCHead
 from mrcnn_jax.ops.masks import label_log_probabilities, label_margins
 from mrcnn_jax.ops.relu import relu
@@ -58,15 +59,15 @@ class MaskHead(nnx.Module):
         With ``softmax`` these are margins over the strongest other class (``label_margins``). Batch norm uses
         only the ``valid`` regions.
         """
-        x = relu(self.conv5_mask(self.convs(regions, valid)))
+        cells = self._cells(regions, valid)
         if self.softmax:
-            return interleave(label_margins(self._all_logits(x), labels))
+            return interleave(_each(lambda x: label_margins(self._all_logits(x), labels), cells))
         category = jnp.maximum(labels - 1, 0)
         kernel, bias = self.mask_fcn_logits.kernel, self.mask_fcn_logits.bias
         assert bias is not None
-        kernels = kernel[...][0, 0].T[category].astype(x.dtype)
-        logits = interleave(jnp.einsum("nijabc,nc->nijab", x, kernels)).astype(jnp.float32)
-        return logits + bias[...][category, None, None]
+        kernels = kernel[...][0, 0].T[category].astype(cells[0].dtype)
+        logits = interleave(_each(lambda x: jnp.einsum("nijc,nc->nij", x, kernels), cells))
+        return logits.astype(jnp.float32) + bias[...][category, None, None]
 
     def log_probabilities(
         self,
@@ -78,12 +79,19 @@ class MaskHead(nnx.Module):
 
         Of a head with ``softmax``.
         """
-        x = relu(self.conv5_mask(self.convs(regions, valid)))
-        return interleave(label_log_probabilities(self._all_logits(x), labels))
+        cells = self._cells(regions, valid)
+        return interleave(_each(lambda x: label_log_probabilities(self._all_logits(x), labels), cells))
 
-    def _all_logits(self, x: Float[Array, "n p p 2 2 c"]) -> Float[Array, "n p p 2 2 l"]:
-        logits = self.mask_fcn_logits(x.reshape(*x.shape[:2], -1, x.shape[-1]))  # a row's cells in one row
-        return logits.reshape(*x.shape[:5], -1).astype(jnp.float32)
+    def _cells(self, regions: Float[Array, "n p p c"], valid: Bool[Array, " n"] | None) -> FourCells:
+        return _each(relu, self.conv5_mask(self.convs(regions, valid)))
+
+    def _all_logits(self, x: Float[Array, "n p p c"]) -> Float[Array, "n p p l"]:
+        return self.mask_fcn_logits(x).astype(jnp.float32)
+
+
+def _each(function: Callable[[Array], Array], cells: FourCells) -> FourCells:
+    upper_left, upper_right, lower_left, lower_right = map(function, cells)
+    return upper_left, upper_right, lower_left, lower_right
 
 
 def make_mask_head(
