@@ -16,7 +16,7 @@ def torchvision(augmentation: str = "hflip") -> Config:
     "hflip": mirrored images alone. "multiscale" draws a short side of 480 to 800 pixels, "lsj" is large-scale
     jitter; pixels of the former are not antialiased here as they are there. Raises ValueError for others.
     """
-    data = DataConfig(resize="torchvision", train_short_sides=(800,), min_keypoints=10)
+    data = DataConfig(resize="torchvision", train_short_sides=(800,))
     match augmentation:
         case "hflip":
             pass
@@ -63,7 +63,7 @@ def detectron2() -> Config:
             roi_sampling_ratio=0,
             roi_aligned=True,
         ),
-        data=DataConfig(train_short_sides=SMALL_TO_LARGE, keypoint_offset=0.5, min_keypoints=1),
+        data=DataConfig(train_short_sides=SMALL_TO_LARGE, keypoint_offset=0.5),
         test=TestConfig(keypoint_score="probability"),
     )
 
