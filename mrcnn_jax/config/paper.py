@@ -44,9 +44,14 @@ def r50_c4() -> Config:
 
 
 def r50_c5() -> Config:
-    """R50-C5: one map of stride 32, with the heads of FPN (paper, table 2d)."""
+    """R50-C5: one map of stride 32 (paper, table 2d).
+
+    The paper states neither the heads nor the numbers of proposals. Here the heads are those of FPN, and the
+    proposals as many as for C4, the other single map.
+    """
     config = r50_fpn()
     config.model.features = "c5"
+    presets.as_one_map(config)
     config.test.rpn_post_nms = 300
     return config
 

@@ -84,6 +84,11 @@ def as_c4(config: Config) -> None:
     model.box_pool_size = 14
     model.box_fcs = 0
     model.mask_convs = 0
+    as_one_map(config)
+
+
+def as_one_map(config: Config) -> None:
+    """Gives the RPN of a single map (C4, C5 or DC5) the numbers of proposals of Detectron2's C4 and DC5."""
     config.train.rpn_pre_nms = 12_000
     config.train.rpn_post_nms = 2000
     config.test.rpn_pre_nms = 6000
