@@ -11,6 +11,6 @@ from mrcnn_jax.config import Config, paper
 
 def get_config() -> Config:
     config = paper.r50_fpn_persons(mask=False, keypoint=True)
-    paper.update(config)
+    paper.update_persons(config)
     paper.as_r101(config)
     return config
