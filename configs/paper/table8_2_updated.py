@@ -6,7 +6,8 @@ Not trained at full size here (docs/paper.md).
 The paper still trains the RPN by itself here: ``mrcnn-jax reproduce --table=8 --scale=full`` prints the
 commands for that. The one below trains it with the heads, which is the next row.
 
-    mrcnn-jax train --config=paper/table8_2_updated --workdir=runs/table8_2_updated
+    mrcnn-jax train --config=paper/table8_2_updated --workdir=runs/table8_2_updated \
+        --config.model.backbone_weights=detectron2/FAIR/X-101-64x4d
 """
 
 from mrcnn_jax.config import Config, paper

@@ -6,7 +6,8 @@ Not trained at full size here (docs/paper.md).
 The settings are those of table8_2_updated. There the RPN is trained by itself, here with the heads, as the
 command below does.
 
-    mrcnn-jax train --config=paper/table8_3_end_to_end --workdir=runs/table8_3_end_to_end
+    mrcnn-jax train --config=paper/table8_3_end_to_end --workdir=runs/table8_3_end_to_end \
+        --config.model.backbone_weights=detectron2/FAIR/X-101-64x4d
 """
 
 from mrcnn_jax.config import Config, paper

@@ -3,7 +3,8 @@
 In the paper: keypoint AP 67.3, AP50 88.0, AP75 73.3.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table9_4_resnext --workdir=runs/table9_4_resnext
+    mrcnn-jax train --config=paper/table9_4_resnext --workdir=runs/table9_4_resnext \
+        --config.model.backbone_weights=detectron2/FAIR/X-101-64x4d
 """
 
 from mrcnn_jax.config import Config, paper

@@ -1,8 +1,8 @@
 """The models of the Mask R-CNN paper (arXiv 1703.06870) and how it trains them.
 
 ``configs/paper/`` has a file for every row of its tables. Pixels and strides are those of the ImageNet
-weights that the paper starts from (Caffe's, BGR), and RoIAlign has no half-pixel offset, which Detectron2
-added later.
+weights that the paper starts from (Caffe's, BGR, divided by no deviation), which its authors published with
+Detectron; docs/zoo.md has their names. RoIAlign has no half-pixel offset, which Detectron2 added later.
 
 For its ablations the paper trains RPN by itself, with the same backbone (3.1). These configs have an RPN of
 their own; ``mrcnn-jax reproduce`` trains their rows on the proposals of one that they share.
@@ -68,9 +68,21 @@ def as_x101(config: Config) -> None:
     model.backbone_groups = 64
     model.backbone_group_width = 4
     model.backbone_stride_in_1x1 = False
-    model.pixel_std = (57.375, 57.12, 58.395)
     config.train.batch_size = 8
     config.train.learning_rate = 0.01
+
+
+def as_x152(config: Config) -> None:
+    """Gives the model ResNeXt-152 (appendix B), trained like ``as_x101``.
+
+    The paper does not state its groups. 32 of 8 channels are those of the ResNeXt-152 that its authors
+    published, trained on ImageNet-5k.
+    """
+    as_x101(config)
+    model = config.model
+    model.backbone_depth = 152
+    model.backbone_groups = 32
+    model.backbone_group_width = 8
 
 
 def without_masks(config: Config) -> None:
