@@ -1,6 +1,7 @@
 """The commands that train a table's rows on COCO, with the paper's numbers beside them, to be printed."""
 
 import dataclasses
+import functools
 import shlex
 from collections.abc import Iterator
 
@@ -77,6 +78,7 @@ def _names() -> list[str]:
     return [row.config for table in FULL_TABLES.values() for row in table.rows]
 
 
+@functools.cache
 def _training(name: str) -> tuple[Config, bool, str | None]:
     """All that determines a row's run: settings apart from the test's, the RPN, and where it begins."""
     config = dataclasses.replace(named_config(f"paper/{name}"), test=TestConfig())
@@ -145,8 +147,7 @@ def _rpn(rpn: str, folder: str) -> Iterator[str]:
     yield f"mrcnn-jax train --config=paper/{name} --workdir={workdir} \\\n    {begin} \\\n    {changes}"
     for split in ("train", "val"):
         output = f"{config.data.root}/{proposals_file(rpn, split)}"
-        yield f"test -e {output} ||"
-        yield f"    mrcnn-jax propose --workdir={workdir} --split={split} --output={output}"
+        yield f"mrcnn-jax propose --workdir={workdir} --split={split} --output={output}"
 
 
 def _annotate(config: Config, teacher: str, folder: str) -> Iterator[str]:
@@ -159,10 +160,12 @@ def _annotate(config: Config, teacher: str, folder: str) -> Iterator[str]:
     output = f"{data.root}/{annotations}"
     yield "# What the teacher finds in the unlabelled images, with augmentation, becomes their annotations."
     yield (
-        f"mrcnn-jax predict --workdir={teacher} --output={found} --pictures=none \\\n"
+        f"test -e {output} ||\n"
+        f"    mrcnn-jax predict --workdir={teacher} --output={found} --pictures=none \\\n"
         f"    --annotations={listed} \\\n    {flags} {data.root}/{images}"
     )
     yield (
-        f"test -e {output} ||\n    mrcnn-jax distill --results={found}/detections.json --images={listed} \\\n"
+        f"test -e {output} ||\n"
+        f"    mrcnn-jax distill --results={found}/detections.json --images={listed} \\\n"
         f"    --like={data.root}/{data.train_annotations} --output={output}"
     )
