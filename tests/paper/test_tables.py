@@ -1,17 +1,15 @@
 """The paper's tables and the files in configs/paper."""
 
 import ast
-import re
 
 import pytest
 
 from mrcnn_jax.config.io import validate
-from mrcnn_jax.paper.full_tables import FULL_TABLES
 from mrcnn_jax.paper.tables import TABLES
-from mrcnn_jax.weights.zoo_models import BACKBONES, CONFIGS, named_config
+from mrcnn_jax.weights.zoo_models import CONFIGS, named_config
 
 FILES = sorted(path.stem for path in (CONFIGS / "paper").glob("*.py"))
-ROWS = [row for table in FULL_TABLES.values() for row in table.rows]
+ROWS = [row for table in TABLES.values() for row in table.rows]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -26,29 +24,14 @@ def test_a_row_has_the_numbers_of_its_config(row):
     assert all(f"{value}" in doc for value in row.paper.values()), row
 
 
-def test_every_config_is_a_row():
-    assert {row.config for row in ROWS} == set(FILES)
+def test_every_config_of_a_reproduced_table_is_a_row():
+    listed = {row.config for row in ROWS}
+    in_tables = {name for name in FILES if name.removeprefix("table").split("_")[0] in TABLES}
+    # X101 is a row of its own size, for COCO alone.
+    assert {name for name in in_tables - listed if "x101" not in name} == set()
 
 
 def test_every_metric_is_compared():
     for table in TABLES.values():
         for metric in table.metrics:
             assert sum(metric in row.paper for row in table.rows) > 1, (table.number, metric)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_config_names_weights_that_fit_it(name):
-    doc = ast.get_docstring(ast.parse((CONFIGS / "paper" / f"{name}.py").read_text()))
-    model = named_config(f"paper/{name}").model
-    if "--init=" in doc:
-        return
-    weights = re.search(r"--config\.model\.backbone_weights=(\S+)", doc)[1]
-    if weights == "WEIGHTS":
-        assert "did not publish" in doc
-        return
-    assert weights in BACKBONES
-    depth, groups, width = re.search(r"-(\d+)(?:-(\d+)x(\d+)d)?", weights).groups()
-    assert model.backbone_depth == int(depth)
-    assert (model.backbone_groups, model.backbone_group_width) == (int(groups or 1), int(width or 64))
-    assert (model.pixel_order, model.pixel_std) == ("bgr", (1.0, 1.0, 1.0))
-    assert model.backbone_stride_in_1x1 == ("MSRA" in weights)
