@@ -15,6 +15,7 @@ def get_config() -> Config:
     config = presets.detectron2_3x()
     config.model.mask = False
     config.model.keypoint = True
+    config.data.min_keypoints = 1
     config.data.train_annotations = "annotations/person_keypoints_train2017.json"
     config.data.val_annotations = "annotations/person_keypoints_val2017.json"
     config.train.rpn_post_nms = 1500

@@ -16,7 +16,5 @@ def get_config() -> Config:
     model = config.model
     model.features = "dc5"
     model.padding_multiple = 1
-    config.train.rpn_pre_nms = 12_000
-    config.train.rpn_post_nms = 2000
-    config.test.rpn_pre_nms = 6000
+    presets.as_one_map(config)
     return config

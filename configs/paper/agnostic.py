@@ -3,7 +3,8 @@
 In the paper: mask AP 29.7.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/agnostic --workdir=runs/agnostic
+    mrcnn-jax train --config=paper/agnostic --workdir=runs/agnostic \
+        --config.model.backbone_weights=detectron2/MSRA/R-50
 """
 
 from mrcnn_jax.config import Config, paper

@@ -3,7 +3,8 @@
 In the paper: mask AP 35.4, AP50 57.3, AP75 37.5.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table2a_r101_fpn --workdir=runs/table2a_r101_fpn
+    mrcnn-jax train --config=paper/table2a_r101_fpn --workdir=runs/table2a_r101_fpn \
+        --config.model.backbone_weights=detectron2/MSRA/R-101
 """
 
 from mrcnn_jax.config import Config, paper

@@ -3,7 +3,8 @@
 In the paper: mask AP 36.7, AP50 59.5, AP75 38.9.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table2a_x101_fpn --workdir=runs/table2a_x101_fpn
+    mrcnn-jax train --config=paper/table2a_x101_fpn --workdir=runs/table2a_x101_fpn \
+        --config.model.backbone_weights=detectron2/FAIR/X-101-64x4d
 """
 
 from mrcnn_jax.config import Config, paper

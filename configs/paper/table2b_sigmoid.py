@@ -3,7 +3,8 @@
 In the paper: mask AP 30.3, AP50 51.2, AP75 31.5.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table2b_sigmoid --workdir=runs/table2b_sigmoid
+    mrcnn-jax train --config=paper/table2b_sigmoid --workdir=runs/table2b_sigmoid \
+        --config.model.backbone_weights=detectron2/MSRA/R-50
 """
 
 from mrcnn_jax.config import Config, paper

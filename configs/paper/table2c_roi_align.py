@@ -3,7 +3,8 @@
 In the paper: mask AP 30.3, AP50 51.2, AP75 31.5.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table2c_roi_align --workdir=runs/table2c_roi_align
+    mrcnn-jax train --config=paper/table2c_roi_align --workdir=runs/table2c_roi_align \
+        --config.model.backbone_weights=detectron2/MSRA/R-50
 """
 
 from mrcnn_jax.config import Config, paper

@@ -3,7 +3,8 @@
 In the paper: mask AP 30.2, AP50 51.0, AP75 31.8.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table2c_roi_align_max --workdir=runs/table2c_roi_align_max
+    mrcnn-jax train --config=paper/table2c_roi_align_max --workdir=runs/table2c_roi_align_max \
+        --config.model.backbone_weights=detectron2/MSRA/R-50
 """
 
 from mrcnn_jax.config import Config, paper

@@ -3,7 +3,8 @@
 In the paper: mask AP 23.6, AP50 46.5, AP75 21.6; box AP 28.2, AP50 52.7, AP75 26.9.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table2d_roi_pool --workdir=runs/table2d_roi_pool
+    mrcnn-jax train --config=paper/table2d_roi_pool --workdir=runs/table2d_roi_pool \
+        --config.model.backbone_weights=detectron2/MSRA/R-50
 """
 
 from mrcnn_jax.config import Config, paper

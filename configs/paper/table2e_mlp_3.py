@@ -3,7 +3,8 @@
 In the paper: mask AP 31.5, AP50 54.0, AP75 32.6.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table2e_mlp_3 --workdir=runs/table2e_mlp_3
+    mrcnn-jax train --config=paper/table2e_mlp_3 --workdir=runs/table2e_mlp_3 \
+        --config.model.backbone_weights=detectron2/MSRA/R-50
 """
 
 from mrcnn_jax.config import Config, paper

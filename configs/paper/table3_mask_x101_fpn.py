@@ -3,7 +3,8 @@
 In the paper: box AP 39.8, AP50 62.3, AP75 43.4 on test-dev.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table3_mask_x101_fpn --workdir=runs/table3_mask_x101_fpn
+    mrcnn-jax train --config=paper/table3_mask_x101_fpn --workdir=runs/table3_mask_x101_fpn \
+        --config.model.backbone_weights=detectron2/FAIR/X-101-64x4d
 """
 
 from mrcnn_jax.config import Config, paper

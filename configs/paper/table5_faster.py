@@ -3,7 +3,8 @@
 In the paper: box AP 52.5.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table5_faster --workdir=runs/table5_faster
+    mrcnn-jax train --config=paper/table5_faster --workdir=runs/table5_faster \
+        --config.model.backbone_weights=detectron2/MSRA/R-50
 """
 
 from mrcnn_jax.config import Config, paper

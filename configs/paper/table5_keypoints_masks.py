@@ -3,7 +3,8 @@
 In the paper: box AP 52.0, mask AP 45.1, keypoint AP 64.7.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table5_keypoints_masks --workdir=runs/table5_keypoints_masks
+    mrcnn-jax train --config=paper/table5_keypoints_masks --workdir=runs/table5_keypoints_masks \
+        --config.model.backbone_weights=detectron2/MSRA/R-50
 """
 
 from mrcnn_jax.config import Config, paper

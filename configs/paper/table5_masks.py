@@ -3,7 +3,8 @@
 In the paper: box AP 53.6, mask AP 45.8.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table5_masks --workdir=runs/table5_masks
+    mrcnn-jax train --config=paper/table5_masks --workdir=runs/table5_masks \
+        --config.model.backbone_weights=detectron2/MSRA/R-50
 """
 
 from mrcnn_jax.config import Config, paper

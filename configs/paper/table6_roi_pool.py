@@ -3,7 +3,8 @@
 In the paper: keypoint AP 59.8, AP50 86.2, AP75 66.7.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table6_roi_pool --workdir=runs/table6_roi_pool
+    mrcnn-jax train --config=paper/table6_roi_pool --workdir=runs/table6_roi_pool \
+        --config.model.backbone_weights=detectron2/MSRA/R-50
 """
 
 from mrcnn_jax.config import Config, paper

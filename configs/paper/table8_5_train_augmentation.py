@@ -3,7 +3,11 @@
 In the paper: mask AP 39.2, AP50 62.5, AP75 41.6; box AP 43.5, AP50 65.9, AP75 47.2.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table8_5_train_augmentation --workdir=runs/table8_5_train_augmentation
+The paper begins with the weights of table8_4_imagenet_5k, which were not published; the command below with
+those of the rows before.
+
+    mrcnn-jax train --config=paper/table8_5_train_augmentation --workdir=runs/table8_5_train_augmentation \
+        --config.model.backbone_weights=detectron2/FAIR/X-101-64x4d
 """
 
 from mrcnn_jax.config import Config, paper

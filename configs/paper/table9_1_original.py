@@ -3,7 +3,8 @@
 In the paper: keypoint AP 64.2, AP50 86.6, AP75 69.7.
 Not trained at full size here (docs/paper.md).
 
-    mrcnn-jax train --config=paper/table9_1_original --workdir=runs/table9_1_original
+    mrcnn-jax train --config=paper/table9_1_original --workdir=runs/table9_1_original \
+        --config.model.backbone_weights=detectron2/MSRA/R-50
 """
 
 from mrcnn_jax.config import Config, paper

@@ -17,6 +17,7 @@ def get_config() -> Config:
     config.model.backbone_norm_epsilon = 0.0
     config.model.mask = False
     config.model.keypoint = True
+    config.data.min_keypoints = 10
     data = config.data
     data.train_annotations = "annotations/person_keypoints_train2017.json"
     data.val_annotations = "annotations/person_keypoints_val2017.json"

@@ -1,13 +1,15 @@
 """Makes annotations for unlabelled images of what a model found in them, to train on (data distillation).
 
     mrcnn-jax predict --workdir=runs/teacher --output=out --pictures=none \\
+        --config.test.scales="(400, 600, 800, 1000, 1200)" --config.test.flip \\
         --annotations=image_info_unlabeled2017.json unlabeled2017
     mrcnn-jax distill --results=out/detections.json --images=image_info_unlabeled2017.json \\
-        --like=instances_train2017.json --output=instances_unlabeled2017.json
+        --like=person_keypoints_train2017.json --output=person_keypoints_unlabeled2017.json
 
 Of each category the objects with the highest scores are kept, as many per image as --like has on average; or
-those of at least --min_score. The result is a COCO file with boxes, masks and keypoints. See docs/data.md for
-training on it together with the labelled images.
+those of at least --min_score. The result is a COCO file with boxes, masks and keypoints. --images may also be
+what predict --save_dataset writes for a folder of photos. See docs/data.md for that, and for training on the
+result together with the labelled images.
 """
 
 from pathlib import Path

@@ -198,8 +198,8 @@ class DataConfig:
     # Brightness, contrast, saturation, hue (TV's RandomPhotometricDistort).
     colour_jitter: bool = training(False)
     keep_empty: bool = training(False)  # train on images without objects too
-    # Visible keypoints that an image must have, over all objects, for a keypoint model to be trained on it
-    # (D2 1, TV 10); 0: any number.
+    # Visible keypoints that an image must have, over all objects, to be trained on (D2's and TV's keypoint
+    # models 1 and 10), also by a model without keypoints if the annotations have any; 0: any number.
     min_keypoints: int = training(0, not_negative)
     # Read crowds as ordinary objects: some tools mark every brush mask as a crowd.
     crowds_are_objects: bool = training(False)

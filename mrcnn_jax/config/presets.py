@@ -16,7 +16,7 @@ def torchvision(augmentation: str = "hflip") -> Config:
     "hflip": mirrored images alone. "multiscale" draws a short side of 480 to 800 pixels, "lsj" is large-scale
     jitter; pixels of the former are not antialiased here as they are there. Raises ValueError for others.
     """
-    data = DataConfig(resize="torchvision", train_short_sides=(800,), min_keypoints=10)
+    data = DataConfig(resize="torchvision", train_short_sides=(800,))
     match augmentation:
         case "hflip":
             pass
@@ -63,7 +63,7 @@ def detectron2() -> Config:
             roi_sampling_ratio=0,
             roi_aligned=True,
         ),
-        data=DataConfig(train_short_sides=SMALL_TO_LARGE, keypoint_offset=0.5, min_keypoints=1),
+        data=DataConfig(train_short_sides=SMALL_TO_LARGE, keypoint_offset=0.5),
         test=TestConfig(keypoint_score="probability"),
     )
 
@@ -84,6 +84,11 @@ def as_c4(config: Config) -> None:
     model.box_pool_size = 14
     model.box_fcs = 0
     model.mask_convs = 0
+    as_one_map(config)
+
+
+def as_one_map(config: Config) -> None:
+    """Gives the RPN of a single map (C4, C5 or DC5) the numbers of proposals of Detectron2's C4 and DC5."""
     config.train.rpn_pre_nms = 12_000
     config.train.rpn_post_nms = 2000
     config.test.rpn_pre_nms = 6000

@@ -52,7 +52,7 @@ def _open_training_set(
         images=images,
         annotations=annotations,
         keypoints=keypoints,
-        keypoint_rule="strict" if config.model.keypoint else "skip",
+        keypoint_rule="strict" if config.model.keypoint else "lenient" if data.min_keypoints else "skip",
         crowds_are_objects=data.crowds_are_objects,
         skip_bad=True,
     )

@@ -115,7 +115,7 @@ def plan_batches(
     Raises ValueError if no image is left to train on.
     """
     kept = np.flatnonzero(trained_images(source, config, keypoints=keypoints))
-    if not len(kept) and trained_images(source, config, keypoints=False).any():
+    if not len(kept) and (source.learnable | config.keep_empty).any():
         raise ValueError(
             f"{source.name}: none of its {len(source.ids)} images has the {config.min_keypoints} visible "
             "keypoints of data.min_keypoints"

@@ -13,15 +13,16 @@ _NAMED = 8  # categories
 def trained_images(source: DataSource, config: DataConfig, *, keypoints: bool) -> np.ndarray:
     """Whether each image is trained on, bool ``[N]``; ``keypoints`` says whether the model has keypoints.
 
-    Images without objects, or with crowds only, are not, unless ``config.keep_empty``; nor are, for a model
-    with keypoints, those with fewer than ``config.min_keypoints`` visible ones over all of their objects.
-    That is Detectron2's ``filter_images_with_few_keypoints`` (from 1) and torchvision's
-    ``_coco_remove_images_without_annotations`` (from 10).
+    Images without objects, or with crowds only, are not, unless ``config.keep_empty``; nor are those with
+    fewer than ``config.min_keypoints`` visible keypoints over all of their objects. That is Detectron2's
+    ``filter_images_with_few_keypoints`` (from 1) and torchvision's
+    ``_coco_remove_images_without_annotations`` (from 10). A model without keypoints is trained on the same
+    images, unless no image has any.
 
     Raises ValueError for records that do not say how many keypoints are visible.
     """
     trained = source.learnable | config.keep_empty
-    if keypoints and config.min_keypoints:
+    if config.min_keypoints and (keypoints or _has_keypoints(source)):
         if source.visible_keypoints is None:
             raise ValueError(
                 f"{source.name}: these records were made before the visible keypoints of an image were "
@@ -72,9 +73,7 @@ def describe_selection(source: DataSource, config: DataConfig, *, keypoints: boo
             f"{_count(overfull)} more than {config.max_objects} objects (data.max_objects): the "
             f"smallest are ignored, neither learnt nor background; one has {source.num_objects.max()}"
         )
-    few = trained_images(source, config, keypoints=False) & ~trained_images(
-        source, config, keypoints=keypoints
-    )
+    few = (source.learnable | config.keep_empty) & ~trained_images(source, config, keypoints=keypoints)
     if few.any():
         lines.append(
             f"{_count(int(few.sum()))} fewer than {config.min_keypoints} visible keypoints "
@@ -96,6 +95,12 @@ def describe_selection(source: DataSource, config: DataConfig, *, keypoints: boo
                 shown = ", ".join(map(printable, names[:_NAMED])) + (", ..." if len(names) > _NAMED else "")
                 lines.append(f"categories without an object to learn from ({why}): {shown}")
     return lines
+
+
+def _has_keypoints(source: DataSource) -> bool:
+    if source.visible_keypoints is None:
+        return bool(source.categories.keypoint_names)
+    return bool(source.visible_keypoints.any())
 
 
 def _count(number: int) -> str:

@@ -256,6 +256,11 @@ _BACKBONES = (
                 f"https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/{file}", None)
         for file in ("MSRA/R-50.pkl", "MSRA/R-101.pkl", "FAIR/X-101-32x8d.pkl", "torchvision/R-50.pkl")
     ),
+    *(
+        Weights(f"detectron2/FAIR/{file.partition('/')[2].removesuffix('.pkl')}",
+                f"https://dl.fbaipublicfiles.com/detectron/ImageNetPretrained/{file}", None)
+        for file in ("FBResNeXt/X-101-64x4d.pkl", "25093814/X-152-32x8d-IN5k.pkl")
+    ),
 )
 # fmt: on
 

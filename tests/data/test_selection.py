@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrcnn_jax.config import Config, DataConfig, ModelConfig, presets
+from mrcnn_jax.config import Config, DataConfig, ModelConfig
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.open_data_source import open_data_source, open_validation_source
@@ -14,6 +14,7 @@ from mrcnn_jax.data.selection import describe_selection, trained_images
 from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.data.summary import summarise
 from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.weights.zoo_models import named_config
 
 GRID = 8
 VISIBLE = [1, 1, 2]
@@ -55,10 +56,34 @@ def test_images_with_few_keypoints_are_not_trained_on(sources):
             assert summarise(source, config, keypoints=True).trained == sum(wanted)
             _, kept, _ = plan_batches(source, config, batch_size=1, seed=0, keypoints=True)
             assert kept.tolist() == np.flatnonzero(wanted).tolist()
-            config = dataclasses.replace(config, min_keypoints=0)
-            without = trained_images(source, config, keypoints=False)
-            config = dataclasses.replace(config, min_keypoints=least)
-            assert trained_images(source, config, keypoints=False).tolist() == without.tolist()
+            assert trained_images(source, config, keypoints=False).tolist() == wanted
+            assert describe_selection(source, config, keypoints=False) == describe_selection(
+                source, config, keypoints=True
+            )
+
+
+def test_a_model_without_keypoints_ignores_the_rule_where_there_are_none(folder):
+    folder.add_object(folder.add_image(), keypoints=[0] * 9)
+    folder.add_image()
+    source = FolderSource(read_coco(**folder.write()), mask_grid=GRID)
+    config = DataConfig(min_keypoints=1)
+    assert trained_images(source, config, keypoints=True).tolist() == [False, False]
+    assert trained_images(source, config, keypoints=False).tolist() == [True, False]
+
+
+def test_folders_count_keypoints_for_a_model_without(folder):
+    dataset_of(folder)
+    data = DataConfig(
+        root=str(folder.root), train_images="images", train_annotations="instances.json", min_keypoints=3
+    )
+    for keypoint in (False, True):
+        source = open_data_source(Config(data=data, model=ModelConfig(keypoint=keypoint)))
+        assert trained_images(source, data, keypoints=keypoint).tolist() == [True, *[False] * 4]
+        with pytest.raises(
+            ValueError, match=r"none of its 5 images has the 4 visible keypoints of data\.min"
+        ):
+            few = dataclasses.replace(data, min_keypoints=4)
+            plan_batches(source, few, batch_size=1, seed=0, keypoints=keypoint)
 
 
 def test_no_image_with_enough_keypoints_is_an_error(sources):
@@ -68,9 +93,16 @@ def test_no_image_with_enough_keypoints_is_an_error(sources):
         plan_batches(sources[0], DataConfig(min_keypoints=4), batch_size=1, seed=0, keypoints=True)
 
 
-def test_the_presets_have_the_rules_of_the_two_systems():
-    assert presets.torchvision().data.min_keypoints == 10
-    assert presets.detectron2().data.min_keypoints == presets.detectron2_3x().data.min_keypoints == 1
+def test_keypoint_models_have_the_rules_of_the_two_systems():
+    for name, least in (
+        ("torchvision/keypoint_rcnn_r50_fpn", 10),
+        ("torchvision/mask_rcnn_r50_fpn", 0),
+        ("detectron2/keypoint_rcnn_r50_fpn_3x", 1),
+        ("detectron2/mask_rcnn_r50_fpn_3x", 0),
+        ("paper/table5_faster", 1),
+        ("paper/table5_keypoints", 1),
+    ):
+        assert named_config(name).data.min_keypoints == least
 
 
 def test_old_records_have_no_counts(sources):
@@ -83,8 +115,9 @@ def test_old_records_have_no_counts(sources):
     assert old.counts is None and old.visible_keypoints is None
     assert trained_images(old, DataConfig(), keypoints=True).sum() == 4
     assert describe_selection(old, DataConfig(), keypoints=True) == []
-    with pytest.raises(ValueError, match=r"1\.0\.0: these records were made before .*min_keypoints to 0"):
-        trained_images(old, DataConfig(min_keypoints=1), keypoints=True)
+    for keypoints in (False, True):
+        with pytest.raises(ValueError, match=r"1\.0\.0: these records were made before .*min_keypoints to 0"):
+            trained_images(old, DataConfig(min_keypoints=1), keypoints=keypoints)
 
 
 @pytest.mark.parametrize(

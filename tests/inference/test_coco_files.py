@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from mrcnn_jax.data.distill import distill
 from mrcnn_jax.inference.coco_files import to_annotations, write_dataset, write_detections
 from mrcnn_jax.inference.partial_results import ImageResults
 from mrcnn_jax.inference.paste import PastedMask
@@ -90,6 +91,19 @@ def test_a_dataset_is_read_by_pycocotools(result: Result, categories: Categories
         (1, 7),
         (2, 7),
     ]
+
+
+def test_a_dataset_lists_the_images_to_distill(
+    result: Result, categories: Categories, tmp_path: Path
+) -> None:
+    found = [(0, results("a.jpg", result)), (1, results("b.jpg", result[:0]))]
+    listed, detections = tmp_path / "found.json", tmp_path / "detections.json"
+    write_dataset(listed, found, [1, 2], [Path("/photos/a.jpg"), Path("/photos/b.jpg")], categories)
+    write_detections(detections, found, [1, 2])
+    content = distill(detections, listed, min_score=0.6).content
+    assert [entry["file_name"] for entry in content["images"]] == ["a.jpg", "b.jpg"]
+    (ball,) = content["annotations"]
+    assert (ball["image_id"], ball["category_id"], ball["bbox"]) == (1, 3, [10, 20, 3.5, 3])
 
 
 def test_file_names_in_one_folder_are_bare(result: Result, categories: Categories, tmp_path: Path) -> None:
