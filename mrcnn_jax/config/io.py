@@ -200,11 +200,17 @@ def _mask_problems(values: dict[str, Any]) -> Iterator[str]:
 def _part_problems(values: dict[str, Any]) -> Iterator[str]:
     """Parts of the model that need others, or what only others read."""
     if not values["model.box"]:
-        for name in ("mask", "keypoint"):
-            if values[f"model.{name}"]:
-                yield f"model.{name} is True; must be False without the box head (model.box is False)"
-        if not values["model.rpn"]:
-            yield "model.rpn is False; must be True without the box head (model.box is False)"
+        for name, plain in (
+            ("mask", False),
+            ("keypoint", False),
+            ("box_agnostic", False),
+            ("roi_pooling", "align"),
+            ("rpn", True),
+        ):
+            if (value := values[f"model.{name}"]) != plain:
+                yield (
+                    f"model.{name} is {value!r}; must be {plain!r} without the box head (model.box is False)"
+                )
     if values["model.rpn"]:
         for name in ("train_proposals", "val_proposals"):
             if path := values[f"data.{name}"]:
@@ -252,11 +258,17 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
 
 def _scale_problems(values: dict[str, Any]) -> Iterator[str]:
     scales, long = values["test.scales"], values["test.scales_long_side"]
-    if (scales or values["test.flip"]) and not values["model.rpn"]:
-        yield (
-            "test.scales and test.flip must be unset for a model without an RPN (model.rpn is False): "
-            "proposals from files have one scale"
-        )
+    if scales or values["test.flip"]:
+        if not values["model.rpn"]:
+            yield (
+                "test.scales and test.flip must be unset for a model without an RPN (model.rpn is False): "
+                "proposals from files have one scale"
+            )
+        if not values["model.box"]:
+            yield (
+                "test.scales and test.flip must be unset without the box head (model.box is False): "
+                "proposals are made at one scale"
+            )
     if not scales and long:
         yield f"test.scales_long_side is {long}; must be 0 without test.scales"
     if not scales:
