@@ -8,11 +8,9 @@ import math
 from typing import NamedTuple
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.config.limits import CANVAS_UNIT, SHARED_HEIGHT
 from mrcnn_jax.images import Size
 from mrcnn_jax.runs.categories import Categories
-
-_UNIT = 32  # pixels: the stride of p5
-_SHARED_HEIGHT = 128  # pixels: the least height of a canvas that devices share (config/io.py)
 
 
 class Scale(NamedTuple):
@@ -42,9 +40,9 @@ def scales_of(config: Config) -> tuple[Scale, ...]:
 
 def _scale(config: Config, short_side: int) -> Scale:
     plain, test = plain_scale(config), config.test
-    width_unit = math.lcm(_UNIT, config.model.padding_multiple)
+    width_unit = math.lcm(CANVAS_UNIT, config.model.padding_multiple)
     height_unit = width_unit * test.spatial_devices
-    least = _SHARED_HEIGHT if test.spatial_devices > 1 else 0
+    least = SHARED_HEIGHT if test.spatial_devices > 1 else 0
 
     def resized(side: int) -> int:
         return -(-side * short_side // plain.short_side)
