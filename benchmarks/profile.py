@@ -4,7 +4,7 @@
 
 JAX's profiler records some steps of the whole program, as it runs in training or inference. The time of each
 operation is added to the innermost named scope that it comes from: "backbone", "fpn", "rpn", "proposals",
-"roi_align", "box_head", "mask_head", "keypoint_head", "select_detections" or "optimizer"; what lies in none
+"roi_pooling", "box_head", "mask_head", "keypoint_head", "select_detections" or "optimizer"; what lies in none
 of them is "other". "recomputed" is the forward pass repeated for the gradient. "idle" is the time of a step
 in which a GPU or TPU ran none of its operations.
 

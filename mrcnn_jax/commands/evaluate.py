@@ -85,6 +85,7 @@ def _evaluate() -> None:
     from mrcnn_jax.evaluation.table import format_metrics
     from mrcnn_jax.inference.detector import load
     from mrcnn_jax.inference.proposer import Proposer, load_proposer
+    from mrcnn_jax.inference.views import describe_views
     from mrcnn_jax.json_files import write_json
     from mrcnn_jax.runs.description import read_run
     from mrcnn_jax.weights.zoo import workdir_of
@@ -118,6 +119,8 @@ def _evaluate() -> None:
         if source.findings:
             print(summary(source.findings, rows=_FINDINGS), flush=True)
         print(f"step {detector.step} on the {len(source.ids)} images of {source.name}", flush=True)
+        if line := describe_views(config):
+            print(line, flush=True)
     if isinstance(detector, Proposer):
         metrics: Any = evaluate_proposals(detector, source, progress=True)
     else:

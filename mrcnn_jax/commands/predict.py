@@ -121,6 +121,7 @@ def main(arguments: list[str]) -> int:
     from mrcnn_jax.inference.partial_results import PartialResults
     from mrcnn_jax.inference.pictures import write_results
     from mrcnn_jax.inference.predict import check_finds_objects
+    from mrcnn_jax.inference.views import describe_views
     from mrcnn_jax.weights.zoo import workdir_of
 
     check_finds_objects(config.model)
@@ -132,6 +133,8 @@ def main(arguments: list[str]) -> int:
     partial = PartialResults(output / _PARTIAL, _made_with(workdir, detector), images, pictures)
     if before := sum(map(partial.is_done, images)):
         print(f"{before} of {len(images)} images are done already ({partial.path})", flush=True)
+    if line := describe_views(config):
+        print(line, flush=True)
     try:
         problems = write_results(
             detector,

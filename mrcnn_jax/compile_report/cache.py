@@ -15,7 +15,7 @@ from mrcnn_jax.compile_report.programs import Canvas, lower_predict, lower_step,
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.inference.detector import mesh_of_batch
-from mrcnn_jax.inference.views import scales_of, views_of
+from mrcnn_jax.inference.views import canvases_of, views_of
 
 
 def fill_cache(config: Config, work: str, *, categories: int) -> Iterator[tuple[str, float]]:
@@ -48,7 +48,7 @@ def _programs(config: Config, work: str, categories: int) -> dict[str, Callable[
             programs[what] = partial(lower, canvas, categories=categories)
 
     def add_inference(config: Config, mesh: Mesh) -> None:
-        canvases = [canvas for scale in scales_of(config) for canvas in scale.canvases]
+        canvases = canvases_of(config)
         if len(views_of(config)) == 1:
             add("inference", partial(lower_predict, config, mesh), canvases)
             return

@@ -4,7 +4,7 @@ import re
 
 # The named scopes of the model and of training, in the order in which they run.
 STAGES = (
-    *("backbone", "fpn", "rpn", "proposals", "roi_align", "box_head", "mask_head", "keypoint_head"),
+    *("backbone", "fpn", "rpn", "proposals", "roi_pooling", "box_head", "mask_head", "keypoint_head"),
     *("select_detections", "targets", "losses", "optimizer"),
 )
 PASSES = ("forward", "recomputed", "gradient")

@@ -9,15 +9,11 @@ from typing import Any, get_args, get_origin
 
 from mrcnn_jax.config import Config, to_dict
 from mrcnn_jax.config.fields import SETTINGS
-from mrcnn_jax.config.limits import LIMITS, LONGEST
+from mrcnn_jax.config.limits import CANVAS_UNIT, LIMITS, LONGEST, SHARED_HEIGHT
 from mrcnn_jax.config.rules import numbers
 from mrcnn_jax.config.suggestions import suggest
 
 _LEVELS = 5  # p2 to p6
-_CANVAS_UNIT = 32  # pixels: the stride of p5
-# Pixels, of a canvas that devices share: of a 3x3 convolution of a split map of two rows, jaxlib 0.10.2
-# computes a wrong gradient.
-_SHARED_HEIGHT = 128
 _LONGEST_SHOWN = 300  # characters of a value in a message
 
 
@@ -134,8 +130,8 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     features = values["model.features"]
     if features == "fpn" and len(sizes) != _LEVELS:
         yield f"model.anchor_sizes is {_shown(sizes)}; must have {_LEVELS}, one per level p2 to p6"
-    if features == "fpn" and multiple % _CANVAS_UNIT:
-        yield f"model.padding_multiple is {multiple}; must be a multiple of {_CANVAS_UNIT}, the stride of p5"
+    if features == "fpn" and multiple % CANVAS_UNIT:
+        yield f"model.padding_multiple is {multiple}; must be a multiple of {CANVAS_UNIT}, the stride of p5"
     if values["model.backbone_depth"] < 50:
         if features == "dc5":
             yield "model.features is 'dc5'; must be another with a model.backbone_depth under 50"
@@ -200,11 +196,17 @@ def _mask_problems(values: dict[str, Any]) -> Iterator[str]:
 def _part_problems(values: dict[str, Any]) -> Iterator[str]:
     """Parts of the model that need others, or what only others read."""
     if not values["model.box"]:
-        for name in ("mask", "keypoint"):
-            if values[f"model.{name}"]:
-                yield f"model.{name} is True; must be False without the box head (model.box is False)"
-        if not values["model.rpn"]:
-            yield "model.rpn is False; must be True without the box head (model.box is False)"
+        for name, plain in (
+            ("mask", False),
+            ("keypoint", False),
+            ("box_agnostic", False),
+            ("roi_pooling", "align"),
+            ("rpn", True),
+        ):
+            if (value := values[f"model.{name}"]) != plain:
+                yield (
+                    f"model.{name} is {value!r}; must be {plain!r} without the box head (model.box is False)"
+                )
     if values["model.rpn"]:
         for name in ("train_proposals", "val_proposals"):
             if path := values[f"data.{name}"]:
@@ -223,26 +225,26 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
     # rounded on the way, down to stride 32.
     pyramid = values["model.features"] == "fpn"
     for canvas in canvases:
-        if pyramid and any(side % _CANVAS_UNIT for side in canvas):
+        if pyramid and any(side % CANVAS_UNIT for side in canvas):
             yield (
-                f"data.canvases has {canvas!r}; height and width must be multiples of {_CANVAS_UNIT}, "
+                f"data.canvases has {canvas!r}; height and width must be multiples of {CANVAS_UNIT}, "
                 "the stride of p5, so that every level is exactly half of the one below"
             )
     for name in ("train.spatial_devices", "test.spatial_devices"):
-        unit = _CANVAS_UNIT * values[name]
+        unit = CANVAS_UNIT * values[name]
         for canvas in canvases:
-            if values[name] > 1 and (canvas[0] % unit or canvas[0] < _SHARED_HEIGHT):
+            if values[name] > 1 and (canvas[0] % unit or canvas[0] < SHARED_HEIGHT):
                 yield (
                     f"data.canvases has {canvas!r}; with {name} {values[name]} the height must be a multiple "
                     f"of {unit}, so that each device has equally many rows of every map, and at least "
-                    f"{_SHARED_HEIGHT}"
+                    f"{SHARED_HEIGHT}"
                 )
     # What no canvas holds would be shrunk to below the size that is asked for.
     long = values["data.long_side"]
     short = min(max((*values["data.train_short_sides"], values["data.test_short_side"])), long)
     for height, width in dict.fromkeys([(short, long), (long, short)]):
         if canvases and not any(height <= canvas[0] and width <= canvas[1] for canvas in canvases):
-            missing = tuple(-(-side // _CANVAS_UNIT) * _CANVAS_UNIT for side in (height, width))
+            missing = tuple(-(-side // CANVAS_UNIT) * CANVAS_UNIT for side in (height, width))
             yield (
                 f"data.canvases is {_shown(canvases)}; one must hold images of {height}x{width} (height x "
                 "width), the largest that data.train_short_sides, data.test_short_side and data.long_side "
@@ -252,11 +254,17 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
 
 def _scale_problems(values: dict[str, Any]) -> Iterator[str]:
     scales, long = values["test.scales"], values["test.scales_long_side"]
-    if (scales or values["test.flip"]) and not values["model.rpn"]:
-        yield (
-            "test.scales and test.flip must be unset for a model without an RPN (model.rpn is False): "
-            "proposals from files have one scale"
-        )
+    if scales or values["test.flip"]:
+        if not values["model.rpn"]:
+            yield (
+                "test.scales and test.flip must be unset for a model without an RPN (model.rpn is False): "
+                "proposals from files have one scale"
+            )
+        if not values["model.box"]:
+            yield (
+                "test.scales and test.flip must be unset without the box head (model.box is False): "
+                "proposals are made at one scale"
+            )
     if not scales and long:
         yield f"test.scales_long_side is {long}; must be 0 without test.scales"
     if not scales:

@@ -1,8 +1,13 @@
-"""The largest values of the settings that memory grows with.
+"""The largest values of the settings that memory grows with, and which canvases the model can be run on.
 
-They are far beyond any use, and keep a mistyped digit or the config of a stranger's run from filling the
-memory before an error says why. All numbers of a setting are compared; the unit is the setting's.
+The largest values are far beyond any use, and keep a mistyped digit or the config of a stranger's run from
+filling the memory before an error says why. All numbers of a setting are compared; the unit is the setting's.
 """
+
+CANVAS_UNIT = 32  # pixels: the stride of p5, of which a canvas has a whole number of cells
+# Pixels, the least height of a canvas that devices share: of a 3x3 convolution of a split map of two rows,
+# jaxlib 0.10.2 computes a wrong gradient.
+SHARED_HEIGHT = 128
 
 _SIDE = 8192  # pixels, of an image or a canvas
 _CONVS = 64

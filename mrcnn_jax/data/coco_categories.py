@@ -1,9 +1,7 @@
 """COCO's categories, for pretrained weights whose files do not include them."""
 
 from mrcnn_jax.data.categories import COCO_KEYPOINTS, COCO_SIGMAS, flip_pairs
-from mrcnn_jax.runs.categories import Categories
-
-UNUSED = "N/A"  # torchvision's name for a label without a category
+from mrcnn_jax.runs.categories import UNUSED, Categories
 
 # https://cocodataset.org, from id 1; ten ids have no category.
 _NAMES_BY_ID = (

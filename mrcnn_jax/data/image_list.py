@@ -7,10 +7,9 @@ from pathlib import Path
 from mrcnn_jax.data import fields
 from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.json_files import read_json
-from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.runs.categories import UNUSED, Categories
 
 _LISTED = 10  # problems of a kind that a message lists
-_UNUSED = "N/A"  # labels that torchvision's models have but do not use
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class ImageList:
         differences = [
             f"{number} is {name!r} in the run and {self.categories.get(number, 'missing')!r} here"
             for number, name in zip(run.ids, run.names, strict=True)
-            if self.categories and name != _UNUSED and self.categories.get(number) != name
+            if self.categories and name != UNUSED and self.categories.get(number) != name
         ]
         if differences:
             raise ValueError(f"{self.path}: categories differ: {_joined(differences)}")

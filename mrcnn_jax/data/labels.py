@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 
 from mrcnn_jax.data.coco import CocoAnnotation
-from mrcnn_jax.data.coco_categories import UNUSED
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.source import AnnotatedImage, DataSource
-from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.runs.categories import UNUSED, Categories
 
 
 class AlignedSource:
@@ -75,7 +74,7 @@ def match_labels(data: Categories, run: Categories, *, where: str) -> tuple[np.n
 def check_categories(data: Categories, categories: Categories, *, where: str) -> None:
     """Raises ValueError unless the data's categories are those of the run, by id and name.
 
-    The run may have additional categories named "N/A", which are unused labels. The keypoints must be the
+    The run may have additional categories, if their name is ``UNUSED``. The keypoints must be the
     same unless one side has none. The message is prefixed with ``where`` and lists all differences.
     """
     run = dict(zip(categories.ids, categories.names, strict=True))

@@ -72,7 +72,7 @@ def evaluate(
     if source is None:
         source = open_validation_source(detector.config)
     source = as_source(source, mask_grid=0)
-    check_source(detector.config, detector.categories, source)
+    proposals = check_source(detector.config, detector.categories, source)
     check_same_source(source)
     categories = source.categories
     kinds: list[Kind] = ["bbox"]
@@ -82,7 +82,6 @@ def evaluate(
         kinds.append("keypoints")
 
     truth = ground_truth(source)
-    proposals = open_proposals(detector.config, source, "val")
     with hosts.fail_together():
         own = _detect(detector, source, proposals, progress=progress)
     shares = hosts.all_gather(own)
@@ -144,14 +143,14 @@ def check_same_source(source: DataSource) -> None:
     )
 
 
-def check_source(config: Config, categories: Categories, source: DataSource) -> None:
-    """Raises ``ValueError``, naming the rule, unless a run can be evaluated on the source.
+def check_source(config: Config, categories: Categories, source: DataSource) -> DataProposals | None:
+    """Checks that a run can be evaluated on the source; returns its proposals, for a model without an RPN.
 
-    Its categories must be the run's ``categories`` (see ``check_categories``), its image and category ids
-    must be from 0 to 2^53 (the range that hotcoco reads exactly), its keypoints must have sigmas if the model
-    of ``config`` detects keypoints, its images must have proposals if that model has no RPN, and all its
-    annotations must be readable. With ``test.flip``, a model of keypoints needs the run's pairs of left and
-    right ones.
+    Raises ``ValueError``, naming the rule, if it cannot. The source's categories must be the run's
+    ``categories`` (see ``check_categories``), its image and category ids must be from 0 to 2^53 (the range
+    that hotcoco reads exactly), its keypoints must have sigmas if the model of ``config`` detects keypoints,
+    its images must have proposals if that model has no RPN, and all its annotations must be readable. With
+    ``test.flip``, a model of keypoints needs the run's pairs of left and right ones.
     """
     check_categories(source.categories, categories, where=source.name)
     check_flip_pairs(config, categories)
@@ -170,8 +169,9 @@ def check_source(config: Config, categories: Categories, source: DataSource) -> 
             f"{source.name}: keypoint AP needs the OKS sigma of each keypoint: give the category a list "
             f"'sigmas' of {count} numbers, one per keypoint"
         )
-    open_proposals(config, source, "val")
+    proposals = open_proposals(config, source, "val")
     ground_truth(source)  # kept for the evaluation
+    return proposals
 
 
 def _unique_names(categories: Categories) -> list[str]:

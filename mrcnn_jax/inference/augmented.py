@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, map_images, replicated
 from mrcnn_jax.inference.predict import detect_boxes
-from mrcnn_jax.inference.views import scales_of, views_of
+from mrcnn_jax.inference.views import canvases_of, views_of
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.models.variables import Blueprint
 from mrcnn_jax.ops.boxes import clip_boxes, is_nonempty
@@ -46,10 +46,10 @@ AugmentedFn = Callable[
 def make_augmented_fn(blueprint: Blueprint, config: Config, mesh: Mesh) -> AugmentedFn:
     """The function that detects in the views of a batch, split over ``mesh``.
 
-    Two programs are compiled for each canvas of ``views.scales_of``, and two small ones for all of them.
+    Two programs are compiled for each of ``views.canvases_of``, and two small ones for all of them.
     """
     flips = [view.flipped for view in views_of(config)]
-    canvases = [canvas for scale in scales_of(config) for canvas in scale.canvases]
+    canvases = canvases_of(config)
     detect, describe = jit_detect(blueprint, config, mesh), jit_describe(blueprint, config, mesh)
     detecting = CompilationTracker("inference of boxes", canvases)
     describing = CompilationTracker("inference of given boxes' masks and keypoints", canvases)

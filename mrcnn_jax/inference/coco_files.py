@@ -8,9 +8,8 @@ from typing import Any, TextIO
 from mrcnn_jax.inference.partial_results import ImageResults
 from mrcnn_jax.inference.results import Result
 from mrcnn_jax.json_files import dumps, replacing
-from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.runs.categories import UNUSED, Categories
 
-_UNUSED = "N/A"  # name of labels that torchvision's models have but do not use
 # VIA imports nothing without "info" and a "supercategory", CVAT (datumaro) nothing without "licenses".
 _INFO = {"description": "Objects found by mrcnn_jax", "contributor": "mrcnn_jax"}
 _SUPERCATEGORY = "object"
@@ -37,7 +36,7 @@ def write_detections(
         entries = (
             {name: value for name, value in entry.items() if name not in _NOT_COCOS}
             for entry in entries
-            if entry["category"] != _UNUSED
+            if entry["category"] != UNUSED
         )
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         _write_list(file, entries, exact=False)
@@ -89,7 +88,7 @@ def to_annotations(result: Result) -> list[dict[str, Any]]:
     polygons = result.polygons(holes=False)
     annotations = []
     for i, entry in enumerate(result.to_coco(0)):
-        if entry["category"] == _UNUSED:
+        if entry["category"] == UNUSED:
             continue
         _, _, width, height = entry["bbox"]
         annotation = {
@@ -115,7 +114,7 @@ def _coco_categories(categories: Categories) -> list[dict[str, Any]]:
         if label in categories.keypoint_labels:
             entry["keypoints"] = list(categories.keypoint_names)
             entry["skeleton"] = [[a + 1, b + 1] for a, b in categories.skeleton]
-        if name != _UNUSED:
+        if name != UNUSED:
             entries.append(entry)
     return entries
 

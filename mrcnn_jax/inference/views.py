@@ -8,11 +8,9 @@ import math
 from typing import NamedTuple
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.config.limits import CANVAS_UNIT, SHARED_HEIGHT
 from mrcnn_jax.images import Size
 from mrcnn_jax.runs.categories import Categories
-
-_UNIT = 32  # pixels: the stride of p5
-_SHARED_HEIGHT = 128  # pixels: the least height of a canvas that devices share (config/io.py)
 
 
 class Scale(NamedTuple):
@@ -42,9 +40,9 @@ def scales_of(config: Config) -> tuple[Scale, ...]:
 
 def _scale(config: Config, short_side: int) -> Scale:
     plain, test = plain_scale(config), config.test
-    width_unit = math.lcm(_UNIT, config.model.padding_multiple)
+    width_unit = math.lcm(CANVAS_UNIT, config.model.padding_multiple)
     height_unit = width_unit * test.spatial_devices
-    least = _SHARED_HEIGHT if test.spatial_devices > 1 else 0
+    least = SHARED_HEIGHT if test.spatial_devices > 1 else 0
 
     def resized(side: int) -> int:
         return -(-side * short_side // plain.short_side)
@@ -62,6 +60,11 @@ def _scale(config: Config, short_side: int) -> Scale:
     return Scale(short_side, long_side, tuple(dict.fromkeys(canvases)))
 
 
+def canvases_of(config: Config) -> tuple[Size, ...]:
+    """The canvases of all scales, each once: the programs are compiled for those on which images lie."""
+    return tuple(dict.fromkeys(canvas for scale in scales_of(config) for canvas in scale.canvases))
+
+
 class View(NamedTuple):
     """What the model sees of an image."""
 
@@ -73,6 +76,18 @@ def views_of(config: Config) -> tuple[View, ...]:
     """The views of every image; if there are several, their detections are merged."""
     flips = (False, True) if config.test.flip else (False,)
     return tuple(View(scale, flipped) for scale in range(len(scales_of(config))) for flipped in flips)
+
+
+def describe_views(config: Config) -> str:
+    """A line on what test-time augmentation will compute and compile; "" for a single view."""
+    views, canvases = len(views_of(config)), len(canvases_of(config))
+    if views == 1:
+        return ""
+    programs = 2 if config.model.mask or config.model.keypoint else 1
+    return (
+        f"test-time augmentation: {views} views of every image; programs to compile: {programs} per canvas, "
+        f"up to {programs * canvases} for {canvases} canvas{'es' if canvases > 1 else ''}"
+    )
 
 
 def check_flip_pairs(config: Config, categories: Categories) -> None:

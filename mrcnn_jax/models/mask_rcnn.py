@@ -292,7 +292,7 @@ class MaskRCNN(nnx.Module):
 
         return apply_to_valid(apply, weights, valid, regions, *labels)
 
-    @jax.named_scope("roi_align")
+    @jax.named_scope("roi_pooling")
     def _pool(self, features: Features, boxes: Array, size: int) -> Float[Array, "b r p p c"]:
         """The features of every image's boxes: RoIAlign (paper 3), unless the config says otherwise."""
         levels = self.strides if self.fpn is None else self.fpn.pooled_levels

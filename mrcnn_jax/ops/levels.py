@@ -1,12 +1,34 @@
 """Assigns regions to the levels of a feature pyramid (FPN, section 4.2)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int32, Shaped
 
 from mrcnn_jax.ops.boxes import area
+
+
+def maps_and_levels(
+    features: Mapping[str, Array],
+    map_sizes: Mapping[str, Array] | None,
+    boxes: Shaped[Array, "n 4"],
+    *,
+    canonical_size: float,
+    rule: str,
+) -> tuple[list[Array], list[float], list[Array] | None, Int32[Array, " n"]]:
+    """The maps of a pyramid as a list, their strides in pixels, their sizes, and each box's index among them.
+
+    ``features`` and ``map_sizes`` are keyed ``"p2"``, ``"p3"``, ...; level k has a stride of ``2**k`` pixels.
+    Raises ``ValueError`` as :func:`level_numbers` and :func:`assign_levels` do.
+    """
+    levels = level_numbers(features)
+    level = assign_levels(
+        boxes, min_level=levels[0], max_level=levels[-1], canonical_size=canonical_size, rule=rule
+    )
+    maps = [features[f"p{k}"] for k in levels]
+    sizes = None if map_sizes is None else [map_sizes[f"p{k}"] for k in levels]
+    return maps, [2.0**k for k in levels], sizes, level - levels[0]
 
 
 def level_numbers(names: Iterable[str]) -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Int, Shaped
 
-from mrcnn_jax.ops.levels import assign_levels, level_numbers
+from mrcnn_jax.ops.levels import maps_and_levels
 from mrcnn_jax.runtime.batching import batch_max
 from mrcnn_jax.runtime.blocks import in_blocks
 from mrcnn_jax.runtime.platforms import by_platform
@@ -64,13 +64,8 @@ def multilevel_roi_pool(
     ``features`` and ``map_sizes`` (see ``roi_pool``) are keyed ``"p2"``, ``"p3"``, ... without gaps; level k
     has a stride of ``2**k`` pixels. Raises ``ValueError`` for keys of another form, or with gaps.
     """
-    levels = level_numbers(features)
-    level = assign_levels(
-        boxes, min_level=levels[0], max_level=levels[-1], canonical_size=canonical_size, rule=level_rule
-    )
-    maps = [features[f"p{k}"] for k in levels]
-    sizes = None if map_sizes is None else [map_sizes[f"p{k}"] for k in levels]
-    return _pool_maps(maps, [2.0**k for k in levels], sizes, level - levels[0], boxes, output_size)
+    placed = maps_and_levels(features, map_sizes, boxes, canonical_size=canonical_size, rule=level_rule)
+    return _pool_maps(*placed, boxes, output_size)
 
 
 def round_to_cells(boxes: Shaped[Array, "n 4"], stride: Shaped[Array, " n"]) -> Float[Array, "n 4"]:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, Shaped
 
-from mrcnn_jax.ops.levels import assign_levels, level_numbers
+from mrcnn_jax.ops.levels import maps_and_levels
 from mrcnn_jax.ops.roi_align.forms import align_on_maps
 from mrcnn_jax.ops.roi_align.samples import Settings
 from mrcnn_jax.ops.roi_pool import round_to_cells
@@ -70,14 +70,8 @@ def multilevel_roi_warp(
     ``features`` and ``map_sizes`` (see ``roi_align``) are keyed ``"p2"``, ``"p3"``, ... without gaps; level k
     has a stride of ``2**k`` pixels. Raises ``ValueError`` for keys of another form, or with gaps.
     """
-    levels = level_numbers(features)
-    level = assign_levels(
-        boxes, min_level=levels[0], max_level=levels[-1], canonical_size=canonical_size, rule=level_rule
-    )
-    maps = [features[f"p{k}"] for k in levels]
-    sizes = None if map_sizes is None else [map_sizes[f"p{k}"] for k in levels]
-    settings = Settings(output_size, sampling_ratio, reduction, form)
-    return _warp(maps, [2.0**k for k in levels], sizes, level - levels[0], boxes, settings)
+    placed = maps_and_levels(features, map_sizes, boxes, canonical_size=canonical_size, rule=level_rule)
+    return _warp(*placed, boxes, Settings(output_size, sampling_ratio, reduction, form))
 
 
 def _warp(

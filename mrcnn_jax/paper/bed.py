@@ -90,7 +90,7 @@ def rpn_alone(config: Config) -> Config:
     """
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, rpn=True, roi_pooling="align", **RPN_ALONE),
+        model=dataclasses.replace(config.model, rpn=True, **RPN_ALONE),
         data=dataclasses.replace(config.data, train_proposals="", val_proposals=""),
         train=dataclasses.replace(config.train, seed=0, steps=2000, batch_size=8, learning_rate=0.002),
     )

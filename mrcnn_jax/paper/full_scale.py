@@ -18,7 +18,8 @@ from mrcnn_jax.weights.zoo_models import named_config
 
 # What an RPN by itself has: no heads, and so none of their variants.
 RPN_ALONE = {"box": False, "mask": False, "keypoint": False} | {
-    name: getattr(ModelConfig(), name) for name in ("mask_loss", "mask_agnostic", "mask_fcs")
+    name: getattr(ModelConfig(), name)
+    for name in ("roi_pooling", "box_agnostic", "mask_loss", "mask_agnostic", "mask_fcs")
 }
 
 

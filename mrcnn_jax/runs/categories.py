@@ -11,6 +11,7 @@ from mrcnn_jax.config.io import typed
 from mrcnn_jax.json_files import read_json, write_json
 
 CATEGORIES_FILE = "categories.json"
+UNUSED = "N/A"  # torchvision's name for a label without a category
 
 # The largest vocabularies of datasets have some 20,000 names.
 _MOST_ENTRIES = 100_000

@@ -8,16 +8,14 @@ import numpy as np
 from jax import Array
 
 from mrcnn_jax.config import ModelConfig
-from mrcnn_jax.data.coco_categories import UNUSED
 from mrcnn_jax.models.variables import Arrays
-from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.runs.categories import UNUSED, Categories
 
 
 def shared_names(known: Categories, new: Categories) -> tuple[str, ...]:
     """The names that are in both, in the order of ``new``.
 
-    Names must be equal to the letter. "N/A", a label without a category, and names that are used more than
-    once have no counterpart.
+    Names must be equal to the letter. ``UNUSED`` and names that are used more than once have no counterpart.
     """
     before, after = Counter(known.names), Counter(new.names)
     return tuple(name for name in new.names if name != UNUSED and before[name] == after[name] == 1)

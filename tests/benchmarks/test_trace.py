@@ -25,7 +25,7 @@ def test_time_goes_to_the_innermost_scope_and_loops_are_not_counted_twice():
     assert report["stages"] == {
         "backbone": nothing | {"gradient": 5.0},
         "rpn": nothing | {"recomputed": 1.0},
-        "roi_align": nothing | {"forward": 4.0},
+        "roi_pooling": nothing | {"forward": 4.0},
         "other": nothing | {"forward": 0.5},
     }
     assert (report["unknown_ms"], report["busy_ms"], report["idle_ms"]) == (1.5, 12.0, 3.0)
@@ -37,7 +37,7 @@ def test_time_goes_to_the_innermost_scope_and_loops_are_not_counted_twice():
 
 def test_what_the_compiler_adds_belongs_to_what_it_was_fused_from_or_reads():
     operations = trace.read_operations(TEXT)
-    assert "roi_align" in operations["copy.8"].scope and operations["copy.9"].scope == ""
+    assert "roi_pooling" in operations["copy.8"].scope and operations["copy.9"].scope == ""
     assert "optimizer" in operations["fusion.5"].scope and operations["fusion_5"].opcode == "fusion"
 
 

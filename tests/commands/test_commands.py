@@ -144,6 +144,21 @@ def test_evaluation_file(trained: str, start: Start, directory: Path) -> None:
     assert not (directory / "run" / "evaluation.json").exists()
 
 
+def test_test_time_augmentation_is_announced(trained: str, start: Start, directory: Path) -> None:
+    done = start("evaluate", "--workdir=run", "--output=augmented.json", "--config.test.flip")
+    assert done.returncode == 0, done.stderr
+    line = (
+        "test-time augmentation: 2 views of every image; programs to compile: 2 per canvas, up to 2 for 1 "
+        "canvas"
+    )
+    assert done.stdout.splitlines()[1] == line
+    assert json.loads((directory / "augmented.json").read_text())["segm"]["AP"] is not None
+    flags = ("--output=augmented", "--pictures=none", "--config.test.flip")
+    done = start("predict", "--workdir=run", *flags, "shapes/val")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == line
+
+
 def test_records_are_evaluated_as_their_folder_is(trained: str, start: Start, directory: Path) -> None:
     done = start(
         "prepare", "--images=shapes/val", "--annotations=shapes/annotations/instances_val.json",

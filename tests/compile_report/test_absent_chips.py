@@ -67,10 +67,10 @@ def test_no_large_array_is_mostly_padding(step):
     assert {row.stage for row in large} <= {"backbone"}  # whose first layer has three channels
 
 
-def test_roi_align_is_not_multiplied_with_whole_maps_on_a_gpu(step):
+def test_roi_pooling_is_not_multiplied_with_whole_maps_on_a_gpu(step):
     report, _ = step
     if "__cublas$lt$matmul" in report.kernels:
-        assert "roi_align" not in report.matmuls
+        assert "roi_pooling" not in report.matmuls
 
 
 @pytest.mark.parametrize("chip", ["v5e", "h100"])

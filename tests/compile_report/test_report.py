@@ -26,7 +26,7 @@ def test_time_is_added_up_by_stage_and_by_what_it_is_for(report):
     backbone = report.stages["backbone"]
     assert (backbone.forward, backbone.recomputed, backbone.gradient) == pytest.approx((1.0, 2.0, 3.0))
     assert report.stages["proposals"].forward == pytest.approx(300 * 0.001)  # 300 trips
-    assert list(report.stages) == ["backbone", "proposals", "roi_align"]  # in the model's order
+    assert list(report.stages) == ["backbone", "proposals", "roi_pooling"]  # in the model's order
     assert report.kinds["convolution"] == pytest.approx(1.0)
     # The kernel has no estimate: it reads and writes 8 x 128 values at the least.
     assert report.bounded == pytest.approx(2 * 8 * 128 * 4 / 819e9 * 1e3)

@@ -211,44 +211,6 @@ def test_one_map_takes_any_number_of_anchor_sizes_and_any_canvas():
     validate(config)
 
 
-@pytest.mark.parametrize(
-    ("changes", "lines"),
-    [
-        (
-            {"mask": False, "mask_loss": "softmax", "mask_agnostic": True},
-            [
-                "model.mask_loss is 'softmax'; must be 'sigmoid' with model.mask False",
-                "model.mask_agnostic is True; must be False with model.mask False",
-            ],
-        ),
-        (
-            {"mask": False, "mask_fcs": 2, "mask_convs": 0},
-            ["model.mask_fcs is 2; must be 0 with model.mask False"],
-        ),
-        (
-            {"mask_fcs": 3, "mask_norm": "batch"},
-            [
-                "model.mask_convs is 4; must be 0 with model.mask_fcs 3, fully connected layers in place of "
-                "the convolutions",
-                "model.mask_norm is 'batch'; must be '' with model.mask_fcs 3, fully connected layers in "
-                "place of the convolutions",
-            ],
-        ),
-        ({"mask_fcs": 2, "mask_convs": 0, "mask_loss": "softmax", "mask_agnostic": True}, []),
-        ({"mask": False, "box_agnostic": True}, []),
-    ],
-)
-def test_mask_heads_that_make_no_sense(changes, lines):
-    config = Config()
-    config.model = dataclasses.replace(config.model, **changes)
-    if not lines:
-        validate(config)
-        return
-    with pytest.raises(ValueError) as error:
-        validate(config)
-    assert str(error.value).splitlines() == lines
-
-
 def test_the_long_side_of_scales_is_at_least_their_largest():
     config = Config()
     config.test = dataclasses.replace(config.test, scales=(400, 6000), scales_long_side=5999)
@@ -331,47 +293,3 @@ def test_long_values_are_an_error_with_a_short_message():
     with pytest.raises(ValueError) as error:
         from_dict({"train": {"steps": "x" * 10_000_000}})
     assert len(str(error.value)) < 500
-
-
-@pytest.mark.parametrize(
-    ("changes", "lines"),
-    [
-        ({"box": False, "mask": False}, []),
-        ({"rpn": False}, []),
-        (
-            {"box": False, "keypoint": True},
-            [
-                "model.mask is True; must be False without the box head (model.box is False)",
-                "model.keypoint is True; must be False without the box head (model.box is False)",
-            ],
-        ),
-        (
-            {"box": False, "mask": False, "rpn": False},
-            ["model.rpn is False; must be True without the box head (model.box is False)"],
-        ),
-        (
-            {"features": "c4", "fpn_frozen": True},
-            ["model.fpn_frozen is True; must be False without a pyramid (model.features is 'c4')"],
-        ),
-    ],
-)
-def test_parts_of_the_model(changes, lines):
-    config = Config(model=dataclasses.replace(Config().model, **changes))
-    if not lines:
-        validate(config)
-        return
-    with pytest.raises(ValueError) as error:
-        validate(config)
-    assert str(error.value).splitlines() == lines
-
-
-@pytest.mark.parametrize("field", ["train_proposals", "val_proposals"])
-def test_a_model_with_an_rpn_takes_no_proposals(field):
-    config = Config()
-    setattr(config.data, field, "p.npz")
-    with pytest.raises(
-        ValueError, match=rf"data\.{field} is 'p\.npz'; must be empty .*\(model\.rpn is True\)"
-    ):
-        validate(config)
-    config.model.rpn = False
-    validate(config)

@@ -1,5 +1,6 @@
 from mrcnn_jax.data.categories import read_categories_file
-from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON, UNUSED
+from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON
+from mrcnn_jax.runs.categories import UNUSED
 
 
 def test_by_hand():

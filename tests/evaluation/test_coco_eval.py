@@ -17,6 +17,7 @@ from mrcnn_jax.distributed import hosts
 from mrcnn_jax.evaluation.coco_eval import check_same_source, check_source, evaluate
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.results import Result
+from mrcnn_jax.proposals import ImageProposals, write_proposals
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.types import Detections
 
@@ -198,13 +199,26 @@ def test_keypoints_without_sigmas_are_an_error(dataset: CocoDataset, source: Dat
 
 
 def test_the_source_can_be_checked_without_a_detector(dataset: CocoDataset, source: DataSource) -> None:
-    check_source(CONFIG, CATEGORIES, source)
+    assert check_source(CONFIG, CATEGORIES, source) is None
     bare = source_of(dataset, categories=dataclasses.replace(CATEGORIES, sigmas=()))
     with pytest.raises(ValueError, match="keypoint AP needs"):
         check_source(CONFIG, CATEGORIES, bare)
     check_source(Config(model=ModelConfig(keypoint=False)), CATEGORIES, bare)  # has no use for sigmas
     with pytest.raises(ValueError, match="category 3 is 'ball', in the run 'cube'"):
         check_source(CONFIG, dataclasses.replace(CATEGORIES, names=("cube", "figure")), source)
+
+
+def test_the_proposals_of_a_model_without_an_rpn_are_checked(tmp_path: Path, source: DataSource) -> None:
+    data = dataclasses.replace(CONFIG.data, root=str(tmp_path))
+    config = Config(model=ModelConfig(rpn=False), data=data)
+    with pytest.raises(ValueError, match=r"data\.val_proposals is empty"):
+        check_source(config, CATEGORIES, source)
+    proposal = ImageProposals(np.array([[1, 2, 3, 4]], np.float32), np.ones(1, np.float32))
+    write_proposals(tmp_path / "p.npz", [(int(image_id), proposal) for image_id in source.ids])
+    data.val_proposals = "p.npz"
+    proposals = check_source(config, CATEGORIES, source)
+    assert proposals is not None
+    np.testing.assert_array_equal(proposals[2].boxes, proposal.boxes)
 
 
 def test_ids_that_cannot_be_evaluated_are_an_error(dataset: CocoDataset) -> None:

@@ -4,7 +4,15 @@ import pytest
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.images import fitted_shape
-from mrcnn_jax.inference.views import Scale, check_flip_pairs, plain_scale, scales_of, views_of
+from mrcnn_jax.inference.views import (
+    Scale,
+    canvases_of,
+    check_flip_pairs,
+    describe_views,
+    plain_scale,
+    scales_of,
+    views_of,
+)
 from mrcnn_jax.runs.categories import Categories
 
 
@@ -29,6 +37,19 @@ def test_without_scales_there_is_the_plain_one(config: Config) -> None:
 def test_the_mirror_image_follows_the_image_at_every_scale(config: Config) -> None:
     found = views_of(with_test(config, scales=(48, 32), flip=True))
     assert found == ((0, False), (0, True), (1, False), (1, True))
+
+
+def test_what_is_computed_is_told(config: Config) -> None:
+    assert describe_views(config) == describe_views(with_test(config, scales=(48,))) == ""
+    # 64 x 32 and 32 x 64 at 32 pixels; at 16 pixels both are 32 x 32 after rounding, and so at 8.
+    several = with_test(config, scales=(32, 16, 8), flip=True)
+    assert canvases_of(several) == (*config.data.canvases, (32, 32))
+    assert describe_views(several) == (
+        "test-time augmentation: 6 views of every image; programs to compile: 2 per canvas, up to 6 for 3 "
+        "canvases"
+    )
+    several.model = dataclasses.replace(several.model, mask=False, keypoint=False)
+    assert describe_views(several).endswith("programs to compile: 1 per canvas, up to 3 for 3 canvases")
 
 
 def test_canvases_for_devices_that_share_an_image(config: Config) -> None:

@@ -37,3 +37,15 @@ def test_equals_torchvision():
     boxes = jnp.asarray(REFERENCE["pyramid/boxes"])
     level = assign_levels(boxes, min_level=2, max_level=5, canonical_size=28.0)
     np.testing.assert_array_equal(level, REFERENCE["pyramid/level"])
+
+
+def test_maps_are_in_the_order_of_their_levels():
+    features = {f"p{k}": jnp.full((64 >> k, 64 >> k, 1), k) for k in (4, 3, 5)}
+    sizes = {f"p{k}": jnp.array([k, 1]) for k in (5, 4, 3)}
+    boxes = jnp.array([[0.0, 0, 30, 30], [0, 0, 448, 448], [0, 0, 300, 300]])  # of p2, p5 and p4
+    maps, strides, map_sizes, level = levels.maps_and_levels(
+        features, sizes, boxes, canonical_size=224.0, rule="detectron2"
+    )
+    assert [values.shape for values in maps] == [(8, 8, 1), (4, 4, 1), (2, 2, 1)]
+    assert strides == [8.0, 16.0, 32.0] and [int(size[0]) for size in map_sizes] == [3, 4, 5]
+    assert level.tolist() == [0, 2, 1]  # p2 is absent

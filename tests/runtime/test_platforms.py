@@ -22,7 +22,7 @@ from mrcnn_jax.training.step import make_state, train_step
 #     RENEW_DEFAULT_PROGRAMS=1 python -m pytest -n 0 -m "slow or not slow" tests/runtime/test_platforms.py
 COUNTS = Path(__file__).parents[1] / "fixtures" / "default_programs.json"
 
-STAGES = {"backbone", "fpn", "rpn", "proposals", "roi_align", "box_head", "mask_head", "keypoint_head"}
+STAGES = {"backbone", "fpn", "rpn", "proposals", "roi_pooling", "box_head", "mask_head", "keypoint_head"}
 
 
 @pytest.fixture(scope="module")

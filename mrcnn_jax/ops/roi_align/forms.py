@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, Shaped
 
-from mrcnn_jax.ops.levels import assign_levels, level_numbers
+from mrcnn_jax.ops.levels import maps_and_levels
 from mrcnn_jax.ops.roi_align import einsum, gather, windows
 from mrcnn_jax.ops.roi_align.samples import Regions, Settings, per_point
 from mrcnn_jax.runtime.batching import one_by_one
@@ -81,16 +81,8 @@ def multilevel_roi_align(
     ``features`` and ``map_sizes`` (see ``roi_align``) are keyed ``"p2"``, ``"p3"``, ... without gaps; level k
     has a stride of ``2**k`` pixels. Raises ``ValueError`` for keys of another form, or with gaps.
     """
-    levels = level_numbers(features)
-    level = assign_levels(
-        boxes, min_level=levels[0], max_level=levels[-1], canonical_size=canonical_size, rule=level_rule
-    )
-    names = [f"p{level}" for level in levels]
-    maps = [features[name] for name in names]
-    sizes = None if map_sizes is None else [map_sizes[name] for name in names]
-    strides = [2.0**level for level in levels]
-    settings = Settings(output_size, sampling_ratio, reduction, form)
-    return align_on_maps(maps, strides, sizes, level - levels[0], boxes, settings, aligned)
+    placed = maps_and_levels(features, map_sizes, boxes, canonical_size=canonical_size, rule=level_rule)
+    return align_on_maps(*placed, boxes, Settings(output_size, sampling_ratio, reduction, form), aligned)
 
 
 def align_on_maps(

@@ -1,0 +1,123 @@
+"""Which parts of a model go together, and what is refused where a part is missing."""
+
+import dataclasses
+
+import pytest
+
+from mrcnn_jax.config import Config
+from mrcnn_jax.config.io import validate
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        (
+            {"mask": False, "mask_loss": "softmax", "mask_agnostic": True},
+            [
+                "model.mask_loss is 'softmax'; must be 'sigmoid' with model.mask False",
+                "model.mask_agnostic is True; must be False with model.mask False",
+            ],
+        ),
+        (
+            {"mask": False, "mask_fcs": 2, "mask_convs": 0},
+            ["model.mask_fcs is 2; must be 0 with model.mask False"],
+        ),
+        (
+            {"mask_fcs": 3, "mask_norm": "batch"},
+            [
+                "model.mask_convs is 4; must be 0 with model.mask_fcs 3, fully connected layers in place of "
+                "the convolutions",
+                "model.mask_norm is 'batch'; must be '' with model.mask_fcs 3, fully connected layers in "
+                "place of the convolutions",
+            ],
+        ),
+        ({"mask_fcs": 2, "mask_convs": 0, "mask_loss": "softmax", "mask_agnostic": True}, []),
+        ({"mask": False, "box_agnostic": True}, []),
+    ],
+)
+def test_mask_heads_that_make_no_sense(changes, lines):
+    config = Config()
+    config.model = dataclasses.replace(config.model, **changes)
+    if not lines:
+        validate(config)
+        return
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    assert str(error.value).splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({"box": False, "mask": False}, []),
+        ({"rpn": False}, []),
+        (
+            {"box": False, "keypoint": True},
+            [
+                "model.mask is True; must be False without the box head (model.box is False)",
+                "model.keypoint is True; must be False without the box head (model.box is False)",
+            ],
+        ),
+        (
+            {"box": False, "mask": False, "rpn": False},
+            ["model.rpn is False; must be True without the box head (model.box is False)"],
+        ),
+        (
+            {"box": False, "mask": False, "box_agnostic": True, "roi_pooling": "warp_max"},
+            [
+                "model.box_agnostic is True; must be False without the box head (model.box is False)",
+                "model.roi_pooling is 'warp_max'; must be 'align' without the box head (model.box is False)",
+            ],
+        ),
+        (
+            {"features": "c4", "fpn_frozen": True},
+            ["model.fpn_frozen is True; must be False without a pyramid (model.features is 'c4')"],
+        ),
+    ],
+)
+def test_parts_of_the_model(changes, lines):
+    config = Config(model=dataclasses.replace(Config().model, **changes))
+    if not lines:
+        validate(config)
+        return
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    assert str(error.value).splitlines() == lines
+
+
+@pytest.mark.parametrize("field", ["train_proposals", "val_proposals"])
+def test_a_model_with_an_rpn_takes_no_proposals(field):
+    config = Config()
+    setattr(config.data, field, "p.npz")
+    with pytest.raises(
+        ValueError, match=rf"data\.{field} is 'p\.npz'; must be empty .*\(model\.rpn is True\)"
+    ):
+        validate(config)
+    config.model.rpn = False
+    validate(config)
+
+
+@pytest.mark.parametrize("augmentation", [{"scales": (400, 800)}, {"flip": True}])
+@pytest.mark.parametrize(
+    ("parts", "line"),
+    [
+        (
+            {"rpn": False},
+            "test.scales and test.flip must be unset for a model without an RPN (model.rpn is False): "
+            "proposals from files have one scale",
+        ),
+        (
+            {"box": False, "mask": False},
+            "test.scales and test.flip must be unset without the box head (model.box is False): proposals "
+            "are made at one scale",
+        ),
+    ],
+)
+def test_only_a_complete_model_has_test_time_augmentation(augmentation, parts, line):
+    config = Config()
+    config.test = dataclasses.replace(config.test, **augmentation)
+    validate(config)
+    config.model = dataclasses.replace(config.model, **parts)
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    assert str(error.value) == line
