@@ -5,10 +5,10 @@
     mrcnn-jax propose --input=box_proposals.pkl --output=proposals.npz
 
 The first two run the region proposal network of a trained run, or of a published model, on all images of
-its training or validation data; --config.data.root and others name other data. An image has at most
---config.test.rpn_post_nms proposals. A model without an RPN (model.rpn is False) is trained on them with
---config.data.train_proposals and evaluated with --config.data.val_proposals, which are relative to
---config.data.root.
+its training or validation data; --config.data.root and others name other data. An image has as many
+proposals as its use takes: at most --config.train.rpn_post_nms for training, --config.test.rpn_post_nms for
+validation. A model without an RPN (model.rpn is False) is trained on them with --config.data.train_proposals
+and evaluated with --config.data.val_proposals, which are relative to --config.data.root.
 
 --input converts a file of Detectron2's (box_proposals.pkl of its evaluation, PROPOSAL_FILES of its configs),
 or of Detectron's; it is read without running any code in it.
@@ -83,7 +83,7 @@ def _propose(name: str, split: Any, output: Path) -> None:
     if source.findings:
         print(summary(source.findings, rows=_FINDINGS), flush=True)
     batch_size = _BATCH_SIZE.value or config.test.batch_size
-    proposer = load_proposer(name, step=_STEP.value, batch_size=batch_size, config=config)
+    proposer = load_proposer(name, step=_STEP.value, batch_size=batch_size, config=config, split=split)
     print(f"step {proposer.step} on the {len(source.ids)} images of {source.name}", flush=True)
     found = proposer.stream(lambda index: source.read(index).pixels, source.sizes)
     with_bar = progress_bar(found, total=len(source.ids))

@@ -1,5 +1,6 @@
 """Runs the region proposal network of a trained model on a data set's images, in batches."""
 
+import dataclasses
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -136,18 +137,38 @@ def load_proposer(
     step: int | Literal["best"] | None = None,
     batch_size: int = 1,
     config: Config | None = None,
+    split: Literal["train", "val"] = "val",
 ) -> Proposer:
     """The region proposal network of a trained run, or of a published model; see ``detector.load``.
 
-    Raises ValueError, besides the errors of ``detector.load``, if the model has no RPN.
+    It proposes as much as is taken for the training or validation images: see ``with_limits``. Raises
+    ValueError, besides the errors of ``detector.load``, if the model has no RPN.
     """
     workdir = workdir_of(workdir)
     run = read_run(workdir)
-    config = run.config if config is None else config
+    config = with_limits(run.config if config is None else config, split)
     check_proposes(config.model)
     step, blueprint, weights, mesh = load_model(workdir, run, config, step=step, batch_size=batch_size)
     propose_fn = make_propose_fn(blueprint, config, mesh)(weights)
     return Proposer(propose_fn, config, run.categories, batch_size=batch_size, step=step)
+
+
+def with_limits(config: Config, split: Literal["train", "val"]) -> Config:
+    """The config with the limits in ``config.test`` that proposals for ``split`` need.
+
+    Heads train on ``train.rpn_post_nms`` proposals of an image, often far more than are used at test, and
+    selected as ``train.rpn_pre_nms`` and ``train.rpn_nms_iou`` say.
+    """
+    if split == "val":
+        return config
+    train = config.train
+    test = dataclasses.replace(
+        config.test,
+        rpn_pre_nms=train.rpn_pre_nms,
+        rpn_post_nms=train.rpn_post_nms,
+        rpn_nms_iou=train.rpn_nms_iou,
+    )
+    return dataclasses.replace(config, test=test)
 
 
 def check_proposes(model: ModelConfig) -> None:

@@ -33,6 +33,7 @@ def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> 
         values["model"] |= {"mask": False, "keypoint": False, part: False}
         values["data"]["root"] = "shapes"
         values["train"] |= {"log_every": 1, "eval_every": 4}
+        values["test"]["rpn_post_nms"] = 12
         (path / f"{name}.py").write_text(CONFIG_FILE.format(values=values))
     return path
 
@@ -69,7 +70,7 @@ def test_its_recall_is_evaluated(trained: str, start: Start, directory: Path) ->
     recall = content["proposals"]
     assert content["step"] == 4 and set(content) == {"step", "annotations", "proposals"}
     assert list(recall) == [f"AR{size}@{count}" for count in (100, 1000) for size in ("", "s", "m", "l")]
-    assert 0 <= recall["AR@100"] == recall["AR@1000"] <= 100  # there are 16 proposals
+    assert 0 <= recall["AR@100"] == recall["AR@1000"] <= 100  # there are 12 proposals
     assert f"{recall['AR@100']:.1f}" in done.stdout and "1000 proposals" in done.stdout
 
 
@@ -91,11 +92,12 @@ def test_what_an_rpn_alone_cannot_do(
 
 
 def test_its_proposals_are_written(proposed: list[str], directory: Path) -> None:
-    for line, split, count in zip(proposed, ("train", "val"), (8, 3), strict=True):
+    rows = (("train", 8, 16), ("val", 3, 12))  # train.rpn_post_nms, test.rpn_post_nms
+    for line, (split, count, limit) in zip(proposed, rows, strict=True):
         file = read_proposals(directory / f"shapes/p/{split}.npz")
         content = json.loads((directory / f"shapes/annotations/instances_{split}.json").read_text())
         assert sorted(file.ids.tolist()) == sorted(image["id"] for image in content["images"])
-        assert np.diff(file.offsets).tolist() == [16] * count  # config.test.rpn_post_nms
+        assert np.diff(file.offsets).tolist() == [limit] * count
         assert line == f"{len(file.boxes)} proposals of {count} images written to shapes/p/{split}.npz"
         assert (file.boxes >= 0).all() and (file.boxes <= 64).all()
         for first, last in zip(file.offsets[:-1], file.offsets[1:], strict=True):
@@ -134,6 +136,7 @@ def test_a_model_trains_on_the_proposals(fast: str) -> None:
     losses, scores = [line for line in fast.splitlines() if line.startswith("step 4")]
     assert " box " in losses and " rpn " not in losses
     assert scores.startswith("step 4: bbox AP ")
+    assert "train.rpn_post_nms asks for" not in fast
 
 
 def test_it_is_evaluated_on_proposals(fast: str, start: Start, directory: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.predict import check_finds_objects
-from mrcnn_jax.inference.proposer import Proposer, check_proposes
+from mrcnn_jax.inference.proposer import Proposer, check_proposes, with_limits
 from mrcnn_jax.proposals import ImageProposals
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.types import Detections, Proposals
@@ -116,3 +116,12 @@ def test_what_models_can_do():
         check_finds_objects(ModelConfig(box=False, mask=False))
     with pytest.raises(ValueError, match="the model has no RPN"):
         check_proposes(ModelConfig(rpn=False))
+
+
+def test_training_images_get_as_many_as_training_takes(tiny_config):
+    train = dataclasses.replace(tiny_config.train, rpn_pre_nms=12_000, rpn_post_nms=2000, rpn_nms_iou=0.6)
+    test = dataclasses.replace(tiny_config.test, rpn_pre_nms=6000, rpn_post_nms=300)
+    config = dataclasses.replace(tiny_config, train=train, test=test)
+    assert with_limits(config, "val") == config
+    expected = dataclasses.replace(test, rpn_pre_nms=12_000, rpn_post_nms=2000, rpn_nms_iou=0.6)
+    assert with_limits(config, "train") == dataclasses.replace(config, test=expected)
