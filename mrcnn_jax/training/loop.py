@@ -120,8 +120,8 @@ def train(
     with hosts.fail_together():
         source, categories = _with_categories_of_run(source, workdir)
         proposals = open_proposals(config, source, "train")
-        if proposals is not None and (line := describe_shortage(proposals, config)):
-            _print(line)
+        if proposals is not None and (shortage := describe_shortage(proposals, config)):
+            _print(shortage)
 
         trained = trained_images(source, data, keypoints=config.model.keypoint)
         config = with_steps(config, images=int(trained.sum()))

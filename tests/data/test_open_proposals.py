@@ -57,6 +57,6 @@ def test_fewer_than_training_takes(fast):
     assert describe_shortage(proposals, fast) is None
     fast.train.rpn_post_nms = 3
     assert describe_shortage(proposals, fast) == (
-        f"{fast.data.root}/p.npz has 2.5 proposals per image on average and 3 at most; train.rpn_post_nms asks "
-        "for 3"
+        f"{fast.data.root}/p.npz has 2.5 proposals per image on average and 3 at most; train.rpn_post_nms "
+        "asks for 3"
     )
