@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,13 +61,21 @@ class Proposer:
         self._propose_fn = propose_fn
 
     def stream(
-        self, read: Callable[[int], np.ndarray], sizes: Int[np.ndarray, "n 2"]
+        self,
+        read: Callable[[int], np.ndarray],
+        sizes: Int[np.ndarray, "n 2"],
+        *,
+        done: Collection[int] = frozenset(),
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[int, ImageProposals]]:
         """Yields the index and the proposals of each of N images, those of one canvas after another.
 
         Args:
             read: the pixels ``[H W 3]`` of the image at an index, called in threads.
             sizes: height and width of each image.
+            done: indices of images that are not wanted. A batch that has any other image is computed as a
+                whole, so results do not depend on ``done``, bit for bit.
+            share: index and number of the processes, each of which takes every n-th batch.
 
         Raises the errors of ``read``.
         """
@@ -83,10 +92,14 @@ class Proposer:
             indices, batch, proposals = computing.popleft()
             on_host = jax.device_get(proposals)
             for row, (index, fitted) in enumerate(zip(indices, batch, strict=True)):
+                if index in done:
+                    continue
                 yield index, _in_original(on_host, row, fitted.size, sizes[index])
 
         try:
-            for indices in self._batches(sizes):
+            for indices in islice(self._batches(sizes), share[0], None, share[1]):
+                if all(index in done for index in indices):
+                    continue
                 ahead.append((indices, [threads.submit(self._fit, read, index) for index in indices]))
                 if len(ahead) > _AHEAD:
                     dispatch()

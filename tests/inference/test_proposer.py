@@ -63,6 +63,26 @@ def test_in_pixels_of_the_original_image(config, batch_size):
     assert len(batches) == -(-5 // batch_size) + -(-2 // batch_size)
 
 
+def test_batches_are_the_same_whatever_is_done_and_whoever_takes_them(config):
+    shapes = [WIDE, TALL, WIDE, WIDE, TALL, WIDE, WIDE]  # batches 0 2, 3 5, 6; 1 4
+    seen = []
+
+    def note(images, sizes):
+        seen.append(images[:, 0, 0, 0].tolist())
+        return propose(images, sizes)
+
+    def stream(**options):
+        seen.clear()
+        found = proposer.stream(lambda index: image(index, shapes[index]), np.array(shapes), **options)
+        return [index for index, _ in found]
+
+    proposer = Proposer(note, config, CATEGORIES, batch_size=2)
+    assert stream(done={0, 2, 3}) == [5, 6, 1, 4]
+    assert seen == [[3, 5], [6, 0], [1, 4]]  # the second is filled up
+    assert stream(share=(0, 2)) == [0, 2, 6] and stream(share=(1, 2)) == [3, 5, 1, 4]
+    assert stream(share=(1, 2), done={3, 4, 5}) == [1] and seen == [[1, 4]]
+
+
 def test_an_error_names_the_image(config):
     def read(index):
         if index == 3:
