@@ -18,6 +18,8 @@ from tensorboardX.proto.event_pb2 import Event
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.shapes import make_shapes
+from mrcnn_jax.inference.partial_proposals import PartialProposals, begin_proposals
+from mrcnn_jax.proposals import ImageProposals, read_made_with, read_proposals
 from mrcnn_jax.runs.checkpoint import load_weights
 
 ROOT = Path(__file__).parents[2]
@@ -207,6 +209,31 @@ def test_evaluation_equals_one_process(by_two: Path, start: Start, directory: Pa
     assert one.wait() == [0], one.output(0)
     wanted, found = (json.loads((directory / f"scores-{name}.json").read_text()) for name in ("one", "two"))
     assert found == wanted
+
+
+@pytest.mark.slow
+def test_proposals_equal_one_process_even_after_an_interruption(
+    alone: Path, start: Start, directory: Path
+) -> None:
+    """Each batch has the same four devices; the two have unequal shares of five batches."""
+    arguments = ("propose", "--workdir=one", "--split=train", "--batch_size=4")
+    one = start(*arguments, "--output=one.npz", count=1)
+    assert one.wait() == [0], one.output(0)
+    begin_proposals(directory / "two.npz", read_made_with(directory / "one.npz") or {})
+    whole = read_proposals(directory / "one.npz")
+    with PartialProposals(directory / "two.npz", process=5) as partial:
+        for row in range(6):
+            rows = slice(whole.offsets[row], whole.offsets[row + 1])
+            proposals = ImageProposals(whole.boxes[rows], whole.objectness[rows])
+            partial.append(int(whole.ids[row]), proposals)
+    two = start(*arguments, "--output=two.npz")
+    assert two.wait() == [0, 0], two.output(0) + two.output(1)
+    assert "6 of 20 images are done already" in two.output(0)
+    assert "written to two.npz" in two.output(0) and "proposals" not in two.output(1)
+    assert (directory / "two.npz").read_bytes() == (directory / "one.npz").read_bytes()
+    assert not (directory / "two.npz.partial").exists()
+    two = start(*arguments, "--output=two.npz")
+    assert two.wait() == [0, 0] and "is already there" in two.output(0)
 
 
 @pytest.mark.slow
