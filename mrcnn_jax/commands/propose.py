@@ -155,9 +155,7 @@ def _propose(output: Path) -> None:
     check_same_config(proposer.config)
     check_same_arrays("images to propose for", images.ids, images.sizes)
     check_same_arrays("checkpoints and batch sizes", np.array([proposer.step, proposer.batch_size]))
-    made_with = hosts.all_gather(made_with)[
-        0
-    ]  # of another host's clock, or its own copy of a published model
+    made_with = hosts.all_gather(made_with)[0]  # hosts may have copies of the weights from different times
 
     with hosts.fail_together():
         finished = hosts.is_main_process() and _is_finished(output, made_with)
