@@ -1,15 +1,19 @@
 """Proposals of a data set in a file, which ``mrcnn-jax propose`` writes and models without an RPN read.
 
-The file is an uncompressed .npz with four arrays, for N images and M proposals:
+The file is an uncompressed .npz with these arrays, for N images and M proposals:
 
     ids         int64 [N]: COCO image ids, all different
     offsets     int64 [N+1]: the proposals of image n are rows offsets[n] to offsets[n+1]
     boxes       float32 [M 4]: x1 y1 x2 y2 in pixels of the original image
     objectness  float32 [M]: logits, of each image in descending order
 
+If ``mrcnn-jax propose`` made it with a model, ``made_with`` says with which weights and settings, as JSON.
+
 Shapes: N images, M proposals of all images, P proposals of one image, C rows of a batch per image.
 """
 
+import json
+import tempfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn_jax.images import Size
-from mrcnn_jax.json_files import replacing
+from mrcnn_jax.proposal_records import RecordWriter, write_npz
 
 _ARRAYS = {"ids": ("i8", 1), "offsets": ("i8", 1), "boxes": ("f4", 2), "objectness": ("f4", 1)}
 _OUTSIDE = 1.0  # pixels that a box may reach beyond its image: other tools round, or count the last pixel
@@ -140,24 +144,25 @@ def write_proposals(path: str | Path, proposals: Iterable[tuple[int, ImagePropos
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path}: already exists; remove it, or choose another file")
-    ids, counts = [], [0]
-    boxes, objectness = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)]
-    for image_id, image in proposals:
-        order = np.argsort(-image.objectness, kind="stable")
-        ids.append(image_id)
-        counts.append(len(order))
-        boxes.append(image.boxes[order].astype(np.float32))
-        objectness.append(image.objectness[order].astype(np.float32))
-    offsets = np.cumsum(counts, dtype=np.int64)
-    arrays: dict[str, Any] = {
-        "ids": np.array(ids, np.int64),
-        "offsets": offsets,
-        "boxes": np.concatenate(boxes),
-        "objectness": np.concatenate(objectness),
-    }
-    with replacing(path) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, **arrays)
-    return int(offsets[-1])
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        with RecordWriter(Path(folder) / "records") as writer:
+            records = [
+                writer.append(image_id, image.boxes, image.objectness) for image_id, image in proposals
+            ]
+        unfinished = Path(folder) / path.name
+        count = write_npz(unfinished, records, made_with="")
+        unfinished.replace(path)
+    return count
+
+
+def read_made_with(path: str | Path) -> dict[str, Any] | None:
+    """What ``mrcnn-jax propose`` made the file with, by name; None for a file that does not say so."""
+    try:
+        with np.load(path) as archive:
+            content = json.loads(str(archive["made_with"]))
+    except Exception:  # NumPy and zipfile raise nearly anything for a file of another kind
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def pad_proposals(

@@ -15,6 +15,7 @@ FLOORS = {
     "mrcnn_jax.rle": 0,
     "mrcnn_jax.json_files": 0,
     "mrcnn_jax.proposals": 0,
+    "mrcnn_jax.proposal_records": 0,
     "mrcnn_jax.config": 0,
     "mrcnn_jax.runtime": 0,
     "mrcnn_jax.ops": 1,

@@ -17,6 +17,7 @@ def get_config() -> Config:
     presets.as_c4(config)
     config.model.box = False
     config.model.mask = False
+    # PRE_NMS_TOPK_TEST and POST_NMS_TOPK_TEST of Detectron2's rpn_R_50_C4_1x.yaml
     config.test.rpn_pre_nms = 12_000
     config.test.rpn_post_nms = 2000
     return config

@@ -17,5 +17,9 @@ def get_config() -> Config:
     config = presets.detectron2()
     config.model.box = False
     config.model.mask = False
-    config.test.rpn_post_nms = 2000
+    config.test.rpn_post_nms = 2000  # POST_NMS_TOPK_TEST of Detectron2's rpn_R_50_FPN_1x.yaml
+    # Without heads, only mrcnn-jax propose --split=train reads these: Detectron2 makes the proposals that its
+    # Fast R-CNN is trained on with the limits for tests, too.
+    config.train.rpn_pre_nms = config.test.rpn_pre_nms
+    config.train.rpn_post_nms = config.test.rpn_post_nms
     return config

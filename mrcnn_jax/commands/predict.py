@@ -26,7 +26,6 @@ image can be read at all, nothing is written.
 
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,12 +218,13 @@ def _made_with(workdir: Path, detector: "Detector") -> dict[str, Any]:
     """What the results depend on besides the images; batches of another size give the same."""
     from mrcnn_jax.config.fields import SETTINGS
     from mrcnn_jax.config.io import flatten
+    from mrcnn_jax.runs.checkpoint import time_of_weights
 
-    weights = workdir / "checkpoints" / str(detector.step) / "weights"
+    assert detector.step is not None  # it was loaded from a checkpoint
     return {
         "--workdir": str(workdir.resolve()),
         "--step": detector.step,
-        "time of the weights": datetime.fromtimestamp(weights.stat().st_mtime, UTC).isoformat(),
+        "time of the weights": time_of_weights(workdir, detector.step),
         "--score_threshold": _SCORE_THRESHOLD.value,
         "--pictures": _PICTURES.value,
         "--save_dataset": _DATASET.value is not None,

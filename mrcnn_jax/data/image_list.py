@@ -4,8 +4,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrcnn_jax.data import fields
+import numpy as np
+
+from mrcnn_jax.data import coco_fields, fields
 from mrcnn_jax.data.file_names import ImageFolder
+from mrcnn_jax.data.source import check_size
+from mrcnn_jax.images import Size, read_image
 from mrcnn_jax.json_files import read_json
 from mrcnn_jax.runs.categories import UNUSED, Categories
 
@@ -19,7 +23,15 @@ class ImageList:
     path: Path
     images: list[Path]
     ids: list[int]
+    sizes: list[Size]  # height and width; empty if not asked for
     categories: dict[int, str]  # names by id; empty if the file has none
+
+    def pixels(self, index: int) -> np.ndarray:
+        """The image as RGB ``[H W 3]``; raises ValueError, naming it, unless it has the size in the file."""
+        path = self.images[index]
+        pixels = read_image(path)
+        check_size(pixels, self.sizes[index], f"{path}: image {self.ids[index]} of {self.path}")
+        return pixels
 
     def check_categories(self, run: Categories) -> None:
         """Raises ValueError unless all categories of the run are in the file, with the same id and name."""
@@ -32,23 +44,29 @@ class ImageList:
             raise ValueError(f"{self.path}: categories differ: {_joined(differences)}")
 
 
-def read_image_list(path: Path, folder: Path) -> ImageList:
-    """The images that the COCO file at ``path`` lists, as files of ``folder``.
+def read_image_list(path: Path, folder: Path, *, sizes: bool = False) -> ImageList:
+    """The images that the COCO file at ``path`` lists, as files of ``folder``; ``sizes``: with their sizes.
 
     Raises ValueError, naming the file, if it is not a COCO file, lists no images, an id is no integer or not
-    unique, an image is listed twice or is not in ``folder``, and OSError if it cannot be read.
+    unique, an image is listed twice, is not in ``folder`` or lacks a size that is asked for, and OSError if
+    it cannot be read.
     """
     content = read_json(path)
     if not isinstance(content, dict):
         raise fields.error(str(path), "the content", "an object", content)
     files = ImageFolder(folder)
     images, ids, missing = [], [], []
+    found_sizes: list[Size] = []
     for number, entry in enumerate(fields.entries(content, "images", str(path))):
         where = f"{path}: images[{number}]"
         ids.append(fields.integer(entry, "id", where))
         name = fields.text(entry, "file_name", where)
         try:
             images.append(files.find(name))
+            if sizes:
+                found_sizes.append(
+                    (coco_fields.read_side(entry, "height"), coco_fields.read_side(entry, "width"))
+                )
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         if not files.has(images[-1]):
@@ -66,7 +84,7 @@ def read_image_list(path: Path, folder: Path) -> ImageList:
         fields.integer(entry, "id", f"{path}: categories"): fields.text(entry, "name", f"{path}: categories")
         for entry in (fields.entries(content, "categories", str(path)) if content.get("categories") else [])
     }
-    return ImageList(path, images, ids, categories)
+    return ImageList(path, images, ids, found_sizes, categories)
 
 
 def _repeated(values: list) -> list[str]:

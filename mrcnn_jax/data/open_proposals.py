@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.proposals import DataProposals, read_proposals
@@ -27,3 +29,15 @@ def open_proposals(
         )
     file = read_proposals(Path(config.data.root) / path)
     return file.of_images(source.ids, source.sizes, source=source.name)
+
+
+def describe_shortage(proposals: DataProposals, config: Config) -> str | None:
+    """A line that says so if images have fewer proposals on average than training takes; else None."""
+    wanted = config.train.rpn_post_nms
+    counts = np.diff(proposals.file.offsets)[proposals.rows]
+    if not len(counts) or counts.mean() >= wanted:
+        return None
+    return (
+        f"{proposals.file.name} has {counts.mean():.1f} proposals per image on average and {counts.max()} at "
+        f"most; train.rpn_post_nms asks for {wanted}"
+    )

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +53,18 @@ def check_same_arrays(what: str, *arrays: np.ndarray | Array) -> None:
 
 def check_shared_workdir(workdir: Path) -> None:
     """Raises ValueError unless the run that process 0 made in ``workdir`` is visible within a minute."""
+    if not becomes_true(lambda: is_run(workdir)):
+        raise ValueError(
+            f"{workdir}: the run's directory must be shared by all processes, but the files of "
+            "process 0 are not visible to this process"
+        )
+
+
+def becomes_true(condition: Callable[[], bool]) -> bool:
+    """Whether a condition on other processes' files holds within a minute."""
     end = time.monotonic() + _TIMEOUT_S
-    while not is_run(workdir):
+    while not condition():
         if time.monotonic() > end:
-            raise ValueError(
-                f"{workdir}: the run's directory must be shared by all processes, but the files of "
-                "process 0 are not visible to this process"
-            )
+            return False
         time.sleep(1)
+    return True

@@ -121,22 +121,25 @@ class PartialResults:
             elif (content["state"], content["picture"]) == (self._states[file], self._pictures[file]):
                 self._lines[file] = start
         what = f"{self.path} has the results of {count} images from an interrupted run"
-        if count and header != self._made_with:
-            names = sorted(self._made_with.keys() | (header or {}).keys())
-            lines = [
-                f"\n  {name}: {here!r} here, {there!r} there"
-                for name in names
-                if (here := self._made_with.get(name)) != (there := (header or {}).get(name))
-            ]
+        if count and (lines := describe_differences(self._made_with, header or {})):
             raise ValueError(
-                f"{what} with other settings:{''.join(lines)}\n"
-                f"use those settings to go on with it, or {_ADVICE}"
+                f"{what} with other settings:{lines}\nuse those settings to go on with it, or {_ADVICE}"
             )
         if others:
             raise ValueError(
                 f"{what}, {len(others)} of which are not given now, such as {others[0]}\n"
                 f"name the same images to go on with it, or {_ADVICE}"
             )
+
+
+def describe_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
+    """A line for each name whose JSON-serialisable values differ; empty if there is none."""
+    here = json.loads(json.dumps(here))
+    return "".join(
+        f"\n  {name}: {here.get(name)!r} here, {there.get(name)!r} there"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name)
+    )
 
 
 def _state(file: str) -> list[int]:

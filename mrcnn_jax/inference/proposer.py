@@ -1,8 +1,10 @@
 """Runs the region proposal network of a trained model on a data set's images, in batches."""
 
+import dataclasses
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,13 +61,21 @@ class Proposer:
         self._propose_fn = propose_fn
 
     def stream(
-        self, read: Callable[[int], np.ndarray], sizes: Int[np.ndarray, "n 2"]
+        self,
+        read: Callable[[int], np.ndarray],
+        sizes: Int[np.ndarray, "n 2"],
+        *,
+        done: Collection[int] = frozenset(),
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[int, ImageProposals]]:
         """Yields the index and the proposals of each of N images, those of one canvas after another.
 
         Args:
             read: the pixels ``[H W 3]`` of the image at an index, called in threads.
             sizes: height and width of each image.
+            done: indices of images that are not wanted. A batch that has any other image is computed as a
+                whole, so results do not depend on ``done``, bit for bit.
+            share: index and number of the processes, each of which takes every n-th batch.
 
         Raises the errors of ``read``.
         """
@@ -82,10 +92,14 @@ class Proposer:
             indices, batch, proposals = computing.popleft()
             on_host = jax.device_get(proposals)
             for row, (index, fitted) in enumerate(zip(indices, batch, strict=True)):
+                if index in done:
+                    continue
                 yield index, _in_original(on_host, row, fitted.size, sizes[index])
 
         try:
-            for indices in self._batches(sizes):
+            for indices in islice(self._batches(sizes), share[0], None, share[1]):
+                if all(index in done for index in indices):
+                    continue
                 ahead.append((indices, [threads.submit(self._fit, read, index) for index in indices]))
                 if len(ahead) > _AHEAD:
                     dispatch()
@@ -136,18 +150,38 @@ def load_proposer(
     step: int | Literal["best"] | None = None,
     batch_size: int = 1,
     config: Config | None = None,
+    split: Literal["train", "val"] = "val",
 ) -> Proposer:
     """The region proposal network of a trained run, or of a published model; see ``detector.load``.
 
-    Raises ValueError, besides the errors of ``detector.load``, if the model has no RPN.
+    It proposes as much as is taken for the training or validation images: see ``with_limits``. Raises
+    ValueError, besides the errors of ``detector.load``, if the model has no RPN.
     """
     workdir = workdir_of(workdir)
     run = read_run(workdir)
-    config = run.config if config is None else config
+    config = with_limits(run.config if config is None else config, split)
     check_proposes(config.model)
     step, blueprint, weights, mesh = load_model(workdir, run, config, step=step, batch_size=batch_size)
     propose_fn = make_propose_fn(blueprint, config, mesh)(weights)
     return Proposer(propose_fn, config, run.categories, batch_size=batch_size, step=step)
+
+
+def with_limits(config: Config, split: Literal["train", "val"]) -> Config:
+    """The config with the limits in ``config.test`` that proposals for ``split`` need.
+
+    Heads train on ``train.rpn_post_nms`` proposals of an image, often far more than are used at test, and
+    selected as ``train.rpn_pre_nms`` and ``train.rpn_nms_iou`` say.
+    """
+    if split == "val":
+        return config
+    train = config.train
+    test = dataclasses.replace(
+        config.test,
+        rpn_pre_nms=train.rpn_pre_nms,
+        rpn_post_nms=train.rpn_post_nms,
+        rpn_nms_iou=train.rpn_nms_iou,
+    )
+    return dataclasses.replace(config, test=test)
 
 
 def check_proposes(model: ModelConfig) -> None:

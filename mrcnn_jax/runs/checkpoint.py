@@ -8,6 +8,7 @@ that starts from imported weights, ``checkpoints/0/`` has ``weights`` only.
 import logging
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -127,6 +128,12 @@ def load_weights(
             raise ValueError(f"{directory}: no checkpoint was evaluated, so there is no best one")
         shapes = _shapes(manager, wanted, ("weights",))
         return wanted, _restore(manager, wanted, shapes)["weights"]
+
+
+def time_of_weights(workdir: str | Path, step: int) -> str:
+    """When the weights of a checkpoint were written, which tells them from others of the same step."""
+    weights = Path(workdir) / _CHECKPOINTS / str(step) / "weights"
+    return datetime.fromtimestamp(weights.stat().st_mtime, UTC).isoformat()
 
 
 def is_untrained(workdir: str | Path) -> bool:

@@ -16,7 +16,7 @@ from mrcnn_jax.config import Config
 from mrcnn_jax.data.findings import summary
 from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.open_data_source import open_data_source, open_validation_source
-from mrcnn_jax.data.open_proposals import open_proposals
+from mrcnn_jax.data.open_proposals import describe_shortage, open_proposals
 from mrcnn_jax.data.own import Dataset, as_source
 from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.data.selection import describe_selection, trained_images
@@ -120,6 +120,8 @@ def train(
     with hosts.fail_together():
         source, categories = _with_categories_of_run(source, workdir)
         proposals = open_proposals(config, source, "train")
+        if proposals is not None and (shortage := describe_shortage(proposals, config)):
+            _print(shortage)
 
         trained = trained_images(source, data, keypoints=config.model.keypoint)
         config = with_steps(config, images=int(trained.sum()))

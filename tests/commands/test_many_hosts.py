@@ -1,5 +1,6 @@
 """One run by two processes of four devices each, started as on two hosts, against one process with eight."""
 
+import dataclasses
 import json
 import os
 import re
@@ -12,13 +13,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.shapes import make_shapes
-from mrcnn_jax.runs.checkpoint import load_weights
+from mrcnn_jax.inference.partial_proposals import PartialProposals, begin_proposals
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.proposals import ImageProposals, read_made_with, read_proposals
+from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.runs.checkpoint import Checkpoints, load_weights
+from mrcnn_jax.runs.description import write_run
 
 ROOT = Path(__file__).parents[2]
 STEPS, HALF = 4, 2
@@ -207,6 +214,44 @@ def test_evaluation_equals_one_process(by_two: Path, start: Start, directory: Pa
     assert one.wait() == [0], one.output(0)
     wanted, found = (json.loads((directory / f"scores-{name}.json").read_text()) for name in ("one", "two"))
     assert found == wanted
+
+
+@pytest.fixture(scope="module")
+def rpn(tiny_config: Config, directory: Path) -> str:
+    """A run of a region proposal network that has not been trained."""
+    model = dataclasses.replace(tiny_config.model, box=False, mask=False, keypoint=False)
+    data = dataclasses.replace(tiny_config.data, root="shapes")
+    config = dataclasses.replace(tiny_config, model=model, data=data)
+    blueprint = make_blueprint(model, num_classes=4, num_keypoints=0)
+    write_run(directory / "rpn", config, Categories(ids=(1, 2, 3, 4), names=tuple("abcd")))
+    with Checkpoints(directory / "rpn", keep=1) as checkpoints:
+        checkpoints.save(0, blueprint.initialize(jax.random.key(0)))
+    return "rpn"
+
+
+@pytest.mark.slow
+def test_proposals_equal_one_process_even_after_an_interruption(
+    rpn: str, start: Start, directory: Path
+) -> None:
+    """Each batch has the same four devices; the two have unequal shares of five batches."""
+    arguments = ("propose", f"--workdir={rpn}", "--split=train", "--batch_size=4")
+    one = start(*arguments, "--output=one.npz", count=1)
+    assert one.wait() == [0], one.output(0)
+    begin_proposals(directory / "two.npz", read_made_with(directory / "one.npz") or {})
+    whole = read_proposals(directory / "one.npz")
+    with PartialProposals(directory / "two.npz", process=5) as partial:
+        for row in range(6):
+            rows = slice(whole.offsets[row], whole.offsets[row + 1])
+            proposals = ImageProposals(whole.boxes[rows], whole.objectness[rows])
+            partial.append(int(whole.ids[row]), proposals)
+    two = start(*arguments, "--output=two.npz")
+    assert two.wait() == [0, 0], two.output(0) + two.output(1)
+    assert "6 of 20 images are done already" in two.output(0)
+    assert "written to two.npz" in two.output(0) and "proposals" not in two.output(1)
+    assert (directory / "two.npz").read_bytes() == (directory / "one.npz").read_bytes()
+    assert not (directory / "two.npz.partial").exists()
+    two = start(*arguments, "--output=two.npz")
+    assert two.wait() == [0, 0] and "is already there" in two.output(0)
 
 
 @pytest.mark.slow

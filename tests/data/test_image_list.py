@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from mrcnn_jax.data.image_list import read_image_list
 from mrcnn_jax.runs.categories import Categories
@@ -29,6 +30,22 @@ def test_images_in_the_files_order(folder: Path, more: dict) -> None:
     found = read_image_list(write(folder, images=IMAGES, **more), folder)
     assert found.images == [folder / "b.jpg", folder / "sub/a.jpg"] and found.ids == [7, 3]
     found.check_categories(Categories(ids=(1,), names=("ball",)))  # there are none to compare with
+
+
+def test_sizes_if_asked_for(folder: Path) -> None:
+    listed = [{"id": 3, "file_name": "a.jpg", "width": 4, "height": 5}]
+    Image.new("RGB", (4, 5)).save(folder / "a.jpg")
+    assert read_image_list(write(folder, images=listed), folder).sizes == []
+    found = read_image_list(write(folder, images=listed), folder, sizes=True)
+    assert found.sizes == [(5, 4)] and found.pixels(0).shape == (5, 4, 3)
+
+    found = read_image_list(write(folder, images=[listed[0] | {"width": 5}]), folder, sizes=True)
+    with pytest.raises(
+        ValueError, match=r"a\.jpg: image 3 of .*list\.json: the file has 5x4 pixels .* say 5x5"
+    ):
+        found.pixels(0)
+    with pytest.raises(ValueError, match=r"list\.json: images\[0\]: height must be an integer"):
+        read_image_list(write(folder, images=IMAGES), folder, sizes=True)
 
 
 def test_categories_of_the_run_must_be_listed(folder: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.data.open_data_source import open_data_source
-from mrcnn_jax.data.open_proposals import open_proposals
+from mrcnn_jax.data.open_proposals import describe_shortage, open_proposals
 from mrcnn_jax.proposals import ImageProposals, write_proposals
 from tests.data.examples import config_of
 
@@ -45,3 +45,18 @@ def test_what_is_missing(fast):
     path = write(fast, source, 1)
     with pytest.raises(ValueError, match=f"{path}: has no proposals for 1 of the 2 images of {source.name}"):
         open_proposals(fast, source, "train")
+
+
+def test_fewer_than_training_takes(fast):
+    source = open_data_source(fast)
+    boxes = [ImageProposals(np.ones((count, 4), np.float32), np.ones(count, np.float32)) for count in (2, 3)]
+    write_proposals(f"{fast.data.root}/p.npz", zip(source.ids.tolist(), boxes, strict=True))
+    proposals = open_proposals(fast, source, "train")
+    assert proposals is not None
+    fast.train.rpn_post_nms = 2
+    assert describe_shortage(proposals, fast) is None
+    fast.train.rpn_post_nms = 3
+    assert describe_shortage(proposals, fast) == (
+        f"{fast.data.root}/p.npz has 2.5 proposals per image on average and 3 at most; train.rpn_post_nms "
+        "asks for 3"
+    )

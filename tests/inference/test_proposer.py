@@ -8,7 +8,7 @@ import pytest
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.predict import check_finds_objects
-from mrcnn_jax.inference.proposer import Proposer, check_proposes
+from mrcnn_jax.inference.proposer import Proposer, check_proposes, with_limits
 from mrcnn_jax.proposals import ImageProposals
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.types import Detections, Proposals
@@ -61,6 +61,26 @@ def test_in_pixels_of_the_original_image(config, batch_size):
         assert proposals.boxes.dtype == proposals.objectness.dtype == np.float32
     assert {shape[0] for shape in batches} == {batch_size}
     assert len(batches) == -(-5 // batch_size) + -(-2 // batch_size)
+
+
+def test_batches_are_the_same_whatever_is_done_and_whoever_takes_them(config):
+    shapes = [WIDE, TALL, WIDE, WIDE, TALL, WIDE, WIDE]  # batches 0 2, 3 5, 6; 1 4
+    seen = []
+
+    def note(images, sizes):
+        seen.append(images[:, 0, 0, 0].tolist())
+        return propose(images, sizes)
+
+    def stream(**options):
+        seen.clear()
+        found = proposer.stream(lambda index: image(index, shapes[index]), np.array(shapes), **options)
+        return [index for index, _ in found]
+
+    proposer = Proposer(note, config, CATEGORIES, batch_size=2)
+    assert stream(done={0, 2, 3}) == [5, 6, 1, 4]
+    assert seen == [[3, 5], [6, 0], [1, 4]]  # the second is filled up
+    assert stream(share=(0, 2)) == [0, 2, 6] and stream(share=(1, 2)) == [3, 5, 1, 4]
+    assert stream(share=(1, 2), done={3, 4, 5}) == [1] and seen == [[1, 4]]
 
 
 def test_an_error_names_the_image(config):
@@ -116,3 +136,12 @@ def test_what_models_can_do():
         check_finds_objects(ModelConfig(box=False, mask=False))
     with pytest.raises(ValueError, match="the model has no RPN"):
         check_proposes(ModelConfig(rpn=False))
+
+
+def test_training_images_get_as_many_as_training_takes(tiny_config):
+    train = dataclasses.replace(tiny_config.train, rpn_pre_nms=12_000, rpn_post_nms=2000, rpn_nms_iou=0.6)
+    test = dataclasses.replace(tiny_config.test, rpn_pre_nms=6000, rpn_post_nms=300)
+    config = dataclasses.replace(tiny_config, train=train, test=test)
+    assert with_limits(config, "val") == config
+    expected = dataclasses.replace(test, rpn_pre_nms=12_000, rpn_post_nms=2000, rpn_nms_iou=0.6)
+    assert with_limits(config, "train") == dataclasses.replace(config, test=expected)
