@@ -96,8 +96,8 @@ def _check_output(output: Path) -> None:
         raise ValueError(f"--output={output}: must end in .npz")
 
 
-def _already_exists(output: Path, details: str = "") -> ValueError:
-    return ValueError(f"--output={output}: already exists{details}; remove it, or choose another file")
+def _already_exists(output: Path, details: str = "; ") -> ValueError:
+    return ValueError(f"--output={output}: already exists{details}remove it, or choose another file")
 
 
 def _convert(path: Path, output: Path) -> None:
