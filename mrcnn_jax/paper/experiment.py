@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -78,21 +78,22 @@ class Experiment:
         """Trains the RPN of a row and writes its proposals, unless that is done; False if it was stopped."""
         rpn, alone = self._rpn(config), bed.rpn_alone(config)
         root = Path(config.data.root)
-        files = {"train": root / config.data.train_proposals, "val": root / config.data.val_proposals}
-        if all(path.is_file() for path in files.values()):
+        train_file, val_file = root / config.data.train_proposals, root / config.data.val_proposals
+        if train_file.is_file() and val_file.is_file():
             _check_settings(rpn, alone)
             return True
         print(f"RPN of {rpn.name} by itself", flush=True)
         if not train(alone, rpn):
             return False
-        for split, path in files.items():
-            if not path.is_file():
-                self._write_proposals(alone, rpn, path, split)
+        if not train_file.is_file():
+            self._write_proposals(alone, rpn, train_file, "train")
+        if not val_file.is_file():
+            self._write_proposals(alone, rpn, val_file, "val")
         return True
 
-    def _write_proposals(self, config: Config, rpn: Path, path: Path, split: str) -> None:
+    def _write_proposals(self, config: Config, rpn: Path, path: Path, split: Literal["train", "val"]) -> None:
         source = open_data_source(config) if split == "train" else open_validation_source(config)
-        proposer = load_proposer(rpn, batch_size=config.test.batch_size)
+        proposer = load_proposer(rpn, batch_size=config.test.batch_size, split=split)
         found = proposer.stream(functools.partial(_pixels, source), source.sizes)
         found = progress_bar(found, total=len(source.ids))
         write_proposals(path, ((int(source.ids[index]), image) for index, image in found))
