@@ -28,6 +28,8 @@ MOVES = {
         "rev",
         "scatter",
         "slice",
+        "stack",
+        "unstack",
     ),
     *("squeeze", "transpose", "convert_element_type", "optimization_barrier"),
 }
