@@ -92,6 +92,7 @@ def test_training_reports_its_steps_and_saves(trained: str, directory: Path) -> 
     assert (directory / "run" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_records_train_as_their_folder_does(trained: str, start: Start) -> None:
     done = start(
         "prepare", "--images=shapes/train", "--annotations=shapes/annotations/instances_train.json",
@@ -144,6 +145,7 @@ def test_evaluation_file(trained: str, start: Start, directory: Path) -> None:
     assert not (directory / "run" / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 def test_test_time_augmentation_is_announced(trained: str, start: Start, directory: Path) -> None:
     done = start("evaluate", "--workdir=run", "--output=augmented.json", "--config.test.flip")
     assert done.returncode == 0, done.stderr
@@ -231,6 +233,7 @@ def test_predictions_as_a_dataset_without_pictures(trained: str, start: Start, d
     assert f"{photo} is an input and would be overwritten; choose another --save_dataset" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_prediction_goes_on(
     trained: str, start: Start, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +288,7 @@ commands.main()
 """
 
 
+@pytest.mark.slow
 def test_the_images_of_a_list_for_cocos_server(trained: str, start: Start, directory: Path) -> None:
     """A list without annotations, killed while a line is written, gives the file of an uninterrupted run."""
     content = json.loads((directory / "shapes/annotations/instances_val.json").read_text())

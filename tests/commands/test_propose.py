@@ -181,6 +181,7 @@ commands.main()
 """
 
 
+@pytest.mark.slow
 def test_interrupted_and_killed_it_goes_on_to_the_same_file(
     proposed: list[str], start: Start, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +247,7 @@ def fast(proposed: list[str], start: Start) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_model_trains_on_the_proposals(fast: str) -> None:
     losses, scores = [line for line in fast.splitlines() if line.startswith("step 4")]
     assert " box " in losses and " rpn " not in losses
@@ -253,6 +255,7 @@ def test_a_model_trains_on_the_proposals(fast: str) -> None:
     assert "train.rpn_post_nms asks for" not in fast
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_on_proposals(fast: str, start: Start, directory: Path) -> None:
     done = start("evaluate", "--workdir=fast", "--save_detections=found.json")
     assert done.returncode == 0, done.stderr

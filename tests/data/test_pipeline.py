@@ -272,6 +272,7 @@ def test_some_objects_may_lack_a_mask(folder):
     assert masks[0].any() and not masks[1:].any()
 
 
+@pytest.mark.slow
 def test_a_fresh_process_is_quiet_and_exits_with_an_iterator_in_use(mixed):
     mixed.write()
     code = (

@@ -134,6 +134,7 @@ def feature_gradient(tiny_config):
     return compiled
 
 
+@pytest.mark.slow
 def test_features_need_their_neighbours_rows_alone_and_less_memory(feature_gradient):
     whole, shared = feature_gradient((1, 1)), feature_gradient((2, 4))
     found = collectives(shared)

@@ -90,6 +90,7 @@ def assert_same(found: Any, wanted: Any) -> None:
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_plain_scale_alone_gives_the_plain_results(detector: Any) -> None:
     assert_same(detector(scales=(48,))(picture(0)), detector()(picture(0)))
 

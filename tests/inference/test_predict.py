@@ -135,6 +135,7 @@ def test_detections_do_not_depend_on_the_rest_of_the_batch(predict_tiny, tiny_ba
         np.testing.assert_allclose(getattr(one, name)[0], getattr(other, name)[1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_without_an_rpn_finds_the_same_in_given_proposals(
     predict_tiny, tiny_batch, tiny_blueprint, tiny_weights, tiny_config
 ):

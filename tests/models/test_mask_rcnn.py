@@ -146,7 +146,7 @@ VARIANTS = {
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param(changes, id=name, marks=[] if name.startswith(("C4", "C5")) else [pytest.mark.slow])
+        pytest.param(changes, id=name, marks=[] if name.startswith("C4") else [pytest.mark.slow])
         for name, changes in VARIANTS.items()
     ],
 )
@@ -203,6 +203,7 @@ def test_stage_5_of_c4_is_trained_with_the_heads():
     assert not any(name.startswith(("backbone.layer4", "fpn", "box_head.fcs")) for name in names)
 
 
+@pytest.mark.slow
 def test_stage_5_of_c4_may_keep_the_size_of_regions():
     """Paper figure 4, left: regions of 7 x 7 cells, masks of 14 x 14. The weights are those of stride 2."""
     common = {"features": "c4", "backbone_depth": 18, "backbone_width": 8, "box_fcs": 0, "mask_convs": 0}

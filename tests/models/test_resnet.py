@@ -121,6 +121,7 @@ def test_by_default_only_a_cpu_recomputes_stages(platform, stages, monkeypatch):
     assert [eqn.primitive.name for eqn in jaxpr.eqns].count("remat2") == stages
 
 
+@pytest.mark.slow
 def test_recomputed_stages_save_memory_and_preserve_gradients():
     image = jnp.asarray(np.random.default_rng(0).standard_normal((1, 64, 64, 3), np.float32))
 

@@ -135,7 +135,7 @@ def test_maximum_of_roi_align_in_a_pyramid_equals_the_plain_form(aligned, pyrami
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("features", "ratio"), [("fpn", 2), ("c4", 0)])
+@pytest.mark.parametrize(("features", "ratio"), [pytest.param("fpn", 2, marks=pytest.mark.slow), ("c4", 0)])
 def test_every_method_lowers_for_accelerators(features, ratio):
     """Without a mesh, so that the forms of all platforms are traced: nothing is left without one."""
     strides = PYRAMID if features == "fpn" else ONE_MAP

@@ -109,6 +109,7 @@ def test_compilations_are_announced(config, tmp_path, monkeypatch, capsys, count
     assert lines[begin + 3].startswith("first step after ") and lines[begin + 4].startswith("step 2/2 ")
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_ended(config, tmp_path, counted_steps):
     """With the batches, the state and the key that the steps would have had in one run."""
     first = _with(config, steps=5, seed=3, eval_every=0, checkpoint_every=100)
@@ -152,6 +153,7 @@ def test_asked_to_stop_it_saves_and_says_so(config, tmp_path, monkeypatch, capsy
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2", "4"}
 
 
+@pytest.mark.slow
 def test_the_latest_checkpoints_are_kept(config, tmp_path, counted_steps):
     loop.train(_with(config, eval_every=0, checkpoint_every=1, keep_checkpoints=2), tmp_path)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"3", "4"}
@@ -348,6 +350,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(config, tmp_p
         assert checkpoints.latest_step() is None
 
 
+@pytest.mark.slow
 def test_a_failed_evaluation_costs_no_training(config, tmp_path, monkeypatch, counted_steps):
     def fail(*_):
         raise ValueError("photo.jpg: cannot be read")

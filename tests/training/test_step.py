@@ -94,6 +94,7 @@ def test_eight_devices_give_the_numbers_of_one(two_steps, take_steps, tiny_batch
         np.testing.assert_allclose(on_eight[-1][0].params[name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_only_collectives_are_all_reduces_outside_of_loops(
     first_state, tiny_batch, tiny_blueprint, tiny_config, monkeypatch
 ):

@@ -14,6 +14,7 @@ REFERENCE = np.load(pathlib.Path(__file__).parents[2] / "fixtures" / "torchvisio
 OPTIONS = ("output_size", "sampling_ratio", "aligned", "reduction", "form")
 FORMS = ("cached", "gather", "windows", "einsum")
 METHODS = [("mean", 1), ("mean", 3), ("mean", 0), ("max", 2), ("max", 0)]  # reduction and sampling ratio
+QUICK = [("mean", 0), ("max", 2)]  # the others are slow tests
 roi_align = jax.jit(forms.roi_align, static_argnames=("stride", *OPTIONS))
 multilevel_roi_align = jax.jit(forms.multilevel_roi_align, static_argnames=("canonical_size", *OPTIONS))
 
@@ -130,7 +131,14 @@ def test_boxes_get_no_gradient():
 
 
 @pytest.mark.parametrize(
-    ("reduction", "ratio", "aligned"), [(*method, True) for method in METHODS] + [("mean", 0, False)]
+    ("reduction", "ratio", "aligned"),
+    [
+        *(
+            pytest.param(*method, True, marks=[] if method in QUICK else pytest.mark.slow)
+            for method in METHODS
+        ),
+        pytest.param("mean", 0, False, marks=pytest.mark.slow),
+    ],
 )
 def test_every_form_equals_the_plain_one(reduction, ratio, aligned):
     """Forward and gradient, with random boxes of all sizes, a pyramid that is partly padding, and rows of
@@ -208,7 +216,12 @@ def test_bfloat16_features_are_summed_in_float32():
 
 
 @pytest.mark.parametrize(
-    ("ratio", "form"), [pytest.param(0, None, marks=pytest.mark.slow), (2, None), (2, "windows")]
+    ("ratio", "form"),
+    [
+        pytest.param(0, None, marks=pytest.mark.slow),
+        (2, None),
+        pytest.param(2, "windows", marks=pytest.mark.slow),
+    ],
 )
 def test_batch_equals_its_images_without_communication(ratio, form):
     rng = np.random.default_rng(0)
