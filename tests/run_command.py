@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import traceback
@@ -96,3 +97,16 @@ def run_apart(command: str, *arguments: str, directory: Path, python: tuple[str,
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def run_killed(program: str, *arguments: str, directory: Path) -> None:
+    """Runs the source of a program, on this process's number of devices, which must kill itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=directory,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr

@@ -3,12 +3,8 @@
 import contextlib
 import io
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +18,7 @@ from pycocotools.coco import COCO
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.shapes import make_shapes
 from mrcnn_jax.inference.detector import Detector
-from tests.run_command import ROOT, Outcome
+from tests.run_command import Outcome, run_killed
 
 Start = Callable[..., Outcome]
 
@@ -304,15 +300,7 @@ def test_the_images_of_a_list_for_cocos_server(trained: str, start: Start, direc
 
     done = start(*arguments("whole"))
     assert done.returncode == 0, done.stderr
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments("killed")],
-        cwd=directory,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run_killed(KILLED, *arguments("killed"), directory=directory)
     assert [path.name for path in (directory / "killed").iterdir()] == ["detections.partial.jsonl"]
     done = start(*arguments("killed"))
     assert done.returncode == 0, done.stderr

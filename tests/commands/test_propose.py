@@ -2,11 +2,7 @@
 
 import itertools
 import json
-import os
 import pickle
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +16,7 @@ from mrcnn_jax.data.shapes import make_shapes
 from mrcnn_jax.inference.proposer import Proposer
 from mrcnn_jax.proposals import ImageProposals, read_proposals, write_proposals
 from tests.commands.test_commands import CONFIG_FILE
-from tests.run_command import ROOT, Outcome
+from tests.run_command import Outcome, run_killed
 
 Start = Callable[..., Outcome]
 
@@ -189,15 +185,7 @@ def test_interrupted_and_killed_it_goes_on_to_the_same_file(
     flags = ("--workdir=rpn", "--split=train", "--batch_size=2")
     assert start("propose", *flags, "--output=whole.npz").returncode == 0
     arguments = ("propose", *flags, "--output=killed.npz")
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments],
-        cwd=directory,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run_killed(KILLED, *arguments, directory=directory)
     assert not (directory / "killed.npz").exists()
 
     done = start(*arguments, "--config.train.rpn_post_nms=5")

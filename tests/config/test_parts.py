@@ -8,6 +8,16 @@ from mrcnn_jax.config import Config
 from mrcnn_jax.config.io import validate
 
 
+def check_problems(config: Config, lines: list[str]) -> None:
+    """Checks that the config's errors are these lines; without any, that it is valid."""
+    if not lines:
+        validate(config)
+        return
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    assert str(error.value).splitlines() == lines
+
+
 @pytest.mark.parametrize(
     ("changes", "lines"),
     [
@@ -38,12 +48,7 @@ from mrcnn_jax.config.io import validate
 def test_mask_heads_that_make_no_sense(changes, lines):
     config = Config()
     config.model = dataclasses.replace(config.model, **changes)
-    if not lines:
-        validate(config)
-        return
-    with pytest.raises(ValueError) as error:
-        validate(config)
-    assert str(error.value).splitlines() == lines
+    check_problems(config, lines)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +82,7 @@ def test_mask_heads_that_make_no_sense(changes, lines):
 )
 def test_parts_of_the_model(changes, lines):
     config = Config(model=dataclasses.replace(Config().model, **changes))
-    if not lines:
-        validate(config)
-        return
-    with pytest.raises(ValueError) as error:
-        validate(config)
-    assert str(error.value).splitlines() == lines
+    check_problems(config, lines)
 
 
 @pytest.mark.parametrize("field", ["train_proposals", "val_proposals"])

@@ -168,23 +168,6 @@ def test_batches_hold_what_the_heads_learn_from(config, tmp_path, counted_steps)
         assert (batch.gt.masks is not None, batch.gt.keypoints is not None) == (mask, not mask)
 
 
-@pytest.mark.parametrize(("eval_images", "count"), [(0, 3), (2, 2)])
-def test_as_many_images_are_evaluated_as_asked(
-    config, tmp_path, monkeypatch, counted_steps, eval_images, count
-):
-    seen = []
-    monitor = loop.Monitor
-
-    def make_monitor(workdir, blueprint, config, categories, validation, callbacks):
-        seen.append(len(validation.ids))
-        return monitor(workdir, blueprint, config, categories, None)
-
-    monkeypatch.setattr(loop, "Monitor", make_monitor)
-    monkeypatch.setattr(monitor, "evaluate", lambda *_: None)
-    loop.train(_with(config, steps=1, eval_images=eval_images), tmp_path)
-    assert seen == [count]
-
-
 def test_batches_are_on_the_devices_two_ahead_and_in_order(tiny_batch):
     taken = []
 

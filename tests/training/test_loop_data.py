@@ -56,6 +56,23 @@ class Pictures:
         return {"image": np.full((64, 64, 3), index, np.uint8), "labels": ["square"], "boxes": [box]}
 
 
+@pytest.mark.parametrize(("eval_images", "count"), [(0, 3), (2, 2)])
+def test_as_many_images_are_evaluated_as_asked(
+    config, tmp_path, monkeypatch, counted_steps, eval_images, count
+):
+    seen = []
+    monitor = loop.Monitor
+
+    def make_monitor(workdir, blueprint, config, categories, validation, callbacks):
+        seen.append(len(validation.ids))
+        return monitor(workdir, blueprint, config, categories, None)
+
+    monkeypatch.setattr(loop, "Monitor", make_monitor)
+    monkeypatch.setattr(monitor, "evaluate", lambda *_: None)
+    loop.train(_with(config, steps=1, eval_images=eval_images), tmp_path)
+    assert seen == [count]
+
+
 def test_data_and_callbacks_of_a_programs_own(config, tmp_path, monkeypatch, counted_steps, capsys):
     told, evaluated = [], []
 
