@@ -19,7 +19,7 @@ from mrcnn_jax.weights.zoo_models import named_config
 # What an RPN by itself has: no heads, and so none of their variants.
 RPN_ALONE = {"box": False, "mask": False, "keypoint": False} | {
     name: getattr(ModelConfig(), name)
-    for name in ("roi_pooling", "box_agnostic", "mask_loss", "mask_agnostic", "mask_fcs")
+    for name in ("roi_pooling", "box_agnostic", "mask_loss", "mask_agnostic", "mask_convs", "mask_fcs")
 }
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from mrcnn_jax.config import Config
 from mrcnn_jax.config.io import validate
 from mrcnn_jax.json_files import write_json
 from mrcnn_jax.paper import bed, experiment
 from mrcnn_jax.paper.experiment import Experiment
+from mrcnn_jax.paper.full_scale import backbone_name
 from mrcnn_jax.paper.tables import TABLES
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.description import write_run
@@ -104,6 +106,14 @@ def test_small_rows_differ_as_the_rows_do(table, tmp_path):
         validate(config)
         validate(bed.rpn_alone(config))
     assert all(config not in small[:number] for number, config in enumerate(small))
+
+
+def test_rows_with_the_same_backbone_have_the_same_rpn(tmp_path):
+    rpns: dict[str, Config] = {}
+    for table in TABLES.values():
+        for row in table.rows:
+            config = bed.shrink(named_config(f"paper/{row.config}"), tmp_path, seed=1)
+            assert bed.rpn_alone(config) == rpns.setdefault(backbone_name(config), bed.rpn_alone(config))
 
 
 def test_runs_of_another_bed_are_not_taken_for_this_ones(tmp_path, done, monkeypatch):
