@@ -41,6 +41,7 @@ flags.disclaim_key_flags()
 _DEBUG = flags.DEFINE_bool("debug", False, "show the full traceback of an error")
 
 _CONFIGS = Path(__file__).with_name("configs")
+_FROM_YAML = Path(__file__).parent / "config" / "detectron2" / "get_config.py"
 _CONFIG_FILE = re.compile(r"--?config(?:=(?P<path>.*))?")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.(?P<name>[^=]+)")
 
@@ -48,8 +49,8 @@ _OVERRIDE = re.compile(r"--?(?:no)?config\.(?P<name>[^=]+)")
 def define_config(default: Path | None = None) -> Callable[[], Config]:
     """A function that returns the config of ``--config=FILE``, with all ``--config.FIELD=VALUE`` applied.
 
-    FILE may also be the name of one of this project's configs: ``torchvision/mask_rcnn_r50_fpn``.
-    ``--config=FILE:WORD`` calls the file's ``get_config("WORD")``.
+    FILE may also be the name of one of this project's configs, ``torchvision/mask_rcnn_r50_fpn``, or a YAML
+    file of Detectron2. ``--config=FILE:WORD`` calls the file's ``get_config("WORD")``.
 
     Call this at the top of a command, and the returned function in ``main``. The latter raises ValueError if
     the flag is missing and has no ``default``, or if the file's ``get_config`` returns something other than a
@@ -59,7 +60,8 @@ def define_config(default: Path | None = None) -> Callable[[], Config]:
         "config",
         None if default is None else str(default),
         "file that defines get_config(), or the name of a config of this project, such as shapes or "
-        "torchvision/mask_rcnn_r50_fpn; --config.train.steps=100 changes one of its fields",
+        "torchvision/mask_rcnn_r50_fpn, or a .yaml file of Detectron2 (docs/zoo.md); "
+        "--config.train.steps=100 changes one of its fields",
     )
 
     def config() -> Config:
@@ -238,8 +240,14 @@ def _with_config_paths(argv: list[str]) -> list[str]:
 
 
 def _config_path(text: str) -> str:
-    """``NAME`` or ``NAME:WORD`` with the path of this project's config NAME, unless there is a file NAME."""
+    """The path of a Python file, and perhaps a word for it, that ml_collections reads.
+
+    A YAML file is the word for what makes a config of it. ``NAME`` or ``NAME:WORD`` becomes the path of this
+    project's config NAME, unless there is a file NAME.
+    """
     name, colon, word = text.partition(":")
+    if name.endswith((".yaml", ".yml")) and Path(name).is_file():
+        return f"{_FROM_YAML}:{text}"
     path = _CONFIGS / f"{name}.py"
     return text if Path(name).is_file() or not path.is_file() else f"{path}{colon}{word}"
 
@@ -296,7 +304,9 @@ def _message(error: BaseException) -> str:
     wrapper = (
         r"(?s)Error whilst parsing config file:\n\nTraceback .*\n(ValueError: |TypeError: (?=get_config))"
     )
-    return re.sub(wrapper, "", text).rstrip()
+    text = re.sub(wrapper, "", text).rstrip()
+    text = text.replace(f"{_FROM_YAML}:", "")
+    return re.sub(r"flag --config=(.+?)(?::inference)?: (?=\1: )", "", text)
 
 
 def _print_help(module: str, positional: str) -> None:

@@ -80,6 +80,8 @@ def directory(tmp_path_factory) -> Path:
         SCRIPT.format(define="define_overrides", saved="Config()", positional="the images")
     )
     (path / "config.py").write_text(CONFIG)
+    (path / "d2.yaml").write_text("SOLVER: {MAX_ITER: 12, STEPS: [10]}")
+    (path / "giou.yaml").write_text("MODEL: {RPN: {BBOX_REG_LOSS_TYPE: giou}}")
     (path / "no_config.py").write_text("def get_config():\n    return 3\n")
     return path
 
@@ -109,6 +111,26 @@ def test_a_word_is_passed_to_get_config(directory):
     done = start(directory, "train.py", "--config=config.py:11", "--workdir=run")
     assert done.stderr == ""
     assert done.stdout.startswith("[] 11 True")
+
+
+def test_a_yaml_file_of_detectron2_and_fields_on_top(directory):
+    done = start(directory, "train.py", "--config=d2.yaml", "--workdir=run", "--config.model.mask=True")
+    assert done.stderr == ""
+    assert done.stdout.startswith("[] 12 True")
+    done = start(directory, "train.py", "--config=none.yaml", "--workdir=run")
+    assert done.stderr.startswith("error: --config=none.yaml: there is no such file")
+
+
+@pytest.mark.parametrize("flag", [["--config=giou.yaml"], ["--config", "giou.yaml"]])
+def test_what_a_yaml_file_has_and_we_have_not(directory, flag):
+    done = start(directory, "train.py", *flag, "--workdir=run")
+    assert done.stderr.splitlines() == [
+        "error: giou.yaml: MODEL.RPN.BBOX_REG_LOSS_TYPE is 'giou'; must be 'smooth_l1'",
+        "--config=giou.yaml:inference reads what prediction needs, without these",
+        "--debug shows the traceback",
+    ]
+    done = start(directory, "train.py", *flag[:-1], f"{flag[-1]}:inference", "--workdir=run")
+    assert done.stdout.startswith("[] 40000 False")
 
 
 def test_overrides_of_a_given_config_and_positional_arguments(directory):

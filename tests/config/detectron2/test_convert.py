@@ -1,0 +1,298 @@
+"""Detectron2's YAML files as configs: what their keys are here, and what is refused."""
+
+import pytest
+
+from mrcnn_jax.config import presets
+from mrcnn_jax.config.detectron2 import read_config
+from mrcnn_jax.config.detectron2.convert import _SAME, WITHOUT_EFFECT, to_config
+from mrcnn_jax.config.detectron2.defaults import DEFAULTS
+from mrcnn_jax.config.detectron2.files import read_settings
+from mrcnn_jax.config.detectron2.unsupported import ONLY, problems
+from mrcnn_jax.config.io import differences, validate
+from mrcnn_jax.weights.zoo_models import BACKBONES, MODELS, config_of
+
+PUBLISHED = {
+    model.address.split("/")[-4] + "/" + model.address.split("/")[-3]: model
+    for model in MODELS.values()
+    if model.system == "detectron2"
+}
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if not name.startswith("new_baselines/")])
+def test_published_models_have_the_configs_of_this_project(zoo, name):
+    config = read_config(zoo / f"{name}.yaml")
+    validate(config)
+    found = differences(config, config_of(PUBLISHED[name]))
+    weights, _ = found.pop("model.backbone_weights")
+    assert weights in BACKBONES
+    for split in ("train", "val"):
+        found.pop(f"data.{split}_proposals", None)
+    if PUBLISHED[name].config.endswith("3x") and name.endswith("1x"):  # which differ in their schedules
+        assert found.pop("train.steps") == (90_000, 270_000)
+        assert found.pop("train.decay_steps") == ((60_000, 80_000), (210_000, 250_000))
+    assert not found
+
+
+# What is refused, and whether prediction is, too.
+REFUSED = {
+    "Base-RetinaNet": ("tag:yaml.org,2002:python/object/apply:eval", True),
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_giou": (
+        "ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE is 'giou'",
+        False,
+    ),
+    "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x": ("META_ARCHITECTURE is 'PanopticFPN'", True),
+    "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x": ("SAMPLER_TRAIN is 'RepeatFactor", False),
+    "Misc/cascade_mask_rcnn_R_50_FPN_3x": ("ROI_HEADS.NAME is 'CascadeROIHeads'", True),
+    "Misc/mask_rcnn_R_50_FPN_3x_dconv_c3-c5": ("DEFORM_ON_PER_STAGE is (False, True, True, True)", True),
+    "Misc/mask_rcnn_R_50_FPN_3x_syncbn": ("TEST.PRECISE_BN.ENABLED is True; must be False", False),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_there_is_no_counterpart_for_is_refused(zoo, name):
+    path, (text, also_in_prediction) = zoo / f"{name}.yaml", REFUSED[name]
+    with pytest.raises(ValueError) as error:
+        read_config(path)
+    assert text in str(error.value)
+    assert (f"--config={path}:inference" in str(error.value)) is not also_in_prediction
+    if also_in_prediction:
+        with pytest.raises(ValueError) as error:
+            read_config(path, for_inference=True)
+        assert text in str(error.value)
+    else:
+        validate(read_config(path, for_inference=True))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Cityscapes/mask_rcnn_R_50_FPN",
+        "Detectron1-Comparisons/mask_rcnn_R_50_FPN_noaug_1x",
+        "Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic",
+        "Misc/scratch_mask_rcnn_R_50_FPN_9x_gn",
+        "PascalVOC-Detection/faster_rcnn_R_50_C4",
+    ],
+)
+def test_other_files(zoo, name):
+    config = read_config(zoo / f"{name}.yaml")
+    validate(config)
+    changed = {key: value for key, (value, _) in differences(config, presets.detectron2()).items()}
+    assert changed == OTHERS[name]
+
+
+OTHERS = {
+    "Cityscapes/mask_rcnn_R_50_FPN": {
+        # Of a whole model, which training takes with --init; as a backbone, there is no such file.
+        "model.backbone_weights": (
+            "detectron2://COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl"
+        ),
+        "data.train_images": "leftImg8bit/train",
+        "data.train_annotations": "train.json",
+        "data.val_images": "leftImg8bit/val",
+        "data.val_annotations": "val.json",
+        "data.train_short_sides": (800, 832, 864, 896, 928, 960, 992, 1024),
+        "data.test_short_side": 1024,
+        "data.long_side": 2048,
+        "data.canvases": ((1024, 2048), (2048, 1024)),
+        "train.steps": 24_000,
+        "train.batch_size": 8,
+        "train.learning_rate": 0.01,
+        "train.decay_steps": (18_000,),
+        "train.eval_every": 8000,
+    },
+    "Detectron1-Comparisons/mask_rcnn_R_50_FPN_noaug_1x": {
+        "model.backbone_weights": "detectron2/MSRA/R-50",
+        "model.roi_sampling_ratio": 2,
+        "model.roi_aligned": False,
+        "data.train_short_sides": (800,),
+        "train.rpn_beta": 0.1111,
+        "train.box_beta": 1.0,
+    },
+    "Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic": {
+        "model.backbone_weights": "detectron2/MSRA/R-50",
+        "model.box_agnostic": True,
+        "model.mask_agnostic": True,
+    },
+    "Misc/scratch_mask_rcnn_R_50_FPN_9x_gn": {
+        "model.pixel_std": (57.375, 57.12, 58.395),
+        "model.backbone_norm": "group",
+        "model.backbone_stride_in_1x1": False,
+        "model.backbone_frozen_stages": 0,
+        "model.fpn_norm": "group",
+        "model.box_convs": 4,
+        "model.box_fcs": 1,
+        "model.box_norm": "group",
+        "model.mask_norm": "group",
+        "train.steps": 202_500,
+        "train.batch_size": 64,
+        "train.learning_rate": 0.08,
+        "train.decay_steps": (187_500, 197_500),
+        "train.eval_every": 2500,
+    },
+    "PascalVOC-Detection/faster_rcnn_R_50_C4": {
+        "model.features": "c4",
+        "model.padding_multiple": 1,
+        "model.backbone_weights": "detectron2/MSRA/R-50",
+        "model.box_pool_size": 14,
+        "model.box_fcs": 0,
+        "model.mask": False,
+        "model.mask_convs": 0,
+        "data.train_images": "voc_2007_trainval",
+        "data.train_annotations": "voc_2007_trainval.json",
+        "data.more_train_images": ("voc_2012_trainval",),
+        "data.more_train_annotations": ("voc_2012_trainval.json",),
+        "data.val_images": "voc_2007_test",
+        "data.val_annotations": "voc_2007_test.json",
+        "data.train_short_sides": tuple(range(480, 801, 32)),
+        "train.steps": 18_000,
+        "train.decay_steps": (12_000, 16_000),
+        "train.warmup_steps": 100,
+        "train.rpn_pre_nms": 12_000,
+        "train.rpn_post_nms": 2000,
+        "test.rpn_pre_nms": 6000,
+    },
+}
+
+
+class _Recorded(dict):
+    """Settings that remember which keys were read."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.read = set()
+
+    def __getitem__(self, key):
+        self.read.add(key)
+        return super().__getitem__(key)
+
+
+def test_every_key_is_read_or_known_to_change_nothing(zoo):
+    names = ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x", "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x")
+    read = set()
+    for name in (*names, "COCO-Detection/fast_rcnn_R_50_FPN_1x"):
+        settings = _Recorded(read_settings(zoo / f"{name}.yaml") | {"TEST.AUG.ENABLED": True})
+        assert not list(problems(settings))
+        to_config(settings)
+        read |= settings.read
+    read.add("MODEL.ROI_BOX_HEAD.CONV_DIM")  # of a head with convolutions
+    assert read | WITHOUT_EFFECT == DEFAULTS.keys()
+    assert not read & WITHOUT_EFFECT
+    assert not _SAME.keys() & ONLY.keys()
+
+
+@pytest.mark.parametrize("key", ONLY)
+def test_each_value_without_a_counterpart_is_refused(key):
+    settings = {
+        **DEFAULTS,
+        "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
+        "MODEL.MASK_ON": True,
+        "MODEL.KEYPOINT_ON": True,
+        key: "another",
+    }
+    assert key in {problem.key for problem in problems(settings)}
+
+
+def test_heads_that_the_model_lacks_may_have_any_values():
+    settings = {
+        **DEFAULTS,
+        "MODEL.ROI_MASK_HEAD.NAME": "Another",
+        "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": "Other",
+    }
+    assert not list(problems(settings))
+    assert list(problems({**settings, "MODEL.MASK_ON": True}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "rule"),
+    [
+        ({"MODEL.RESNETS.RES2_OUT_CHANNELS": 128}, "MODEL.RESNETS.RES2_OUT_CHANNELS", "must be 256, 4 times"),
+        ({"MODEL.RESNETS.RES5_DILATION": 2}, "MODEL.RESNETS.RES5_DILATION", "must be 1, or 2 where"),
+        ({"MODEL.RESNETS.OUT_FEATURES": ("res5",)}, "MODEL.RESNETS.OUT_FEATURES", "must be ('res4',) with"),
+        ({"MODEL.RPN.CONV_DIMS": (-1, 64)}, "MODEL.RPN.CONV_DIMS", "must be -1 for each convolution"),
+        (
+            {"MODEL.ANCHOR_GENERATOR.SIZES": ((32,), (64,))},
+            "MODEL.ANCHOR_GENERATOR.SIZES",
+            "must be one list of sizes, for the only map",
+        ),
+        ({"MODEL.LOAD_PROPOSALS": True}, "MODEL.LOAD_PROPOSALS", "must be False with this"),
+        (
+            {"SOLVER.WEIGHT_DECAY_BIAS": 0.0},
+            "SOLVER.WEIGHT_DECAY_BIAS",
+            "must be SOLVER.WEIGHT_DECAY or None",
+        ),
+        ({"INPUT.MAX_SIZE_TRAIN": 1440}, "INPUT.MAX_SIZE_TRAIN", "must be INPUT.MAX_SIZE_TEST, 1333"),
+        ({"MODEL.RPN.IOU_THRESHOLDS": (0.3,)}, "MODEL.RPN.IOU_THRESHOLDS", "must be two"),
+        ({"MODEL.ROI_HEADS.IOU_THRESHOLDS": ()}, "MODEL.ROI_HEADS.IOU_THRESHOLDS", "must be one"),
+        (
+            {"INPUT.MIN_SIZE_TRAIN_SAMPLING": "range"},
+            "INPUT.MIN_SIZE_TRAIN",
+            "must be the two ends of the range",
+        ),
+        (
+            {"MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO": 2},
+            "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO",
+            "must be the same as MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",
+        ),
+        (
+            {"MODEL.KEYPOINT_ON": True, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": (512, 256)},
+            "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS",
+            "must be one number for all convolutions",
+        ),
+    ],
+)
+def test_values_that_do_not_go_together(settings, key, rule):
+    (problem,) = problems({**DEFAULTS, **settings})
+    assert problem.key == key
+    assert rule in problem.rule
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields"),
+    [
+        (
+            {"INPUT.MIN_SIZE_TRAIN_SAMPLING": "range", "INPUT.MIN_SIZE_TRAIN": (640, 643)},
+            {"data.train_short_sides": (640, 641, 642, 643)},
+        ),
+        (
+            {"INPUT.MIN_SIZE_TEST": 900, "INPUT.MAX_SIZE_TEST": 1500, "INPUT.MAX_SIZE_TRAIN": 1500},
+            {
+                "data.canvases": ((928, 1504), (1504, 928)),
+                "data.test_short_side": 900,
+                "data.long_side": 1500,
+            },
+        ),
+        ({"MODEL.ANCHOR_GENERATOR.SIZES": (32, 64.5)}, {"model.anchor_sizes": (32.0, 64.5)}),
+        ({"SOLVER.AMP.ENABLED": True}, {"model.dtype": "bfloat16"}),
+        ({"SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR"}, {"train.schedule": "cosine"}),
+        ({"SEED": 7}, {"train.seed": 7}),
+        (
+            {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (400, 800)},
+            {"test.scales": (400, 800), "test.scales_long_side": 4000, "test.flip": True},
+        ),
+        ({"MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIPool"}, {"model.roi_pooling": "pool"}),
+        ({"MODEL.WEIGHTS": "mine/backbone.pth"}, {"model.backbone_weights": "mine/backbone.pth"}),
+        (
+            {"DATASETS.TRAIN": ("mine_train", "coco_2017_train"), "DATASETS.TEST": ("mine_val",)},
+            {
+                "data.train_images": "mine_train",
+                "data.train_annotations": "mine_train.json",
+                "data.more_train_images": ("train2017",),
+                "data.more_train_annotations": ("annotations/instances_train2017.json",),
+                "data.val_images": "mine_val",
+                "data.val_annotations": "mine_val.json",
+            },
+        ),
+    ],
+)
+def test_keys_that_become_several_fields_or_others(settings, fields):
+    settings = {**DEFAULTS, **settings}
+    assert not list(problems(settings))
+    config = to_config(settings)
+    validate(config)
+    assert {name: value for name, (value, _) in differences(config, to_config(DEFAULTS)).items()} == fields
+
+
+def test_proposals_are_looked_for_in_this_projects_format(zoo):
+    data = read_config(zoo / "COCO-Detection/fast_rcnn_R_50_FPN_1x.yaml").data
+    assert data.train_proposals == "coco_2017_train_box_proposals_21bc3a.npz"
+    assert data.val_proposals == "coco_2017_val_box_proposals_ee0dad.npz"
