@@ -11,7 +11,12 @@ from mrcnn_jax.paper.tables import Table
 _WIDTH, _ROW, _TOP, _BOTTOM = 900, 44, 92, 40  # pixels
 _LEFT, _RIGHT = 330, 110  # of the axis
 _PAPER, _OURS, _TEXT, _GRID = "#9aa4b0", "#1e78d2", "#303030", "#e2e2e2"
-_VERDICTS = {"yes": ("shows", "#2c9f5b"), "no": ("opposite", "#e0483e"), "noise": ("noise", "#8a8a8a")}
+_VERDICTS = {
+    "yes": ("shows", "#2c9f5b"),
+    "no": ("does not", "#e0483e"),
+    "noise": ("noise", "#8a8a8a"),
+    "one seed": ("one seed", "#8a8a8a"),
+}
 _SCALE = 2  # supersampling, for smooth lines
 
 

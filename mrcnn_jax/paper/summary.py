@@ -52,9 +52,11 @@ class Difference(NamedTuple):
     def verdict(self) -> str:
         """Whether what the paper says shows: "yes", "no", or "noise" if the 95 % interval leaves it open.
 
-        "yes" is an interval on the paper's side of 0 or, of rows on par, within 1 point of it; "no" is one on
-        the other side, or more than 1 point away from it.
+        Without an interval it is "one seed". "yes" is an interval on the paper's side of 0 or, of rows on
+        par, within 1 point of it; "no" is one on the other side, or more than 1 point away from it.
         """
+        if len(self.ours) == 1:
+            return "one seed"
         size = abs(self.mean)
         if self.on_par:
             if size + self.margin <= _ON_PAR:

@@ -31,6 +31,12 @@ def test_bars_are_as_long_as_the_differences(tmp_path):
     assert 1.6 < (blue / gray) / (blue_half / gray_twice) < 2.6
 
 
+def test_a_single_seed_is_drawn(tmp_path):
+    scores = {row.config: {0: dict.fromkeys(row.paper, 10.0)} for row in TABLE.rows}
+    draw_differences(TABLE, differences(TABLE, scores), tmp_path / "table.png")
+    assert (tmp_path / "table.png").is_file()
+
+
 def test_nothing_to_draw(tmp_path):
     with pytest.raises(ValueError, match=r"table\.png: there are no differences"):
         draw_differences(TABLE, [], tmp_path / "table.png")

@@ -37,7 +37,7 @@ def test_by_hand():
     assert (second.paper, second.ours, second.mean) == (2.0, (1.0, 2.0, 3.0), 2.0)
     assert second.margin == pytest.approx(4.30 / math.sqrt(3), abs=0.01)
     assert second.verdict == "noise"  # 2.0 is less than 2.48
-    assert (third.ours, third.margin, third.verdict) == ((1.0,), math.inf, "noise")
+    assert (third.ours, third.margin, third.verdict) == ((1.0,), math.inf, "one seed")
     # The first row has no masks.
     assert (boxes.metric, boxes.label, boxes.paper, boxes.ours) == (BOX, "third over second", -1.0, (-1.0,))
     assert (masks.metric, masks.label, masks.paper, masks.ours) == (MASK, "third over second", -2.0, (-2.0,))
@@ -61,7 +61,7 @@ def test_verdict(better, verdict):
         ((0.0, 8.0, 16.0), "noise"),  # includes 0 and much more
         ((0.6, 0.7, 1.4), "noise"),
         ((2.0, 2.1, 2.2), "no"),
-        ((0.1,), "noise"),  # a single seed shows nothing
+        ((0.1,), "one seed"),  # which shows nothing
     ],
 )
 def test_rows_on_par(points, verdict):
@@ -91,6 +91,6 @@ def test_plain_values_for_json():
     assert content["differences"] == [
         {
             "metric": "box AP", "row": "second", "from": "first", "on par": False, "paper": 2.0,
-            "seeds": [2.0], "mean": 2.0, "margin": None, "shows": "noise",
+            "seeds": [2.0], "mean": 2.0, "margin": None, "shows": "one seed",
         }
     ]  # fmt: skip
