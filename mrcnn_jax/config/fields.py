@@ -127,6 +127,9 @@ class ModelConfig:
     box_fcs: int = architecture(2, not_negative)
     box_channels: int = architecture(1024, positive)  # of the fully connected layers
     box_agnostic: bool = architecture(False)  # one set of deltas for all categories (D2)
+    # Further box heads, each of which begins with the boxes of the one before (Cascade R-CNN, arXiv
+    # 1712.00726): the weights of their deltas, as box_weights. ((20, 20, 10, 10), (30, 30, 15, 15)) in D2.
+    box_cascade: tuple[tuple[float, float, float, float], ...] = architecture((), positive)
 
     # Mask head: convolutions, deconvolution, one logit per category and cell (paper figure 4).
     mask: bool = architecture(True)
@@ -253,6 +256,8 @@ class TrainConfig:
     roi_samples: int = training(512, positive)  # regions per image
     roi_positive_fraction: float = training(0.25, share)
     roi_positive_iou: float = training(0.5, share)
+    # As roi_positive_iou, of the heads of model.box_cascade: (.6, .7) in D2.
+    cascade_positive_ious: tuple[float, ...] = training((), share)
     box_beta: float = training(0.0, not_negative)  # as rpn_beta (D2's keypoint models 0.5)
     # A cell's target is the mask's value there, not whether it is >= .5 (TV).
     mask_soft_targets: bool = training(False)

@@ -145,6 +145,7 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         )
     yield from _mask_problems(values)
     yield from _part_problems(values)
+    yield from _cascade_problems(values)
     yield from _canvas_problems(values)
     yield from _data_set_problems(values)
     yield from _scale_problems(values)
@@ -200,6 +201,7 @@ def _part_problems(values: dict[str, Any]) -> Iterator[str]:
             ("mask", False),
             ("keypoint", False),
             ("box_agnostic", False),
+            ("box_cascade", ()),
             ("roi_pooling", "align"),
             ("rpn", True),
         ):
@@ -217,6 +219,19 @@ def _part_problems(values: dict[str, Any]) -> Iterator[str]:
     if values["model.fpn_frozen"] and values["model.features"] != "fpn":
         features = values["model.features"]
         yield f"model.fpn_frozen is True; must be False without a pyramid (model.features is {features!r})"
+
+
+def _cascade_problems(values: dict[str, Any]) -> Iterator[str]:
+    cascade, ious = values["model.box_cascade"], values["train.cascade_positive_ious"]
+    if len(ious) != len(cascade):
+        yield (
+            f"train.cascade_positive_ious is {_shown(ious)}; must have one for each of model.box_cascade, "
+            f"which is {_shown(cascade)}"
+        )
+    if cascade and values["model.box"]:
+        for name, wanted in (("model.box_agnostic", True), ("model.features", "fpn")):
+            if (value := values[name]) != wanted:
+                yield f"{name} is {value!r}; must be {wanted!r} with a cascade (model.box_cascade)"
 
 
 def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:

@@ -6,6 +6,8 @@ is said in ``fields.py``, how near the results come to that system in ``docs/fid
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
 
+# Weights of the second and third box head's deltas in Cascade R-CNN (arXiv 1712.00726).
+CASCADE = ((20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
 SMALL_TO_LARGE = (640, 672, 704, 736, 768, 800)  # pixels: Detectron2's training scales
 
 
@@ -92,6 +94,14 @@ def as_one_map(config: Config) -> None:
     config.train.rpn_pre_nms = 12_000
     config.train.rpn_post_nms = 2000
     config.test.rpn_pre_nms = 6000
+
+
+def as_cascade(config: Config) -> None:
+    """Makes Detectron2's Cascade R-CNN of its R50-FPN: ``CascadeROIHeads`` and its zoo's proposals."""
+    config.model.box_agnostic = True
+    config.model.box_cascade = CASCADE
+    config.train.cascade_positive_ious = (0.6, 0.7)
+    config.train.rpn_post_nms = 2000
 
 
 def jitter_scale(data: DataConfig) -> None:

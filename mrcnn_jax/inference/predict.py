@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, UInt8
 
 from mrcnn_jax.config import Config, ModelConfig, TestConfig
 from mrcnn_jax.distributed.sharding import map_images
+from mrcnn_jax.models.cascade import refine_boxes
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.ops.boxes import BoxWeights, clip_boxes, decode_boxes, is_nonempty
 from mrcnn_jax.ops.keypoints import decode_keypoints
@@ -67,8 +68,16 @@ def detect_boxes(
     proposals = _propose(model, features, image_sizes, config) if given is None else given
     features = model.region_features(features)
     logits, deltas = model.box_outputs(features, proposals.boxes)
-    select = partial(select_detections, config=test, box_weights=config.model.box_weights)
-    return features, map_images(select, proposals, logits, deltas, image_sizes)
+    all_logits, box_weights = [logits], config.model.box_weights
+    for stage, next_weights in enumerate(config.model.box_cascade, start=1):
+        refine = partial(refine_boxes, weights=box_weights)
+        boxes = map_images(refine, proposals.boxes, deltas, image_sizes)
+        proposals = replace(proposals, boxes=boxes)
+        logits, deltas = model.box_outputs(features, boxes, stage=stage)
+        all_logits.append(logits)
+        box_weights = next_weights
+    select = partial(select_detections, config=test, box_weights=box_weights)
+    return features, map_images(select, proposals, tuple(all_logits), deltas, image_sizes)
 
 
 def check_finds_objects(model: ModelConfig) -> None:
@@ -104,7 +113,7 @@ def _propose(model: MaskRCNN, features: Features, image_sizes: Array, config: Co
 @jax.named_scope("select_detections")
 def select_detections(
     proposals: Proposals,
-    logits: Float[Array, "p l"],
+    logits: tuple[Float[Array, "p l"], ...],
     deltas: Float[Array, "p k 4"],
     image_size: Int[Array, "2"],
     *,
@@ -117,10 +126,13 @@ def select_detections(
     best score and stops once ``config.detections`` are kept, so the limit matters only if NMS would run out
     of candidates before that. A box emptied by clipping takes up a detection unless its side is under
     ``config.box_smallest_side``, but is not valid (Detectron2 drops it after counting it). The deltas are
-    those of each category, or one set for all (K = 1).
+    those of each category, or one set for all (K = 1). A cascade's scores are the means of its heads', whose
+    ``logits`` are given in turn.
     """
-    num_proposals, num_classes = len(logits), logits.shape[1] - 1
-    scores = jax.nn.softmax(logits)[:, 1:]
+    num_proposals, num_classes = len(logits[0]), logits[0].shape[1] - 1
+    scores = jax.nn.softmax(logits[0])[:, 1:]
+    if len(logits) > 1:
+        scores = sum((jax.nn.softmax(later)[:, 1:] for later in logits[1:]), scores) / len(logits)
     scores = jnp.where(proposals.valid[:, None] & (scores > config.score_threshold), scores, -1.0)
     top_scores, pair = jax.lax.top_k(scores.reshape(-1), min(config.candidates, num_proposals * num_classes))
     proposal, category = pair // num_classes, pair % num_classes

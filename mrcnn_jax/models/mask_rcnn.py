@@ -27,6 +27,7 @@ from mrcnn_jax.distributed.spatial import (
 from mrcnn_jax.models.backbone import make_backbone
 from mrcnn_jax.models.box_head import BoxHead
 from mrcnn_jax.models.canvas import cells, image_mask, map_mask, mask_out, padded_sizes
+from mrcnn_jax.models.cascade import scale_gradient
 from mrcnn_jax.models.fpn import FPN
 from mrcnn_jax.models.keypoint_head import KeypointHead
 from mrcnn_jax.models.mask_fc_head import MaskFCHead
@@ -76,21 +77,20 @@ class MaskRCNN(nnx.Module):
         self.res5 = make_stage(config, 4, **kwargs) if has_res5 else None
         channels = channels if self.res5 is None else stage_channels(config, 4)
         stride = config.res5_stride if has_res5 else 1
-        self.box_head = (
-            BoxHead(
-                channels,
-                config.box_channels,
-                pool_size=-(-config.box_pool_size // stride),
-                num_convs=config.box_convs,
-                norm=config.box_norm,
-                num_fcs=config.box_fcs,
-                num_classes=num_classes,
-                agnostic=config.box_agnostic,
-                **kwargs,
-            )
-            if config.box
-            else None
+        make_box_head = partial(
+            BoxHead,
+            channels,
+            config.box_channels,
+            pool_size=-(-config.box_pool_size // stride),
+            num_convs=config.box_convs,
+            norm=config.box_norm,
+            num_fcs=config.box_fcs,
+            num_classes=num_classes,
+            agnostic=config.box_agnostic,
+            **kwargs,
         )
+        self.box_head = make_box_head() if config.box else None
+        self.cascade_heads = nnx.List([make_box_head() for _ in config.box_cascade])
         self.mask_head = (
             make_mask_head(
                 config,
@@ -191,20 +191,29 @@ class MaskRCNN(nnx.Module):
         )
 
     def box_outputs(
-        self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"] | None = None
+        self,
+        features: Features,
+        boxes: Float[Array, "b r 4"],
+        valid: Bool[Array, "b r"] | None = None,
+        *,
+        stage: int = 0,
     ) -> tuple[Float[Array, "b r l"], Float[Array, "b r k 4"]]:
         """Class logits and box deltas of every region. Batch norm uses only the ``valid`` regions.
 
-        Raises ValueError if the model has no box head.
+        A cascade (``model.box_cascade``) has a head for each ``stage``, from 0. Raises ValueError if there is
+        no box head.
         """
         if self.box_head is None:
             raise ValueError("this model has no box head: model.box is False in its config")
+        heads = [self.box_head, *self.cascade_heads]
         images, count = boxes.shape[:2]
         boxes, valid = share_regions((boxes, valid))
         regions = flatten_regions(self._pool(features, boxes, self.config.box_pool_size))
         with jax.named_scope("box_head"):
             regions = _stage5(self.res5, regions)
-            outputs = self.box_head(regions, None if valid is None else flatten_regions(valid))
+            if len(heads) > 1:
+                regions = scale_gradient(regions, 1 / len(heads))
+            outputs = heads[stage](regions, None if valid is None else flatten_regions(valid))
             logits, deltas = (unflatten_regions(rows, images) for rows in outputs)
         return collect_regions((logits, deltas), count)
 

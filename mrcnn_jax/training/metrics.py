@@ -1,7 +1,9 @@
 """The metrics of a run, averaged for the step line and TensorBoard, and checked for NaN."""
 
+import itertools
 import math
 import time
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -15,6 +17,17 @@ STAGES = {
     "keypoint": ("keypoint",),
 }
 _SLOW_DATA = 0.1  # share of time spent waiting for data from which the line reports it
+
+
+def _stages(losses: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
+    """``STAGES``, and after the box head the further ones of a cascade, "box2" and so on."""
+    stages: dict[str, tuple[str, ...]] = {}
+    for stage, names in STAGES.items():
+        stages[stage] = names
+        if stage == "box":
+            numbers = itertools.takewhile(lambda number: f"box_{number}" in losses, itertools.count(2))
+            stages |= {f"box{number}": (f"box_class_{number}", f"box_{number}") for number in numbers}
+    return stages
 
 
 class StepLog:
@@ -50,7 +63,7 @@ class StepLog:
 
         losses = {
             stage: "+".join(f"{means[name]:.2f}" for name in names if name in means)
-            for stage, names in STAGES.items()
+            for stage, names in _stages(means).items()
         }
         parts = [
             f"step {steps[-1]:>{len(str(self._total_steps))}}/{self._total_steps}",

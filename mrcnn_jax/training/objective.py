@@ -1,6 +1,7 @@
 """The loss of a batch: each model stage followed by its loss."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxtyping import Float, Key
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import map_images
+from mrcnn_jax.models.cascade import refine_boxes
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.models.rpn import Anchors, take_deltas
 from mrcnn_jax.ops.keypoints import encode_keypoints
@@ -22,7 +24,13 @@ from mrcnn_jax.training.losses import (
     rpn_loss,
     softmax_mask_loss,
 )
-from mrcnn_jax.training.targets import anchor_targets, positive_regions, region_targets
+from mrcnn_jax.training.targets import (
+    RegionTargets,
+    anchor_targets,
+    positive_regions,
+    refined_targets,
+    region_targets,
+)
 from mrcnn_jax.types import Batch, Features
 
 # A region equal to its object's box is sampled halfway between cells of the mask, where the interpolated
@@ -59,17 +67,7 @@ def compute_losses(
     )
     # Makes XLA sum the heads' feature gradients before computing the RPN's, which saves memory.
     features = model.region_features(dataclasses.replace(features, maps=cpu_barrier(features.maps)))
-    logits, deltas = model.box_outputs(features, regions.boxes, regions.assignment != Assignment.IGNORE)
-    losses |= box_loss(
-        _rows(logits),
-        _rows(deltas),
-        _rows(regions.boxes),
-        _rows(regions.assignment),
-        _rows(regions.labels),
-        _rows(_take(gt.boxes, regions.gt_index)),
-        box_weights=config.model.box_weights,
-        beta=train.box_beta,
-    )
+    losses |= _box_losses(model, features, regions, batch, config)
 
     regions, positive = jax.vmap(lambda targets: positive_regions(targets, train))(regions)
     if gt.masks is not None and gt.mask_boxes is not None:
@@ -97,6 +95,35 @@ def compute_losses(
         )
         loss = keypoint_loss(keypoint_logits, cells, visible & _rows(positive)[:, None])
         losses["keypoint"] = train.keypoint_weight * loss
+    return losses
+
+
+def _box_losses(
+    model: MaskRCNN, features: Features, regions: RegionTargets, batch: Batch, config: Config
+) -> dict[str, Float[Array, ""]]:
+    """The losses of the box head and of the further heads of a cascade, ``box_2`` and so on."""
+    train, gt = config.train, batch.gt
+    all_weights = (config.model.box_weights, *config.model.box_cascade)
+    losses: dict[str, Array] = {}
+    for stage, box_weights in enumerate(all_weights):
+        valid = regions.assignment != Assignment.IGNORE
+        logits, deltas = model.box_outputs(features, regions.boxes, valid, stage=stage)
+        found = box_loss(
+            _rows(logits),
+            _rows(deltas),
+            _rows(regions.boxes),
+            _rows(regions.assignment),
+            _rows(regions.labels),
+            _rows(_take(gt.boxes, regions.gt_index)),
+            box_weights=box_weights,
+            beta=train.box_beta,
+        )
+        losses |= {f"{name}_{stage + 1}" if stage else name: loss for name, loss in found.items()}
+        if stage + 1 < len(all_weights):
+            refine = partial(refine_boxes, weights=box_weights)
+            boxes = map_images(refine, regions.boxes, deltas, batch.image_sizes)
+            label = partial(refined_targets, iou=train.cascade_positive_ious[stage], config=train)
+            regions = map_images(label, boxes, valid, gt)
     return losses
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int32, Key
 
 from mrcnn_jax.config import TrainConfig
 from mrcnn_jax.models.rpn import Anchors
-from mrcnn_jax.ops.boxes import pairwise_ioa, pairwise_iou
+from mrcnn_jax.ops.boxes import is_nonempty, pairwise_ioa, pairwise_iou
 from mrcnn_jax.ops.matching import Assignment, match, sample, sample_rows, take_sampled
 from mrcnn_jax.runtime.platforms import by_platform
 from mrcnn_jax.types import GroundTruth, Proposals
@@ -77,22 +77,45 @@ def region_targets(
     objects = gt.valid & ~gt.crowd
     boxes = jnp.concatenate([proposals.boxes, gt.boxes])
     valid = jnp.concatenate([proposals.valid, objects])
-    iou, threshold = pairwise_iou(boxes, gt.boxes), config.roi_positive_iou
-    gt_index, assignment = match(iou, objects, low=threshold, high=threshold, keep_best=False)
-    in_crowd = crowded(boxes, gt, iou, low=threshold, crowd_ioa=config.crowd_ioa)
-    unknown = (assignment == Assignment.NEGATIVE) & in_crowd | ~valid
-    assignment = jnp.where(unknown, Assignment.IGNORE, assignment)
+    gt_index, assignment = _assign_regions(
+        boxes, valid, gt, objects, iou=config.roi_positive_iou, config=config
+    )
     assignment = sample(
         key, assignment, count=config.roi_samples, positive_fraction=config.roi_positive_fraction
     )
     index, assignment = take_sampled(assignment, count=config.roi_samples)
-    gt_index = gt_index[index]
-    return RegionTargets(
-        boxes=boxes[index],
-        assignment=assignment,
-        labels=jnp.where(assignment == Assignment.POSITIVE, gt.labels[gt_index], 0),
-        gt_index=gt_index,
-    )
+    return _region_targets(boxes[index], gt_index[index], assignment, gt)
+
+
+@jax.named_scope("targets")
+def refined_targets(
+    boxes: Float[Array, "r 4"], valid: Bool[Array, " r"], gt: GroundTruth, *, iou: float, config: TrainConfig
+) -> RegionTargets:
+    """All boxes of an image that a cascade's head has refined, with their targets for the next one.
+
+    They are not sampled again, nor is the ground truth appended (arXiv 1712.00726, Detectron2). A box that is
+    empty, because it left the image, is ignored.
+    """
+    valid = valid & is_nonempty(boxes)
+    objects = gt.valid & ~gt.crowd
+    gt_index, assignment = _assign_regions(boxes, valid, gt, objects, iou=iou, config=config)
+    return _region_targets(boxes, gt_index, assignment, gt)
+
+
+def _assign_regions(
+    boxes: Array, valid: Array, gt: GroundTruth, objects: Array, *, iou: float, config: TrainConfig
+) -> tuple[Int32[Array, " r"], Int32[Array, " r"]]:
+    """Every region's object and :class:`Assignment`."""
+    overlaps = pairwise_iou(boxes, gt.boxes)
+    gt_index, assignment = match(overlaps, objects, low=iou, high=iou, keep_best=False)
+    in_crowd = crowded(boxes, gt, overlaps, low=iou, crowd_ioa=config.crowd_ioa)
+    unknown = (assignment == Assignment.NEGATIVE) & in_crowd | ~valid
+    return gt_index, jnp.where(unknown, Assignment.IGNORE, assignment)
+
+
+def _region_targets(boxes: Array, gt_index: Array, assignment: Array, gt: GroundTruth) -> RegionTargets:
+    labels = jnp.where(assignment == Assignment.POSITIVE, gt.labels[gt_index], 0)
+    return RegionTargets(boxes=boxes, assignment=assignment, labels=labels, gt_index=gt_index)
 
 
 def crowded(

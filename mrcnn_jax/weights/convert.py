@@ -1,5 +1,6 @@
 """Starts a new run from the weights of torchvision, Detectron2 or another run."""
 
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +222,10 @@ def _architecture_hint(source: str, found: Mapping[str, np.ndarray], config: Con
     if models := models_with(source, theirs):
         settings = "\n  or ".join(model.arguments for model in models[:3])
     else:
-        settings = " ".join(f"--config.model.{name}={value}" for name, value in differing.items())
+        flags = [f"--config.model.{name}={value}" for name, value in differing.items()]
+        if differing.get("box_cascade"):
+            flags.append("--config.train.cascade_positive_ious=(0.6, 0.7)")
+        settings = " ".join(map(shlex.quote, flags))
     return f"{lines}\nto fit the file, use {settings}"
 
 

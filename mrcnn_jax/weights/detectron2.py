@@ -91,25 +91,32 @@ def _layout(name: str, shape: Shape, blueprint: Blueprint) -> Layout:
             names |= {"cls_logits": "objectness_logits", "bbox_pred": "anchor_deltas"}
             return _conv_or_vector(f"proposal_generator.rpn_head.{names[module]}.{leaf}", shape)
         case "box_head":
-            return _box_layout(module, leaf, shape, blueprint)
+            return _box_layout(module, leaf, shape, blueprint, stage=0)
+        case "cascade_heads":
+            stage, _, module = module.partition(".")
+            return _box_layout(module, leaf, shape, blueprint, stage=int(stage) + 1)
         case "mask_head" | "keypoint_head":
             return _map_layout(part, module, leaf, shape)
     raise ValueError(f"Detectron2 has nothing like {name}")
 
 
-def _box_layout(module: str, leaf: str, shape: Shape, blueprint: Blueprint) -> Layout:
+def _box_layout(module: str, leaf: str, shape: Shape, blueprint: Blueprint, *, stage: int) -> Layout:
     config = blueprint.config
+    head, predictor = (
+        f"roi_heads.{name}.{stage}" if config.box_cascade else f"roi_heads.{name}"
+        for name in ("box_head", "box_predictor")
+    )
     if match := re.fullmatch(r"convs\.layers\.(\d+)\.(conv|norm)", module):
         unit = ".norm" if match[2] == "norm" else ""
-        return _conv_or_vector(f"roi_heads.box_head.conv{int(match[1]) + 1}{unit}.{leaf}", shape)
+        return _conv_or_vector(f"{head}.conv{int(match[1]) + 1}{unit}.{leaf}", shape)
     if match := re.fullmatch(r"fcs\.(\d+)", module):
-        their_name = f"roi_heads.box_head.fc{int(match[1]) + 1}.{leaf}"
+        their_name = f"{head}.fc{int(match[1]) + 1}.{leaf}"
         if leaf == "bias":
             return plain(their_name, shape)
         if match[1] == "0":
             return linear_after_flatten(their_name, shape, channels=shape[0] // config.box_pool_size**2)
         return linear(their_name, shape)
-    their_name = f"roi_heads.box_predictor.{module}.{leaf}"
+    their_name = f"{predictor}.{module}.{leaf}"
     layout = plain(their_name, shape) if leaf == "bias" else linear(their_name, shape)
     return background_last(layout) if module == "cls_score" else layout
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.config import ModelConfig, presets
 
 Shape = tuple[int, ...]
 
@@ -25,10 +25,6 @@ _PROJECTS = (
     ),
     (r"^roi_heads\.(mask_head\.(coarse_head|point_head)|mask_(coarse|point)_head)", "Detectron2's PointRend"),
     (r"^proposal_generator\.(centernet_head|fcos_head)", "Detectron2's CenterNet2 or Detic"),
-    (
-        r"^roi_heads\.(box_head|box_predictor)\.\d+\.(fc1|conv1|cls_score|bbox_pred)",
-        "Detectron2's Cascade R-CNN",
-    ),
     (r"^roi_heads\.densepose_", "Detectron2's DensePose"),
     (r"^sem_seg_head\.", "Detectron2's segmentation models, such as Panoptic FPN or Mask2Former"),
     (r"^backbone\.net\.blocks\.", "Detectron2's ViTDet"),
@@ -127,9 +123,19 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     fields |= {"box": "box_predictor." in names}
     deeper = re.findall(r"rpn\S*head\.conv\.(?:conv)?(\d+)\.(?:0\.)?weight$", names, re.MULTILINE)
     fields["rpn_convs"] = len(set(deeper)) or 1
-    convs = re.findall(r"roi_heads\.box_head\.(?:conv(\d+)|(\d+)\.0)\.weight$", names, re.MULTILINE)
+    convs = re.findall(r"roi_heads\.box_head\.(?:(?:\d+\.)?conv(\d+)|(\d+)\.0)\.weight$", names, re.MULTILINE)
     fields["box_convs"] = len(set(convs))
-    return fields | _agnostic_fields(shapes)
+    return fields | _agnostic_fields(shapes) | _cascade_fields(names)
+
+
+def _cascade_fields(names: str) -> dict[str, Any]:
+    """The number of box heads, as the fields have it; empty if it is none that Detectron2 has models of."""
+    heads = len(set(re.findall(r"^roi_heads\.box_predictor\.(\d+)\.", names, re.MULTILINE)))
+    if heads == 0:
+        return {"box_cascade": ()}
+    if heads == 1 + len(presets.CASCADE):
+        return {"box_cascade": presets.CASCADE, "box_agnostic": True}
+    return {}
 
 
 def _agnostic_fields(shapes: Mapping[str, Shape]) -> dict[str, bool]:

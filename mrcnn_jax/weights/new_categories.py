@@ -24,6 +24,7 @@ def shared_names(known: Categories, new: Categories) -> tuple[str, ...]:
 def layers_per_category(model: ModelConfig) -> dict[str, int]:
     """The heads' layers with outputs for each category: 1 if those of the background come first, else 0."""
     layers = {"box_head.cls_score": 1} if model.box else {}
+    layers |= {f"cascade_heads.{number}.cls_score": 1 for number in range(len(model.box_cascade))}
     if model.box and not model.box_agnostic:
         layers["box_head.bbox_pred"] = 0
     if model.mask and not model.mask_agnostic:

@@ -25,7 +25,7 @@ class Part:
 
 PARTS = (
     Part("rpn", ("rpn",), ("rpn_", "anchor_")),
-    Part("box", ("box_head", "res5"), ("box_", "roi_")),
+    Part("box", ("box_head", "cascade_heads", "res5"), ("box_", "roi_")),
     Part("mask", ("mask_head",), ("mask_",)),
     Part("keypoint", ("keypoint_head",), ("keypoint_",)),
 )

@@ -82,7 +82,13 @@ def check_in_torchvision(config: ModelConfig) -> None:
 
 def _head_problems(config: ModelConfig) -> list[str]:
     """What torchvision's heads do not have, whose arrays would fit none of its names or shapes."""
-    wanted = {"box_agnostic": False, "mask_agnostic": False, "mask_loss": "sigmoid", "mask_fcs": 0}
+    wanted = {
+        "box_agnostic": False,
+        "box_cascade": (),
+        "mask_agnostic": False,
+        "mask_loss": "sigmoid",
+        "mask_fcs": 0,
+    }
     return [
         f"model.{name} is {value!r}; it must be {plain!r}"
         for name, plain in wanted.items()

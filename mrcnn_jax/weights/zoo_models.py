@@ -163,6 +163,7 @@ def _detectron2(
 # Configs of several models.
 _LSJ = "mask_rcnn_r50_fpn_lsj_100ep"
 _KEYPOINT = "keypoint_rcnn_r50_fpn_3x"
+_CASCADE = "cascade_mask_rcnn_r50_fpn_3x"
 _MASK_X101 = "mask_rcnn_x101_32x8d_fpn_3x"
 
 # Changes to a config's model.
@@ -226,6 +227,8 @@ _MODELS = (
         ("faster_rcnn_X_101_32x8d_FPN_3x", "139173657/68b088", (43.0,), _MASK_X101, _NO_MASK),
         ("fast_rcnn_R_50_FPN_1x", "137635226/e5f7ce", (37.8,), "fast_rcnn_r50_fpn_1x", {}),
     )),
+    _detectron2("Misc", "cascade_mask_rcnn_R_50_FPN_1x", "138602847/e9d89b", (42.1, 36.4), _CASCADE, {}),
+    _detectron2("Misc", "cascade_mask_rcnn_R_50_FPN_3x", "144998488/480dd8", (44.3, 38.5), _CASCADE, {}),
     _detectron2("COCO-Detection", "rpn_R_50_C4_1x", "137258005/450694", (None,), "rpn_r50_c4_1x", {}),
     _detectron2("COCO-Detection", "rpn_R_50_FPN_1x", "137258492/02ce48", (None,), "rpn_r50_fpn_1x", {}),
 )

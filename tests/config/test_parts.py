@@ -22,6 +22,15 @@ def check_problems(config: Config, lines: list[str]) -> None:
     ("changes", "lines"),
     [
         (
+            {"box_cascade": ((20.0, 20.0, 10.0, 10.0),), "features": "c4"},
+            [
+                "train.cascade_positive_ious is (); must have one for each of model.box_cascade, which is "
+                "((20.0, 20.0, 10.0, 10.0),)",
+                "model.box_agnostic is False; must be True with a cascade (model.box_cascade)",
+                "model.features is 'c4'; must be 'fpn' with a cascade (model.box_cascade)",
+            ],
+        ),
+        (
             {"mask": False, "mask_loss": "softmax", "mask_agnostic": True},
             [
                 "model.mask_loss is 'softmax'; must be 'sigmoid' with model.mask False",

@@ -27,7 +27,7 @@ def _select(boxes, probabilities, valid=None, **changes):
     with np.errstate(divide="ignore"):
         logits = np.log(probabilities)
     select = _selection(**({"detections": 4} | changes))
-    return jax.device_get(select(proposals, logits, np.zeros((5, 2, 4)), np.array([100, 100])))
+    return jax.device_get(select(proposals, (logits,), np.zeros((5, 2, 4)), np.array([100, 100])))
 
 
 @functools.cache
@@ -51,6 +51,14 @@ def test_nms_is_per_category():
 def test_one_proposal_may_give_two_categories():
     found = _select([B], [[0.1, 0.5, 0.4]])
     assert found.labels.tolist()[:2] == [1, 2]
+
+
+def test_the_scores_of_a_cascade_are_means():
+    proposals = Proposals(boxes=np.array([A, B], np.float32), scores=np.zeros(2), valid=np.ones(2, bool))
+    heads = np.log([[[0.1, 0.9], [0.8, 0.2]], [[0.5, 0.5], [0.9, 0.1]], [[0.4, 0.6], [0.4, 0.6]]])
+    select = _selection(detections=2)
+    found = select(proposals, tuple(heads), np.zeros((2, 1, 4)), np.array([100, 100]))
+    np.testing.assert_allclose(found.scores, [2 / 3, 0.3], atol=1e-6)
 
 
 def test_invalid_proposals_and_boxes_outside_the_image_give_no_detections():
@@ -85,7 +93,7 @@ def test_class_agnostic_deltas_move_the_boxes_of_every_category():
     deltas = np.zeros((5, 1, 4))
     deltas[0, 0, 0] = 1.0  # a tenth of the width to the right
     image_size = np.array([100, 100])
-    found = jax.device_get(_selection(detections=4)(proposals, logits, deltas, image_size))
+    found = jax.device_get(_selection(detections=4)(proposals, (logits,), deltas, image_size))
     np.testing.assert_allclose(found.scores, [0.7, 0.5, 0.4, 0.1], atol=1e-6)
     assert found.labels.tolist() == [2, 1, 2, 1]
     np.testing.assert_allclose(found.boxes, [B, NEAR_A, NEAR_A, B], atol=1e-4)

@@ -52,7 +52,7 @@ def predict(predictor: Any, image: np.ndarray) -> tuple[Arrays, Arrays]:
 
         stages = {name: spy(getattr(bottom_up, name)) for name in bottom_up.stage_names}
         backbone, anchors, rpn_head = spy(model.backbone), spy(rpn.anchor_generator), spy(rpn.rpn_head)
-        proposals, box_head = spy(rpn), spy(heads.box_predictor)
+        proposals, box_head = spy(rpn), spy(first_predictor(heads))
         detected = spy(heads, keep=copy.deepcopy)  # the boxes are scaled in place afterwards
         mask_head = spy(heads.mask_head.predictor) if heads.mask_on else []
         found = predictor(image)["instances"]
@@ -90,6 +90,12 @@ def predict(predictor: Any, image: np.ndarray) -> tuple[Arrays, Arrays]:
     if before.has("pred_keypoint_heatmaps"):
         arrays["keypoint_logits"] = channels_last(before.pred_keypoint_heatmaps)
     return detections, arrays
+
+
+def first_predictor(heads: torch.nn.Module) -> torch.nn.Module:
+    """The last layers of the box head, or of the first one of a cascade."""
+    cascade = isinstance(heads.box_predictor, torch.nn.ModuleList)
+    return heads.box_predictor[0] if cascade else heads.box_predictor
 
 
 def of_categories(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

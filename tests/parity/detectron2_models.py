@@ -40,6 +40,13 @@ TINY_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {"MODEL.ANCHOR_GENERATOR.SIZES": [[16, 32, 64]], "MODEL.RESNETS.RES5_DILATION": 1},
     ),
     "agnostic": ("Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic", {}),
+    "cascade": (
+        "Misc/cascade_mask_rcnn_R_50_FPN_1x",
+        {
+            "MODEL.RPN.POST_NMS_TOPK_TRAIN": 200,
+            "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": (0.35, 0.45, 0.55),  # so that some are positive
+        },
+    ),
 }
 _NARROW = {
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,

@@ -34,7 +34,7 @@ and for images 0 and 1 (of different shapes if the folder has such images) the s
   row, column, size, ratio
 - ``i/proposals/boxes [R 4]``, ``i/proposals/scores [R]`` logits
 - ``i/box_logits [R categories+1]``, the background last; ``i/box_deltas [R categories 4]``, or ``[R 1 4]``
-  if class-agnostic
+  if class-agnostic; of a cascade, those of the first head
 - ``i/detected_boxes [D 4]``, ``i/detected_labels [D]`` int: before boxes are scaled back to the image file's
   pixels, where empty ones are dropped
 - ``i/mask_logits [D M M]`` of the detected category; ``i/keypoint_logits [D M M K]``
@@ -60,7 +60,8 @@ and for batch 0, whose images are j = 0 and 1:
 - ``mask_logits [P M M]`` of the true category for the positive regions of both images in turn,
   ``mask_targets/polygons [P M M]`` bool and ``mask_losses/polygons``, and with ``--box_frames`` the same for
   ``box_frames``
-- ``losses/<name>`` under Detectron2's names; ``gradients/<parameter>`` of their sum, in torch's layout
+- ``losses/<name>`` under Detectron2's names (without ``_stage0``); ``gradients/<parameter>`` of their sum, in
+  torch's layout
 
 and for SGD, with step s on batch s modulo the number of batches, ``steps/<loss> [steps]`` and the RPN's
 proposals in each step, ``step_proposals/s/j [R 4]``.
@@ -69,9 +70,10 @@ proposals in each step, ``step_proposals/s/j [R 4]``.
 ``--box_frames`` names a file with a uint8 array ``[S S]`` for every annotation id, made by
 ``mrcnn_jax.data.rasterise``.
 
-``--tiny`` writes a fixture: the keys of both files, prefixed with "mask/", "keypoint/", "c4/", "c5/", "dc5/"
-and "agnostic/", for the narrow models of ``detectron2_models.py`` on scenes of ``seeded.py``: inference on
-``DETECTED``, training, from box-frame masks, on ``TRAINED_ALIKE``. Arrays are reduced by ``thin``.
+``--tiny`` writes a fixture: the keys of both files, prefixed with "mask/", "keypoint/", "c4/", "c5/", "dc5/",
+"agnostic/" and "cascade/", for the narrow models of ``detectron2_models.py`` on scenes of ``seeded.py``:
+inference on ``DETECTED``, training, from box-frame masks, on ``TRAINED_ALIKE``. Arrays are reduced by
+``thin``.
 ``<model>/weights`` lists the state dict, a name and its shape per row; ``detectron2_seeded.py`` makes the
 values. ``<model>/gradient_norms`` are the norms of the full gradients, in the same order.
 """

@@ -10,7 +10,16 @@ from unittest import mock
 
 import numpy as np
 import torch
-from detectron2_inference import Arrays, Calls, array, channels_last, of_categories, proposal_arrays, spied
+from detectron2_inference import (
+    Arrays,
+    Calls,
+    array,
+    channels_last,
+    first_predictor,
+    of_categories,
+    proposal_arrays,
+    spied,
+)
 from seeded import Scene
 
 # Enough to sample every anchor of an 800x1344 image (268,569) and all of the few proposals and objects.
@@ -216,7 +225,7 @@ def first_batch(model: torch.nn.Module, batch: list[Example]) -> Arrays:
         losses = model(batch)
     sum(losses.values()).backward()
 
-    arrays = {f"losses/{name}": array(value) for name, value in losses.items()}
+    arrays = {f"losses/{loss_name(name)}": array(value) for name, value in losses.items()}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             arrays[f"gradients/{name}"] = array(parameter.grad)
@@ -241,6 +250,7 @@ def targets(heads: torch.nn.Module, objects: Any, proposals: Any, rois: Any, j: 
     if len(rois) < len(proposals) + len(objects):
         raise SystemExit("a region was not sampled: MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is too small")
     boxes, gt_boxes = rois.proposal_boxes.tensor, rois.gt_boxes.tensor
+    transform = first_predictor(heads).box2box_transform
     arrays = {
         f"ground_truth/{j}/boxes": array(objects.gt_boxes.tensor),
         f"ground_truth/{j}/labels": array(objects.gt_classes) + 1,
@@ -249,7 +259,7 @@ def targets(heads: torch.nn.Module, objects: Any, proposals: Any, rois: Any, j: 
         f"roi_labels/{j}": (array(rois.gt_classes) + 1) % (heads.num_classes + 1),
         f"roi_objects/{j}": array((rois.gt_ids[:, None] == objects.gt_ids).int().argmax(dim=1)),
         f"roi_gt_boxes/{j}": array(gt_boxes),
-        f"regression_targets/{j}": array(heads.box_predictor.box2box_transform.get_deltas(boxes, gt_boxes)),
+        f"regression_targets/{j}": array(transform.get_deltas(boxes, gt_boxes)),
     }
     if objects.has("gt_keypoints"):
         arrays[f"ground_truth/{j}/keypoints"] = array(objects.gt_keypoints.tensor)
@@ -297,4 +307,11 @@ def take_steps(
             history.setdefault(name, []).append(value.item())
         shown = ", ".join(f"{name} {values[-1]:.4f}" for name, values in history.items())
         print(f"step {step}: {shown}, {time.perf_counter() - start:.1f} s")
-    return arrays | {f"steps/{name}": np.array(values, np.float32) for name, values in history.items()}
+    return arrays | {
+        f"steps/{loss_name(name)}": np.array(values, np.float32) for name, values in history.items()
+    }
+
+
+def loss_name(name: str) -> str:
+    """Detectron2's name; those of a cascade's first head are called as without further ones."""
+    return name.removesuffix("_stage0")

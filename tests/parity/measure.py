@@ -102,6 +102,8 @@ DETECTRON2 = System(
         "rpn_box": "loss_rpn_loc",
         "box_class": "loss_cls",
         "box": "loss_box_reg",
+        **{f"box_class_{number + 1}": f"loss_cls_stage{number}" for number in (1, 2)},
+        **{f"box_{number + 1}": f"loss_box_reg_stage{number}" for number in (1, 2)},
         "mask": "loss_mask",
         "keypoint": "loss_keypoint",
     },

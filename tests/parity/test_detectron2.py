@@ -30,6 +30,10 @@ def make_config(kind: str):
         train.rpn_post_nms = 60
     if kind == "keypoint":
         train.box_beta = 0.5
+    if kind == "cascade":
+        presets.as_cascade(config)
+        train.cascade_positive_ious = (0.45, 0.55)
+        train.rpn_post_nms = 200
     if kind == "agnostic":
         model.box_agnostic = model.mask_agnostic = True
     return config
@@ -50,7 +54,7 @@ PEER = narrow.Peer(
 )
 
 
-KINDS = ("mask", "keypoint", "c4", "c5", "dc5", "agnostic")
+KINDS = ("mask", "keypoint", "c4", "c5", "dc5", "agnostic", "cascade")
 
 
 @functools.cache

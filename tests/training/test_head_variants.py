@@ -1,4 +1,4 @@
-"""The heads of the paper's tables 2b and 2e and of section 4.2, in whole models: training and prediction."""
+"""The heads of the paper's tables 2b and 2e and of section 4.2, and cascades: training and prediction."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mrcnn_jax
+from mrcnn_jax.config import presets
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.categories import Categories
@@ -28,6 +29,12 @@ VARIANTS = {
         "box_convs": 1,
     },
     "softmax masks, batch norm": {"mask_loss": "softmax", "mask_norm": "batch"},
+    "a cascade, batch norm": {
+        "box_agnostic": True,
+        "box_cascade": presets.CASCADE,
+        "box_convs": 1,
+        "box_norm": "batch",
+    },
     "C4, softmax masks": {
         "features": "c4",
         "backbone_depth": 50,
@@ -56,7 +63,12 @@ def config(tiny_config, request):
     """The tiny config with a variant's heads, without keypoints."""
     model = dataclasses.replace(tiny_config.model, keypoint=False, **VARIANTS[request.param])
     train = dataclasses.replace(
-        tiny_config.train, batch_size=2, warmup_steps=0, optimizer="adamw", learning_rate=0.003
+        tiny_config.train,
+        batch_size=2,
+        warmup_steps=0,
+        optimizer="adamw",
+        learning_rate=0.003,
+        cascade_positive_ious=(0.6, 0.7) if model.box_cascade else (),
     )
     return dataclasses.replace(tiny_config, model=model, train=train)
 

@@ -32,6 +32,16 @@ def test_a_line_of_all_losses_is_short(monkeypatch):
     )
 
 
+def test_a_cascade_shows_each_of_its_heads():
+    log = StepLog(total_steps=10, batch_size=4)
+    log.add(
+        1,
+        _metrics(**dict.fromkeys(("box_class", "box_2", "box_class_2", "box_3", "box_class_3"), 0.5)),
+        waited=0.0,
+    )
+    assert "  box 0.50+1.00 box2 0.50+0.50 box3 0.50+0.50 mask 2.00  " in log.flush()[0]
+
+
 @pytest.mark.parametrize(("waited", "said"), [(0.3, "  30% waiting for data"), (0.05, "")])
 def test_a_line_says_where_data_are_slow(waited, said, monkeypatch):
     log = StepLog(total_steps=10, batch_size=4)

@@ -171,6 +171,18 @@ def test_regions_by_hand():
     np.testing.assert_array_equal(found.boxes[0], [0, 0, 10, 6])
 
 
+def test_refined_regions_by_hand():
+    """None is left out or added, but what has become empty, or is in a crowd, is ignored."""
+    gt = _gt([[0, 0, 10, 10], [50, 50, 80, 80]], labels=[2, 3], crowd=[False, True])
+    boxes = np.array([[0, 0, 10, 6], [0, 0, 10, 8], [60, 60, 70, 70], [0, 90, 20, 90], [0, 0, 10, 10]])
+    valid = np.array([True, True, True, True, False])
+    find = functools.partial(targets.refined_targets, iou=0.7, config=TAKE_ALL)
+    found = jax.device_get(jax.jit(find)(boxes.astype(np.float32), valid, gt))
+    assert found.assignment.tolist() == [NEGATIVE, POSITIVE, IGNORE, IGNORE, IGNORE]
+    assert found.labels.tolist() == [0, 2, 0, 0, 0]
+    np.testing.assert_array_equal(found.boxes, boxes)
+
+
 def test_an_image_without_objects_gives_negatives_only():
     found = region_targets(_proposals([[0, 0, 10, 10]]), _gt([[0, 0, 0, 0]], valid=[False]))
     assert found.assignment.tolist() == [NEGATIVE] + [IGNORE] * 15

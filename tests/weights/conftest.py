@@ -1,10 +1,11 @@
 """Configs, a weights file and a file of categories to make runs from."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from mrcnn_jax.config import Config
+from mrcnn_jax.config import Config, presets
 from mrcnn_jax.weights.files import write_arrays
 from tests.weights.examples import arrays_of, categories_file, changed
 
@@ -22,6 +23,13 @@ def keypoints_only(tiny_config: Config) -> Config:
 @pytest.fixture
 def agnostic(masks_only: Config) -> Config:
     return changed(masks_only, box_agnostic=True, mask_agnostic=True)
+
+
+@pytest.fixture
+def cascade(masks_only: Config) -> Config:
+    config = changed(masks_only, box_agnostic=True, box_cascade=presets.CASCADE)
+    train = dataclasses.replace(config.train, cascade_positive_ious=(0.6, 0.7))
+    return dataclasses.replace(config, train=train)
 
 
 @pytest.fixture

@@ -91,6 +91,23 @@ def test_class_agnostic_heads_of_detectron2(tmp_path: Path, agnostic: Config) ->
         np.testing.assert_array_equal(written[name], array, err_msg=name)
 
 
+def test_a_cascade_of_detectron2(tmp_path: Path, cascade: Config, masks_only: Config) -> None:
+    arrays = arrays_of("detectron2", cascade, classes=80)
+    assert arrays["roi_heads.box_predictor.2.bbox_pred.weight"].shape == (4, 16)
+    write_arrays(tmp_path / "w.npz", arrays)
+    made = import_weights("detectron2", tmp_path / "w.npz", cascade, tmp_path / "run")
+    assert not made.new_layers
+    _, weights = load_weights(tmp_path / "run")
+    written = write_model(weights, detectron2.layouts(make_blueprint(cascade.model, num_classes=80)))
+    assert written.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(written[name], array, err_msg=name)
+    plain = changed(masks_only, box_agnostic=False)
+    with pytest.raises(ValueError, match=r"model.box_cascade is \(\) in the config, \(\(20.0, ") as error:
+        import_weights("detectron2", tmp_path / "w.npz", plain, tmp_path / "other")
+    assert "'--config.train.cascade_positive_ious=(0.6, 0.7)'" in str(error.value)
+
+
 def test_a_training_checkpoint(tmp_path: Path, masks_only: Config) -> None:
     arrays = arrays_of("detectron2", masks_only, classes=80)
     other = {name: array + 1 for name, array in arrays.items()}

@@ -121,13 +121,15 @@ def test_a_model_that_torchvision_lacks(tmp_path, tiny_config, tiny_weights):
 def test_heads_that_torchvision_lacks():
     model = dataclasses.replace(
         presets.torchvision().model,
-        **{"box_agnostic": True, "mask_agnostic": True, "mask_loss": "softmax", "mask_fcs": 2},
+        **{"box_agnostic": True, "box_cascade": ((20.0, 20.0, 10.0, 10.0),), "mask_agnostic": True},
+        **{"mask_loss": "softmax", "mask_fcs": 2},
     )
     with pytest.raises(ValueError) as error:
         check_in_torchvision(model)
     assert str(error.value).splitlines() == [
         "torchvision has no such model:",
         "  model.box_agnostic is True; it must be False",
+        "  model.box_cascade is ((20.0, 20.0, 10.0, 10.0),); it must be ()",
         "  model.mask_agnostic is True; it must be False",
         "  model.mask_loss is 'softmax'; it must be 'sigmoid'",
         "  model.mask_fcs is 2; it must be 0",

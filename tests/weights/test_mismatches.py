@@ -48,7 +48,6 @@ def test_examples():
         ("conv_rpn_fpn2_w", "Detectron"),
         ("roi_heads.mask_head.point_head.fc1.weight", "Detectron2's PointRend"),
         ("proposal_generator.centernet_head.agn_hm.weight", "Detectron2's CenterNet2 or Detic"),
-        ("roi_heads.box_predictor.2.cls_score.weight", "Detectron2's Cascade R-CNN"),
         ("roi_heads.densepose_head.body_conv_fcn1.weight", "Detectron2's DensePose"),
         ("sem_seg_head.p2.0.weight", "Detectron2's segmentation models, such as Panoptic FPN or Mask2Former"),
         ("backbone.net.blocks.0.attn.qkv.weight", "Detectron2's ViTDet"),
@@ -78,7 +77,7 @@ NAMES = (
     ),
     *("detectron2/mask_rcnn_r101_dc5_3x", "detectron2/mask_rcnn_x101_32x8d_fpn_3x"),
     *("detectron2/mask_rcnn_r50_fpn_lsj_100ep", "detectron2/fast_rcnn_r50_fpn_1x"),
-    *("detectron2/rpn_r50_fpn_1x", "detectron2/rpn_r50_c4_1x"),
+    *("detectron2/rpn_r50_fpn_1x", "detectron2/rpn_r50_c4_1x", "detectron2/cascade_mask_rcnn_r50_fpn_3x"),
 )
 
 
@@ -95,9 +94,13 @@ def test_architectures(name: str):
     if config.box:
         agnostic = {
             "box_agnostic",
-            *(["mask_agnostic"] if model.system == "detectron2" and config.mask else []),
+            *(
+                ["mask_agnostic"]
+                if model.system == "detectron2" and config.mask and not config.box_cascade
+                else []
+            ),
         }
-    assert len(fields) == 10 + len(agnostic) and agnostic <= fields.keys()
+    assert len(fields) == 11 + len(agnostic) and agnostic <= fields.keys()
     assert fields == {field: getattr(config, field) for field in fields}
 
 
@@ -125,6 +128,16 @@ def test_class_agnostic_heads(classes: int):
     found = {name: fields[name] for name in fields if name.endswith("_agnostic")}
     # The heads of one category have the same shapes either way.
     assert found == ({} if classes == 1 else {"box_agnostic": True, "mask_agnostic": True})
+
+
+def test_a_cascade_of_another_length_has_no_counterpart():
+    names = [f"roi_heads.box_predictor.{number}.cls_score.bias" for number in range(2)]
+    config = config_of(MODELS["detectron2/cascade_mask_rcnn_r50_fpn_3x"]).model
+    blueprint = make_blueprint(config, num_classes=2)
+    arrays = {x.name: np.empty(x.shape, np.float32) for x in LAYOUTS["detectron2"](blueprint).values()}
+    assert names[1] in arrays
+    two = {name: array for name, array in arrays.items() if "box_predictor.2." not in name}
+    assert "box_cascade" in architecture(arrays) and "box_cascade" not in architecture(two)
 
 
 def test_no_architecture():

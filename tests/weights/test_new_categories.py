@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.config import ModelConfig, presets
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.weights.new_categories import layers_per_category, with_shared_outputs
 
@@ -17,6 +17,7 @@ NEW = Categories(names=("fish", "dog"), ids=(1, 2))
     [
         (ModelConfig(), "box_head.cls_score", 1, 1),
         (ModelConfig(), "box_head.bbox_pred", 4, 0),
+        (ModelConfig(box_agnostic=True, box_cascade=presets.CASCADE), "cascade_heads.1.cls_score", 1, 1),
         (ModelConfig(), "mask_head.mask_fcn_logits", 1, 0),
         (ModelConfig(mask_loss="softmax"), "mask_head.mask_fcn_logits", 1, 1),
         (ModelConfig(mask_fcs=2), "mask_head.mask_fc_logits", 9, 0),

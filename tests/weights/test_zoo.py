@@ -272,7 +272,7 @@ def test_configs_of_the_table(name: str) -> None:
     assert config.backbone_depth == int(re.search(r"_[rx](\d+)", name)[1])
     assert config.backbone_groups == (32 if "x101_32x8d" in name else 1)
     assert config.backbone_stride_in_1x1 == (model.system == "detectron2" and "x101" not in name)
-    assert config.mask == ("/mask_rcnn" in name) and config.keypoint == ("/keypoint_rcnn" in name)
+    assert config.mask == ("mask_rcnn" in name) and config.keypoint == ("/keypoint_rcnn" in name)
     assert config.box == ("/rpn_" not in name) and config.rpn == ("/fast_rcnn" not in name)
     assert [value is not None for value in (*model.ap, None, None)][:3] == [
         config.box,

@@ -13,6 +13,7 @@ from mrcnn_jax.config.detectron2.unsupported import (
     by_map,
     has_heads,
     heads,
+    is_cascade,
     is_pyramid,
     problems,
 )
@@ -77,7 +78,6 @@ WITHOUT_EFFECT = frozenset(
         *("DATALOADER.REPEAT_THRESHOLD", "DATALOADER.REPEAT_SQRT", "TEST.EXPECTED_RESULTS"),
         *("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"),
         *("MODEL.RESNETS.DEFORM_MODULATED", "MODEL.RESNETS.DEFORM_NUM_GROUPS"),
-        *("MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", "MODEL.ROI_BOX_CASCADE_HEAD.IOUS"),
         *("MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER", "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES"),
         *("MODEL.ANCHOR_GENERATOR.ANGLES", "INPUT.CROP.TYPE", "INPUT.CROP.SIZE", "TEST.PRECISE_BN.NUM_ITER"),
         *("SOLVER.NUM_DECAYS", "SOLVER.RESCALE_INTERVAL", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE"),
@@ -147,6 +147,10 @@ def _set_heads(config: Config, settings: Settings) -> None:
     for section in heads(settings)[:1]:
         model.roi_pooling, model.roi_aligned = POOLERS[settings[f"{section}.POOLER_TYPE"]]
         model.roi_sampling_ratio = settings[f"{section}.POOLER_SAMPLING_RATIO"]
+    if is_cascade(settings):
+        model.box_weights, *further = settings["MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS"]
+        model.box_cascade = tuple(further)
+        config.train.cascade_positive_ious = settings["MODEL.ROI_BOX_CASCADE_HEAD.IOUS"][1:]
     model.box_norm = NORMS[settings["MODEL.ROI_BOX_HEAD.NORM"]]
     if model.mask:
         model.mask_norm = NORMS[settings["MODEL.ROI_MASK_HEAD.NORM"]]

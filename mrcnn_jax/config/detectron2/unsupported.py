@@ -57,7 +57,7 @@ ONLY = {
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": _in_training("smooth_l1"),
     "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": _in_training(1.0),
     "MODEL.RPN.LOSS_WEIGHT": _in_training(1.0),
-    "MODEL.ROI_HEADS.NAME": _only("StandardROIHeads", "Res5ROIHeads"),
+    "MODEL.ROI_HEADS.NAME": _only("StandardROIHeads", "CascadeROIHeads", "Res5ROIHeads"),
     "MODEL.ROI_HEADS.IOU_LABELS": _in_training((0, 1)),
     "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": _in_training(True),
     "MODEL.ROI_BOX_HEAD.NORM": _only(*NORMS),
@@ -107,6 +107,10 @@ def is_pyramid(settings: Settings) -> bool:
 
 def has_heads(settings: Settings) -> bool:
     return settings["MODEL.META_ARCHITECTURE"] != "ProposalNetwork"
+
+
+def is_cascade(settings: Settings) -> bool:
+    return has_heads(settings) and settings["MODEL.ROI_HEADS.NAME"] == "CascadeROIHeads"
 
 
 def heads(settings: Settings) -> list[str]:
@@ -179,7 +183,8 @@ def _wanted_maps(settings: Settings) -> Settings:
     }
     if has_heads(settings):
         wanted["MODEL.ROI_HEADS.IN_FEATURES"] = tuple(regions.split())
-        wanted["MODEL.ROI_HEADS.NAME"] = "Res5ROIHeads" if outputs == "res4" else "StandardROIHeads"
+        standard = "CascadeROIHeads" if is_cascade(settings) else "StandardROIHeads"
+        wanted["MODEL.ROI_HEADS.NAME"] = "Res5ROIHeads" if outputs == "res4" else standard
     return wanted
 
 
@@ -189,7 +194,7 @@ def _head_problems(settings: Settings) -> Iterator[Problem]:
         for section in found[1:]:
             if settings[f"{section}.{name}"] != settings[f"{found[0]}.{name}"]:
                 yield Problem(f"{section}.{name}", f"must be the same as {found[0]}.{name}")
-    if found and settings["MODEL.ROI_HEADS.NAME"] == "StandardROIHeads":
+    if found and settings["MODEL.ROI_HEADS.NAME"] != "Res5ROIHeads":
         if settings["MODEL.ROI_BOX_HEAD.NAME"] != "FastRCNNConvFCHead":
             yield Problem("MODEL.ROI_BOX_HEAD.NAME", "must be 'FastRCNNConvFCHead'")
         if is_pyramid(settings):
@@ -198,8 +203,23 @@ def _head_problems(settings: Settings) -> Iterator[Problem]:
             channels = 8 * settings["MODEL.RESNETS.RES2_OUT_CHANNELS"]  # of res5
         if settings["MODEL.ROI_BOX_HEAD.NUM_CONV"] and settings["MODEL.ROI_BOX_HEAD.CONV_DIM"] != channels:
             yield Problem("MODEL.ROI_BOX_HEAD.CONV_DIM", f"must be {channels}, the channels of the maps")
+    if is_cascade(settings):
+        yield from _cascade_problems(settings)
     if "MODEL.ROI_KEYPOINT_HEAD" in found and len(set(settings["MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"])) != 1:
         yield Problem("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "must be one number for all convolutions")
+
+
+def _cascade_problems(settings: Settings) -> Iterator[Problem]:
+    cascade = "MODEL.ROI_BOX_CASCADE_HEAD"
+    ious, first = settings[f"{cascade}.IOUS"], settings["MODEL.ROI_HEADS.IOU_THRESHOLDS"]
+    if not is_pyramid(settings):
+        yield Problem("MODEL.ROI_HEADS.NAME", "must be another without a pyramid")
+    if not settings["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"]:
+        yield Problem("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "must be True in a cascade")
+    if len(settings[f"{cascade}.BBOX_REG_WEIGHTS"]) != len(ious):
+        yield Problem(f"{cascade}.BBOX_REG_WEIGHTS", f"must be one for each of IOUS, {ious}")
+    if ious[:1] != first:
+        yield Problem(f"{cascade}.IOUS", f"must begin with MODEL.ROI_HEADS.IOU_THRESHOLDS, {first}")
 
 
 def _training_problems(settings: Settings) -> Iterator[Problem]:

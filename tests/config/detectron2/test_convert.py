@@ -42,7 +42,6 @@ REFUSED = {
     ),
     "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x": ("META_ARCHITECTURE is 'PanopticFPN'", True),
     "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x": ("SAMPLER_TRAIN is 'RepeatFactor", False),
-    "Misc/cascade_mask_rcnn_R_50_FPN_3x": ("ROI_HEADS.NAME is 'CascadeROIHeads'", True),
     "Misc/mask_rcnn_R_50_FPN_3x_dconv_c3-c5": ("DEFORM_ON_PER_STAGE is (False, True, True, True)", True),
     "Misc/mask_rcnn_R_50_FPN_3x_syncbn": ("TEST.PRECISE_BN.ENABLED is True; must be False", False),
 }
@@ -169,7 +168,7 @@ class _Recorded(dict):
 def test_every_key_is_read_or_known_to_change_nothing(zoo):
     names = ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x", "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x")
     read = set()
-    for name in (*names, "COCO-Detection/fast_rcnn_R_50_FPN_1x"):
+    for name in (*names, "COCO-Detection/fast_rcnn_R_50_FPN_1x", "Misc/cascade_mask_rcnn_R_50_FPN_1x"):
         settings = _Recorded(read_settings(zoo / f"{name}.yaml") | {"TEST.AUG.ENABLED": True})
         assert not list(problems(settings))
         to_config(settings)
@@ -202,9 +201,37 @@ def test_heads_that_the_model_lacks_may_have_any_values():
     assert list(problems({**settings, "MODEL.MASK_ON": True}))
 
 
+CASCADE = {
+    "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
+    "MODEL.RESNETS.OUT_FEATURES": ("res2", "res3", "res4", "res5"),
+    "MODEL.FPN.IN_FEATURES": ("res2", "res3", "res4", "res5"),
+    "MODEL.ANCHOR_GENERATOR.SIZES": ((32,), (64,), (128,), (256,), (512,)),
+    "MODEL.RPN.IN_FEATURES": ("p2", "p3", "p4", "p5", "p6"),
+    "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+    "MODEL.ROI_HEADS.IN_FEATURES": ("p2", "p3", "p4", "p5"),
+    "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+}
+
+
 @pytest.mark.parametrize(
     ("settings", "key", "rule"),
     [
+        (
+            {**CASCADE, "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": False},
+            "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
+            "must be True in a cascade",
+        ),
+        (
+            {**CASCADE, "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": (0.5, 0.6)},
+            "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS",
+            "must be one for each of IOUS, (0.5, 0.6)",
+        ),
+        (
+            {**CASCADE, "MODEL.ROI_HEADS.IOU_THRESHOLDS": (0.6,)},
+            "MODEL.ROI_BOX_CASCADE_HEAD.IOUS",
+            "must begin with MODEL.ROI_HEADS.IOU_THRESHOLDS, (0.6,)",
+        ),
         ({"MODEL.RESNETS.RES2_OUT_CHANNELS": 128}, "MODEL.RESNETS.RES2_OUT_CHANNELS", "must be 256, 4 times"),
         ({"MODEL.RESNETS.RES5_DILATION": 2}, "MODEL.RESNETS.RES5_DILATION", "must be 1, or 2 where"),
         ({"MODEL.RESNETS.OUT_FEATURES": ("res5",)}, "MODEL.RESNETS.OUT_FEATURES", "must be ('res4',) with"),
