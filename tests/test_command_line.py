@@ -81,7 +81,7 @@ def directory(tmp_path_factory) -> Path:
     )
     (path / "config.py").write_text(CONFIG)
     (path / "d2.yaml").write_text("SOLVER: {MAX_ITER: 12, STEPS: [10]}")
-    (path / "giou.yaml").write_text("MODEL: {RPN: {BBOX_REG_LOSS_TYPE: giou}}")
+    (path / "diou.yaml").write_text("MODEL: {RPN: {BBOX_REG_LOSS_TYPE: diou}}")
     (path / "no_config.py").write_text("def get_config():\n    return 3\n")
     return path
 
@@ -121,12 +121,12 @@ def test_a_yaml_file_of_detectron2_and_fields_on_top(directory):
     assert done.stderr.startswith("error: --config=none.yaml: there is no such file")
 
 
-@pytest.mark.parametrize("flag", [["--config=giou.yaml"], ["--config", "giou.yaml"]])
+@pytest.mark.parametrize("flag", [["--config=diou.yaml"], ["--config", "diou.yaml"]])
 def test_what_a_yaml_file_has_and_we_have_not(directory, flag):
     done = start(directory, "train.py", *flag, "--workdir=run")
     assert done.stderr.splitlines() == [
-        "error: giou.yaml: MODEL.RPN.BBOX_REG_LOSS_TYPE is 'giou'; must be 'smooth_l1'",
-        "--config=giou.yaml:inference reads what prediction needs, without these",
+        "error: diou.yaml: MODEL.RPN.BBOX_REG_LOSS_TYPE is 'diou'; must be 'smooth_l1' or 'giou'",
+        "--config=diou.yaml:inference reads what prediction needs, without these",
         "--debug shows the traceback",
     ]
     done = start(directory, "train.py", *flag[:-1], f"{flag[-1]}:inference", "--workdir=run")

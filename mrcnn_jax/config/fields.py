@@ -248,6 +248,9 @@ class TrainConfig:
     rpn_pre_nms: int = training(2000, positive)  # proposals kept per level before suppression ...
     rpn_post_nms: int = training(1000, positive)  # ... and per image after it, or from data.train_proposals
     rpn_nms_iou: float = training(0.7, share)
+    # Of the deltas ("smooth_l1") or of the boxes that they make (generalised IoU, arXiv 1902.09630).
+    rpn_box_loss: str = training("smooth_l1", one_of("smooth_l1", "giou"))
+    rpn_box_loss_weight: float = training(1.0, not_negative)  # factor of this loss, also as logged
     rpn_beta: float = training(0.0, not_negative)  # smooth L1 below this is quadratic; 0: L1 (TV 1/9)
     # Of both losses: rpn_samples per image, or "sampled": those there were (TV).
     rpn_normalizer: str = training("fixed", one_of("fixed", "sampled"))
@@ -258,6 +261,8 @@ class TrainConfig:
     roi_positive_iou: float = training(0.5, share)
     # As roi_positive_iou, of the heads of model.box_cascade: (.6, .7) in D2.
     cascade_positive_ious: tuple[float, ...] = training((), share)
+    box_loss: str = training("smooth_l1", one_of("smooth_l1", "giou"))  # as rpn_box_loss
+    box_loss_weight: float = training(1.0, not_negative)  # as rpn_box_loss_weight
     box_beta: float = training(0.0, not_negative)  # as rpn_beta (D2's keypoint models 0.5)
     # A cell's target is the mask's value there, not whether it is >= .5 (TV).
     mask_soft_targets: bool = training(False)

@@ -92,11 +92,15 @@ _OTHER_NAMES = {
         "rpn_proposal_max_per_img"
     ),
     "train.rpn_nms_iou": "rpn_nms_thresh rpn_nms_iou_threshold rpn_proposal_nms_iou_threshold",
+    "train.rpn_box_loss": "rpn_bbox_reg_loss_type",
+    "train.rpn_box_loss_weight": "rpn_bbox_reg_loss_weight",
     "train.rpn_beta": "rpn_smooth_l1_beta smooth_l1_beta",
     "train.roi_samples": "batch_size_per_image roi_heads_batch_size_per_image box_batch_size_per_image",
     "train.roi_positive_fraction": "roi_heads_positive_fraction box_positive_fraction pos_fraction",
     "train.roi_positive_iou": "roi_heads_iou_thresholds box_fg_iou_thresh box_bg_iou_thresh pos_iou_thr",
     "train.cascade_positive_ious": "cascade_ious roi_box_cascade_head_ious",
+    "train.box_loss": "bbox_reg_loss_type roi_box_head_bbox_reg_loss_type",
+    "train.box_loss_weight": "bbox_reg_loss_weight roi_box_head_bbox_reg_loss_weight",
     "train.box_beta": "roi_box_head_smooth_l1_beta smooth_l1_beta",
     "train.keypoint_weight": "roi_keypoint_head_loss_weight keypoint_loss_weight loss_keypoint_weight",
     "train.log_every": "log_interval log_period log_freq print_freq logger_interval log_config_interval",
@@ -139,7 +143,9 @@ _ANSWERS = {
     "use model.backbone_weights for a backbone; mrcnn-jax convert makes a run of a whole model": (
         "weights pretrained load_from init_cfg weights_backbone"
     ),
-    "only the keypoint loss has a weight, train.keypoint_weight": "loss_weight bbox_reg_loss_weight",
+    "use train.rpn_box_loss_weight, train.box_loss_weight or train.keypoint_weight; the others are 1": (
+        "loss_weight"
+    ),
     "weights are not averaged: there is no EMA": "ema use_ema with_ema model_ema ema_decay model_ema_decay",
     "a run is resumed by starting it again with its --workdir": "resume resume_from auto_resume",
     "use the flag --workdir": "output_dir out_dir work_dir workdir log_dir save_dir",

@@ -59,6 +59,24 @@ def pairwise_ioa(boxes: Shaped[Array, "n 4"], regions: Shaped[Array, "m 4"]) -> 
     return jnp.where(intersection > 0, intersection / jnp.where(own > 0, own, 1.0), 0.0)
 
 
+def generalized_iou(boxes: Shaped[Array, "*n 4"], others: Shaped[Array, "*n 4"]) -> Float[Array, "*n"]:
+    """Generalised IoU of each box with the one in the same row, -1 to 1 (arXiv 1902.09630).
+
+    It is their IoU, less the share of their common frame that neither covers. Detectron2's 1e-7 in both
+    denominators gives 0 for two boxes without area in the same place.
+    """
+    ax1, ay1, ax2, ay2 = _coordinates(boxes)
+    bx1, by1, bx2, by2 = _coordinates(others)
+    intersection = _product(
+        jnp.minimum(ax2, bx2) - jnp.maximum(ax1, bx1), jnp.minimum(ay2, by2) - jnp.maximum(ay1, by1)
+    )
+    union = area(boxes) + area(others) - intersection
+    frame = _product(
+        jnp.maximum(ax2, bx2) - jnp.minimum(ax1, bx1), jnp.maximum(ay2, by2) - jnp.minimum(ay1, by1)
+    )
+    return intersection / (union + 1e-7) - (frame - union) / (frame + 1e-7)
+
+
 def encode_boxes(
     boxes: Shaped[Array, "*n 4"], anchors: Shaped[Array, "*n 4"], weights: BoxWeights
 ) -> Float[Array, "*n 4"]:

@@ -10,7 +10,7 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from mrcnn_jax.ops.boxes import BoxWeights, encode_boxes
+from mrcnn_jax.ops.boxes import BoxWeights, decode_boxes, encode_boxes, generalized_iou
 from mrcnn_jax.ops.matching import Assignment
 
 
@@ -31,18 +31,18 @@ def rpn_loss(
     samples: int | None,
     box_weights: BoxWeights,
     beta: float,
+    kind: str = "smooth_l1",
 ) -> dict[str, Float[Array, ""]]:
     """``rpn_objectness`` and ``rpn_box``, sums over the sampled anchors, which may be all that are given.
 
     Each is divided by ``samples`` times the number of images (as in Detectron2), or, if ``samples`` is None,
-    by the number of sampled anchors (as in torchvision).
+    by the number of sampled anchors (as in torchvision). ``kind`` is ``train.rpn_box_loss``.
     """
     positive = assignment == Assignment.POSITIVE
     sampled = positive | (assignment == Assignment.NEGATIVE)
     normalizer = jnp.maximum(sampled.sum(), 1) if samples is None else samples * len(objectness)
     cross_entropy = optax.sigmoid_binary_cross_entropy(objectness, positive.astype(jnp.float32))
-    targets = encode_boxes(gt_boxes, anchors, box_weights)
-    distance = smooth_l1(_masked(deltas - targets, positive), beta)
+    distance = _box_distance(deltas, anchors, gt_boxes, positive, box_weights, beta, kind)
     return {
         "rpn_objectness": _masked(cross_entropy, sampled).sum() / normalizer,
         "rpn_box": distance.sum() / normalizer,
@@ -60,10 +60,11 @@ def box_loss(
     *,
     box_weights: BoxWeights,
     beta: float,
+    kind: str = "smooth_l1",
 ) -> dict[str, Float[Array, ""]]:
     """``box_class``, a mean over the sampled regions, and ``box``, a sum divided by their number.
 
-    The deltas are those of each category, or one set for all (K = 1).
+    The deltas are those of each category, or one set for all (K = 1). ``kind`` is ``train.box_loss``.
     """
     positive = assignment == Assignment.POSITIVE
     sampled = positive | (assignment == Assignment.NEGATIVE)
@@ -74,12 +75,29 @@ def box_loss(
     else:
         category = jnp.maximum(labels - 1, 0)
         own_deltas = jnp.take_along_axis(deltas, category[:, None, None], axis=1)[:, 0]
-    targets = encode_boxes(gt_boxes, regions, box_weights)
-    distance = smooth_l1(_masked(own_deltas - targets, positive), beta)
+    distance = _box_distance(own_deltas, regions, gt_boxes, positive, box_weights, beta, kind)
     return {
         "box_class": _masked(cross_entropy, sampled).sum() / count,
         "box": distance.sum() / count,
     }
+
+
+def _box_distance(
+    deltas: Float[Array, "*n 4"],
+    anchors: Float[Array, "*n 4"],
+    gt_boxes: Float[Array, "*n 4"],
+    positive: Bool[Array, "*n"],
+    box_weights: BoxWeights,
+    beta: float,
+    kind: str,
+) -> Float[Array, "..."]:
+    """How far the deltas, or the boxes that they make, are from the ground truth; 0 where not positive."""
+    if kind == "giou":
+        # In other rows the boxes are made equal: NaN and infinity there would spread in the gradient.
+        found = decode_boxes(_masked(deltas, positive), _masked(anchors, positive), box_weights)
+        return _masked(1 - generalized_iou(found, _masked(gt_boxes, positive)), positive)
+    targets = encode_boxes(gt_boxes, anchors, box_weights)
+    return smooth_l1(_masked(deltas - targets, positive), beta)
 
 
 @jax.named_scope("losses")

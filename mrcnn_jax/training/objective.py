@@ -117,7 +117,9 @@ def _box_losses(
             _rows(_take(gt.boxes, regions.gt_index)),
             box_weights=box_weights,
             beta=train.box_beta,
+            kind=train.box_loss,
         )
+        found["box"] = _weighted(found["box"], train.box_loss_weight)
         losses |= {f"{name}_{stage + 1}" if stage else name: loss for name, loss in found.items()}
         if stage + 1 < len(all_weights):
             refine = partial(refine_boxes, weights=box_weights)
@@ -148,8 +150,14 @@ def _rpn_losses(
         samples=train.rpn_samples if train.rpn_normalizer == "fixed" else None,
         box_weights=config.model.rpn_box_weights,
         beta=train.rpn_beta,
+        kind=train.rpn_box_loss,
     )
+    losses["rpn_box"] = _weighted(losses["rpn_box"], train.rpn_box_loss_weight)
     return rpn_outputs, anchors, losses
+
+
+def _weighted(loss: Float[Array, ""], factor: float) -> Float[Array, ""]:
+    return loss if factor == 1 else factor * loss
 
 
 def _take(rows: Array, index: Array) -> Array:

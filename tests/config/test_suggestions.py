@@ -29,7 +29,11 @@ from mrcnn_jax.config.suggestions import _ANSWERS, _OTHER_NAMES, suggest
         ("MODEL.RPN.NMS_THRESH", "use train.rpn_nms_iou or test.rpn_nms_iou"),
         ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "use model.roi_pooling or model.roi_aligned"),
         ("MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "use train.keypoint_weight"),
-        ("MODEL.RPN.LOSS_WEIGHT", "only the keypoint loss has a weight, train.keypoint_weight"),
+        ("MODEL.RPN.BBOX_REG_LOSS_WEIGHT", "use train.rpn_box_loss_weight"),
+        (
+            "MODEL.RPN.LOSS_WEIGHT",
+            "use train.rpn_box_loss_weight, train.box_loss_weight or train.keypoint_weight; the others are 1",
+        ),
         ("MODEL.BACKBONE.FREEZE_AT", "use model.backbone_frozen_stages"),
         ("DATALOADER.NUM_WORKERS", "tf.data chooses how many images are read at a time"),
         ("OUTPUT_DIR", "use the flag --workdir"),

@@ -20,6 +20,14 @@ REFERENCE = np.load(pathlib.Path(__file__).parents[1] / "fixtures" / "torchvisio
 ONES = (1.0, 1.0, 1.0, 1.0)
 
 
+def test_generalised_iou_by_hand():
+    a = np.array([[0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 2, 2], [5, 5, 5, 5]])
+    b = np.array([[0, 0, 4, 4], [2, 0, 6, 4], [4, 0, 6, 2], [5, 5, 5, 5]])
+    # equal; 8 of 24, a full frame; apart, in a frame of 12 that they fill by 8; without area
+    expected = [1, 8 / 24, -4 / 12, 0]
+    np.testing.assert_allclose(jax.jit(ops.generalized_iou)(a, b), expected, atol=1e-6)
+
+
 def test_iou_by_hand():
     a = np.array([[0, 0, 4, 4], [2, 2, 6, 4]])
     b = np.array([[0, 0, 4, 4], [2, 0, 4, 2], [4, 0, 8, 4], [0, 0, 8, 4]])

@@ -39,6 +39,7 @@ TINY_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x",
         {"MODEL.ANCHOR_GENERATOR.SIZES": [[16, 32, 64]], "MODEL.RESNETS.RES5_DILATION": 1},
     ),
+    "giou": ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_giou", {}),
     "agnostic": ("Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic", {}),
     "cascade": (
         "Misc/cascade_mask_rcnn_R_50_FPN_1x",
@@ -48,6 +49,8 @@ TINY_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+# Whose inference is another model's.
+TRAINED_ONLY = ("giou",)
 _NARROW = {
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
     "MODEL.RESNETS.WIDTH_PER_GROUP": 8,

@@ -71,9 +71,9 @@ proposals in each step, ``step_proposals/s/j [R 4]``.
 ``mrcnn_jax.data.rasterise``.
 
 ``--tiny`` writes a fixture: the keys of both files, prefixed with "mask/", "keypoint/", "c4/", "c5/", "dc5/",
-"agnostic/" and "cascade/", for the narrow models of ``detectron2_models.py`` on scenes of ``seeded.py``:
-inference on ``DETECTED``, training, from box-frame masks, on ``TRAINED_ALIKE``. Arrays are reduced by
-``thin``.
+"agnostic/", "cascade/" and "giou/" (training alone), for the narrow models of ``detectron2_models.py`` on
+scenes of ``seeded.py``: inference on ``DETECTED``, training, from box-frame masks, on ``TRAINED_ALIKE``.
+Arrays are reduced by ``thin``.
 ``<model>/weights`` lists the state dict, a name and its shape per row; ``detectron2_seeded.py`` makes the
 values. ``<model>/gradient_norms`` are the norms of the full gradients, in the same order.
 """
@@ -87,7 +87,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2_inference import Arrays, predict
-from detectron2_models import TINY_MODELS, build_tiny, load_config, write_weights
+from detectron2_models import TINY_MODELS, TRAINED_ONLY, build_tiny, load_config, write_weights
 from detectron2_training import EVERY_CANDIDATE, SGD, scene_example, settings, train, training
 from PIL import Image
 from seeded import DETECTED, TRAINED_ALIKE, thin
@@ -162,7 +162,7 @@ def tiny(source: Path) -> Arrays:
     for kind in TINY_MODELS:
         predictor = build_tiny(source, kind, chosen)
         found = settings(predictor.cfg, mask_targets="box_frames", sgd=sgd)
-        for i, scene in enumerate(DETECTED):
+        for i, scene in enumerate(() if kind in TRAINED_ONLY else DETECTED):
             detections, stages = predict(predictor, scene.image[..., ::-1])
             found |= prefixed(detections | stages, str(i))
             print(f"{kind}: {describe(detections)}")

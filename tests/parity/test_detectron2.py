@@ -30,6 +30,9 @@ def make_config(kind: str):
         train.rpn_post_nms = 60
     if kind == "keypoint":
         train.box_beta = 0.5
+    if kind == "giou":
+        train.rpn_box_loss = train.box_loss = "giou"
+        train.rpn_box_loss_weight, train.box_loss_weight = 2.0, 10.0
     if kind == "cascade":
         presets.as_cascade(config)
         train.cascade_positive_ious = (0.45, 0.55)
@@ -83,6 +86,6 @@ def test_detections_with_test_time_augmentation(kind: str):
 
 # In the quick tests, test_torchvision.py trains the model that is furthest from these.
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", (*KINDS, "giou"))
 def test_losses_gradients_and_steps(kind: str):
     narrow.check_training(model_of(kind))

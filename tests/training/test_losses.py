@@ -8,8 +8,8 @@ from mrcnn_jax.ops.matching import Assignment
 from mrcnn_jax.training import losses
 from mrcnn_jax.training.losses import smooth_l1
 
-rpn_loss = jax.jit(losses.rpn_loss, static_argnames=("samples", "box_weights", "beta"))
-box_loss = jax.jit(losses.box_loss, static_argnames=("box_weights", "beta"))
+rpn_loss = jax.jit(losses.rpn_loss, static_argnames=("samples", "box_weights", "beta", "kind"))
+box_loss = jax.jit(losses.box_loss, static_argnames=("box_weights", "beta", "kind"))
 mask_loss, keypoint_loss = jax.jit(losses.mask_loss), jax.jit(losses.keypoint_loss)
 softmax_mask_loss = jax.jit(losses.softmax_mask_loss)
 POSITIVE, NEGATIVE, IGNORE = Assignment.POSITIVE, Assignment.NEGATIVE, Assignment.IGNORE
@@ -51,7 +51,7 @@ def test_rpn_divided_by_the_anchors_that_were_sampled():
     np.testing.assert_allclose(found["rpn_box"], 0.5 / 2)
 
 
-def _box(logits, deltas, assignment, labels):
+def _box(logits, deltas, assignment, labels, **settings):
     regions = np.array([[0, 0, 10, 10]] * len(assignment), np.float32)
     gt_boxes = np.array([[1, 0, 11, 10]] * len(assignment), np.float32)
     return box_loss(
@@ -63,6 +63,7 @@ def _box(logits, deltas, assignment, labels):
         gt_boxes,
         box_weights=(10.0, 10.0, 5.0, 5.0),
         beta=0.0,
+        **settings,
     )
 
 
@@ -81,6 +82,38 @@ def test_class_agnostic_boxes_by_hand():
     found = _box(np.zeros((3, 4)), deltas, [POSITIVE, POSITIVE, NEGATIVE], [3, 1, 0])
     np.testing.assert_allclose(found["box_class"], np.log(4), rtol=1e-6)
     np.testing.assert_allclose(found["box"], (0.5 + 0.25 + 0.25) / 3, rtol=1e-5)
+
+
+def test_generalised_iou_by_hand():
+    """Regions of 10 x 10 whose boxes are a pixel to the right: IoUs of 90 / 110, in frames that they fill."""
+    deltas = np.zeros((3, 1, 4))
+    found = _box(np.zeros((3, 4)), deltas, [POSITIVE, NEGATIVE, POSITIVE], [3, 0, 1], kind="giou")
+    np.testing.assert_allclose(found["box"], 2 * (1 - 90 / 110) / 3, rtol=1e-6)
+
+
+def test_gradient_of_generalised_iou():
+    """Against differences. Rows that are not positive have none, whatever they hold."""
+    rng = np.random.default_rng(0)
+    anchors = np.array([[0, 0, 10, 10], [20, 20, 30, 50], [np.nan] * 4], np.float32)
+    gt_boxes = np.array([[2, 1, 11, 12], [60, 20, 70, 50], [np.inf] * 4], np.float32)
+    assignment = np.array([POSITIVE, POSITIVE, NEGATIVE])
+
+    def loss(deltas):
+        settings = dict(samples=None, box_weights=(1.0, 1.0, 1.0, 1.0), beta=0.0, kind="giou")
+        found = rpn_loss(
+            np.zeros((1, 3), np.float32), deltas, anchors[None], assignment[None], gt_boxes[None], **settings
+        )
+        return found["rpn_box"]
+
+    deltas = rng.normal(0, 0.1, (1, 3, 4)).astype(np.float32)
+    gradient = jax.jit(jax.grad(loss))(deltas)
+    assert np.isfinite(gradient).all() and not gradient[0, 2].any()
+    loss = jax.jit(loss)
+    for row, column in np.ndindex(2, 4):
+        step = np.zeros_like(deltas)
+        step[0, row, column] = 0.01
+        difference = (loss(deltas + step) - loss(deltas - step)) / 0.02
+        np.testing.assert_allclose(gradient[0, row, column], difference, rtol=0.02, atol=1e-4)
 
 
 def test_mask_by_hand():

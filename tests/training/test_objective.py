@@ -269,6 +269,15 @@ def test_losses_by_hand():
     )
 
 
+def test_the_weights_of_the_box_losses():
+    plain, _ = AS_DETECTRON2(undecided_outputs(), make_batch(), KEY)
+    changed = dataclasses.replace(TAKE_ALL, rpn_box_loss_weight=2.0, box_loss_weight=10.0)
+    weighted, _ = compiled(changed)(undecided_outputs(), make_batch(), KEY)
+    expected = {name: float(loss) for name, loss in plain.items()}
+    expected |= {"rpn_box": 2 * expected["rpn_box"], "box": 10 * expected["box"]}
+    assert {name: float(loss) for name, loss in weighted.items()} == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_keypoint_loss_alone_has_the_weight():
     outputs = undecided_outputs()
     plain, _ = AS_DETECTRON2(outputs, make_batch(), KEY)

@@ -35,12 +35,14 @@ _SAME = {
     "MODEL.RPN.BBOX_REG_WEIGHTS": "model.rpn_box_weights",
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE": "train.rpn_samples",
     "MODEL.RPN.POSITIVE_FRACTION": "train.rpn_positive_fraction",
+    "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": "train.rpn_box_loss_weight",
     "MODEL.RPN.SMOOTH_L1_BETA": "train.rpn_beta",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "train.roi_samples",
     "MODEL.ROI_HEADS.POSITIVE_FRACTION": "train.roi_positive_fraction",
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "test.score_threshold",
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": "test.nms_iou",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "model.box_weights",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": "train.box_loss_weight",
     "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": "train.box_beta",
     "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": "model.box_pool_size",
     "MODEL.ROI_BOX_HEAD.NUM_FC": "model.box_fcs",
@@ -210,6 +212,10 @@ def _set_training(config: Config, settings: Settings) -> None:
     train = config.train
     train.rpn_negative_iou, train.rpn_positive_iou = settings["MODEL.RPN.IOU_THRESHOLDS"][:2]
     (train.roi_positive_iou,) = settings["MODEL.ROI_HEADS.IOU_THRESHOLDS"][:1]
+    if settings["MODEL.RPN.BBOX_REG_LOSS_TYPE"] == "giou":
+        train.rpn_box_loss = "giou"
+    if settings["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"] == "giou":
+        train.box_loss = "giou"
     if settings["SOLVER.LR_SCHEDULER_NAME"] == "WarmupCosineLR":
         train.schedule = "cosine"
     if settings["SOLVER.AMP.ENABLED"]:

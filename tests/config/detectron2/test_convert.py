@@ -36,10 +36,6 @@ def test_published_models_have_the_configs_of_this_project(zoo, name):
 # What is refused, and whether prediction is, too.
 REFUSED = {
     "Base-RetinaNet": ("tag:yaml.org,2002:python/object/apply:eval", True),
-    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_giou": (
-        "ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE is 'giou'",
-        False,
-    ),
     "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x": ("META_ARCHITECTURE is 'PanopticFPN'", True),
     "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x": ("SAMPLER_TRAIN is 'RepeatFactor", False),
     "Misc/mask_rcnn_R_50_FPN_3x_dconv_c3-c5": ("DEFORM_ON_PER_STAGE is (False, True, True, True)", True),
@@ -289,6 +285,14 @@ def test_values_that_do_not_go_together(settings, key, rule):
             },
         ),
         ({"MODEL.ANCHOR_GENERATOR.SIZES": (32, 64.5)}, {"model.anchor_sizes": (32.0, 64.5)}),
+        (
+            {"MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou", "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": 2.0},
+            {"train.rpn_box_loss": "giou", "train.rpn_box_loss_weight": 2.0},
+        ),
+        (
+            {"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "giou"},
+            {"train.box_loss": "giou"},
+        ),
         ({"SOLVER.AMP.ENABLED": True}, {"model.dtype": "bfloat16"}),
         ({"SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR"}, {"train.schedule": "cosine"}),
         ({"SEED": 7}, {"train.seed": 7}),
