@@ -60,7 +60,9 @@ class ModelConfig:
     # those of 7 x 7 (paper figure 4: set box_pool_size and mask_pool_size to 7). The weights are the same.
     res5_stride: int = architecture(2, one_of(1, 2))
 
-    # Backbone: ResNet (arXiv 1512.03385) or ResNeXt (arXiv 1611.05431).
+    # Backbone: ResNet (arXiv 1512.03385) or ResNeXt (arXiv 1611.05431); or, for features "fpn", a RegNet of 4
+    # GFLOPs (arXiv 2003.13678), whose depth and groups are fixed.
+    backbone: str = architecture("resnet", one_of("resnet", "regnetx_4gf", "regnety_4gf"))
     backbone_depth: int = architecture(50, one_of(18, 34, 50, 101, 152))
     # Channels after the stem; 64 in the paper, fewer for a narrow net.
     backbone_width: int = architecture(64, positive)

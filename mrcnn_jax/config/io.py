@@ -138,6 +138,7 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         for name, plain in (("backbone_groups", 1), ("backbone_group_width", 64)):
             if (value := values[f"model.{name}"]) != plain:
                 yield f"model.{name} is {value!r}; must be {plain!r} with a model.backbone_depth under 50"
+    yield from _regnet_problems(values)
     if values["model.res5_stride"] == 1 and features != "c4":
         yield (
             f"model.res5_stride is 1; must be 2 with model.features {features!r}: only the heads of "
@@ -162,6 +163,21 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         for name in ("train.momentum", "train.adam_b2"):
             if values[name] == 1:
                 yield f"{name} is 1.0; must be below 1 with train.optimizer 'adamw'"
+
+
+def _regnet_problems(values: dict[str, Any]) -> Iterator[str]:
+    if (backbone := values["model.backbone"]) == "resnet":
+        return
+    plain = {"features": "fpn", "non_local": "", "backbone_stride_in_1x1": False, "backbone_weights": ""}
+    plain |= {"backbone_depth": 50, "backbone_groups": 1, "backbone_group_width": 64}
+    for name, wanted in plain.items():
+        if (value := values[f"model.{name}"]) != wanted:
+            yield f"model.{name} is {value!r}; must be {wanted!r} with model.backbone {backbone!r}"
+    if values["model.backbone_width"] % 8:
+        yield (
+            f"model.backbone_width is {values['model.backbone_width']}; must be a multiple of 8 with "
+            f"model.backbone {backbone!r}"
+        )
 
 
 def _data_set_problems(values: dict[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.models.regnet import RegNet
 from mrcnn_jax.models.resnet import ResNet
 
 
@@ -35,4 +36,5 @@ class Backbone(Protocol):
 
 def make_backbone(config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> Backbone:
     """The backbone that ``config`` describes."""
-    return ResNet(config, dtype=dtype, rngs=rngs)
+    kind = ResNet if config.backbone == "resnet" else RegNet
+    return kind(config, dtype=dtype, rngs=rngs)

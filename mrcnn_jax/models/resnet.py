@@ -26,7 +26,7 @@ _STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3", "non_local"), 
 MakeNorm = Callable[[int], Norm]  # takes the number of channels
 
 
-def _conv(
+def plain_conv(
     in_channels: int,
     out_channels: int,
     kernel: int,
@@ -68,16 +68,16 @@ class BasicBlock(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
-        conv = partial(_conv, dtype=dtype, rngs=rngs)
+        conv = partial(plain_conv, dtype=dtype, rngs=rngs)
         self.stride = stride
         self.conv1 = conv(in_channels, channels, 3, stride)
         self.bn1 = norm(channels)
         self.conv2 = conv(channels, channels, 3, 1)
         self.bn2 = norm(channels)
-        self.downsample = _projection(in_channels, channels, stride, norm, dtype=dtype, rngs=rngs)
+        self.downsample = make_shortcut(in_channels, channels, stride, norm, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"], before: Mask, after: Mask) -> Float[Array, "b h2 w2 d"]:
-        shortcut = _shortcut(self.downsample, x, after)
+        shortcut = apply_shortcut(self.downsample, x, after)
         x = relu(mask_out(self.bn1(self.conv1(mask_out(x, before)), mask=after), after))
         return relu(self.bn2(self.conv2(x), mask=after) + shortcut)
 
@@ -106,7 +106,7 @@ class Bottleneck(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
-        conv = partial(_conv, dtype=dtype, rngs=rngs)
+        conv = partial(plain_conv, dtype=dtype, rngs=rngs)
         out_channels = channels * self.expansion
         width = channels * group_width // 64 * groups
         self.stride = stride
@@ -117,26 +117,30 @@ class Bottleneck(nnx.Module):
         self.bn2 = norm(width)
         self.conv3 = conv(width, out_channels, 1, 1)
         self.bn3 = norm(out_channels)
-        self.downsample = _projection(in_channels, out_channels, stride, norm, dtype=dtype, rngs=rngs)
+        self.downsample = make_shortcut(in_channels, out_channels, stride, norm, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"], before: Mask, after: Mask) -> Float[Array, "b h2 w2 d"]:
         between = before if self.stride_1x1 == 1 else after
-        shortcut = _shortcut(self.downsample, x, after)
+        shortcut = apply_shortcut(self.downsample, x, after)
         x = relu(mask_out(self.bn1(self.conv1(x), mask=between), between))
         x = relu(self.bn2(self.conv2(x), mask=after))
         return relu(self.bn3(self.conv3(x), mask=after) + shortcut)
 
 
-def _projection(
+def make_shortcut(
     in_channels: int, out_channels: int, stride: int, norm: MakeNorm, *, dtype: DTypeLike, rngs: nnx.Rngs
 ) -> Sequence[nnx.Module]:
     """The shortcut's 1x1 convolution and norm if the block changes the shape, else an empty list."""
     if stride == 1 and in_channels == out_channels:
         return nnx.List([])
-    return nnx.List([_conv(in_channels, out_channels, 1, stride, dtype=dtype, rngs=rngs), norm(out_channels)])
+    return nnx.List(
+        [plain_conv(in_channels, out_channels, 1, stride, dtype=dtype, rngs=rngs), norm(out_channels)]
+    )
 
 
-def _shortcut(projection: Sequence[Any], x: Float[Array, "b h w c"], mask: Mask) -> Float[Array, "b h2 w2 d"]:
+def apply_shortcut(
+    projection: Sequence[Any], x: Float[Array, "b h w c"], mask: Mask
+) -> Float[Array, "b h2 w2 d"]:
     if not projection:
         return x
     conv, norm = projection
@@ -161,7 +165,7 @@ def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.R
     blocks = []
     for number in range(BLOCKS[config.backbone_depth][stage - 1]):
         halves = number == 0 and stage > 1 and not keeps_size
-        norm = _stage_norm(config, stage, dtype=dtype, rngs=rngs)
+        norm = stage_norm(config, stage, dtype=dtype, rngs=rngs)
         blocks.append(
             block(
                 in_channels, channels, stride=2 if halves else 1, norm=norm, dtype=dtype, rngs=rngs, **options
@@ -193,12 +197,19 @@ def stage_channels(config: ModelConfig, stage: int) -> int:
     return config.backbone_width * 2 ** (stage - 1) * expansion
 
 
-def _stage_norm(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> MakeNorm:
+def stage_norm(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> MakeNorm:
     """A stage's norm constructor: in a frozen stage (the stem is stage 0) "frozen_batch" replaces "batch"."""
     kind = config.backbone_norm
     if kind == "batch" and stage < config.backbone_frozen_stages:
         kind = "frozen_batch"
     return partial(make_norm, kind, epsilon=config.backbone_norm_epsilon, dtype=dtype, rngs=rngs)
+
+
+def recomputed_stages(configured: int) -> int:
+    """How many stages are recomputed for the gradient: as configured, or, if that is -1, by the platform."""
+    if configured >= 0:
+        return configured
+    return RECOMPUTED_STAGES.get(platform(), RECOMPUTED_STAGES["default"])
 
 
 def _non_local(config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> NonLocal:
@@ -207,7 +218,7 @@ def _non_local(config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> NonL
     return NonLocal(
         stage_channels(config, 3),
         subsampled=config.non_local == "subsampled",
-        norm=_stage_norm(config, 3, dtype=dtype, rngs=rngs) if has_norm else None,
+        norm=stage_norm(config, 3, dtype=dtype, rngs=rngs) if has_norm else None,
         dtype=dtype,
         rngs=rngs,
     )
@@ -223,8 +234,8 @@ class ResNet(nnx.Module):
     conv_norms = (("conv1", "bn1"),)
 
     def __init__(self, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.conv1 = _conv(3, config.backbone_width, 7, 2, dtype=dtype, rngs=rngs)
-        self.bn1 = _stage_norm(config, 0, dtype=dtype, rngs=rngs)(config.backbone_width)
+        self.conv1 = plain_conv(3, config.backbone_width, 7, 2, dtype=dtype, rngs=rngs)
+        self.bn1 = stage_norm(config, 0, dtype=dtype, rngs=rngs)(config.backbone_width)
         self.frozen_stages = config.backbone_frozen_stages
         self.recomputed_stages = config.backbone_recomputed_stages
         self.strides: dict[str, int] = {}
@@ -247,12 +258,10 @@ class ResNet(nnx.Module):
         x = relu(mask_out(self.bn1(self.conv1(images), mask=mask), mask))
         x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         before, features = mask_at(4), {}
-        recomputed_stages = self.recomputed_stages
-        if recomputed_stages < 0:
-            recomputed_stages = RECOMPUTED_STAGES.get(platform(), RECOMPUTED_STAGES["default"])
+        recomputed = recomputed_stages(self.recomputed_stages)
         for number, (name, stride) in enumerate(self.strides.items(), start=1):
             stage, after = getattr(self, f"layer{number}"), mask_at(stride)
-            apply = nnx.remat(apply_stage) if number <= recomputed_stages else apply_stage
+            apply = nnx.remat(apply_stage) if number <= recomputed else apply_stage
             x = apply(stage, x, before, after, self.non_local if name == "c4" else None)
             features[name], before = x, after
         return features

@@ -70,6 +70,18 @@ def backbone_name(name: str) -> str:
     return f"{module}.{_LEAVES[leaf]}"
 
 
+def regnet_name(name: str) -> str:
+    """Detectron2's name of an array of our ``RegNet``: "s1.0.a_norm.bias" is "s1.b1.f.a_bn.bias"."""
+    module, leaf = name.rsplit(".", 1)
+    module = {"stem": "stem.conv", "stem_norm": "stem.bn"}.get(module, module)
+    if match := re.fullmatch(r"s(\d)\.(\d+)\.(.+)", module):
+        units = {"downsample.0": "proj", "downsample.1": "bn"}
+        units |= {"se.reduce": "f.se.f_ex.0", "se.expand": "f.se.f_ex.2"}
+        unit = units.get(match[3], f"f.{match[3].replace('_norm', '_bn')}")
+        module = f"s{match[1]}.b{int(match[2]) + 1}.{unit}"
+    return f"{module}.{_LEAVES[leaf]}"
+
+
 def _layout(name: str, shape: Shape, blueprint: Blueprint) -> Layout:
     config = blueprint.config
     part, _, rest = name.partition(".")
@@ -78,7 +90,8 @@ def _layout(name: str, shape: Shape, blueprint: Blueprint) -> Layout:
     match part:
         case "backbone" if not rest.startswith("non_local."):
             body = "backbone.bottom_up." if config.features == "fpn" else "backbone."
-            return _conv_or_vector(body + backbone_name(rest), shape)
+            naming = backbone_name if config.backbone == "resnet" else regnet_name
+            return _conv_or_vector(body + naming(rest), shape)
         case "res5":
             return _conv_or_vector("roi_heads." + backbone_name(f"layer4.{rest}"), shape)
         case "fpn":

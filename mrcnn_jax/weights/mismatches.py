@@ -28,7 +28,6 @@ _PROJECTS = (
     (r"^roi_heads\.densepose_", "Detectron2's DensePose"),
     (r"^sem_seg_head\.", "Detectron2's segmentation models, such as Panoptic FPN or Mask2Former"),
     (r"^backbone\.net\.blocks\.", "Detectron2's ViTDet"),
-    (r"^backbone\.bottom_up\.s\d\.", "Detectron2's RegNet models"),
     (r"\.conv2_offset\.", "Detectron2's models with deformable convolutions"),
     (r"^head\.(cls_subnet|bbox_subnet)", "Detectron2's RetinaNet"),
     (r"^head\.(classification_head|regression_head)", "torchvision's RetinaNet, FCOS or SSD"),
@@ -93,6 +92,9 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """
     shapes = {name: array.shape for name, array in arrays.items() if len(name) < 200}  # a detector's
     names = "\n".join(shapes)
+    if "backbone.bottom_up.s1.b1.f.a.weight" in shapes:
+        squeezed = "backbone.bottom_up.s1.b1.f.se.f_ex.0.weight" in shapes
+        return {"backbone": "regnety_4gf" if squeezed else "regnetx_4gf"}
     stages = {
         number: len(set(re.findall(rf"^backbone\S*\b{stage}\.(\d+)\.", names, re.MULTILINE)))
         for number, stage in ((3, r"(?:layer3|res4)"), (4, r"(?:layer4|res5)"))

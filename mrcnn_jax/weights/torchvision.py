@@ -70,6 +70,8 @@ def check_in_torchvision(config: ModelConfig) -> None:
             problems.append(f"model.{field} is False; torchvision's detectors have an RPN and a box head")
     if config.features != "fpn":
         problems.append(f"model.features is {config.features!r}; it must be 'fpn'")
+    if config.backbone != "resnet":
+        problems.append(f"model.backbone is {config.backbone!r}; it must be 'resnet'")
     if config.non_local:
         problems.append(f"model.non_local is {config.non_local!r}; it must be ''")
     if config.backbone_stride_in_1x1:

@@ -177,6 +177,13 @@ _X101 = {
     "pixel_std": (57.375, 57.12, 58.395),
 }
 
+_REGNETX = {
+    "backbone": "regnetx_4gf",
+    "backbone_stride_in_1x1": False,
+    "pixel_std": (57.375, 57.12, 58.395),
+}
+_REGNETY = _REGNETX | {"backbone": "regnety_4gf"}
+
 # fmt: off
 _MODELS = (
     _torchvision("mask_rcnn_r50_fpn", "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", 169.84, (37.9, 34.6)),
@@ -207,6 +214,12 @@ _MODELS = (
         ("mask_rcnn_R_101_FPN_100ep_LSJ", "42025812/4f7b58", (46.4, 41.6), _LSJ, _R101),
         ("mask_rcnn_R_101_FPN_200ep_LSJ", "42131867/0bb7ae", (48.0, 43.1), _LSJ, _R101),
         ("mask_rcnn_R_101_FPN_400ep_LSJ", "42073830/f96b26", (48.9, 43.7), _LSJ, _R101),
+        ("mask_rcnn_regnetx_4gf_dds_FPN_100ep_LSJ", "42047771/b7fbab", (46.0, 41.3), _LSJ, _REGNETX),
+        ("mask_rcnn_regnetx_4gf_dds_FPN_200ep_LSJ", "42132721/5d87c1", (48.1, 43.1), _LSJ, _REGNETX),
+        ("mask_rcnn_regnetx_4gf_dds_FPN_400ep_LSJ", "42025447/f1362d", (48.6, 43.5), _LSJ, _REGNETX),
+        ("mask_rcnn_regnety_4gf_dds_FPN_100ep_LSJ", "42047784/6ba57e", (46.1, 41.6), _LSJ, _REGNETY),
+        ("mask_rcnn_regnety_4gf_dds_FPN_200ep_LSJ", "42047642/27b9c1", (47.8, 43.0), _LSJ, _REGNETY),
+        ("mask_rcnn_regnety_4gf_dds_FPN_400ep_LSJ", "42045954/ef3a80", (48.2, 43.3), _LSJ, _REGNETY),
     )),
     *(_detectron2("COCO-Keypoints", *row) for row in (
         ("keypoint_rcnn_R_50_FPN_1x", "137261548/04e291", (53.6, None, 64.0), _KEYPOINT, {}),

@@ -22,6 +22,13 @@ def check_problems(config: Config, lines: list[str]) -> None:
     ("changes", "lines"),
     [
         (
+            {"backbone": "regnetx_4gf", "features": "c5", "backbone_width": 12},
+            [
+                "model.features is 'c5'; must be 'fpn' with model.backbone 'regnetx_4gf'",
+                "model.backbone_width is 12; must be a multiple of 8 with model.backbone 'regnetx_4gf'",
+            ],
+        ),
+        (
             {"box_cascade": ((20.0, 20.0, 10.0, 10.0),), "features": "c4"},
             [
                 "train.cascade_positive_ious is (); must have one for each of model.box_cascade, which is "

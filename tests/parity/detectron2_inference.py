@@ -1,6 +1,7 @@
 """What a Detectron2 model computes for one image, stage by stage (keys: ``detectron2_peer.py``)."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -37,7 +38,16 @@ def channels_last(tensor: torch.Tensor) -> np.ndarray:
 
 
 def level_name(name: str) -> str:
+    """Our name of a map: of Detectron2's "res2", of a RegNet's "s1" and of the pyramid's "p2"."""
+    if match := re.fullmatch(r"s(\d)", name):
+        return f"c{int(match[1]) + 1}"
     return name.replace("res", "c")
+
+
+def stage_names(bottom_up: torch.nn.Module) -> list[str]:
+    """The names of the stages of a ResNet or RegNet."""
+    regnet = hasattr(bottom_up, "stages_and_names")
+    return [name for _, name in bottom_up.stages_and_names] if regnet else bottom_up.stage_names
 
 
 def predict(predictor: Any, image: np.ndarray) -> tuple[Arrays, Arrays]:
@@ -50,7 +60,7 @@ def predict(predictor: Any, image: np.ndarray) -> tuple[Arrays, Arrays]:
         def spy(module: torch.nn.Module, **options: Any) -> Calls:
             return stack.enter_context(spied(module, "forward", **options))
 
-        stages = {name: spy(getattr(bottom_up, name)) for name in bottom_up.stage_names}
+        stages = {name: spy(getattr(bottom_up, name)) for name in stage_names(bottom_up)}
         backbone, anchors, rpn_head = spy(model.backbone), spy(rpn.anchor_generator), spy(rpn.rpn_head)
         proposals, box_head = spy(rpn), spy(first_predictor(heads))
         detected = spy(heads, keep=copy.deepcopy)  # the boxes are scaled in place afterwards

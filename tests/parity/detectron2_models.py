@@ -3,10 +3,12 @@
 import pickle
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2_seeded import seeded
 from seeded import CLASSES, KEYPOINTS
 
@@ -38,6 +40,10 @@ TINY_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "c5": (
         "COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x",
         {"MODEL.ANCHOR_GENERATOR.SIZES": [[16, 32, 64]], "MODEL.RESNETS.RES5_DILATION": 1},
+    ),
+    "regnet": (
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x",
+        {"MODEL.BACKBONE.NAME": "narrow_regnety_fpn"},
     ),
     "giou": ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_giou", {}),
     "agnostic": ("Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic", {}),
@@ -90,6 +96,7 @@ def load_config(source: Path, model: str, weights: Path, options: dict[str, Any]
     sys.path.insert(0, str(source))
     from detectron2.config import get_cfg
 
+    register_narrow_regnet()
     config = get_cfg()
     config.merge_from_file(str(source / "configs" / f"{model}.yaml"))
     config.MODEL.DEVICE = "cpu"
@@ -97,6 +104,37 @@ def load_config(source: Path, model: str, weights: Path, options: dict[str, Any]
     for name, value in options.items():
         config.merge_from_list([name, value])
     return config
+
+
+def register_narrow_regnet() -> None:
+    """Makes "narrow_regnety_fpn" a backbone: RegNetY-4GF with an eighth of its channels, and a pyramid."""
+    from detectron2.modeling.backbone import BACKBONE_REGISTRY, FPN
+    from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+    from detectron2.modeling.backbone.regnet import AnyNet, ResBottleneckBlock, SimpleStem
+
+    if "narrow_regnety_fpn" in BACKBONE_REGISTRY:
+        return
+
+    @BACKBONE_REGISTRY.register()
+    def narrow_regnety_fpn(config: Any, _: Any) -> Any:
+        stages = ["s1", "s2", "s3", "s4"]
+        body = AnyNet(
+            stem_class=SimpleStem,
+            stem_width=4,
+            block_class=ResBottleneckBlock,
+            depths=[2, 6, 12, 2],
+            widths=[16, 24, 64, 136],
+            group_widths=[8] * 4,
+            strides=[2] * 4,
+            bottleneck_ratios=[1.0] * 4,
+            se_ratio=0.25,
+            activation_class=partial(torch.nn.ReLU, inplace=True),
+            freeze_at=config.MODEL.BACKBONE.FREEZE_AT,
+            norm="FrozenBN",
+            out_features=stages,
+        )
+        channels = config.MODEL.FPN.OUT_CHANNELS
+        return FPN(body, stages, channels, top_block=LastLevelMaxPool())
 
 
 def write_weights(config: Any, path: Path) -> None:

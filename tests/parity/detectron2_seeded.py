@@ -13,7 +13,7 @@ import numpy as np
 # near 1.
 GAINS = (
     (
-        r"conv3\.norm\.weight",
+        r"conv3\.norm\.weight|c_bn\.weight",
         0.3,
     ),  # the last norm of a residual branch, so that the sum of 33 blocks stays small
     (r"fpn_output[23]\.weight", 0.15),  # adjacent positions differ most here; other levels need objects, too
@@ -39,9 +39,9 @@ def seeded(name: str, shape: tuple[int, ...], *, pixel_std: float = 1.0) -> np.n
     """
     values = np.random.default_rng(list(name.encode())).random(shape, dtype=np.float32)
     gain = np.float32(next((gain for pattern, gain in GAINS if re.search(pattern, f"{name} {shape}")), 1.0))
-    if name.endswith("stem.conv1.weight"):
+    if name.endswith(("stem.conv1.weight", "stem.conv.weight")):
         gain *= np.float32(pixel_std / 60)
-    if name.endswith(("norm.running_var", "norm.weight")):
+    if name.endswith(("norm.running_var", "norm.weight", "bn.running_var", "bn.weight")):
         return gain * (values + np.float32(0.5))
     values -= np.float32(0.5)
     if len(shape) == 1:

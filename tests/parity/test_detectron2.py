@@ -30,6 +30,8 @@ def make_config(kind: str):
         train.rpn_post_nms = 60
     if kind == "keypoint":
         train.box_beta = 0.5
+    if kind == "regnet":
+        model.backbone, model.backbone_stride_in_1x1 = "regnety_4gf", False
     if kind == "giou":
         train.rpn_box_loss = train.box_loss = "giou"
         train.rpn_box_loss_weight, train.box_loss_weight = 2.0, 10.0
@@ -57,7 +59,7 @@ PEER = narrow.Peer(
 )
 
 
-KINDS = ("mask", "keypoint", "c4", "c5", "dc5", "agnostic", "cascade")
+KINDS = ("mask", "keypoint", "c4", "c5", "dc5", "agnostic", "cascade", "regnet")
 
 
 @functools.cache

@@ -140,5 +140,14 @@ def test_a_cascade_of_another_length_has_no_counterpart():
     assert "box_cascade" in architecture(arrays) and "box_cascade" not in architecture(two)
 
 
+@pytest.mark.parametrize("kind", ["regnetx", "regnety"])
+def test_regnets(kind: str):
+    config = config_of(MODELS[f"detectron2/mask_rcnn_{kind}_4gf_dds_fpn_lsj_100ep"]).model
+    blueprint = make_blueprint(config, num_classes=2)
+    arrays = {x.name: np.empty(x.shape, np.float32) for x in LAYOUTS["detectron2"](blueprint).values()}
+    assert other_project(arrays) is None
+    assert architecture(arrays) == {"backbone": f"{kind}_4gf"}
+
+
 def test_no_architecture():
     assert architecture({"conv1.weight": np.zeros((64, 3, 7, 7))}) == {}

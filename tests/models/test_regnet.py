@@ -1,0 +1,87 @@
+"""RegNets; tests/parity compares whole models with Detectron2's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.models.folding import fold_norms
+from mrcnn_jax.models.regnet import RegNet, SqueezeExcitation
+from mrcnn_jax.models.variables import name_of
+
+
+def _regnet(backbone, **changes):
+    config = ModelConfig(backbone=backbone, **({"backbone_frozen_stages": 0} | changes))
+    return RegNet(config, dtype=jnp.float32, rngs=nnx.Rngs(0))
+
+
+# of Detectron2's models, without norms
+PARAMETERS = {"regnetx_4gf": 20_681_184, "regnety_4gf": 19_495_384}
+
+
+@pytest.mark.parametrize("backbone", PARAMETERS)
+def test_number_of_parameters(backbone):
+    model = nnx.eval_shape(lambda: _regnet(backbone))
+    assert model.strides == {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
+    state = nnx.state(model, nnx.Param)
+    assert sum(np.prod(v.shape) for _, v in nnx.to_flat_state(state)) == PARAMETERS[backbone]
+
+
+def test_squeeze_excitation_by_hand():
+    """Means of 3 and 0 over the image's cells; what lies beyond does not count."""
+    layer = SqueezeExcitation(2, 1, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    layer.reduce.kernel[...] = np.array([1.0, 0.0]).reshape(1, 1, 2, 1)
+    layer.expand.kernel[...] = np.array([[1.0, -1.0]]).reshape(1, 1, 1, 2)
+    x = np.array([[[[2.0, 1], [4, -1], [9, 9]]]], np.float32)
+    mask = np.array([True, True, False]).reshape(1, 1, 3, 1)
+    factors = 1 / (1 + np.exp([-3.0, 3.0]))
+    np.testing.assert_allclose(layer(x, mask)[:, :, :2], x[:, :, :2] * factors, rtol=1e-6)
+    np.testing.assert_allclose(layer(x[:, :, :2], None), x[:, :, :2] * factors, rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["frozen_batch", "batch"])
+def test_padding_and_folded_norms_change_nothing(norm):
+    """A larger canvas, whatever it holds; and norms folded into the convolutions."""
+    model = _regnet("regnety_4gf", backbone_width=8, backbone_norm=norm)
+    model.eval()
+    rng = np.random.default_rng(0)
+    for path, variable in nnx.to_flat_state(nnx.state(model)):
+        if name_of(path).endswith(("scale", "var")):
+            variable[...] = rng.uniform(0.5, 1.5, variable.shape)
+        elif not name_of(path).endswith("kernel"):
+            variable[...] = rng.normal(0, 0.1, variable.shape)
+    image = rng.normal(size=(1, 64, 96, 3)).astype(np.float32)
+    canvas = np.pad(image, [(0, 0), (0, 32), (0, 32), (0, 0)])
+    sizes = np.array([[64, 96]])
+
+    def run(model, image):
+        graphdef, state = nnx.split(model)
+        return jax.jit(lambda state, x: nnx.merge(graphdef, state)(x, sizes))(state, image)
+
+    wanted, larger = run(model, image), run(model, canvas)
+    folded = run(fold_norms(model), canvas)
+    for level, stride in model.strides.items():
+        rows, columns = 64 // stride, 96 // stride
+        scale = np.abs(wanted[level]).max()
+        assert wanted[level].shape == (1, rows, columns, model.channels[level])
+        for found in (larger, folded):
+            np.testing.assert_allclose(
+                found[level][:, :rows, :columns], wanted[level], atol=1e-5 * scale, err_msg=level
+            )
+
+
+@pytest.mark.parametrize(
+    ("path", "frozen_stages", "expected"),
+    [
+        (("stem", "kernel"), 0, False),
+        (("stem_norm", "scale"), 1, True),
+        (("s1", 0, "a", "kernel"), 1, False),
+        (("s1", 0, "a", "kernel"), 2, True),
+        (("s4", 1, "se", "reduce", "bias"), 5, True),
+    ],
+)
+def test_frozen_stages_begin_with_the_stem(path, frozen_stages, expected):
+    backbone = nnx.eval_shape(lambda: _regnet("regnety_4gf", backbone_frozen_stages=frozen_stages))
+    assert backbone.is_frozen(path) is expected
