@@ -70,4 +70,4 @@ def draw_differences(table: Table, found: Sequence[Difference], path: Path) -> N
             pen.ellipse(box, fill="white", outline=_OURS, width=_SCALE)
         text, color = _VERDICTS[item.verdict]
         write(_WIDTH - _RIGHT + 16, y, text, color)
-    image.resize((_WIDTH, height), Image.Resampling.LANCZOS).quantize(64).save(path, optimize=True)
+    image.resize((_WIDTH, height), Image.Resampling.LANCZOS).quantize(256).save(path, optimize=True)
