@@ -136,7 +136,7 @@ def import_weights(
     new_layers: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     if source == "run":
-        taken = take_run(path, step, config, join=join)
+        taken = take_run(path, step, config, join=join, new_categories=new)
         blueprint, weights, known = taken.blueprint, taken.weights, taken.categories
         new_layers, left_out = taken.new_modules, taken.left_out
     else:

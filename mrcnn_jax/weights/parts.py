@@ -43,15 +43,22 @@ class Taken:
 
 
 def take_run(
-    path: str | Path, step: int | Literal["best"] | None, config: Config, *, join: str | Path | None = None
+    path: str | Path,
+    step: int | Literal["best"] | None,
+    config: Config,
+    *,
+    join: str | Path | None = None,
+    new_categories: Categories | None = None,
 ) -> Taken:
     """The weights of a run for the model of ``config``, which may have other parts.
 
     Parts that the run lacks are those of the run ``join``; without it they are initialised with
-    ``config.train.seed``. The categories are those of the run whose box head is taken.
+    ``config.train.seed``, a keypoint head for the keypoints of ``new_categories``. The categories are those
+    of the run whose box head is taken.
 
-    Raises ValueError if the models differ in what they have in common, if the two runs' arrays do, or if
-    ``join`` lacks a part; and the errors of ``read_run`` and ``load_weights``.
+    Raises ValueError if the models differ in what they have in common, if the two runs' arrays do, if
+    ``join`` lacks a part, or if nothing says which keypoints there are; and the errors of ``read_run`` and
+    ``load_weights``.
     """
     run = read_run(path)
     weights = _load(path, step, config, run)
@@ -67,7 +74,15 @@ def take_run(
         if any(part.name == "box" for part in missing):
             categories = other.categories
         missing = []
-    blueprint = blueprint_of(config, categories)
+    keypoints = categories.keypoint_names
+    if new_categories is not None and any(part.name == "keypoint" for part in missing):
+        keypoints = new_categories.keypoint_names
+    if config.model.keypoint and not keypoints:
+        raise ValueError(
+            f"{path} has no keypoints, and model.keypoint is True; --new_categories names a file with the "
+            "categories and keypoints to train on"
+        )
+    blueprint = make_blueprint(config.model, num_classes=len(categories), num_keypoints=len(keypoints))
     if missing:
         completed = _of_parts(blueprint.draw(jax.random.key(config.train.seed)), missing)
     extra = [part for part in PARTS if has(run.config, part) and not has(config, part)]

@@ -113,6 +113,22 @@ def test_new_heads_for_new_categories(rpn, tiny_config, tmp_path):
     assert load_weights(tmp_path / "new")[1]["box_head.cls_score.bias"].shape == (3,)
 
 
+def test_a_keypoint_head_for_a_run_without_keypoints(tiny_config, tiny_weights, tmp_path):
+    """As trained on data of which no part was to learn keypoints."""
+    path = tmp_path / "rpn"
+    write_run(path, changed(tiny_config, **ALONE), Categories((1, 2, 3, 4), NAMES))
+    with Checkpoints(path, keep=1) as checkpoints:
+        checkpoints.save(0, without(tiny_weights, "box_head", "mask_head", "keypoint_head"))
+    with pytest.raises(ValueError, match=r"rpn has no keypoints, and model.keypoint is True"):
+        import_weights("run", path, tiny_config, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    made = import_weights("run", path, tiny_config, tmp_path / "run", new_categories=categories())
+    assert set(made.new_layers) == {"box_head", "mask_head", "keypoint_head"}
+    _, weights = load_weights(tmp_path / "run")
+    assert weights["keypoint_head.kps_score_lowres.bias"].shape == (9,)
+    assert read_run(tmp_path / "run").categories == categories()
+
+
 def test_two_runs_are_joined(rpn, heads, tiny_config, tiny_weights, tmp_path):
     for number, (first, second) in enumerate([(rpn, heads), (heads, rpn)]):
         workdir = tmp_path / f"joined{number}"
