@@ -1,5 +1,7 @@
 """A run that begins from another one's weights, for its own data."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -37,6 +39,22 @@ def test_all_layers_are_kept_for_the_same_categories(earlier, tiny_config, tmp_p
     assert found.keys() == given.keys()
     for name, array in given.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_a_keypoint_head_is_made_for_the_keypoints_of_the_data(tiny_config, tiny_weights, tmp_path):
+    """The run was trained on the same data, of which its model learnt no keypoints."""
+    model = dataclasses.replace(tiny_config.model, keypoint=False)
+    config = dataclasses.replace(tiny_config, model=model)
+    write_run(tmp_path / "masks", config, Categories((1, 2, 3, 4), NAMES))
+    masks = {name: x for name, x in tiny_weights.items() if not name.startswith("keypoint_head.")}
+    with Checkpoints(tmp_path / "masks", keep=1) as checkpoints:
+        checkpoints.save(0, masks)
+    begun = begin_run(tmp_path / "masks", tiny_config, tmp_path / "run", categories(*NAMES))
+    assert begun.new_layers == ("keypoint_head",)
+    _, found = load_weights(tmp_path / "run")
+    for name, array in masks.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    assert read_run(tmp_path / "run").categories == categories(*NAMES)
 
 
 @pytest.mark.parametrize(
