@@ -72,6 +72,9 @@ class ModelConfig:
     # A non-local block (paper table 8) before the last block of layer3 (arXiv 1711.07971, section 6): over
     # maxima of 2 x 2 cells ("subsampled", as there) or over all cells ("full").
     non_local: str = architecture("", one_of("", "subsampled", "full"))
+    # The 3x3 convolutions of layer2, layer3 and layer4 read cells at offsets that they learn ("plain", arXiv
+    # 1703.06211), and weigh them ("modulated", arXiv 1811.11168). D2's DEFORM_ON_PER_STAGE without its first.
+    backbone_deformable: str = architecture("", one_of("", "plain", "modulated"))
     backbone_norm: str = architecture("frozen_batch", _norm)
     backbone_norm_epsilon: float = behaviour(1e-5, not_negative)
     # Stride of a bottleneck on its first 1x1 (MSRA) or on its 3x3.

@@ -135,9 +135,15 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     if values["model.backbone_depth"] < 50:
         if features == "dc5":
             yield "model.features is 'dc5'; must be another with a model.backbone_depth under 50"
-        for name, plain in (("backbone_groups", 1), ("backbone_group_width", 64)):
+        for name, plain in (
+            ("backbone_groups", 1),
+            ("backbone_group_width", 64),
+            ("backbone_deformable", ""),
+        ):
             if (value := values[f"model.{name}"]) != plain:
                 yield f"model.{name} is {value!r}; must be {plain!r} with a model.backbone_depth under 50"
+    if features == "c4" and values["model.backbone_deformable"]:
+        yield "model.features is 'c4'; must be another with model.backbone_deformable"
     yield from _regnet_problems(values)
     if values["model.res5_stride"] == 1 and features != "c4":
         yield (
@@ -168,7 +174,13 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
 def _regnet_problems(values: dict[str, Any]) -> Iterator[str]:
     if (backbone := values["model.backbone"]) == "resnet":
         return
-    plain = {"features": "fpn", "non_local": "", "backbone_stride_in_1x1": False, "backbone_weights": ""}
+    plain = {
+        "backbone_deformable": "",
+        "features": "fpn",
+        "non_local": "",
+        "backbone_stride_in_1x1": False,
+        "backbone_weights": "",
+    }
     plain |= {"backbone_depth": 50, "backbone_groups": 1, "backbone_group_width": 64}
     for name, wanted in plain.items():
         if (value := values[f"model.{name}"]) != wanted:
@@ -262,6 +274,11 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
                 "the stride of p5, so that every level is exactly half of the one below"
             )
     for name in ("train.spatial_devices", "test.spatial_devices"):
+        if values[name] > 1 and values["model.backbone_deformable"]:
+            yield (
+                f"{name} is {values[name]}; must be 1 with model.backbone_deformable, whose convolutions may "
+                "read any row of an image"
+            )
         unit = CANVAS_UNIT * values[name]
         for canvas in canvases:
             if values[name] > 1 and (canvas[0] % unit or canvas[0] < SHARED_HEIGHT):

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.canvas import Mask, map_mask, mask_out
 from mrcnn_jax.models.convs import Conv, he_normal
+from mrcnn_jax.models.deform import DeformConv
 from mrcnn_jax.models.non_local import NonLocal
 from mrcnn_jax.models.norm import Norm, make_norm
 from mrcnn_jax.ops.relu import relu
@@ -86,7 +87,7 @@ class Bottleneck(nnx.Module):
     """1x1, 3x3 and 1x1 convolutions and a shortcut (ResNet-50 and deeper).
 
     The 3x3 convolution has ``groups`` groups of ``channels * group_width / 64`` channels, the dilation, and
-    the stride, unless ``stride_in_1x1`` puts the stride on the first 1x1.
+    the stride, unless ``stride_in_1x1`` puts the stride on the first 1x1. It may be ``deformable``.
     """
 
     expansion = 4
@@ -102,6 +103,7 @@ class Bottleneck(nnx.Module):
         groups: int,
         group_width: int,
         dilation: int,
+        deformable: str,
         norm: MakeNorm,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
@@ -113,7 +115,19 @@ class Bottleneck(nnx.Module):
         self.stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = conv(in_channels, width, 1, self.stride_1x1)
         self.bn1 = norm(width)
-        self.conv2 = conv(width, width, 3, stride_3x3, dilation=dilation, groups=groups)
+        if deformable:
+            self.conv2: Conv = DeformConv(
+                width,
+                width,
+                stride=stride_3x3,
+                dilation=dilation,
+                groups=groups,
+                modulated=deformable == "modulated",
+                dtype=dtype,
+                rngs=rngs,
+            )
+        else:
+            self.conv2 = conv(width, width, 3, stride_3x3, dilation=dilation, groups=groups)
         self.bn2 = norm(width)
         self.conv3 = conv(width, out_channels, 1, 1)
         self.bn3 = norm(out_channels)
@@ -159,6 +173,7 @@ def make_stage(config: ModelConfig, stage: int, *, dtype: DTypeLike, rngs: nnx.R
             "groups": config.backbone_groups,
             "group_width": config.backbone_group_width,
             "dilation": 2 if dilated else 1,
+            "deformable": config.backbone_deformable if stage > 1 else "",
         }
     channels = config.backbone_width * 2 ** (stage - 1)
     in_channels = config.backbone_width if stage == 1 else stage_channels(config, stage - 1)

@@ -18,8 +18,10 @@ from mrcnn_jax.weights.zoo import file_of
 
 STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
-# Arrays that no published ResNet has: they keep their initial values, with which the block is the identity.
+# Arrays that no published ResNet has: they keep their initial values, with which a non-local block is the
+# identity, and nothing is deformed.
 _NON_LOCAL = "backbone.non_local."
+_OFFSETS = ".conv2.offset."
 
 # The names of a ResNet's parts in the three systems. Others are of classifiers and pre-training heads.
 _PARTS = re.compile(r"(conv1|bn1|layer\d|stem|res\d|res_conv1)[._]")
@@ -107,7 +109,9 @@ def _resnet_names(blueprint: Blueprint) -> list[str]:
     return [
         name
         for name in blueprint.shapes()
-        if name.startswith(("backbone.", "res5.")) and not name.startswith(_NON_LOCAL)
+        if name.startswith(("backbone.", "res5."))
+        and not name.startswith(_NON_LOCAL)
+        and _OFFSETS not in name
     ]
 
 

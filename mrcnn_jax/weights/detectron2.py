@@ -65,7 +65,7 @@ def backbone_name(name: str) -> str:
     module, leaf = name.rsplit(".", 1)
     module = re.sub(r"^(conv1|bn1)$", r"stem.\1", module)
     module = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", module)
-    module = re.sub(r"bn(\d)$", r"conv\1.norm", module)
+    module = re.sub(r"bn(\d)$", r"conv\1.norm", module).replace("conv2.offset", "conv2_offset")
     module = module.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
     return f"{module}.{_LEAVES[leaf]}"
 

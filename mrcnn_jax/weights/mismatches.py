@@ -28,7 +28,6 @@ _PROJECTS = (
     (r"^roi_heads\.densepose_", "Detectron2's DensePose"),
     (r"^sem_seg_head\.", "Detectron2's segmentation models, such as Panoptic FPN or Mask2Former"),
     (r"^backbone\.net\.blocks\.", "Detectron2's ViTDet"),
-    (r"\.conv2_offset\.", "Detectron2's models with deformable convolutions"),
     (r"^head\.(cls_subnet|bbox_subnet)", "Detectron2's RetinaNet"),
     (r"^head\.(classification_head|regression_head)", "torchvision's RetinaNet, FCOS or SSD"),
     (r"^backbone\.body\.\d+\.", "torchvision's detectors with MobileNet"),
@@ -127,6 +126,9 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     fields["rpn_convs"] = len(set(deeper)) or 1
     convs = re.findall(r"roi_heads\.box_head\.(?:(?:\d+\.)?conv(\d+)|(\d+)\.0)\.weight$", names, re.MULTILINE)
     fields["box_convs"] = len(set(convs))
+    offsets = {shapes[name][0] for name in shapes if name.endswith(".conv2_offset.bias")}
+    if offsets <= {18, 27}:
+        fields["backbone_deformable"] = "modulated" if 27 in offsets else "plain" if offsets else ""
     return fields | _agnostic_fields(shapes) | _cascade_fields(names)
 
 

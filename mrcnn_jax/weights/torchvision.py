@@ -72,6 +72,8 @@ def check_in_torchvision(config: ModelConfig) -> None:
         problems.append(f"model.features is {config.features!r}; it must be 'fpn'")
     if config.backbone != "resnet":
         problems.append(f"model.backbone is {config.backbone!r}; it must be 'resnet'")
+    if config.backbone_deformable:
+        problems.append(f"model.backbone_deformable is {config.backbone_deformable!r}; it must be ''")
     if config.non_local:
         problems.append(f"model.non_local is {config.non_local!r}; it must be ''")
     if config.backbone_stride_in_1x1:

@@ -177,6 +177,7 @@ _X101 = {
     "pixel_std": (57.375, 57.12, 58.395),
 }
 
+_DEFORMABLE = {"backbone_deformable": "plain"}
 _REGNETX = {
     "backbone": "regnetx_4gf",
     "backbone_stride_in_1x1": False,
@@ -240,6 +241,10 @@ _MODELS = (
         ("faster_rcnn_X_101_32x8d_FPN_3x", "139173657/68b088", (43.0,), _MASK_X101, _NO_MASK),
         ("fast_rcnn_R_50_FPN_1x", "137635226/e5f7ce", (37.8,), "fast_rcnn_r50_fpn_1x", {}),
     )),
+    _detectron2("Misc", "mask_rcnn_R_50_FPN_1x_dconv_c3-c5", "138602867/65c703", (41.5, 37.5),
+                "mask_rcnn_r50_fpn_1x", _DEFORMABLE),
+    _detectron2("Misc", "mask_rcnn_R_50_FPN_3x_dconv_c3-c5", "144998336/821d0b", (42.7, 38.5),
+                "mask_rcnn_r50_fpn_3x", _DEFORMABLE),
     _detectron2("Misc", "cascade_mask_rcnn_R_50_FPN_1x", "138602847/e9d89b", (42.1, 36.4), _CASCADE, {}),
     _detectron2("Misc", "cascade_mask_rcnn_R_50_FPN_3x", "144998488/480dd8", (44.3, 38.5), _CASCADE, {}),
     _detectron2("COCO-Detection", "rpn_R_50_C4_1x", "137258005/450694", (None,), "rpn_r50_c4_1x", {}),

@@ -22,6 +22,14 @@ def check_problems(config: Config, lines: list[str]) -> None:
     ("changes", "lines"),
     [
         (
+            {"backbone_deformable": "plain", "features": "c4"},
+            ["model.features is 'c4'; must be another with model.backbone_deformable"],
+        ),
+        (
+            {"backbone_deformable": "plain", "backbone_depth": 34},
+            ["model.backbone_deformable is 'plain'; must be '' with a model.backbone_depth under 50"],
+        ),
+        (
             {"backbone": "regnetx_4gf", "features": "c5", "backbone_width": 12},
             [
                 "model.features is 'c5'; must be 'fpn' with model.backbone 'regnetx_4gf'",

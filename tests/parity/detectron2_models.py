@@ -3,6 +3,7 @@
 import pickle
 import sys
 import tempfile
+import types
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ TINY_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x",
         {"MODEL.BACKBONE.NAME": "narrow_regnety_fpn"},
     ),
+    "deform": ("Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5", {}),
     "giou": ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_giou", {}),
     "agnostic": ("Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic", {}),
     "cascade": (
@@ -94,6 +96,7 @@ def load_config(source: Path, model: str, weights: Path, options: dict[str, Any]
     Detectron2's compiled extension is not needed: torchvision has the ops that these models use.
     """
     sys.path.insert(0, str(source))
+    deform_on_cpu()
     from detectron2.config import get_cfg
 
     register_narrow_regnet()
@@ -104,6 +107,21 @@ def load_config(source: Path, model: str, weights: Path, options: dict[str, Any]
     for name, value in options.items():
         config.merge_from_list([name, value])
     return config
+
+
+def deform_on_cpu() -> None:
+    """Makes deformable convolutions torchvision's, as Detectron2 does on a CPU, but for the gradient, too.
+
+    They ask for the extension to be there.
+    """
+    sys.modules.setdefault("detectron2._C", types.ModuleType("detectron2._C"))
+    from detectron2.layers import deform_conv
+    from torchvision.ops import deform_conv2d
+
+    def convolve(x: Any, offset: Any, weight: Any, stride: Any, padding: Any, dilation: Any, *_: Any) -> Any:
+        return deform_conv2d(x, offset, weight, stride=stride, padding=padding, dilation=dilation)
+
+    deform_conv.deform_conv = convolve
 
 
 def register_narrow_regnet() -> None:

@@ -71,7 +71,7 @@ proposals in each step, ``step_proposals/s/j [R 4]``.
 ``mrcnn_jax.data.rasterise``.
 
 ``--tiny`` writes a fixture: the keys of both files, prefixed with "mask/", "keypoint/", "c4/", "c5/", "dc5/",
-"agnostic/", "cascade/", "regnet/" and "giou/" (training alone), for the narrow models of
+"agnostic/", "cascade/", "regnet/", "deform/" and "giou/" (training alone), for the narrow models of
 ``detectron2_models.py`` on scenes of ``seeded.py``: inference on ``DETECTED``, training, from box-frame
 masks, on ``TRAINED_ALIKE``. Arrays are reduced by ``thin``.
 ``<model>/weights`` lists the state dict, a name and its shape per row; ``detectron2_seeded.py`` makes the

@@ -16,6 +16,7 @@ GAINS = (
         r"conv3\.norm\.weight|c_bn\.weight",
         0.3,
     ),  # the last norm of a residual branch, so that the sum of 33 blocks stays small
+    (r"conv2_offset\.weight", 0.2),  # so that a step's rounding does not become another step's offsets
     (r"fpn_output[23]\.weight", 0.15),  # adjacent positions differ most here; other levels need objects, too
     (r"fpn_output4\.weight", 0.4),
     (r"fpn_output5\.weight", 0.6),

@@ -32,6 +32,8 @@ def make_config(kind: str):
         train.box_beta = 0.5
     if kind == "regnet":
         model.backbone, model.backbone_stride_in_1x1 = "regnety_4gf", False
+    if kind == "deform":
+        model.backbone_deformable = "plain"
     if kind == "giou":
         train.rpn_box_loss = train.box_loss = "giou"
         train.rpn_box_loss_weight, train.box_loss_weight = 2.0, 10.0
@@ -59,7 +61,7 @@ PEER = narrow.Peer(
 )
 
 
-KINDS = ("mask", "keypoint", "c4", "c5", "dc5", "agnostic", "cascade", "regnet")
+KINDS = ("mask", "keypoint", "c4", "c5", "dc5", "agnostic", "cascade", "regnet", "deform")
 
 
 @functools.cache

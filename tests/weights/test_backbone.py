@@ -221,6 +221,19 @@ def test_stage_5_of_a_c4_model_is_loaded_into_its_heads(tmp_path):
     np.testing.assert_array_equal(arrays["res5.0.bn1.scale"], theirs["layer4.0.bn1.weight"])
 
 
+def test_offsets_of_deformable_convolutions_keep_their_initial_values(tmp_path):
+    config = ModelConfig(backbone_width=8, backbone_deformable="plain")
+    blueprint = make_blueprint(config, num_classes=1)
+    theirs = {
+        layout.name: np.zeros(layout.shape, np.float32) for layout in backbone_layouts(blueprint, {}).values()
+    }
+    np.savez(tmp_path / "w.npz", **theirs)
+    arrays, absent = load_backbone(tmp_path / "w.npz", blueprint)
+    ours = {name for name in blueprint.shapes() if name.startswith("backbone.")}
+    assert absent == () and ours - arrays.keys() == {name for name in ours if ".conv2.offset." in name}
+    assert len(ours - arrays.keys()) == 2 * (4 + 6 + 3)
+
+
 @pytest.mark.parametrize("system", ["torchvision", "detectron2", "caffe2"])
 def test_a_non_local_block_keeps_its_initial_values(tmp_path, blueprint, state_dict, system):
     """No published backbone has one; all else must be in the file as ever."""

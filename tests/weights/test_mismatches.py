@@ -51,7 +51,6 @@ def test_examples():
         ("roi_heads.densepose_head.body_conv_fcn1.weight", "Detectron2's DensePose"),
         ("sem_seg_head.p2.0.weight", "Detectron2's segmentation models, such as Panoptic FPN or Mask2Former"),
         ("backbone.net.blocks.0.attn.qkv.weight", "Detectron2's ViTDet"),
-        ("backbone.bottom_up.res3.0.conv2_offset.weight", "Detectron2's models with deformable convolutions"),
         ("head.cls_subnet.0.weight", "Detectron2's RetinaNet"),
         ("head.classification_head.conv.0.0.weight", "torchvision's RetinaNet, FCOS or SSD"),
         ("backbone.body.0.0.weight", "torchvision's detectors with MobileNet"),
@@ -78,6 +77,7 @@ NAMES = (
     *("detectron2/mask_rcnn_r101_dc5_3x", "detectron2/mask_rcnn_x101_32x8d_fpn_3x"),
     *("detectron2/mask_rcnn_r50_fpn_lsj_100ep", "detectron2/fast_rcnn_r50_fpn_1x"),
     *("detectron2/rpn_r50_fpn_1x", "detectron2/rpn_r50_c4_1x", "detectron2/cascade_mask_rcnn_r50_fpn_3x"),
+    "detectron2/mask_rcnn_r50_fpn_3x_dconv_c3-c5",
 )
 
 
@@ -100,7 +100,7 @@ def test_architectures(name: str):
                 else []
             ),
         }
-    assert len(fields) == 11 + len(agnostic) and agnostic <= fields.keys()
+    assert len(fields) == 12 + len(agnostic) and agnostic <= fields.keys()
     assert fields == {field: getattr(config, field) for field in fields}
 
 

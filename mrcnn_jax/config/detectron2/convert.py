@@ -79,7 +79,6 @@ WITHOUT_EFFECT = frozenset(
         *("DATALOADER.NUM_WORKERS", "DATALOADER.ASPECT_RATIO_GROUPING", "INPUT.MASK_FORMAT"),
         *("DATALOADER.REPEAT_THRESHOLD", "DATALOADER.REPEAT_SQRT", "TEST.EXPECTED_RESULTS"),
         *("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"),
-        *("MODEL.RESNETS.DEFORM_MODULATED", "MODEL.RESNETS.DEFORM_NUM_GROUPS"),
         *("MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER", "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES"),
         *("MODEL.ANCHOR_GENERATOR.ANGLES", "INPUT.CROP.TYPE", "INPUT.CROP.SIZE", "TEST.PRECISE_BN.NUM_ITER"),
         *("SOLVER.NUM_DECAYS", "SOLVER.RESCALE_INTERVAL", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE"),
@@ -124,6 +123,8 @@ def to_config(settings: Settings) -> Config:
 def _set_features(config: Config, settings: Settings) -> None:
     model = config.model
     model.pixel_order = settings["INPUT.FORMAT"].lower()
+    if any(settings["MODEL.RESNETS.DEFORM_ON_PER_STAGE"]):
+        model.backbone_deformable = "modulated" if settings["MODEL.RESNETS.DEFORM_MODULATED"] else "plain"
     model.backbone_norm = NORMS[settings["MODEL.RESNETS.NORM"]]
     if is_pyramid(settings):
         model.features = "fpn"

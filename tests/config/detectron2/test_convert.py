@@ -38,7 +38,7 @@ REFUSED = {
     "Base-RetinaNet": ("tag:yaml.org,2002:python/object/apply:eval", True),
     "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x": ("META_ARCHITECTURE is 'PanopticFPN'", True),
     "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x": ("SAMPLER_TRAIN is 'RepeatFactor", False),
-    "Misc/mask_rcnn_R_50_FPN_3x_dconv_c3-c5": ("DEFORM_ON_PER_STAGE is (False, True, True, True)", True),
+    "Misc/panoptic_fpn_R_101_dconv_cascade_gn_3x": ("META_ARCHITECTURE is 'PanopticFPN'", True),
     "Misc/mask_rcnn_R_50_FPN_3x_syncbn": ("TEST.PRECISE_BN.ENABLED is True; must be False", False),
 }
 
@@ -162,9 +162,10 @@ class _Recorded(dict):
 
 
 def test_every_key_is_read_or_known_to_change_nothing(zoo):
-    names = ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x", "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x")
+    names = ["COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x", "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x"]
+    names += ["COCO-Detection/fast_rcnn_R_50_FPN_1x", "Misc/cascade_mask_rcnn_R_50_FPN_1x"]
     read = set()
-    for name in (*names, "COCO-Detection/fast_rcnn_R_50_FPN_1x", "Misc/cascade_mask_rcnn_R_50_FPN_1x"):
+    for name in (*names, "Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5"):
         settings = _Recorded(read_settings(zoo / f"{name}.yaml") | {"TEST.AUG.ENABLED": True})
         assert not list(problems(settings))
         to_config(settings)
@@ -285,6 +286,18 @@ def test_values_that_do_not_go_together(settings, key, rule):
             },
         ),
         ({"MODEL.ANCHOR_GENERATOR.SIZES": (32, 64.5)}, {"model.anchor_sizes": (32.0, 64.5)}),
+        (
+            {
+                "MODEL.RESNETS.DEFORM_ON_PER_STAGE": (False, True, True, True),
+                "MODEL.RESNETS.DEFORM_MODULATED": True,
+                "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+                "MODEL.ROI_HEADS.IN_FEATURES": ("res5",),
+                "MODEL.RPN.IN_FEATURES": ("res5",),
+                "MODEL.RESNETS.OUT_FEATURES": ("res5",),
+                "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
+            },
+            {"model.backbone_deformable": "modulated", "model.features": "c5"},
+        ),
         (
             {"MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou", "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": 2.0},
             {"train.rpn_box_loss": "giou", "train.rpn_box_loss_weight": 2.0},
