@@ -43,8 +43,9 @@ def compute_losses(
 ) -> dict[str, Float[Array, ""]]:
     """The losses by name; training minimises their sum (paper 3).
 
-    The mask and keypoint losses are included if the batch has masks and keypoints. The keypoint loss has been
-    multiplied by ``train.keypoint_weight``, so its logged value is the weighted one, as in Detectron2.
+    The mask and keypoint losses are included if the batch has masks and keypoints. The box and keypoint
+    losses have been multiplied by their weights in ``train``, so the logged values are weighted, as in
+    Detectron2.
 
     A model without an RPN takes its regions from ``batch.proposals``; one without a box head has the RPN's
     losses alone. Raises ValueError if the batch has no proposals for the former.
