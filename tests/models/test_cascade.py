@@ -13,7 +13,7 @@ DELTAS = np.array([[[5, 0, 0, 0]], [[0, 0, 0, 5 * np.log(2)]], [[100, 0, 0, 0]]]
 
 
 def _refine(boxes, deltas):
-    return refine_boxes(boxes, deltas, np.array([100, 120]), weights=WEIGHTS)
+    return refine_boxes(boxes, deltas, jnp.array([100, 120]), weights=WEIGHTS)
 
 
 def test_boxes_by_hand():

@@ -48,7 +48,11 @@ def test_one_convolution_by_hand():
 @pytest.mark.parametrize("kind", ["frozen_batch", "batch"])
 @pytest.mark.parametrize("bottleneck", [True, False])
 def test_folding_preserves_a_blocks_output(kind, bottleneck):
-    options = {"stride_in_1x1": False, "groups": 2, "group_width": 32, "dilation": 1} if bottleneck else {}
+    options = (
+        {"stride_in_1x1": False, "groups": 2, "group_width": 32, "dilation": 1, "deformable": ""}
+        if bottleneck
+        else {}
+    )
     rngs, rng = nnx.Rngs(0), np.random.default_rng(0)
     norm = partial(make_norm, kind, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
     block = (Bottleneck if bottleneck else BasicBlock)(
@@ -116,6 +120,7 @@ def test_gradients_pass_through_folded_norms():
         groups=2,
         group_width=32,
         dilation=1,
+        deformable="",
         norm=norm,
         dtype=jnp.float32,
         rngs=rngs,

@@ -219,7 +219,9 @@ def test_devices_that_share_an_image_see_all_of_it(maps, shape, subsampled):
         (_, found), found_gradient = compiled(*jax.device_put((state, x, mask), shardings))
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
     for one, other in zip(jax.tree.leaves(found_gradient), jax.tree.leaves(wanted_gradient), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+        # Against float64, the gradients of one device are off by up to 1e-5 of the largest; the order of sums
+        # depends on the processor, too.
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
     # Each device has the weights of its own cells only, and all of one map, whose channels phi and g halve.
     text = compiled.as_text()
     (weights,) = re.findall(r"f32\[([\d,]+)\]\S* exponential\(", text)

@@ -36,9 +36,10 @@ def test_squeeze_excitation_by_hand():
     layer.expand.kernel[...] = np.array([[1.0, -1.0]]).reshape(1, 1, 1, 2)
     x = np.array([[[[2.0, 1], [4, -1], [9, 9]]]], np.float32)
     mask = np.array([True, True, False]).reshape(1, 1, 3, 1)
-    factors = 1 / (1 + np.exp([-3.0, 3.0]))
-    np.testing.assert_allclose(layer(x, mask)[:, :, :2], x[:, :, :2] * factors, rtol=1e-6)
-    np.testing.assert_allclose(layer(x[:, :, :2], None), x[:, :, :2] * factors, rtol=1e-6)
+    x, mask = jnp.asarray(x), jnp.asarray(mask)
+    expected = np.array([[2.0, 1], [4, -1]]) / (1 + np.exp([-3.0, 3.0]))
+    np.testing.assert_allclose(layer(x, mask)[0, 0, :2], expected, rtol=1e-6)
+    np.testing.assert_allclose(layer(x[:, :, :2], None)[0, 0], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("norm", ["frozen_batch", "batch"])
@@ -54,7 +55,7 @@ def test_padding_and_folded_norms_change_nothing(norm):
             variable[...] = rng.normal(0, 0.1, variable.shape)
     image = rng.normal(size=(1, 64, 96, 3)).astype(np.float32)
     canvas = np.pad(image, [(0, 0), (0, 32), (0, 32), (0, 0)])
-    sizes = np.array([[64, 96]])
+    sizes = jnp.array([[64, 96]])
 
     def run(model, image):
         graphdef, state = nnx.split(model)
