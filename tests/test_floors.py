@@ -14,6 +14,7 @@ FLOORS = {
     "mrcnn_jax.image_formats": 0,
     "mrcnn_jax.rle": 0,
     "mrcnn_jax.json_files": 0,
+    "mrcnn_jax.yaml_files": 0,
     "mrcnn_jax.proposals": 0,
     "mrcnn_jax.proposal_records": 0,
     "mrcnn_jax.config": 0,

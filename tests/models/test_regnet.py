@@ -8,7 +8,7 @@ from flax import nnx
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.folding import fold_norms
-from mrcnn_jax.models.regnet import RegNet, SqueezeExcitation
+from mrcnn_jax.models.regnet import SIZES, RegNet, SqueezeExcitation
 from mrcnn_jax.models.variables import name_of
 
 
@@ -43,8 +43,9 @@ def test_squeeze_excitation_by_hand():
 
 
 @pytest.mark.parametrize("norm", ["frozen_batch", "batch"])
-def test_padding_and_folded_norms_change_nothing(norm):
-    """A larger canvas, whatever it holds; and norms folded into the convolutions."""
+def test_padding_and_folded_norms_change_nothing(norm, monkeypatch):
+    """A larger canvas, whatever it holds; and norms folded into the convolutions. Of few blocks."""
+    monkeypatch.setitem(SIZES, "regnety_4gf", SIZES["regnety_4gf"]._replace(blocks=(1, 2, 1, 1)))
     model = _regnet("regnety_4gf", backbone_width=8, backbone_norm=norm)
     model.eval()
     rng = np.random.default_rng(0)

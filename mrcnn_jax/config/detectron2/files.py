@@ -6,9 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mrcnn_jax.config.detectron2.defaults import DEFAULTS, OTHER_ARCHITECTURES, flatten
+from mrcnn_jax.yaml_files import parse_yaml
 
 _BASE = "_BASE_"
 _LARGEST = 1_000_000  # bytes: Detectron2 writes some 10,000 of all its keys
@@ -59,11 +58,9 @@ def _load(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: has {len(data)} bytes; a file of settings has at most {_LARGEST}")
     try:
         text = data.decode()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("must not have aliases")  # a few lines of them may stand for terabytes
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
+    content = parse_yaml(text, path)
     if not isinstance(content, dict) or not _has_text_keys(content):
         raise ValueError(f"{path}: has no settings of Detectron2, such as MODEL and SOLVER")
     return content

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from mrcnn_jax.data import fields
 from mrcnn_jax.data.importers.builder import CocoBuilder
 from mrcnn_jax.data.importers.files import IMAGE_SUFFIXES, find_files, image_names, read_lines
 from mrcnn_jax.data.importers.regions import Region, polygon, rectangle
+from mrcnn_jax.yaml_files import parse_yaml
 
 _SPLITS = ("train", "val", "test")
 _CLASS_FILES = ("classes.txt", "labels/classes.txt", "obj.names")
@@ -111,13 +111,7 @@ def _read_dataset(source: Path) -> _Dataset:
 
 
 def _read_yaml(path: Path) -> _Dataset:
-    text = "\n".join(read_lines(path))
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("must not have aliases")  # a few lines of them may stand for terabytes
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from error
+    content = parse_yaml("\n".join(read_lines(path)), path)
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))

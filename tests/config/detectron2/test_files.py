@@ -77,7 +77,8 @@ def test_a_file_with_all_keys_as_detectron2_writes_it(fixture, write):
         ("", "has no settings of Detectron2"),
         ("MODEL: {", "not valid YAML"),
         ("MODEL: &a [1]\nSOLVER: *a", "not valid YAML: must not have aliases"),
-        ("[" * 5000, "not valid YAML"),
+        ("[" * 1000, "not valid YAML"),
+        ("[" * 100_000, "not valid YAML: must not have more than 1000 brackets"),
         (
             "OUTPUT_DIR: !!python/object/apply:os.getcwd []",
             "not valid YAML: could not determine a constructor",
