@@ -29,7 +29,6 @@ _SAME = {
     "MODEL.RESNETS.DEPTH": "model.backbone_depth",
     "MODEL.RESNETS.STEM_OUT_CHANNELS": "model.backbone_width",
     "MODEL.RESNETS.NUM_GROUPS": "model.backbone_groups",
-    "MODEL.RESNETS.WIDTH_PER_GROUP": "model.backbone_group_width",
     "MODEL.RESNETS.STRIDE_IN_1X1": "model.backbone_stride_in_1x1",
     "MODEL.FPN.OUT_CHANNELS": "model.fpn_channels",
     "MODEL.RPN.BBOX_REG_WEIGHTS": "model.rpn_box_weights",
@@ -123,6 +122,7 @@ def to_config(settings: Settings) -> Config:
 def _set_features(config: Config, settings: Settings) -> None:
     model = config.model
     model.pixel_order = settings["INPUT.FORMAT"].lower()
+    model.backbone_group_width = 64 * settings["MODEL.RESNETS.WIDTH_PER_GROUP"] // model.backbone_width
     if any(settings["MODEL.RESNETS.DEFORM_ON_PER_STAGE"]):
         model.backbone_deformable = "modulated" if settings["MODEL.RESNETS.DEFORM_MODULATED"] else "plain"
     model.backbone_norm = NORMS[settings["MODEL.RESNETS.NORM"]]

@@ -140,11 +140,19 @@ def _is_read(key: str, settings: Settings) -> bool:
 
 def _architecture_problems(settings: Settings) -> Iterator[Problem]:
     wide, stem = settings["MODEL.RESNETS.RES2_OUT_CHANNELS"], settings["MODEL.RESNETS.STEM_OUT_CHANNELS"]
+    if stem < 1:
+        yield Problem("MODEL.RESNETS.STEM_OUT_CHANNELS", "must be positive")
+        return
     expansion = 1 if settings["MODEL.RESNETS.DEPTH"] < 50 else 4
     if wide != expansion * stem:
         yield Problem(
             "MODEL.RESNETS.RES2_OUT_CHANNELS",
             f"must be {expansion * stem}, {expansion} times MODEL.RESNETS.STEM_OUT_CHANNELS",
+        )
+    if 64 * settings["MODEL.RESNETS.WIDTH_PER_GROUP"] % stem:
+        yield Problem(
+            "MODEL.RESNETS.WIDTH_PER_GROUP",
+            f"must be a multiple of a 64th of MODEL.RESNETS.STEM_OUT_CHANNELS, {stem}",
         )
     for key, value in _wanted_maps(settings).items():
         if settings[key] != value and not (key in ONLY and settings[key] not in ONLY[key].values):

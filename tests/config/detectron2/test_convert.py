@@ -230,6 +230,16 @@ CASCADE = {
             "must begin with MODEL.ROI_HEADS.IOU_THRESHOLDS, (0.6,)",
         ),
         ({"MODEL.RESNETS.RES2_OUT_CHANNELS": 128}, "MODEL.RESNETS.RES2_OUT_CHANNELS", "must be 256, 4 times"),
+        ({"MODEL.RESNETS.STEM_OUT_CHANNELS": 0}, "MODEL.RESNETS.STEM_OUT_CHANNELS", "must be positive"),
+        (
+            {
+                "MODEL.RESNETS.WIDTH_PER_GROUP": 3,
+                "MODEL.RESNETS.STEM_OUT_CHANNELS": 128,
+                "MODEL.RESNETS.RES2_OUT_CHANNELS": 512,
+            },
+            "MODEL.RESNETS.WIDTH_PER_GROUP",
+            "must be a multiple of a 64th of MODEL.RESNETS.STEM_OUT_CHANNELS, 128",
+        ),
         ({"MODEL.RESNETS.RES5_DILATION": 2}, "MODEL.RESNETS.RES5_DILATION", "must be 1, or 2 where"),
         ({"MODEL.RESNETS.OUT_FEATURES": ("res5",)}, "MODEL.RESNETS.OUT_FEATURES", "must be ('res4',) with"),
         ({"MODEL.RPN.CONV_DIMS": (-1, 64)}, "MODEL.RPN.CONV_DIMS", "must be -1 for each convolution"),
@@ -305,6 +315,14 @@ def test_values_that_do_not_go_together(settings, key, rule):
         (
             {"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "giou"},
             {"train.box_loss": "giou"},
+        ),
+        (
+            {
+                "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+                "MODEL.RESNETS.RES2_OUT_CHANNELS": 32,
+                "MODEL.RESNETS.WIDTH_PER_GROUP": 8,  # in layer1, all of its channels; 64 here for every width
+            },
+            {"model.backbone_width": 8},
         ),
         ({"SOLVER.AMP.ENABLED": True}, {"model.dtype": "bfloat16"}),
         ({"SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR"}, {"train.schedule": "cosine"}),
