@@ -126,9 +126,9 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     fields["rpn_convs"] = len(set(deeper)) or 1
     convs = re.findall(r"roi_heads\.box_head\.(?:(?:\d+\.)?conv(\d+)|(\d+)\.0)\.weight$", names, re.MULTILINE)
     fields["box_convs"] = len(set(convs))
-    offsets = {shapes[name][0] for name in shapes if name.endswith(".conv2_offset.bias")}
-    if offsets <= {18, 27}:
-        fields["backbone_deformable"] = "modulated" if 27 in offsets else "plain" if offsets else ""
+    offsets = {shape for name, shape in shapes.items() if name.endswith(".conv2_offset.bias")}
+    if offsets <= {(18,), (27,)}:
+        fields["backbone_deformable"] = "modulated" if (27,) in offsets else "plain" if offsets else ""
     return fields | _agnostic_fields(shapes) | _cascade_fields(names)
 
 

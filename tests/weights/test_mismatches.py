@@ -140,6 +140,15 @@ def test_a_cascade_of_another_length_has_no_counterpart():
     assert "box_cascade" in architecture(arrays) and "box_cascade" not in architecture(two)
 
 
+def test_offsets_of_no_known_shape_tell_nothing():
+    config = config_of(MODELS["detectron2/mask_rcnn_r50_fpn_1x_dconv_c3-c5"]).model
+    blueprint = make_blueprint(config, num_classes=2)
+    arrays = {x.name: np.empty(x.shape, np.float32) for x in LAYOUTS["detectron2"](blueprint).values()}
+    assert architecture(arrays)["backbone_deformable"] == "plain"
+    arrays["backbone.bottom_up.res3.0.conv2_offset.bias"] = np.float32(0)
+    assert "backbone_deformable" not in architecture(arrays)
+
+
 @pytest.mark.parametrize("kind", ["regnetx", "regnety"])
 def test_regnets(kind: str):
     config = config_of(MODELS[f"detectron2/mask_rcnn_{kind}_4gf_dds_fpn_lsj_100ep"]).model

@@ -53,11 +53,10 @@ def _chain(path: Path) -> list[dict[str, Any]]:
 def _load(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path}: not a regular file")
-    data = path.read_bytes()
-    if len(data) > _LARGEST:
-        raise ValueError(f"{path}: has {len(data)} bytes; a file of settings has at most {_LARGEST}")
+    if path.exists() and (size := path.stat().st_size) > _LARGEST:
+        raise ValueError(f"{path}: has {size} bytes; a file of settings has at most {_LARGEST}")
     try:
-        text = data.decode()
+        text = path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     content = parse_yaml(text, path)
