@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from mrcnn_jax.config import Config, to_dict
+from mrcnn_jax.config.backbones import backbone_problems
 from mrcnn_jax.config.fields import SETTINGS
 from mrcnn_jax.config.limits import CANVAS_UNIT, LIMITS, LONGEST, SHARED_HEIGHT
 from mrcnn_jax.config.rules import numbers
@@ -132,19 +133,7 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         yield f"model.anchor_sizes is {_shown(sizes)}; must have {_LEVELS}, one per level p2 to p6"
     if features == "fpn" and multiple % CANVAS_UNIT:
         yield f"model.padding_multiple is {multiple}; must be a multiple of {CANVAS_UNIT}, the stride of p5"
-    if values["model.backbone_depth"] < 50:
-        if features == "dc5":
-            yield "model.features is 'dc5'; must be another with a model.backbone_depth under 50"
-        for name, plain in (
-            ("backbone_groups", 1),
-            ("backbone_group_width", 64),
-            ("backbone_deformable", ""),
-        ):
-            if (value := values[f"model.{name}"]) != plain:
-                yield f"model.{name} is {value!r}; must be {plain!r} with a model.backbone_depth under 50"
-    if features == "c4" and values["model.backbone_deformable"]:
-        yield "model.features is 'c4'; must be another with model.backbone_deformable"
-    yield from _regnet_problems(values)
+    yield from backbone_problems(values)
     if values["model.res5_stride"] == 1 and features != "c4":
         yield (
             f"model.res5_stride is 1; must be 2 with model.features {features!r}: only the heads of "
@@ -169,27 +158,6 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         for name in ("train.momentum", "train.adam_b2"):
             if values[name] == 1:
                 yield f"{name} is 1.0; must be below 1 with train.optimizer 'adamw'"
-
-
-def _regnet_problems(values: dict[str, Any]) -> Iterator[str]:
-    if (backbone := values["model.backbone"]) == "resnet":
-        return
-    plain = {
-        "backbone_deformable": "",
-        "features": "fpn",
-        "non_local": "",
-        "backbone_stride_in_1x1": False,
-        "backbone_weights": "",
-    }
-    plain |= {"backbone_depth": 50, "backbone_groups": 1, "backbone_group_width": 64}
-    for name, wanted in plain.items():
-        if (value := values[f"model.{name}"]) != wanted:
-            yield f"model.{name} is {value!r}; must be {wanted!r} with model.backbone {backbone!r}"
-    if values["model.backbone_width"] % 8:
-        yield (
-            f"model.backbone_width is {values['model.backbone_width']}; must be a multiple of 8 with "
-            f"model.backbone {backbone!r}"
-        )
 
 
 def _data_set_problems(values: dict[str, Any]) -> Iterator[str]:

@@ -104,6 +104,35 @@ def as_cascade(config: Config) -> None:
     config.train.rpn_post_nms = 2000
 
 
+def vitdet(size: str) -> Config:
+    """As ``mask_rcnn_vitdet_<size>_<..>ep`` of Detectron2's project ViTDet (arXiv 2203.16527).
+
+    ``size`` is "b", "l" or "h". The recipe there is for 64 images a step, in half precision.
+    """
+    config = detectron2()
+    model, data, train = config.model, config.data, config.train
+    rgb = torchvision().model
+    model.pixel_order, model.pixel_mean, model.pixel_std = rgb.pixel_order, rgb.pixel_mean, rgb.pixel_std
+    model.padding_multiple = 1024
+    model.backbone = f"vit_{size}"
+    model.backbone_stride_in_1x1 = False
+    model.backbone_frozen_stages = 0
+    model.backbone_drop_path = {"b": 0.1, "l": 0.4, "h": 0.5}[size]
+    model.fpn_norm = model.box_norm = model.mask_norm = "layer"
+    model.rpn_convs = 2
+    model.box_convs, model.box_fcs = 4, 1
+    data.train_short_sides, data.test_short_side, data.long_side = (1024,), 1024, 1024
+    data.scale_jitter = (0.1, 2.0)
+    data.canvases = ((1024, 1024),)
+    train.batch_size = 64
+    train.steps = 138_281 if size == "h" else 184_375  # 75 epochs, 100 epochs
+    train.decay_steps = (122_916, 133_159) if size == "h" else (163_889, 177_546)
+    train.warmup_steps = 250
+    train.optimizer = "adamw"
+    train.learning_rate, train.weight_decay = 1e-4, 0.1
+    return config
+
+
 def jitter_scale(data: DataConfig) -> None:
     """Has images jittered in scale and cut to 1024 x 1024 pixels, as both systems' recipes do.
 

@@ -6,11 +6,12 @@ from typing import Protocol, runtime_checkable
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Key
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.regnet import RegNet
 from mrcnn_jax.models.resnet import ResNet
+from mrcnn_jax.models.vit import ViT
 
 
 @runtime_checkable  # so that tests may check calls against their annotations
@@ -24,9 +25,15 @@ class Backbone(Protocol):
     channels: dict[str, int]
 
     def __call__(
-        self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"] | None = None
+        self,
+        images: Float[Array, "b h w 3"],
+        sizes: Int[Array, "b 2"] | None = None,
+        keys: Key[Array, " b"] | None = None,
     ) -> dict[str, Float[Array, "b _ _ _"]]:
-        """Feature maps of images that are zero beyond ``sizes``; the area beyond must not affect them."""
+        """Feature maps of images that are zero beyond ``sizes``; the area beyond must not affect them.
+
+        ``keys``, one for each image, are for what a backbone does at random in training (drop paths).
+        """
         ...
 
     def is_frozen(self, path: Sequence[str | int]) -> bool:
@@ -36,5 +43,6 @@ class Backbone(Protocol):
 
 def make_backbone(config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> Backbone:
     """The backbone that ``config`` describes."""
-    kind = ResNet if config.backbone == "resnet" else RegNet
-    return kind(config, dtype=dtype, rngs=rngs)
+    kinds: dict[str, type] = {"resnet": ResNet, "regnetx": RegNet, "regnety": RegNet, "vit": ViT}
+    backbone: Backbone = kinds[config.backbone.partition("_")[0]](config, dtype=dtype, rngs=rngs)
+    return backbone

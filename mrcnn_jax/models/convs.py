@@ -8,14 +8,14 @@ from jaxtyping import Bool, Float
 
 from mrcnn_jax.distributed.weights import apply_weights
 from mrcnn_jax.models.canvas import Mask
-from mrcnn_jax.models.norm import make_norm
+from mrcnn_jax.models.norm import LAYER_EPSILON, make_norm
 from mrcnn_jax.ops.conv import add_bias, convolve
 from mrcnn_jax.ops.relu import relu
 
 # Detectron2's c2_msra_fill
 he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-NORM_EPSILON = 1e-5  # for norms outside the backbone
+NORM_EPSILON = 1e-5  # for batch and group norms outside the backbone
 
 
 class Conv(nnx.Module):
@@ -55,15 +55,16 @@ class Conv(nnx.Module):
         return x if bias is None else add_bias(x, bias.astype(x.dtype))
 
 
-def apply_linear(layer: nnx.Linear, x: Float[Array, "n c"]) -> Float[Array, "n d"]:
+def apply_linear(layer: nnx.Linear, x: Float[Array, "*n c"]) -> Float[Array, "*n d"]:
     """``layer(x)``; over several devices, the weights' gradients are summed in float32, as in ``Conv``."""
-
-    def apply(weights: tuple[Array, Array], x: Array) -> Array:
-        kernel, bias = (array.astype(x.dtype) for array in weights)
-        return add_bias(x @ kernel, bias)
-
     assert layer.bias is not None
-    return apply_weights(apply, (layer.kernel[...], layer.bias[...]), x.astype(layer.dtype))
+    return apply_weights(multiply, (layer.kernel[...], layer.bias[...]), x.astype(layer.dtype))
+
+
+def multiply(weights: tuple[Array, Array], x: Float[Array, "*n c"]) -> Float[Array, "*n d"]:
+    """``x`` times a kernel ``[C D]``, and a bias added, both as they are cast to its dtype."""
+    kernel, bias = (array.astype(x.dtype) for array in weights)
+    return add_bias(x @ kernel, bias)
 
 
 class ConvNorm(nnx.Module):
@@ -91,7 +92,8 @@ class ConvNorm(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = make_norm(norm, channels, epsilon=NORM_EPSILON, dtype=dtype, rngs=rngs) if norm else None
+        epsilon = LAYER_EPSILON if norm == "layer" else NORM_EPSILON
+        self.norm = make_norm(norm, channels, epsilon=epsilon, dtype=dtype, rngs=rngs) if norm else None
 
     def __call__(self, x: Float[Array, "b h w c"], mask: Mask = None) -> Float[Array, "b h w d"]:
         x = self.conv(x)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Key
 
 from mrcnn_jax.config import ModelConfig, TestConfig, TrainConfig
 from mrcnn_jax.distributed.sharding import map_images
@@ -28,10 +28,10 @@ from mrcnn_jax.models.backbone import make_backbone
 from mrcnn_jax.models.box_head import BoxHead
 from mrcnn_jax.models.canvas import cells, image_mask, map_mask, mask_out, padded_sizes
 from mrcnn_jax.models.cascade import scale_gradient
-from mrcnn_jax.models.fpn import FPN
 from mrcnn_jax.models.keypoint_head import KeypointHead
 from mrcnn_jax.models.mask_fc_head import MaskFCHead
 from mrcnn_jax.models.mask_head import MaskHead, make_mask_head
+from mrcnn_jax.models.pyramid import make_pyramid
 from mrcnn_jax.models.resnet import apply_stage, make_stage, stage_channels
 from mrcnn_jax.models.roi_pooling import pool_regions
 from mrcnn_jax.models.rpn import Anchors, RPNHead, select_proposals
@@ -59,14 +59,10 @@ class MaskRCNN(nnx.Module):
         self.backbone = make_backbone(config, **kwargs)
         level, channels = list(self.backbone.channels.items())[-1]
         strides = {level: self.backbone.strides[level]}
-        fpn = None
-        if config.features == "fpn":
-            channels = config.fpn_channels
-            frozen = config.fpn_frozen and config.fpn_norm == "batch"
-            norm = "frozen_batch" if frozen else config.fpn_norm
-            fpn = FPN(self.backbone.channels, self.backbone.strides, channels, norm=norm, **kwargs)
-            strides = fpn.strides
-        self.fpn, self.strides = fpn, strides
+        self.fpn = make_pyramid(config, self.backbone, **kwargs) if config.features == "fpn" else None
+        if self.fpn is not None:
+            channels, strides = config.fpn_channels, self.fpn.strides
+        self.strides = strides
         num_anchors = self._sizes_per_level() * len(config.anchor_ratios)
         self.rpn = (
             RPNHead(channels, num_anchors, num_convs=config.rpn_convs, **kwargs) if config.rpn else None
@@ -117,12 +113,17 @@ class MaskRCNN(nnx.Module):
     def _sizes_per_level(self) -> int:
         return len(self.config.anchor_sizes) // len(self.strides)
 
-    def features(self, images: Array, image_sizes: Int[Array, "b 2"]) -> Features:
-        """Feature maps for the RPN and the heads, zero beyond each image; ``images`` are RGB 0 to 255."""
+    def features(
+        self, images: Array, image_sizes: Int[Array, "b 2"], keys: Key[Array, " b"] | None = None
+    ) -> Features:
+        """Feature maps for the RPN and the heads, zero beyond each image; ``images`` are RGB 0 to 255.
+
+        In training, ``keys`` are for what the backbone does at random (``model.backbone_drop_path``).
+        """
         padded = padded_sizes(image_sizes, self.config.padding_multiple)
         mask_at = partial(map_mask, images.shape[1:3], padded)
         with jax.named_scope("backbone"):
-            maps = self.backbone(normalize(images, image_sizes, self.config), padded)
+            maps = self.backbone(normalize(images, image_sizes, self.config), padded, keys)
         if self.fpn is not None:
             masks = {level: mask_at(stride) for level, stride in self.backbone.strides.items()}
             with jax.named_scope("fpn"):

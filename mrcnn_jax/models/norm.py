@@ -45,15 +45,25 @@ class GroupNorm(nnx.GroupNorm):
         return super().__call__(x, mask=None if mask is None else jnp.broadcast_to(mask, x.shape))
 
 
-Norm = FrozenBatchNorm | nnx.BatchNorm | GroupNorm
+class LayerNorm(nnx.LayerNorm):
+    """Normalises the channels of each cell (arXiv 1607.06450), so a mask makes no difference."""
+
+    def __call__(self, x: Float[Array, "b h w c"], *, mask: Mask = None) -> Float[Array, "b h w c"]:
+        return super().__call__(x)
+
+
+Norm = FrozenBatchNorm | nnx.BatchNorm | GroupNorm | LayerNorm
+
+LAYER_EPSILON = 1e-6  # of every layer norm of ViTDet (arXiv 2203.16527)
 
 
 def make_norm(kind: str, channels: int, *, epsilon: float, dtype: DTypeLike, rngs: nnx.Rngs) -> Norm:
     """A layer that normalises ``channels`` channels.
 
     Args:
-        kind: "frozen_batch"; "batch", with statistics of the global batch, across all devices; or "group":
-            32 groups (arXiv 1803.08494), or fewer so that each has at least two channels.
+        kind: "frozen_batch"; "batch", with statistics of the global batch, across all devices; "group": 32
+            groups (arXiv 1803.08494), or fewer so that each has at least two channels; or "layer".
+        epsilon: added to variances.
     """
     match kind:
         case "frozen_batch":
@@ -66,4 +76,6 @@ def make_norm(kind: str, channels: int, *, epsilon: float, dtype: DTypeLike, rng
         case "group":
             groups = math.gcd(32, channels // 2)
             return GroupNorm(channels, num_groups=groups, epsilon=epsilon, dtype=dtype, rngs=rngs)
-    raise ValueError(f"norm is {kind!r}; it must be 'frozen_batch', 'batch' or 'group'")
+        case "layer":
+            return LayerNorm(channels, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
+    raise ValueError(f"norm is {kind!r}; it must be 'frozen_batch', 'batch', 'group' or 'layer'")

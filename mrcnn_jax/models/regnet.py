@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Key
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.canvas import Mask, map_mask, mask_out
@@ -141,9 +141,15 @@ class RegNet(nnx.Module):
             self.channels[f"c{stage + 1}"] = in_channels
 
     def __call__(
-        self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"] | None = None
+        self,
+        images: Float[Array, "b h w 3"],
+        sizes: Int[Array, "b 2"] | None = None,
+        keys: Key[Array, " b"] | None = None,
     ) -> dict[str, Float[Array, "b _ _ _"]]:
-        """Feature maps ``c2`` to ``c5`` of normalised images, which must be zero beyond ``sizes``."""
+        """Feature maps ``c2`` to ``c5`` of normalised images, which must be zero beyond ``sizes``.
+
+        Nothing is random, so ``keys`` are not read.
+        """
         mask_at = partial(map_mask, images.shape[1:3], sizes)
         before, features = mask_at(2), {}
         x: Any = relu(mask_out(self.stem_norm(self.stem(images), mask=before), before))

@@ -11,7 +11,7 @@ from typing import Any
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Key
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.canvas import Mask, map_mask, mask_out
@@ -265,9 +265,15 @@ class ResNet(nnx.Module):
         self.non_local = _non_local(config, dtype=dtype, rngs=rngs) if config.non_local else None
 
     def __call__(
-        self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"] | None = None
+        self,
+        images: Float[Array, "b h w 3"],
+        sizes: Int[Array, "b 2"] | None = None,
+        keys: Key[Array, " b"] | None = None,
     ) -> dict[str, Float[Array, "b _ _ _"]]:
-        """Feature maps ``c2`` to ``c5`` of normalised images, which must be zero beyond ``sizes``."""
+        """Feature maps ``c2`` to ``c5`` of normalised images, which must be zero beyond ``sizes``.
+
+        Nothing is random, so ``keys`` are not read.
+        """
         mask_at = partial(map_mask, images.shape[1:3], sizes)
         mask = mask_at(2)
         x = relu(mask_out(self.bn1(self.conv1(images), mask=mask), mask))

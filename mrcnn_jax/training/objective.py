@@ -53,7 +53,10 @@ def compute_losses(
     train, gt = config.train, batch.gt
     anchor_keys, region_keys = jax.random.split(key, (2, len(batch.images)))
 
-    features = model.features(batch.images, batch.image_sizes)
+    path_keys = None
+    if config.model.backbone_drop_path:
+        path_keys = jax.random.split(jax.random.fold_in(key, 1), len(batch.images))
+    features = model.features(batch.images, batch.image_sizes, path_keys)
     proposals = batch.proposals
     losses: dict[str, Array] = {}
     if config.model.rpn:

@@ -1,4 +1,4 @@
-"""Loads an ImageNet ResNet or ResNeXt with torchvision's, Detectron2's or Caffe2's names."""
+"""Loads an ImageNet ResNet or ResNeXt with torchvision's, Detectron2's or Caffe2's names, or a ViT."""
 
 import re
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.files import find_arrays
 from mrcnn_jax.weights.layouts import Layout, conv, plain, read_model, shapes_of
 from mrcnn_jax.weights.mismatches import architecture, differing_fields, other_project
+from mrcnn_jax.weights.vit import load_vit
 from mrcnn_jax.weights.zoo import file_of
 
 STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
@@ -42,7 +43,7 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
     variance 1. A stage that is missing entirely keeps its random initialisation. Stage 5 of a C4 model counts
     as a stage, and so does a non-local block ("non_local"), which is always missing. A published backbone's
     name, such as "torchvision/resnet50", stands for its file, which is downloaded once (see
-    ``zoo.file_of``).
+    ``zoo.file_of``). A vision transformer is loaded by ``load_vit``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -51,6 +52,8 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
         OSError: the file cannot be downloaded.
     """
     path = file_of(path)
+    if blueprint.config.backbone.startswith("vit_"):
+        return load_vit(path, blueprint)
     arrays = find_arrays(path, _known_names(blueprint)).arrays
     found = {
         name: array for name, array in arrays.items() if _PARTS.match(name) and not _UNUSED.fullmatch(name)
@@ -91,11 +94,10 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
 
 def expected_input(config: ModelConfig) -> str:
     """Describes the input that the backbone must have been trained on; weights files do not record it."""
-    stride = "1x1" if config.backbone_stride_in_1x1 else "3x3"
-    return (
-        f"{config.pixel_order} pixels, mean {config.pixel_mean}, std {config.pixel_std}, "
-        f"strides in the {stride} convolutions"
-    )
+    pixels = f"{config.pixel_order} pixels, mean {config.pixel_mean}, std {config.pixel_std}"
+    if config.backbone != "resnet":
+        return pixels
+    return f"{pixels}, strides in the {'1x1' if config.backbone_stride_in_1x1 else '3x3'} convolutions"
 
 
 def backbone_layouts(blueprint: Blueprint, found: Mapping[str, np.ndarray]) -> dict[str, Layout]:

@@ -82,18 +82,59 @@ def regnet_name(name: str) -> str:
     return f"{module}.{_LEAVES[leaf]}"
 
 
+def vit_layout(name: str, shape: Shape, *, prefix: str = "") -> Layout:
+    """The layout of an array of our ``ViT``, named as in Detectron2 or, with no prefix, in MAE's files.
+
+    Their first position is of the class token, which detection does without: it is dropped on reading, and
+    zero on writing.
+    """
+    if name == "pos_embed":
+        count, channels = shape[0] * shape[1], shape[2]
+        return Layout(
+            f"{prefix}pos_embed",
+            (1, 1 + count, channels),
+            read=lambda x: x[0, 1:].reshape(shape),
+            write=lambda x: np.pad(x.reshape(count, channels), [(1, 0), (0, 0)])[None],
+        )
+    module, leaf = name.rsplit(".", 1)
+    module = module.replace("patch_embed", "patch_embed.proj").replace(".fc", ".mlp.fc")
+    their_name = f"{prefix}{module}.{_LEAVES.get(leaf, leaf)}"
+    if leaf == "kernel" and len(shape) == 2:
+        return linear(their_name, shape)
+    return _conv_or_vector(their_name, shape)
+
+
+def _simple_pyramid_layout(module: str, leaf: str, shape: Shape) -> Layout:
+    if module.startswith("up"):
+        their_module = {"up2.0": "2.0", "up2_norm": "2.1", "up2.1": "2.3", "up3": "3.0"}[module]
+    else:
+        kind, number, unit = module.split(".")
+        level = int(number) + 2
+        first = {2: 4, 3: 1, 4: 0, 5: 1}[level]  # what precedes: deconvolutions, nothing, or a pooling
+        place = first if kind == "inner" else first + 1
+        their_module = f"{level}.{place}" + (".norm" if unit == "norm" else "")
+    their_name = f"backbone.simfp_{their_module}.{leaf}"
+    if module.startswith("up") and len(shape) == 4:
+        return deconv(their_name, shape)
+    return _conv_or_vector(their_name, shape)
+
+
 def _layout(name: str, shape: Shape, blueprint: Blueprint) -> Layout:
     config = blueprint.config
     part, _, rest = name.partition(".")
     module, _, leaf = rest.rpartition(".")
-    leaf = _LEAVES[leaf]
+    leaf = _LEAVES.get(leaf, leaf)
     match part:
+        case "backbone" if config.backbone.startswith("vit_"):
+            return vit_layout(rest, shape, prefix="backbone.net.")
         case "backbone" if not rest.startswith("non_local."):
             body = "backbone.bottom_up." if config.features == "fpn" else "backbone."
             naming = backbone_name if config.backbone == "resnet" else regnet_name
             return _conv_or_vector(body + naming(rest), shape)
         case "res5":
             return _conv_or_vector("roi_heads." + backbone_name(f"layer4.{rest}"), shape)
+        case "fpn" if config.backbone.startswith("vit_"):
+            return _simple_pyramid_layout(module, leaf, shape)
         case "fpn":
             kind, number, unit = module.split(".")
             conv_name = f"backbone.fpn_{'lateral' if kind == 'inner' else 'output'}{int(number) + 2}"

@@ -27,7 +27,7 @@ _PROJECTS = (
     (r"^proposal_generator\.(centernet_head|fcos_head)", "Detectron2's CenterNet2 or Detic"),
     (r"^roi_heads\.densepose_", "Detectron2's DensePose"),
     (r"^sem_seg_head\.", "Detectron2's segmentation models, such as Panoptic FPN or Mask2Former"),
-    (r"^backbone\.net\.blocks\.", "Detectron2's ViTDet"),
+    (r"^backbone\.bottom_up\.(blocks|layers)\.", "Detectron2's MViT or Swin"),
     (r"^head\.(cls_subnet|bbox_subnet)", "Detectron2's RetinaNet"),
     (r"^head\.(classification_head|regression_head)", "torchvision's RetinaNet, FCOS or SSD"),
     (r"^backbone\.body\.\d+\.", "torchvision's detectors with MobileNet"),
@@ -39,7 +39,7 @@ _PROJECTS = (
         "Hugging Face's models",
     ),
     (
-        r"(^|\.)(blocks|stages)\.\d+\.(\d+\.|blocks\.\d+\.)?(attn|norm1|conv_dw|mlp)\b|^s\d\.b\d+\.|^conv1\.\d\.weight",
+        r"(^|(?<!backbone\.net)\.)(blocks|stages)\.\d+\.(\d+\.|blocks\.\d+\.)?(attn|norm1|conv_dw|mlp)\b|^s\d\.b\d+\.|^conv1\.\d\.weight",
         "timm's models other than plain ResNets",
     ),
 )
@@ -87,13 +87,16 @@ def other_project(names: Collection[str]) -> str | None:
 def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The fields of ``ModelConfig`` that can be told from a detector's arrays, with their values.
 
-    The names are torchvision's or Detectron2's, of ResNets and ResNeXts; it is empty for others.
+    The names are torchvision's or Detectron2's; it is empty for backbones that are none of ours.
     """
     shapes = {name: array.shape for name, array in arrays.items() if len(name) < 200}  # a detector's
     names = "\n".join(shapes)
     if "backbone.bottom_up.s1.b1.f.a.weight" in shapes:
         squeezed = "backbone.bottom_up.s1.b1.f.se.f_ex.0.weight" in shapes
         return {"backbone": "regnety_4gf" if squeezed else "regnetx_4gf"}
+    if blocks := set(re.findall(r"^backbone\.net\.blocks\.(\d+)\.", names, re.MULTILINE)):
+        backbone = {12: "vit_b", 24: "vit_l", 32: "vit_h"}.get(len(blocks))
+        return {"backbone": backbone, "fpn_norm": "layer"} | _cascade_fields(names) if backbone else {}
     stages = {
         number: len(set(re.findall(rf"^backbone\S*\b{stage}\.(\d+)\.", names, re.MULTILINE)))
         for number, stage in ((3, r"(?:layer3|res4)"), (4, r"(?:layer4|res5)"))

@@ -160,6 +160,14 @@ def _detectron2(
     return Model(f"detectron2/{name}", address, None, f"detectron2/{config}", ap, changes)
 
 
+def _vitdet(folder: str, id_and_md5: str, ap: tuple[float | None, ...], config: str) -> Model:
+    model_id, md5 = id_and_md5.split("/")
+    address = (
+        f"https://dl.fbaipublicfiles.com/detectron2/ViTDet/COCO/{folder}/f{model_id}/model_final_{md5}.pkl"
+    )
+    return Model(f"detectron2/{config}", address, None, f"detectron2/{config}", ap)
+
+
 # Configs of several models.
 _LSJ = "mask_rcnn_r50_fpn_lsj_100ep"
 _KEYPOINT = "keypoint_rcnn_r50_fpn_3x"
@@ -176,6 +184,16 @@ _X101 = {
     "backbone_stride_in_1x1": False,
     "pixel_std": (57.375, 57.12, 58.395),
 }
+
+# Of the files of project ViTDet.
+_VITDET = (
+    ("mask_rcnn_vitdet_b", "325346929/61ccd1", (51.6, 45.9), "mask_rcnn_vitdet_b_100ep"),
+    ("mask_rcnn_vitdet_l", "325599698/6146ed", (55.5, 49.2), "mask_rcnn_vitdet_l_100ep"),
+    ("mask_rcnn_vitdet_h", "329145471/7224f1", (56.7, 50.2), "mask_rcnn_vitdet_h_75ep"),
+    ("cascade_mask_rcnn_vitdet_b", "325358525/435fa9", (54.0, 46.7), "cascade_mask_rcnn_vitdet_b_100ep"),
+    ("cascade_mask_rcnn_vitdet_l", "328021305/1a9f28", (57.6, 50.0), "cascade_mask_rcnn_vitdet_l_100ep"),
+    ("cascade_mask_rcnn_vitdet_h", "328730692/f05665", (58.7, 51.0), "cascade_mask_rcnn_vitdet_h_75ep"),
+)
 
 _DEFORMABLE = {"backbone_deformable": "plain"}
 _REGNETX = {
@@ -247,6 +265,7 @@ _MODELS = (
                 "mask_rcnn_r50_fpn_3x", _DEFORMABLE),
     _detectron2("Misc", "cascade_mask_rcnn_R_50_FPN_1x", "138602847/e9d89b", (42.1, 36.4), _CASCADE, {}),
     _detectron2("Misc", "cascade_mask_rcnn_R_50_FPN_3x", "144998488/480dd8", (44.3, 38.5), _CASCADE, {}),
+    *(_vitdet(*row) for row in _VITDET),
     _detectron2("COCO-Detection", "rpn_R_50_C4_1x", "137258005/450694", (None,), "rpn_r50_c4_1x", {}),
     _detectron2("COCO-Detection", "rpn_R_50_FPN_1x", "137258492/02ce48", (None,), "rpn_r50_fpn_1x", {}),
 )
@@ -276,6 +295,15 @@ _BACKBONES = (
         Weights(f"detectron2/{file.removesuffix('.pkl')}",
                 f"https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/{file}", None)
         for file in ("MSRA/R-50.pkl", "MSRA/R-101.pkl", "FAIR/X-101-32x8d.pkl", "torchvision/R-50.pkl")
+    ),
+    *(
+        Weights(f"detectron2/MAE/vit_{size}",
+                f"https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MAE/{file}", None)
+        for size, file in (
+            ("b", "mae_pretrain_vit_base.pth"),
+            ("l", "mae_pretrain_vit_large.pth"),
+            ("h", "mae_pretrain_vit_huge_p14to16.pth"),
+        )
     ),
     *(
         Weights(f"detectron2/FAIR/{file.partition('/')[2].removesuffix('.pkl')}",

@@ -37,6 +37,24 @@ def check_problems(config: Config, lines: list[str]) -> None:
             ],
         ),
         (
+            {"backbone": "regnetx_4gf", "backbone_drop_path": 0.1},
+            ["model.backbone_drop_path is 0.1; must be 0.0 with model.backbone 'regnetx_4gf'"],
+        ),
+        (
+            {"backbone": "vit_b", "features": "c4", "backbone_width": 12, "backbone_drop_path": 1.0},
+            [
+                "model.features is 'c4'; must be 'fpn' with model.backbone 'vit_b'",
+                "model.backbone_frozen_stages is 2; must be 0 with model.backbone 'vit_b'",
+                "model.backbone_width is 12; must be a multiple of 8 with model.backbone 'vit_b'",
+                "model.backbone_drop_path is 1.0; must be below 1, or nothing of the last block is trained",
+                *(
+                    f"data.canvases has {canvas}; must be (32, 32), by model.padding_multiple, with "
+                    "model.backbone 'vit_b', which sees the whole canvas"
+                    for canvas in Config().data.canvases
+                ),
+            ],
+        ),
+        (
             {"box_cascade": ((20.0, 20.0, 10.0, 10.0),), "features": "c4"},
             [
                 "train.cascade_positive_ious is (); must have one for each of model.box_cascade, which is "

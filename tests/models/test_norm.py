@@ -33,6 +33,14 @@ def test_groups_have_at_least_two_channels(channels, groups):
     assert norm.num_groups == groups
 
 
+def test_layer_norm_by_hand():
+    norm = make_norm("layer", 4, epsilon=0.0, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    cell = jnp.array([1.0, 1.0, 3.0, 3.0]).reshape(1, 1, 1, 4)
+    nothing = jnp.zeros((1, 1, 1, 1), bool)
+    np.testing.assert_allclose(norm(cell, mask=nothing).ravel(), [-1, -1, 1, 1])
+
+
 def test_unknown_kind():
-    with pytest.raises(ValueError, match="norm is 'layer'; it must be 'frozen_batch', 'batch' or 'group'"):
-        make_norm("layer", 8, epsilon=1e-5, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    kinds = "'frozen_batch', 'batch', 'group' or 'layer'"
+    with pytest.raises(ValueError, match=f"norm is 'instance'; it must be {kinds}"):
+        make_norm("instance", 8, epsilon=1e-5, dtype=jnp.float32, rngs=nnx.Rngs(0))

@@ -45,7 +45,9 @@ def level_name(name: str) -> str:
 
 
 def stage_names(bottom_up: torch.nn.Module) -> list[str]:
-    """The names of the stages of a ResNet or RegNet."""
+    """The names of the stages of a ResNet or RegNet; none of a ViT."""
+    if hasattr(bottom_up, "simfp_2"):
+        return []
     regnet = hasattr(bottom_up, "stages_and_names")
     return [name for _, name in bottom_up.stages_and_names] if regnet else bottom_up.stage_names
 

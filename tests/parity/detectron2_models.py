@@ -13,6 +13,28 @@ import torch
 from detectron2_seeded import seeded
 from seeded import CLASSES, KEYPOINTS
 
+# A model of project ViTDet, whose own configuration is a program: what a YAML file can say of it.
+MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x"
+VITDET = {
+    "MODEL.RPN.CONV_DIMS": [-1, -1],
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 4,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+    "MODEL.ROI_BOX_HEAD.NORM": "LN",
+    "MODEL.ROI_MASK_HEAD.NORM": "LN",
+}
+MODELS_OF_PROGRAMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ViTDet/mask_rcnn_vitdet_b": (
+        MASK_RCNN,
+        VITDET
+        | {
+            "MODEL.BACKBONE.NAME": "vitdet_b",
+            "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+            "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+            "INPUT.FORMAT": "RGB",
+        },
+    )
+}
+
 # The configurations that the narrow models start from, and options that differ between them.
 TINY_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mask": ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x", {}),
@@ -45,6 +67,17 @@ TINY_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "regnet": (
         "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x",
         {"MODEL.BACKBONE.NAME": "narrow_regnety_fpn"},
+    ),
+    "vit": (
+        MASK_RCNN,
+        VITDET
+        | {
+            "MODEL.BACKBONE.NAME": "narrow_vitdet",
+            "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 17_000,  # anchors of a padded image
+            "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 40,  # few, so that rounding does not decide which there are
+            "MODEL.RPN.POST_NMS_TOPK_TRAIN": 40,
+            "MODEL.ROI_BOX_HEAD.CONV_DIM": 16,
+        },
     ),
     "deform": ("Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5", {}),
     "giou": ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x_giou", {}),
@@ -100,6 +133,10 @@ def load_config(source: Path, model: str, weights: Path, options: dict[str, Any]
     from detectron2.config import get_cfg
 
     register_narrow_regnet()
+    register_vitdet("narrow_vitdet", channels=96, side=256)
+    register_vitdet("vitdet_b", channels=768, side=1024)
+    model, of_program = MODELS_OF_PROGRAMS.get(model, (model, {}))
+    options = of_program | options
     config = get_cfg()
     config.merge_from_file(str(source / "configs" / f"{model}.yaml"))
     config.MODEL.DEVICE = "cpu"
@@ -153,6 +190,43 @@ def register_narrow_regnet() -> None:
         )
         channels = config.MODEL.FPN.OUT_CHANNELS
         return FPN(body, stages, channels, top_block=LastLevelMaxPool())
+
+
+def register_vitdet(name: str, *, channels: int, side: int) -> None:
+    """Makes ``name`` a backbone: ViT-B with so many channels, and the simple pyramid.
+
+    Images are padded to a square of ``side`` pixels.
+    """
+    from detectron2.modeling import SimpleFeaturePyramid, ViT
+    from detectron2.modeling.backbone import BACKBONE_REGISTRY
+    from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+
+    if name in BACKBONE_REGISTRY:
+        return
+
+    def vitdet(config: Any, _: Any) -> Any:
+        net = ViT(
+            img_size=1024,
+            embed_dim=channels,
+            depth=12,
+            num_heads=12,
+            window_size=14,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            window_block_indexes=[0, 1, 3, 4, 6, 7, 9, 10],
+            use_rel_pos=True,
+        )
+        return SimpleFeaturePyramid(
+            net,
+            "last_feat",
+            config.MODEL.FPN.OUT_CHANNELS,
+            scale_factors=(4.0, 2.0, 1.0, 0.5),
+            top_block=LastLevelMaxPool(),
+            norm="LN",
+            square_pad=side,
+        )
+
+    vitdet.__name__ = name
+    BACKBONE_REGISTRY.register(vitdet)
 
 
 def write_weights(config: Any, path: Path) -> None:

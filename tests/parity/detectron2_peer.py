@@ -8,8 +8,8 @@
 
 runs Detectron2's Python source, found at DETECTRON2, in an environment with torch, torchvision and that
 source's dependencies (pycocotools, fvcore, iopath, omegaconf, hydra-core, yacs, tabulate, termcolor,
-cloudpickle, black, matplotlib, opencv). Its compiled extension is not needed. Runs are bit-equal on the
-same machine with the same number of threads.
+cloudpickle, black, matplotlib, opencv, and timm for ViTDet). Its compiled extension is not needed. Runs are
+bit-equal on the same machine with the same number of threads.
 
 Unless noted, arrays are float32, images and features are channels-last without a batch axis, and boxes are
 ``x1 y1 x2 y2`` in pixels of the resized image. A level is "p2" to "p6", or "c4" or "c5" in models
@@ -28,7 +28,7 @@ background.
 
 and for images 0 and 1 (of different shapes if the folder has such images) the stages before them:
 
-- ``i/backbone/c2`` to ``c5`` (res2 to res5; without c5 where res5 belongs to the heads) and
+- ``i/backbone/c2`` to ``c5`` (res2 to res5; without c5 where res5 belongs to the heads; none of a ViT) and
   ``i/features/<level>``
 - ``i/objectness/<level> [A]`` logits, ``i/deltas/<level> [A 4]``, ``i/anchors/<level> [A 4]``, ordered by
   row, column, size, ratio
@@ -71,7 +71,7 @@ proposals in each step, ``step_proposals/s/j [R 4]``.
 ``mrcnn_jax.data.rasterise``.
 
 ``--tiny`` writes a fixture: the keys of both files, prefixed with "mask/", "keypoint/", "c4/", "c5/", "dc5/",
-"agnostic/", "cascade/", "regnet/", "deform/" and "giou/" (training alone), for the narrow models of
+"agnostic/", "cascade/", "regnet/", "vit/", "deform/" and "giou/" (training alone), for the narrow models of
 ``detectron2_models.py`` on scenes of ``seeded.py``: inference on ``DETECTED``, training, from box-frame
 masks, on ``TRAINED_ALIKE``. Arrays are reduced by ``thin``.
 ``<model>/weights`` lists the state dict, a name and its shape per row; ``detectron2_seeded.py`` makes the

@@ -16,6 +16,11 @@ GAINS = (
         r"conv3\.norm\.weight|c_bn\.weight",
         0.3,
     ),  # the last norm of a residual branch, so that the sum of 33 blocks stays small
+    (r"blocks\.\d+\.(attn\.proj|mlp\.fc2)\.weight", 0.3),  # likewise
+    (r"attn\.(qkv\.weight|rel_pos)", 0.3),  # so that attention is smooth
+    (r"pos_embed", 30.0),
+    (r"simfp_[23]\.\d\.norm\.weight", 0.2),  # as fpn_output below
+    (r"simfp_[45]\.\d\.norm\.weight", 0.4),
     (r"conv2_offset\.weight", 0.2),  # so that a step's rounding does not become another step's offsets
     (r"fpn_output[23]\.weight", 0.15),  # adjacent positions differ most here; other levels need objects, too
     (r"fpn_output4\.weight", 0.4),
@@ -40,9 +45,9 @@ def seeded(name: str, shape: tuple[int, ...], *, pixel_std: float = 1.0) -> np.n
     """
     values = np.random.default_rng(list(name.encode())).random(shape, dtype=np.float32)
     gain = np.float32(next((gain for pattern, gain in GAINS if re.search(pattern, f"{name} {shape}")), 1.0))
-    if name.endswith(("stem.conv1.weight", "stem.conv.weight")):
+    if name.endswith(("stem.conv1.weight", "stem.conv.weight", "patch_embed.proj.weight")):
         gain *= np.float32(pixel_std / 60)
-    if name.endswith(("norm.running_var", "norm.weight", "bn.running_var", "bn.weight")):
+    if re.search(r"(norm|bn)\.running_var$|(norm\d?|bn|simfp_2\.1)\.weight$", name):
         return gain * (values + np.float32(0.5))
     values -= np.float32(0.5)
     if len(shape) == 1:

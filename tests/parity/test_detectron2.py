@@ -1,11 +1,12 @@
 """Our narrow models against Detectron2's results, stored by ``detectron2_peer.py --tiny``."""
 
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 
-from mrcnn_jax.config import presets
+from mrcnn_jax.config import Config, presets
 from tests.parity import narrow
 from tests.parity.detectron2_seeded import seeded
 from tests.parity.measure import DETECTRON2
@@ -32,6 +33,9 @@ def make_config(kind: str):
         train.box_beta = 0.5
     if kind == "regnet":
         model.backbone, model.backbone_stride_in_1x1 = "regnety_4gf", False
+    if kind == "vit":
+        config = as_vitdet(config)
+        train.rpn_samples, train.rpn_pre_nms, train.rpn_post_nms = 17_000, 40, 40
     if kind == "deform":
         model.backbone_deformable = "plain"
     if kind == "giou":
@@ -44,6 +48,23 @@ def make_config(kind: str):
     if kind == "agnostic":
         model.box_agnostic = model.mask_agnostic = True
     return config
+
+
+def as_vitdet(config: Config) -> Config:
+    """A narrow model's config with the layers of ViTDet, on the canvas of ``narrow_vitdet``."""
+    model = dataclasses.replace(
+        presets.vitdet("b").model,
+        **{
+            name: getattr(config.model, name)
+            for name in dataclasses.asdict(config.model)
+            if name.startswith("pixel_") or name.endswith(("channels", "_width", "_size", "_sizes"))
+        },
+    )
+    model.padding_multiple = 256
+    model.mask_convs = config.model.mask_convs
+    model.backbone_drop_path = 0.0
+    config.data.canvases = ((256, 256),)
+    return dataclasses.replace(config, model=model)
 
 
 def stages_as_theirs(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -61,7 +82,7 @@ PEER = narrow.Peer(
 )
 
 
-KINDS = ("mask", "keypoint", "c4", "c5", "dc5", "agnostic", "cascade", "regnet", "deform")
+KINDS = ("mask", "keypoint", "c4", "c5", "dc5", "agnostic", "cascade", "regnet", "vit", "deform")
 
 
 @functools.cache

@@ -50,7 +50,7 @@ def test_examples():
         ("proposal_generator.centernet_head.agn_hm.weight", "Detectron2's CenterNet2 or Detic"),
         ("roi_heads.densepose_head.body_conv_fcn1.weight", "Detectron2's DensePose"),
         ("sem_seg_head.p2.0.weight", "Detectron2's segmentation models, such as Panoptic FPN or Mask2Former"),
-        ("backbone.net.blocks.0.attn.qkv.weight", "Detectron2's ViTDet"),
+        ("backbone.bottom_up.blocks.0.attn.qkv.weight", "Detectron2's MViT or Swin"),
         ("head.cls_subnet.0.weight", "Detectron2's RetinaNet"),
         ("head.classification_head.conv.0.0.weight", "torchvision's RetinaNet, FCOS or SSD"),
         ("backbone.body.0.0.weight", "torchvision's detectors with MobileNet"),
@@ -156,6 +156,17 @@ def test_regnets(kind: str):
     arrays = {x.name: np.empty(x.shape, np.float32) for x in LAYOUTS["detectron2"](blueprint).values()}
     assert other_project(arrays) is None
     assert architecture(arrays) == {"backbone": f"{kind}_4gf"}
+
+
+@pytest.mark.parametrize("kind", ["mask_rcnn_vitdet_l_100ep", "cascade_mask_rcnn_vitdet_h_75ep"])
+def test_vision_transformers(kind: str):
+    config = config_of(MODELS[f"detectron2/{kind}"]).model
+    blueprint = make_blueprint(config, num_classes=2)
+    arrays = {x.name: np.empty(x.shape, np.float32) for x in LAYOUTS["detectron2"](blueprint).values()}
+    assert other_project(arrays) is None
+    found = architecture(arrays)
+    assert found == {name: getattr(config, name) for name in found}
+    assert {"backbone", "box_cascade"} <= set(found)
 
 
 def test_no_architecture():

@@ -268,14 +268,16 @@ def test_configs_of_the_table(name: str) -> None:
     model = MODELS[name]
     config = config_of(model).model
     assert model.config.startswith(f"{model.system}/")
-    assert config.features == re.search(r"_(fpn|c4|dc5)", name)[1]
-    if regnet := re.search(r"regnet[xy]_4gf", name):
-        assert config.backbone == regnet[0]
+    features = re.search(r"_(fpn|c4|dc5|vitdet)", name)[1]
+    assert config.features == features.replace("vitdet", "fpn")
+    other = re.search(r"regnet[xy]_4gf|(?<=vitdet_)[blh]", name)
+    if other:
+        assert config.backbone == other[0] or config.backbone == f"vit_{other[0]}"
     else:
         assert config.backbone == "resnet"
         assert config.backbone_depth == int(re.search(r"_[rx](\d+)", name)[1])
     assert config.backbone_groups == (32 if "x101_32x8d" in name else 1)
-    plain = "x101" not in name and not regnet
+    plain = "x101" not in name and not other
     assert config.backbone_stride_in_1x1 == (model.system == "detectron2" and plain)
     assert config.mask == ("mask_rcnn" in name) and config.keypoint == ("/keypoint_rcnn" in name)
     assert config.box == ("/rpn_" not in name) and config.rpn == ("/fast_rcnn" not in name)
