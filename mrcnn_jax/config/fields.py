@@ -224,7 +224,9 @@ class TrainConfig:
 
     steps: int = free(90_000, positive)  # fixed under "cosine", where every step's rate depends on it
     epochs: float = free(0.0, not_negative)  # passes over the training images, in place of steps; 0: steps
-    batch_size: int = training(16, positive)  # images over all devices
+    batch_size: int = training(16, positive)  # images of a step, over all devices
+    # Parts of a batch whose gradients are computed one after the other and added up, to save memory.
+    accumulate: int = training(1, positive)
     # Devices that share each image, splitting its rows: for images too large for one device, and for more
     # devices than images. See docs/multi_host.md.
     spatial_devices: int = free(1, positive)

@@ -70,6 +70,10 @@ _OTHER_NAMES = {
     "data.colour_jitter": "color_jitter photometric_distort photo_metric_distortion",
     "train.steps": "max_iter max_iters iters iterations num_iterations num_steps max_steps total_steps",
     "train.epochs": "epoch max_epochs num_epochs",
+    "train.accumulate": (
+        "accumulate_grad_batches accumulation_steps accumulative_counts gradient_accumulation_steps "
+        "accum_iter grad_accum grad_accum_steps iter_size"
+    ),
     "train.seed": "random_seed rng_seed",
     "train.optimizer": "opt optim optimizer_type",
     "train.adam_b2": "beta2 adam_beta2 betas",

@@ -13,10 +13,12 @@ from jax.sharding import Mesh
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, replicated
 from mrcnn_jax.models.folding import fold_norms
+from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.models.variables import Arrays, Blueprint, arrays_of
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.runtime.heap import trim_heap
 from mrcnn_jax.runtime.platforms import platform
+from mrcnn_jax.training.accumulation import accumulate_gradients
 from mrcnn_jax.training.objective import compute_losses
 from mrcnn_jax.training.optimizer import make_optimizer, make_schedule
 from mrcnn_jax.types import Batch
@@ -59,15 +61,25 @@ def train_step(
     """The state after one optimizer step on ``batch``, with its losses, gradient norm and learning rate."""
     key = jax.random.fold_in(state.key, state.step)
 
-    def loss_fn(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
-        model = blueprint.build(params | state.frozen | state.batch_stats)
+    def build(params: Arrays, batch_stats: Arrays) -> MaskRCNN:
+        model = blueprint.build(params | state.frozen | batch_stats)
         model.train()
         if platform() != "cpu":
             fold_norms(model, only_frozen=True)
+        return model
+
+    def loss_fn(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
+        model = build(params, state.batch_stats)
         losses = compute_losses(model, batch, key, config)
         return sum(losses.values(), jnp.zeros(())), (losses, arrays_of(model, nnx.BatchStat))
 
-    (loss, (losses, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    if config.train.accumulate == 1:
+        (loss, (losses, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    else:
+        losses, batch_stats, gradients = accumulate_gradients(
+            build, state.params, state.batch_stats, batch, key, config
+        )
+        loss = sum(losses.values(), jnp.zeros(()))
     with jax.named_scope("optimizer"):
         optimizer = make_optimizer(config.train, state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -116,14 +128,15 @@ def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledSt
 
     Raises:
         ValueError: the batch size is not divisible by the number of devices, or of groups of devices that
-            share an image.
+            share an image, times the number of parts of a batch.
     """
-    groups, shared_by = mesh.shape["data"], mesh.shape["spatial"]
-    if config.train.batch_size % groups:
+    groups, shared_by, parts = mesh.shape["data"], mesh.shape["spatial"], config.train.accumulate
+    if config.train.batch_size % (groups * parts):
         divisor = "devices" if shared_by == 1 else f"groups of {shared_by} devices that share an image"
+        times = f", times train.accumulate ({parts})" if parts > 1 else ""
         raise ValueError(
             f"train.batch_size ({config.train.batch_size}) must be divisible by "
-            f"the number of {divisor} ({groups})"
+            f"the number of {divisor} ({groups}){times}"
         )
     jitted = jax.jit(
         partial(train_step, blueprint=blueprint, config=config),
