@@ -23,6 +23,7 @@ from mrcnn_jax.config.rules import (
     anything,
     architecture,
     behaviour,
+    below_one,
     between,
     free,
     inference,
@@ -246,6 +247,9 @@ class TrainConfig:
     weight_decay: float = training(1e-4, not_negative)  # AdamW multiplies it by the learning rate
     weight_decay_norm: float = training(0.0, not_negative)  # on scales and offsets of normalisation (D2)
     clip_norm: float = training(0.0, not_negative)  # largest norm of the whole gradient; 0: no clipping
+    # Per step, of a moving average of the weights, which is then the run's model (0.9999 in timm; MMEngine's
+    # momentum is 1 - this); 0: none.
+    ema_decay: float = training(0.0, not_negative, below_one)
 
     # Region proposals (Faster 3.1).
     rpn_positive_iou: float = training(0.7, share)

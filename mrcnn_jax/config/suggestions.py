@@ -86,6 +86,7 @@ _OTHER_NAMES = {
     "train.weight_decay": "wd",
     "train.weight_decay_norm": "norm_weight_decay",
     "train.clip_norm": "grad_clip clip_grad clip_gradients clip_value max_norm max_grad_norm",
+    "train.ema_decay": "ema use_ema with_ema model_ema model_ema_decay model_ema_enabled polyak",
     "train.rpn_positive_iou": "rpn_fg_iou_thresh rpn_iou_thresholds pos_iou_thr",
     "train.rpn_negative_iou": "rpn_bg_iou_thresh rpn_iou_thresholds neg_iou_thr",
     "train.rpn_samples": "rpn_batch_size_per_image",
@@ -150,7 +151,6 @@ _ANSWERS = {
     "use train.rpn_box_loss_weight, train.box_loss_weight or train.keypoint_weight; the others are 1": (
         "loss_weight"
     ),
-    "weights are not averaged: there is no EMA": "ema use_ema with_ema model_ema ema_decay model_ema_decay",
     "a run is resumed by starting it again with its --workdir": "resume resume_from auto_resume",
     "use the flag --workdir": "output_dir out_dir work_dir workdir log_dir save_dir",
     "tf.data chooses how many images are read at a time": "workers num_workers workers_per_gpu",

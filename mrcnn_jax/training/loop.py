@@ -296,7 +296,10 @@ def _first_weights(
 
 def _training_items(state: TrainState) -> dict[str, object]:
     """What a checkpoint holds besides the weights. The run's key is made from its seed."""
-    return {"step": state.step, "opt_state": state.opt_state}
+    items = {"step": state.step, "opt_state": state.opt_state}
+    if state.average is not None:  # which the weights are
+        items |= {"params": state.params, "batch_stats": state.batch_stats}
+    return items
 
 
 def _restore(
@@ -309,6 +312,10 @@ def _restore(
         step, _with_sharding(blueprint.shapes(), sharding), _with_sharding(_training_items(like), sharding)
     )
     params, frozen, batch_stats = blueprint.split(weights)
+    average = None
+    if like.average is not None:
+        average = params | batch_stats
+        params, batch_stats = training["params"], training["batch_stats"]
     return TrainState(
         step=training["step"],
         params=params,
@@ -316,6 +323,7 @@ def _restore(
         batch_stats=batch_stats,
         opt_state=training["opt_state"],
         key=jax.jit(lambda: jax.random.key(config.train.seed), out_shardings=sharding)(),
+        average=average,
     )
 
 

@@ -19,6 +19,7 @@ from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.runtime.heap import trim_heap
 from mrcnn_jax.runtime.platforms import platform
 from mrcnn_jax.training.accumulation import accumulate_gradients
+from mrcnn_jax.training.averaging import update_average
 from mrcnn_jax.training.objective import compute_losses
 from mrcnn_jax.training.optimizer import make_optimizer, make_schedule
 from mrcnn_jax.types import Batch
@@ -36,10 +37,11 @@ class TrainState:
     batch_stats: Arrays
     opt_state: optax.OptState
     key: Array  # made from the run's seed; each step folds in its number
+    average: Arrays | None = None  # of params and batch_stats, if train.ema_decay is set
 
     def weights(self) -> Arrays:
-        """Every array of the model, by name."""
-        return self.params | self.frozen | self.batch_stats
+        """Every array of the model, by name, for inference: the averages of those that have one."""
+        return self.params | self.frozen | self.batch_stats | (self.average or {})
 
 
 def make_state(blueprint: Blueprint, weights: Arrays, config: Config) -> TrainState:
@@ -52,6 +54,8 @@ def make_state(blueprint: Blueprint, weights: Arrays, config: Config) -> TrainSt
         batch_stats=batch_stats,
         opt_state=make_optimizer(config.train, params).init(params),
         key=jax.random.key(config.train.seed),
+        # Copies, because a step is given the memory of all arrays of the state.
+        average=jax.tree.map(jnp.copy, params | batch_stats) if config.train.ema_decay else None,
     )
 
 
@@ -84,6 +88,9 @@ def train_step(
         optimizer = make_optimizer(config.train, state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if average is not None:
+            average = update_average(average, params | batch_stats, state.step, config.train.ema_decay)
     metrics = losses | {
         "loss": loss,
         "gradient_norm": optax.tree.norm(gradients),
@@ -95,6 +102,7 @@ def train_step(
         params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
+        average=average,
     )
     return new_state, metrics
 

@@ -55,7 +55,7 @@ from mrcnn_jax.config.suggestions import _ANSWERS, _OTHER_NAMES, suggest
             "use model.backbone_frozen_stages: 1 freezes the stem, 2 layer1 too (MMDetection's + 1)",
         ),
         ("model.with_cp", "use model.backbone_recomputed_stages"),
-        ("train.ema", "weights are not averaged: there is no EMA"),
+        ("train.ema", "use train.ema_decay"),
         # Another section, none, or some of the words
         ("train.flip", "nearest: data.flip or test.flip"),
         ("steps", "nearest: train.steps"),

@@ -219,6 +219,21 @@ def test_an_interrupted_run_ends_bit_equal(config, workdir, tmp_path, monkeypatc
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+@pytest.mark.slow
+def test_with_averages_and_parts_it_ends_bit_equal_too(config, tmp_path, monkeypatch):
+    config = _with(config, ema_decay=0.9, accumulate=2, batch_size=16)
+    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
+    loop.train(config, whole)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        _interrupted_at(4, patch, KeyboardInterrupt())
+        loop.train(config, interrupted)
+    loop.train(config, interrupted)
+    (step, wanted), (_, found) = load_weights(whole), load_weights(interrupted)
+    assert step == 4
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
 @pytest.fixture
 def converted(config, workdir, tmp_path):
     """A run of random weights, with a label in no use before the dataset's four, and no sigmas."""
