@@ -247,6 +247,12 @@ class TrainConfig:
     weight_decay: float = training(1e-4, not_negative)  # AdamW multiplies it by the learning rate
     weight_decay_norm: float = training(0.0, not_negative)  # on scales and offsets of normalisation (D2)
     clip_norm: float = training(0.0, not_negative)  # largest norm of the whole gradient; 0: no clipping
+    # Patterns of names of arrays that are not trained, such as "backbone.*"; * stands for dots, too.
+    frozen: tuple[str, ...] = training((), no_empty_item)
+    # Likewise factors of the learning rate and of both weight decays, such as (("backbone.*", 0.1),); of
+    # several patterns that match a name, the last one decides.
+    rate_factors: tuple[tuple[str, float], ...] = training((), positive)
+    decay_factors: tuple[tuple[str, float], ...] = training((), not_negative)
     # Per step, of a moving average of the weights, which is then the run's model (0.9999 in timm; MMEngine's
     # momentum is 1 - this); 0: none.
     ema_decay: float = training(0.0, not_negative, below_one)

@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array, lax
 from jaxtyping import Float, Key
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
-from mrcnn_jax.models.variables import Arrays, arrays_of
+from mrcnn_jax.models.variables import Arrays
+from mrcnn_jax.training.freezing import statistics_of
 from mrcnn_jax.training.objective import image_keys, sum_losses
 from mrcnn_jax.types import Batch
 
@@ -56,7 +56,7 @@ def accumulate_gradients(
             model = build(params, batch_stats)
             stages = sum_losses(model, *part, config)
             losses = {n: x for name, stage in stages.items() for n, x in stage.means(counts[name]).items()}
-            return sum(losses.values(), jnp.zeros(())), (losses, arrays_of(model, nnx.BatchStat))
+            return sum(losses.values(), jnp.zeros(())), (losses, statistics_of(model, batch_stats))
 
         of_part, (losses, batch_stats) = jax.grad(loss_fn, has_aux=True)(params)
         return (batch_stats, jax.tree.map(jnp.add, gradients, of_part)), losses

@@ -36,6 +36,7 @@ from mrcnn_jax.runs.description import (
     write_run,
 )
 from mrcnn_jax.runtime.compilations import watch_compilations
+from mrcnn_jax.training.freezing import freeze
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Callback, Monitor
 from mrcnn_jax.training.optimizer import with_steps
@@ -136,6 +137,7 @@ def train(
         blueprint = make_blueprint(
             config.model, num_classes=len(categories), num_keypoints=len(categories.keypoint_names)
         )
+        blueprint = freeze(blueprint, settings)
         take_step = compile_step(blueprint, config, mesh)
         if not settings.eval_every:
             validation = None

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx, struct
+from flax import struct
 from jax import Array
 from jax.sharding import Mesh
 
@@ -14,12 +14,13 @@ from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, replicated
 from mrcnn_jax.models.folding import fold_norms
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
-from mrcnn_jax.models.variables import Arrays, Blueprint, arrays_of
+from mrcnn_jax.models.variables import Arrays, Blueprint
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.runtime.heap import trim_heap
 from mrcnn_jax.runtime.platforms import platform
 from mrcnn_jax.training.accumulation import accumulate_gradients
 from mrcnn_jax.training.averaging import update_average
+from mrcnn_jax.training.freezing import freeze, hold_statistics, statistics_of
 from mrcnn_jax.training.objective import compute_losses
 from mrcnn_jax.training.optimizer import make_optimizer, make_schedule
 from mrcnn_jax.types import Batch
@@ -45,8 +46,8 @@ class TrainState:
 
 
 def make_state(blueprint: Blueprint, weights: Arrays, config: Config) -> TrainState:
-    """The state before the first step."""
-    params, frozen, batch_stats = blueprint.split(weights)
+    """The state before the first step. Raises ValueError as ``freeze`` and ``make_optimizer`` do."""
+    params, frozen, batch_stats = freeze(blueprint, config.train).split(weights)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -68,6 +69,7 @@ def train_step(
     def build(params: Arrays, batch_stats: Arrays) -> MaskRCNN:
         model = blueprint.build(params | state.frozen | batch_stats)
         model.train()
+        hold_statistics(model, state.frozen)
         if platform() != "cpu":
             fold_norms(model, only_frozen=True)
         return model
@@ -75,7 +77,7 @@ def train_step(
     def loss_fn(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
         model = build(params, state.batch_stats)
         losses = compute_losses(model, batch, key, config)
-        return sum(losses.values(), jnp.zeros(())), (losses, arrays_of(model, nnx.BatchStat))
+        return sum(losses.values(), jnp.zeros(())), (losses, statistics_of(model, state.batch_stats))
 
     if config.train.accumulate == 1:
         (loss, (losses, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
@@ -136,8 +138,11 @@ def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledSt
 
     Raises:
         ValueError: the batch size is not divisible by the number of devices, or of groups of devices that
-            share an image, times the number of parts of a batch.
+            share an image, times the number of parts of a batch; or a pattern of array names in
+            ``config.train`` matches nothing.
     """
+    trained, _, _ = freeze(blueprint, config.train).split(blueprint.shapes())
+    make_optimizer(config.train, trained)  # before a step is traced, if only for its errors
     groups, shared_by, parts = mesh.shape["data"], mesh.shape["spatial"], config.train.accumulate
     if config.train.batch_size % (groups * parts):
         divisor = "devices" if shared_by == 1 else f"groups of {shared_by} devices that share an image"
