@@ -252,7 +252,7 @@ class TrainConfig:
     # Likewise factors of the learning rate and of both weight decays, such as (("backbone.*", 0.1),); of
     # several patterns that match a name, the last one decides.
     rate_factors: tuple[tuple[str, float], ...] = training((), positive)
-    decay_factors: tuple[tuple[str, float], ...] = training((), not_negative)
+    weight_decay_factors: tuple[tuple[str, float], ...] = training((), not_negative)
     # Per step, of a moving average of the weights, which is then the run's model (0.9999 in timm; MMEngine's
     # momentum is 1 - this); 0: none.
     ema_decay: float = training(0.0, not_negative, below_one)
@@ -294,6 +294,9 @@ class TrainConfig:
     keep_checkpoints: int = free(3, positive)  # the latest; the best of those evaluated is kept besides
     eval_every: int = free(0, not_negative)  # steps between evaluations on the validation set; 0: none
     eval_images: int = free(0, not_negative)  # of the validation set, from its start; 0: all
+    validation_loss: bool = free(False)  # evaluations measure the losses of these images, too
+    # Evaluations in a row without a better mean score after which training ends; 0: it does not.
+    stop_after: int = free(0, not_negative)
 
 
 @dataclass

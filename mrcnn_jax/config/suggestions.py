@@ -88,7 +88,7 @@ _OTHER_NAMES = {
     "train.clip_norm": "grad_clip clip_grad clip_gradients clip_value max_norm max_grad_norm",
     "train.frozen": "freeze frozen_layers frozen_parameters freeze_layers freeze_modules",
     "train.rate_factors": "lr_mult lr_factors paramwise_cfg custom_keys lr_factor_func backbone_multiplier",
-    "train.decay_factors": "decay_mult wd_mult norm_decay_mult bias_decay_mult weight_decay_overrides",
+    "train.weight_decay_factors": "decay_mult wd_mult norm_decay_mult bias_decay_mult weight_decay_overrides",
     "train.ema_decay": "ema use_ema with_ema model_ema model_ema_decay model_ema_enabled polyak",
     "train.rpn_positive_iou": "rpn_fg_iou_thresh rpn_iou_thresholds pos_iou_thr",
     "train.rpn_negative_iou": "rpn_bg_iou_thresh rpn_iou_thresholds neg_iou_thr",
@@ -115,6 +115,8 @@ _OTHER_NAMES = {
     "train.checkpoint_every": "checkpoint_period checkpoint_interval checkpoint_config_interval save_every",
     "train.keep_checkpoints": "max_keep_ckpts max_to_keep",
     "train.eval_every": "eval_period eval_interval evaluation_interval val_interval",
+    "train.validation_loss": "val_loss eval_loss compute_val_loss loss_evaluator",
+    "train.stop_after": "patience early_stopping early_stop early_stopping_patience es_patience",
     "test.rpn_pre_nms": "pre_nms_topk_test rpn_pre_nms_top_n_test nms_pre",
     "test.rpn_post_nms": (
         "post_nms_topk_test precomputed_proposal_topk_test rpn_post_nms_top_n_test nms_post rpn_max_per_img"

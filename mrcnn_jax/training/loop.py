@@ -37,6 +37,7 @@ from mrcnn_jax.runs.description import (
 )
 from mrcnn_jax.runtime.compilations import watch_compilations
 from mrcnn_jax.training.freezing import freeze
+from mrcnn_jax.training.history import History
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Callback, Monitor
 from mrcnn_jax.training.optimizer import with_steps
@@ -76,9 +77,9 @@ def train(
         callbacks: Called with the step and what TensorBoard gets, such as ``{"train/loss": 1.5}`` with every
             step line and ``{"validation/bbox_AP": 30.1}`` after an evaluation; by process 0 only.
 
-    Returns True if it got that far, False if SIGTERM or Ctrl-C stopped it: after ``hosts.join``, the first
-    makes it save and stop after the current step, and a second one ends the process. Processes that have
-    joined train one model and must share ``workdir``.
+    Returns True if it got that far, or ended early by ``config.train.stop_after``; False if SIGTERM or Ctrl-C
+    stopped it: after ``hosts.join``, the first makes it save and stop after the current step, and a second
+    one ends the process. Processes that have joined train one model and must share ``workdir``.
 
     A checkpoint of step 0 has only the weights that the run starts from. An interrupted and resumed run ends
     bit-equal to an uninterrupted one: batches and random numbers are functions of (seed, step), and a
@@ -139,12 +140,15 @@ def train(
         )
         blueprint = freeze(blueprint, settings)
         take_step = compile_step(blueprint, config, mesh)
+        val_grid = data.mask_grid if settings.validation_loss and config.model.mask else 0
         if not settings.eval_every:
             validation = None
         elif validation is not None:
-            validation = as_source(validation, mask_grid=0)
+            validation = as_source(validation, mask_grid=val_grid)
         elif not own:
-            validation = open_validation_source(config, count=settings.eval_images or None)
+            validation = open_validation_source(
+                config, count=settings.eval_images or None, mask_grid=val_grid
+            )
             if validation.findings:
                 _print(f"validation data: {summary(validation.findings, rows=_FINDINGS)}")
         monitor = Monitor(workdir, blueprint, config, categories, validation, callbacks)
@@ -173,6 +177,10 @@ def train(
         first = int(state.step)
         if first >= settings.steps:
             _print(f"already trained for {first} steps; {how_to_train_longer(workdir, config)}")
+            return True
+        history = History(workdir, step=first)
+        if reason := history.reason_to_stop(settings.stop_after):
+            _print(f"already stopped after step {first}: {reason}; to continue, raise it or set it to 0")
             return True
 
         # Loop
@@ -217,6 +225,7 @@ def train(
                     try:
                         if evaluate:
                             scores = monitor.evaluate(step, state.weights())
+                            history.add(step, scores)
                     finally:  # save even if the evaluation fails
                         checkpoints.save(step, state.weights(), _training_items(state), scores)
                     log.restart_clock()
@@ -224,6 +233,9 @@ def train(
                     name = "Ctrl-C" if hosts.stop_signal() == signal.SIGINT else "SIGTERM"
                     _print(f"stopped after step {step} by {name}; run the same command to continue")
                     return False
+                if evaluate and (reason := history.reason_to_stop(settings.stop_after)) and not last:
+                    _print(f"stopped after step {step}: {reason}")
+                    return True
     _print(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
     return True
 

@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from mrcnn_jax.config import Config, TrainConfig
-from mrcnn_jax.training.rates import decay_factors, rate_factors
+from mrcnn_jax.training.rates import rate_factors, weight_decay_factors
 
 
 def with_steps(config: Config, *, images: int) -> Config:
@@ -58,7 +58,7 @@ def make_optimizer(config: TrainConfig, names: Iterable[str]) -> optax.GradientT
     """
     names = set(names)
     is_norm = {name: f"{name.rpartition('.')[0]}.scale" in names for name in names}
-    factors = decay_factors(names, config)
+    factors = weight_decay_factors(names, config)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     decay = [
         optax.add_decayed_weights(

@@ -15,9 +15,9 @@ def rate_factors(names: Iterable[str], config: TrainConfig) -> dict[str, float]:
     return _factors(list(names), config.rate_factors, "train.rate_factors")
 
 
-def decay_factors(names: Iterable[str], config: TrainConfig) -> dict[str, float]:
-    """The factor of the weight decay of each trained array, likewise by ``config.decay_factors``."""
-    return _factors(list(names), config.decay_factors, "train.decay_factors")
+def weight_decay_factors(names: Iterable[str], config: TrainConfig) -> dict[str, float]:
+    """The factor of the weight decay of each trained array, likewise by ``config.weight_decay_factors``."""
+    return _factors(list(names), config.weight_decay_factors, "train.weight_decay_factors")
 
 
 def _factors(names: list[str], patterns: tuple[tuple[str, float], ...], field: str) -> dict[str, float]:

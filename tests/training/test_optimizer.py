@@ -93,7 +93,7 @@ def test_factors_of_rate_and_decay(optimizer):
         warmup_steps=0,
         decay_steps=(99,),
         rate_factors=(("a.*", 0.5), ("*.bias", 2.0)),
-        decay_factors=(("*.bias", 0.0), ("bn.*", 2.0)),
+        weight_decay_factors=(("*.bias", 0.0), ("bn.*", 2.0)),
     )
     names = ("a.kernel", "a.bias", "b.kernel", "bn.scale", "bn.bias")
     gradient = 0.0 if optimizer == "adamw" else 2.0
@@ -118,7 +118,7 @@ def test_factors_of_one_leave_the_optimizer_as_it_is():
         return jax.make_jaxpr(lambda x: optimizer.update(x, optimizer.init(x), x))(names)
 
     plain = str(program())
-    assert str(program(rate_factors=(("*", 1.0),), decay_factors=(("a.*", 1.0),))) == plain
+    assert str(program(rate_factors=(("*", 1.0),), weight_decay_factors=(("a.*", 1.0),))) == plain
     assert str(program(rate_factors=(("a.*", 0.5),))) != plain
 
 
@@ -206,6 +206,7 @@ def test_clipping_scales_the_whole_gradient():
 
 @pytest.mark.parametrize(("epochs", "images", "steps"), [(0.0, 10, 90_000), (3.0, 10, 8), (0.1, 4, 1)])
 def test_epochs_give_the_steps(epochs, images, steps):
-    """Of 4 images each, rounded up."""
-    config = with_steps(Config(train=TrainConfig(epochs=epochs, batch_size=4)), images=images)
-    assert config.train.steps == steps
+    """Of 4 images each, rounded up, whether their gradient is added up over parts or not."""
+    for parts in (1, 2):
+        train = TrainConfig(epochs=epochs, batch_size=4, accumulate=parts)
+        assert with_steps(Config(train=train), images=images).train.steps == steps

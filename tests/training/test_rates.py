@@ -4,7 +4,7 @@ import pytest
 
 from mrcnn_jax.config import TrainConfig
 from mrcnn_jax.training.patterns import matched
-from mrcnn_jax.training.rates import decay_factors, rate_factors
+from mrcnn_jax.training.rates import rate_factors, weight_decay_factors
 
 NAMES = ("backbone.conv1.kernel", "backbone.layer1.0.bn1.bias", "fpn.inner.0.bias", "rpn.conv.kernel")
 
@@ -20,8 +20,8 @@ def test_a_star_stands_for_dots_and_case_counts():
 def test_the_last_pattern_that_matches_decides():
     config = TrainConfig(rate_factors=(("backbone.*", 0.1), ("*.bias", 2.0)))
     assert list(rate_factors(NAMES, config).values()) == [0.1, 2.0, 2.0, 1.0]
-    config = TrainConfig(decay_factors=(("*.bias", 0.0), ("backbone.*", 3.0)))
-    assert list(decay_factors(NAMES, config).values()) == [3.0, 3.0, 0.0, 1.0]
+    config = TrainConfig(weight_decay_factors=(("*.bias", 0.0), ("backbone.*", 3.0)))
+    assert list(weight_decay_factors(NAMES, config).values()) == [3.0, 3.0, 0.0, 1.0]
     assert rate_factors(NAMES, config) == dict.fromkeys(NAMES, 1.0)
 
 
@@ -35,5 +35,7 @@ def test_patterns_without_a_match_are_all_named_with_what_is_near():
         first,
     )
     assert "'rpn.convs.kernel'" in second and "nearest: rpn.conv.kernel, " in second
-    with pytest.raises(ValueError, match=r"train.decay_factors has 'mask\*', which matches no trained array"):
-        decay_factors(NAMES, TrainConfig(decay_factors=(("mask*", 0.0),)))
+    with pytest.raises(
+        ValueError, match=r"train.weight_decay_factors has 'mask\*', which matches no trained array"
+    ):
+        weight_decay_factors(NAMES, TrainConfig(weight_decay_factors=(("mask*", 0.0),)))
