@@ -64,8 +64,8 @@ class Blueprint:
         """``arrays`` converted for ``folded().build``."""
         return arrays_of(fold_norms(self.build(arrays)))
 
-    def split(self, arrays: Mapping[str, Array]) -> tuple[Arrays, Arrays, Arrays]:
-        """``arrays`` split into three groups: params (trained), frozen, batch_stats."""
+    def split(self, arrays: Mapping[str, Any]) -> tuple[Arrays, Arrays, Arrays]:
+        """``arrays``, or their shapes, split into three groups: params (trained), frozen, batch_stats."""
         params: Arrays = {}
         frozen: Arrays = {}
         batch_stats: Arrays = {}

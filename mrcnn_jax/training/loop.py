@@ -180,7 +180,9 @@ def train(
             return True
         history = History(workdir, step=first)
         if reason := history.reason_to_stop(settings.stop_after):
-            _print(f"already stopped after step {first}: {reason}; to continue, raise it or set it to 0")
+            _print(
+                f"stopped after step {first}: {reason}; to continue, raise train.stop_after or set it to 0"
+            )
             return True
 
         # Loop
@@ -279,7 +281,7 @@ def _first_state(
 def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
     """Random weights, except for the backbone's if the config names a file for them."""
     weights = blueprint.draw(jax.random.key(config.train.seed))
-    path = config.model.backbone_weights
+    path, backbone = config.model.backbone_weights, Arrays()
     if path:
         backbone, absent = load_backbone(path, blueprint)
         weights |= backbone
@@ -291,6 +293,9 @@ def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
             "model.backbone_weights is not set: the backbone is random, and its frozen stages stay random "
             f"(model.backbone_frozen_stages is {config.model.backbone_frozen_stages})"
         )
+    random = tuple(name for name in weights if name in blueprint.frozen_layers and name not in backbone)
+    if config.train.frozen and random:
+        _print(f"these arrays stay random, as they are frozen (train.frozen): {_first(random)}")
     return weights
 
 

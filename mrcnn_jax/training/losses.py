@@ -5,7 +5,7 @@ of the parts of a batch add up to those of the whole. Rows that are not sampled,
 contribute exactly 0.
 """
 
-from typing import NamedTuple
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from mrcnn_jax.ops.boxes import BoxWeights, decode_boxes, encode_boxes, generali
 from mrcnn_jax.ops.matching import Assignment
 
 
-class LossSums(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class LossSums:
     """The losses of a stage before they are divided by the number of rows that they are a mean over."""
 
     sums: dict[str, Array]  # float32 scalars by the loss's name
@@ -26,8 +27,8 @@ class LossSums(NamedTuple):
     @jax.named_scope("losses")
     def means(self, count: Array | None = None) -> dict[str, Array]:
         """Each sum divided by the own count or, if it is of a part of the batch, by the whole batch's."""
-        count = self.count if count is None else count
-        normalizer = count if isinstance(count, int) else jnp.maximum(count, 1)
+        divisor = self.count if count is None else count
+        normalizer = divisor if isinstance(divisor, int) else jnp.maximum(divisor, 1)
         return {name: loss / normalizer for name, loss in self.sums.items()}
 
 

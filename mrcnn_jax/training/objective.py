@@ -108,7 +108,7 @@ def sum_losses(model: MaskRCNN, batch: Batch, keys: Key[Array, "2 b"], config: C
         )
         found = keypoint_loss(keypoint_logits, cells, visible & _rows(positive)[:, None])
         weighted = {"keypoint": train.keypoint_weight * found.sums["keypoint"]}
-        losses["keypoint"] = found._replace(sums=weighted)
+        losses["keypoint"] = dataclasses.replace(found, sums=weighted)
     return losses
 
 
@@ -168,7 +168,7 @@ def _rpn_losses(
         kind=train.rpn_box_loss,
     )
     sums = _weighted(losses.sums, "rpn_box", train.rpn_box_loss_weight)
-    return rpn_outputs, anchors, losses._replace(sums=sums)
+    return rpn_outputs, anchors, dataclasses.replace(losses, sums=sums)
 
 
 def _weighted(sums: dict[str, Array], name: str, factor: float) -> dict[str, Array]:

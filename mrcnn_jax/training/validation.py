@@ -1,5 +1,6 @@
 """The losses of the validation set: those of training, without augmentation and without a gradient."""
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -87,7 +88,7 @@ class ValidationLosses:
         )
         total: Sums = {}
         for batch, indices in batches:
-            batch = batch.replace(ids=None)
+            batch = dataclasses.replace(batch, ids=None)
             compiles = self._compilations.record(batch.images, batch)
             with jax.set_mesh(self._mesh), self._compilations.announced(batch.images, compiles):
                 found = self._jitted(weights, batch, indices.astype(np.int32))

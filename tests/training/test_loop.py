@@ -113,7 +113,7 @@ def test_it_stops_so_when_interrupted_and_once_and_for_all(
     reason = "no evaluation of the last 3 was better than that of step 2 (bbox 20.0, segm 20.0; "
     assert f"stopped after step 5: {reason}train.stop_after is 3)\n" in capsys.readouterr().out
     assert loop.train(config, tmp_path)
-    assert f"already stopped after step 5: {reason}" in capsys.readouterr().out
+    assert f"stopped after step 5: {reason}" in capsys.readouterr().out
     assert len(counted_steps) == 5
     assert loop.train(_with(config, stop_after=0), tmp_path)
     assert "trained for 6 steps" in capsys.readouterr().out
@@ -235,7 +235,11 @@ def test_the_backbones_weights_are_those_of_its_file(config, tiny_blueprint, mon
     assert drawn == [jax.random.key_data(jax.random.key(3)).tolist()]
     lines = capsys.readouterr().out
     assert "backbone from resnet.pth, assumed to expect rgb pixels" in lines
-    assert "not in that file, so trained from scratch: backbone.c" in lines
+    assert "not in that file, so trained from scratch: backbone.c" in lines and "stay random" not in lines
+    frozen = dataclasses.replace(tiny_blueprint, frozen_layers=frozenset(["fpn.b", "backbone.a"]))
+    loop._initial_weights(frozen, _with(config, frozen=("fpn.*", "backbone.*")))
+    lines = capsys.readouterr().out
+    assert "these arrays stay random, as they are frozen (train.frozen): fpn.b\n" in lines
 
 
 def test_an_interrupted_run_ends_bit_equal(config, workdir, tmp_path, monkeypatch, capsys):
