@@ -99,7 +99,9 @@ def test_a_step_in_parts_is_that_of_the_whole_batch(tiny_config, tiny_batch):
             tiny_config, model=model, train=dataclasses.replace(train, accumulate=accumulate)
         )
         mesh = make_mesh(jax.devices()[:devices])
-        state = jax.device_put(make_state(blueprint, weights, config), replicated(mesh))
+        state = jax.device_put(
+            make_state(blueprint, jax.tree.map(jnp.array, weights), config), replicated(mesh)
+        )
         take_step = compile_step(blueprint, config, mesh)
         on_devices = jax.device_put(batch, batch_sharding(mesh))
         program = take_step.lower(state, on_devices).compile().as_text()
