@@ -56,7 +56,7 @@ def make_optimizer(config: TrainConfig, names: Iterable[str]) -> optax.GradientT
     Both the rate and the decay of an array are multiplied by its factor (``rates.py``). Raises ValueError for
     any other optimizer, and for a pattern of names that matches no parameter.
     """
-    names = set(names)
+    names = dict.fromkeys(names)  # in their order
     is_norm = {name: f"{name.rpartition('.')[0]}.scale" in names for name in names}
     factors = weight_decay_factors(names, config)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
