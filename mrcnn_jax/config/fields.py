@@ -23,6 +23,7 @@ from mrcnn_jax.config.rules import (
     anything,
     architecture,
     behaviour,
+    below_one,
     between,
     free,
     inference,
@@ -231,7 +232,9 @@ class TrainConfig:
 
     steps: int = free(90_000, positive)  # fixed under "cosine", where every step's rate depends on it
     epochs: float = free(0.0, not_negative)  # passes over the training images, in place of steps; 0: steps
-    batch_size: int = training(16, positive)  # images over all devices
+    batch_size: int = training(16, positive)  # images of a step, over all devices
+    # Parts of a batch whose gradients are computed one after the other and added up, to save memory.
+    accumulate: int = training(1, positive)
     # Devices that share each image, splitting its rows: for images too large for one device, and for more
     # devices than images. See docs/multi_host.md.
     spatial_devices: int = free(1, positive)
@@ -251,6 +254,15 @@ class TrainConfig:
     weight_decay: float = training(1e-4, not_negative)  # AdamW multiplies it by the learning rate
     weight_decay_norm: float = training(0.0, not_negative)  # on scales and offsets of normalisation (D2)
     clip_norm: float = training(0.0, not_negative)  # largest norm of the whole gradient; 0: no clipping
+    # Patterns of names of arrays that are not trained, such as "backbone.*"; * stands for dots, too.
+    frozen: tuple[str, ...] = training((), no_empty_item)
+    # Likewise factors of the learning rate and of both weight decays, such as (("backbone.*", 0.1),); of
+    # several patterns that match a name, the last one decides.
+    rate_factors: tuple[tuple[str, float], ...] = training((), positive)
+    weight_decay_factors: tuple[tuple[str, float], ...] = training((), not_negative)
+    # Per step, of a moving average of the weights, which is then the run's model (0.9999 in timm; MMEngine's
+    # momentum is 1 - this); 0: none.
+    ema_decay: float = training(0.0, not_negative, below_one)
 
     # Region proposals (Faster 3.1).
     rpn_positive_iou: float = training(0.7, share)
@@ -289,6 +301,9 @@ class TrainConfig:
     keep_checkpoints: int = free(3, positive)  # the latest; the best of those evaluated is kept besides
     eval_every: int = free(0, not_negative)  # steps between evaluations on the validation set; 0: none
     eval_images: int = free(0, not_negative)  # of the validation set, from its start; 0: all
+    validation_loss: bool = free(False)  # evaluations measure the losses of these images, too
+    # Evaluations in a row without a better mean score after which training ends; 0: it does not.
+    stop_after: int = free(0, not_negative)
 
 
 @dataclass

@@ -158,6 +158,9 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         for name in ("train.momentum", "train.adam_b2"):
             if values[name] == 1:
                 yield f"{name} is 1.0; must be below 1 with train.optimizer 'adamw'"
+    for name, none in (("train.validation_loss", False), ("train.stop_after", 0)):
+        if values[name] and not values["train.eval_every"]:
+            yield f"{name} is {values[name]}; must be {none} without evaluations (train.eval_every is 0)"
 
 
 def _data_set_problems(values: dict[str, Any]) -> Iterator[str]:

@@ -109,6 +109,7 @@ def numbers(value: Any) -> list[float]:
 
 positive = _of_numbers("must be positive", lambda number: number > 0)
 not_negative = _of_numbers("must not be negative", lambda number: number >= 0)
+below_one = _of_numbers("must be below 1", lambda number: number < 1)
 share = between(0, 1)
 not_empty = Rule("must not be empty", bool)
 no_empty_item = Rule("must not have an empty item", all)

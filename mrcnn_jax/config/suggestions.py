@@ -23,7 +23,7 @@ _OTHER_NAMES = {
     "model.backbone_norm": "resnets_norm norm_cfg norm_layer norm_eval sync_bn",
     "model.backbone_norm_epsilon": "eps bn_eps norm_eps",
     "model.backbone_stride_in_1x1": "style",
-    "model.backbone_frozen_stages": "freeze_at freeze frozen",
+    "model.backbone_frozen_stages": "freeze_at freeze",
     "model.backbone_recomputed_stages": "with_cp checkpointing gradient_checkpointing remat",
     "model.fpn_channels": "fpn_out_channels neck_out_channels",
     "model.anchor_sizes": "anchor_generator_sizes anchor_generator_scales anchor_scales",
@@ -70,6 +70,10 @@ _OTHER_NAMES = {
     "data.colour_jitter": "color_jitter photometric_distort photo_metric_distortion",
     "train.steps": "max_iter max_iters iters iterations num_iterations num_steps max_steps total_steps",
     "train.epochs": "epoch max_epochs num_epochs",
+    "train.accumulate": (
+        "accumulate_grad_batches accumulation_steps accumulative_counts gradient_accumulation_steps "
+        "accum_iter grad_accum grad_accum_steps iter_size"
+    ),
     "train.seed": "random_seed rng_seed",
     "train.optimizer": "opt optim optimizer_type",
     "train.adam_b2": "beta2 adam_beta2 betas",
@@ -82,6 +86,10 @@ _OTHER_NAMES = {
     "train.weight_decay": "wd",
     "train.weight_decay_norm": "norm_weight_decay",
     "train.clip_norm": "grad_clip clip_grad clip_gradients clip_value max_norm max_grad_norm",
+    "train.frozen": "freeze frozen_layers frozen_parameters freeze_layers freeze_modules",
+    "train.rate_factors": "lr_mult lr_factors paramwise_cfg custom_keys lr_factor_func backbone_multiplier",
+    "train.weight_decay_factors": "decay_mult wd_mult norm_decay_mult bias_decay_mult weight_decay_overrides",
+    "train.ema_decay": "ema use_ema with_ema model_ema model_ema_decay model_ema_enabled polyak",
     "train.rpn_positive_iou": "rpn_fg_iou_thresh rpn_iou_thresholds pos_iou_thr",
     "train.rpn_negative_iou": "rpn_bg_iou_thresh rpn_iou_thresholds neg_iou_thr",
     "train.rpn_samples": "rpn_batch_size_per_image",
@@ -107,6 +115,8 @@ _OTHER_NAMES = {
     "train.checkpoint_every": "checkpoint_period checkpoint_interval checkpoint_config_interval save_every",
     "train.keep_checkpoints": "max_keep_ckpts max_to_keep",
     "train.eval_every": "eval_period eval_interval evaluation_interval val_interval",
+    "train.validation_loss": "val_loss eval_loss compute_val_loss loss_evaluator",
+    "train.stop_after": "patience early_stopping early_stop early_stopping_patience es_patience",
     "test.rpn_pre_nms": "pre_nms_topk_test rpn_pre_nms_top_n_test nms_pre",
     "test.rpn_post_nms": (
         "post_nms_topk_test precomputed_proposal_topk_test rpn_post_nms_top_n_test nms_post rpn_max_per_img"
@@ -146,7 +156,6 @@ _ANSWERS = {
     "use train.rpn_box_loss_weight, train.box_loss_weight or train.keypoint_weight; the others are 1": (
         "loss_weight"
     ),
-    "weights are not averaged: there is no EMA": "ema use_ema with_ema model_ema ema_decay model_ema_decay",
     "a run is resumed by starting it again with its --workdir": "resume resume_from auto_resume",
     "use the flag --workdir": "output_dir out_dir work_dir workdir log_dir save_dir",
     "tf.data chooses how many images are read at a time": "workers num_workers workers_per_gpu",

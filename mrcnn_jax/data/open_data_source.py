@@ -65,15 +65,16 @@ def _open_training_set(
     return FolderSource(dataset, mask_grid=data.mask_grid if config.model.mask else 0)
 
 
-def open_validation_source(config: Config, *, count: int | None = None) -> DataSource:
+def open_validation_source(config: Config, *, count: int | None = None, mask_grid: int = 0) -> DataSource:
     """The validation data of ``config.data``, of which the first ``count`` images are used (None: all).
 
+    Objects have box-frame masks of ``mask_grid`` cells per axis, which evaluation does not need; 0: none.
     Raises ValueError as ``open_data_source`` does, but regardless of ``skip_bad``: a score on part of the
     images would not be comparable.
     """
     data = config.data
     if data.val_records:
-        records = _open_records(Path(data.root) / data.val_records, count=count)
+        records = _open_records(Path(data.root) / data.val_records, mask_grid=mask_grid or None, count=count)
         _check_crowds(records, data)
         if not len(records.ids):
             raise ValueError(f"{records.name}: has no images to evaluate on (data.val_records)")
@@ -93,7 +94,7 @@ def open_validation_source(config: Config, *, count: int | None = None) -> DataS
     raise_errors(
         dataset.name, findings, remedy="an evaluation needs all images, so data.skip_bad does not apply"
     )
-    return FolderSource(_with_warnings(dataset, findings), mask_grid=0)
+    return FolderSource(_with_warnings(dataset, findings), mask_grid=mask_grid)
 
 
 def _with_warnings(dataset: CocoDataset, findings: Sequence[Finding]) -> CocoDataset:

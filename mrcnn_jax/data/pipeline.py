@@ -99,12 +99,8 @@ def training_batches(
             num_proposals=num_proposals,
         )
 
-    absent = {"masks": not masks, "mask_boxes": not masks, "keypoints": not keypoints}
-    absent |= {field: proposals is None for field in _PROPOSAL_FIELDS}
-    types = {field: kind for field, kind in _TYPES.items() if not absent.get(field)}
-    if pixel_rule(config) == "torchvision":
-        types["images"] = np.float32
-    return _iterate(load, types, first=start_step * share, batch=share)
+    types = field_types(config, masks=masks, keypoints=keypoints, proposals=proposals is not None)
+    return iterate_batches(load, types, first=start_step * share, batch=share)
 
 
 def plan_batches(
@@ -173,6 +169,16 @@ def pixel_rule(config: DataConfig) -> str:
     return "detectron2" if config.scale_jitter else config.resize
 
 
+def field_types(config: DataConfig, *, masks: bool, keypoints: bool, proposals: bool) -> dict[str, type]:
+    """The fields of an example, as ``load_example`` gives them with these settings, and their types."""
+    absent = {"masks": not masks, "mask_boxes": not masks, "keypoints": not keypoints}
+    absent |= dict.fromkeys(_PROPOSAL_FIELDS, not proposals)
+    types = {field: kind for field, kind in _TYPES.items() if not absent.get(field)}
+    if pixel_rule(config) == "torchvision":
+        types["images"] = np.float32
+    return types
+
+
 def load_example(
     source: DataSource,
     index: int,
@@ -210,10 +216,15 @@ def load_example(
     }
 
 
-def _iterate(
-    load: Callable[[int], dict[str, np.ndarray]], types: dict[str, type], *, first: int, batch: int
+def iterate_batches(
+    load: Callable[[int], dict[str, np.ndarray]],
+    types: dict[str, type],
+    *,
+    first: int = 0,
+    end: int = np.iinfo(np.int64).max,
+    batch: int,
 ) -> Iterator[Batch]:
-    """Batches of the examples ``load(first)``, ``load(first + 1)``, ..., loaded in parallel and ahead."""
+    """Batches of the examples ``load(first)`` to ``load(end - 1)``, loaded in parallel and ahead."""
     failures: dict[int, Exception] = {}
 
     def load_fields(position: np.ndarray) -> list[np.ndarray]:
@@ -229,7 +240,7 @@ def _iterate(
         return dict(zip(types, tf.numpy_function(load_fields, [position], dtypes), strict=True))
 
     batches = (
-        tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+        tf.data.Dataset.range(first, end)
         .map(load_tensors, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(batch)
         .prefetch(_PREFETCH)
@@ -247,6 +258,8 @@ def _generate(arrays: list, fields: list[str], failures: dict[int, Exception]) -
     while True:
         try:
             values = next(arrays[0])
+        except StopIteration:
+            return
         except tf.errors.OpError:
             # TensorFlow buries the original error in a dump of its graph.
             if failures:

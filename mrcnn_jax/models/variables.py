@@ -31,7 +31,8 @@ class Blueprint:
     num_keypoints: int
     graphdef: nnx.GraphDef
     variables: dict[Path, nnx.Variable]  # shapes and dtypes, no arrays
-    frozen_layers: frozenset[str]  # names of the arrays in the backbone's frozen stages and a frozen FPN
+    # Names of the arrays in the backbone's frozen stages and a frozen FPN, and of those in train.frozen.
+    frozen_layers: frozenset[str]
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every array, by name."""
@@ -63,18 +64,18 @@ class Blueprint:
         """``arrays`` converted for ``folded().build``."""
         return arrays_of(fold_norms(self.build(arrays)))
 
-    def split(self, arrays: Mapping[str, Array]) -> tuple[Arrays, Arrays, Arrays]:
-        """``arrays`` split into three groups: params (trained), frozen, batch_stats."""
+    def split(self, arrays: Mapping[str, Any]) -> tuple[Arrays, Arrays, Arrays]:
+        """``arrays``, or their shapes, split into three groups: params (trained), frozen, batch_stats."""
         params: Arrays = {}
         frozen: Arrays = {}
         batch_stats: Arrays = {}
         for path, variable in self.variables.items():
-            if isinstance(variable, nnx.BatchStat):
-                group = batch_stats
-            elif isinstance(variable, nnx.Param) and name_of(path) not in self.frozen_layers:
-                group = params
-            else:
+            if name_of(path) in self.frozen_layers:
                 group = frozen
+            elif isinstance(variable, nnx.BatchStat):
+                group = batch_stats
+            else:
+                group = params if isinstance(variable, nnx.Param) else frozen
             group[name_of(path)] = arrays[name_of(path)]
         return params, frozen, batch_stats
 

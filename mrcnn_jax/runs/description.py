@@ -45,7 +45,8 @@ def write_run(
 
     On resume, ``config`` may differ in settings that do not affect the steps already taken: ``test``, where
     the data is, the validation set, how often the run reports, saves and evaluates, and ``train.steps``
-    unless the schedule depends on it ("cosine" does). The sigmas of ``categories`` may differ, too.
+    unless the schedule depends on it ("cosine" does), and ``train.accumulate`` unless the model has batch
+    norms. The sigmas of ``categories`` may differ, too.
     ``untrained`` says that the run has weights but has not taken a step; then only the categories and the
     model, which give the weights their meaning, must be the same (see ``model_differences``). The directory
     then holds the new values. Raises ValueError if anything else differs, if ``categories`` is inconsistent,
@@ -142,6 +143,9 @@ def model_differences(here: Config, run: Config) -> dict[str, tuple[Any, Any]]:
 def _may_change(name: str, config: Config) -> bool:
     if name in ("train.steps", "train.epochs"):
         return config.train.schedule == "step"
+    if name == "train.accumulate":  # only the statistics of a trained batch norm depend on it
+        model = config.model
+        return "batch" not in (model.backbone_norm, model.fpn_norm, model.box_norm, model.mask_norm)
     if name.startswith("categories."):
         return name == "categories.sigmas"  # only evaluation uses them
     return SETTINGS[name].resumable

@@ -36,6 +36,8 @@ from mrcnn_jax.runs.description import (
     write_run,
 )
 from mrcnn_jax.runtime.compilations import watch_compilations
+from mrcnn_jax.training.freezing import freeze
+from mrcnn_jax.training.history import History
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Callback, Monitor
 from mrcnn_jax.training.optimizer import with_steps
@@ -75,9 +77,9 @@ def train(
         callbacks: Called with the step and what TensorBoard gets, such as ``{"train/loss": 1.5}`` with every
             step line and ``{"validation/bbox_AP": 30.1}`` after an evaluation; by process 0 only.
 
-    Returns True if it got that far, False if SIGTERM or Ctrl-C stopped it: after ``hosts.join``, the first
-    makes it save and stop after the current step, and a second one ends the process. Processes that have
-    joined train one model and must share ``workdir``.
+    Returns True if it got that far, or ended early by ``config.train.stop_after``; False if SIGTERM or Ctrl-C
+    stopped it: after ``hosts.join``, the first makes it save and stop after the current step, and a second
+    one ends the process. Processes that have joined train one model and must share ``workdir``.
 
     A checkpoint of step 0 has only the weights that the run starts from. An interrupted and resumed run ends
     bit-equal to an uninterrupted one: batches and random numbers are functions of (seed, step), and a
@@ -136,13 +138,17 @@ def train(
         blueprint = make_blueprint(
             config.model, num_classes=len(categories), num_keypoints=len(categories.keypoint_names)
         )
+        blueprint = freeze(blueprint, settings)
         take_step = compile_step(blueprint, config, mesh)
+        val_grid = data.mask_grid if settings.validation_loss and config.model.mask else 0
         if not settings.eval_every:
             validation = None
         elif validation is not None:
-            validation = as_source(validation, mask_grid=0)
+            validation = as_source(validation, mask_grid=val_grid)
         elif not own:
-            validation = open_validation_source(config, count=settings.eval_images or None)
+            validation = open_validation_source(
+                config, count=settings.eval_images or None, mask_grid=val_grid
+            )
             if validation.findings:
                 _print(f"validation data: {summary(validation.findings, rows=_FINDINGS)}")
         monitor = Monitor(workdir, blueprint, config, categories, validation, callbacks)
@@ -171,6 +177,12 @@ def train(
         first = int(state.step)
         if first >= settings.steps:
             _print(f"already trained for {first} steps; {how_to_train_longer(workdir, config)}")
+            return True
+        history = History(workdir, step=first)
+        if reason := history.reason_to_stop(settings.stop_after):
+            _print(
+                f"stopped after step {first}: {reason}; to continue, raise train.stop_after or set it to 0"
+            )
             return True
 
         # Loop
@@ -215,6 +227,7 @@ def train(
                     try:
                         if evaluate:
                             scores = monitor.evaluate(step, state.weights())
+                            history.add(step, scores)
                     finally:  # save even if the evaluation fails
                         checkpoints.save(step, state.weights(), _training_items(state), scores)
                     log.restart_clock()
@@ -222,6 +235,9 @@ def train(
                     name = "Ctrl-C" if hosts.stop_signal() == signal.SIGINT else "SIGTERM"
                     _print(f"stopped after step {step} by {name}; run the same command to continue")
                     return False
+                if evaluate and (reason := history.reason_to_stop(settings.stop_after)) and not last:
+                    _print(f"stopped after step {step}: {reason}")
+                    return True
     _print(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
     return True
 
@@ -265,7 +281,7 @@ def _first_state(
 def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
     """Random weights, except for the backbone's if the config names a file for them."""
     weights = blueprint.draw(jax.random.key(config.train.seed))
-    path = config.model.backbone_weights
+    path, backbone = config.model.backbone_weights, Arrays()
     if path:
         backbone, absent = load_backbone(path, blueprint)
         weights |= backbone
@@ -277,6 +293,9 @@ def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
             "model.backbone_weights is not set: the backbone is random, and its frozen stages stay random "
             f"(model.backbone_frozen_stages is {config.model.backbone_frozen_stages})"
         )
+    random = tuple(name for name in weights if name in blueprint.frozen_layers and name not in backbone)
+    if config.train.frozen and random:
+        _print(f"these arrays stay random, as they are frozen (train.frozen): {_first(random)}")
     return weights
 
 
@@ -296,7 +315,10 @@ def _first_weights(
 
 def _training_items(state: TrainState) -> dict[str, object]:
     """What a checkpoint holds besides the weights. The run's key is made from its seed."""
-    return {"step": state.step, "opt_state": state.opt_state}
+    items = {"step": state.step, "opt_state": state.opt_state}
+    if state.average is not None:  # which the weights are
+        items |= {"params": state.params, "batch_stats": state.batch_stats}
+    return items
 
 
 def _restore(
@@ -309,6 +331,10 @@ def _restore(
         step, _with_sharding(blueprint.shapes(), sharding), _with_sharding(_training_items(like), sharding)
     )
     params, frozen, batch_stats = blueprint.split(weights)
+    average = None
+    if like.average is not None:
+        average = params | batch_stats
+        params, batch_stats = training["params"], training["batch_stats"]
     return TrainState(
         step=training["step"],
         params=params,
@@ -316,6 +342,7 @@ def _restore(
         batch_stats=batch_stats,
         opt_state=training["opt_state"],
         key=jax.jit(lambda: jax.random.key(config.train.seed), out_shardings=sharding)(),
+        average=average,
     )
 
 

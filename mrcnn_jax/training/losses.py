@@ -1,8 +1,11 @@
 """The losses of a batch (paper 3: L = L_cls + L_box + L_mask), normalised over the global batch.
 
-Every function takes the rows of all images together and returns float32 scalars. Rows that are not sampled,
-not positive or not visible contribute exactly 0.
+Every function takes the rows of all images together and returns sums and the number to divide them by: those
+of the parts of a batch add up to those of the whole. Rows that are not sampled, not positive or not visible
+contribute exactly 0.
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,21 @@ from jaxtyping import Bool, Float, Int
 
 from mrcnn_jax.ops.boxes import BoxWeights, decode_boxes, encode_boxes, generalized_iou
 from mrcnn_jax.ops.matching import Assignment
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSums:
+    """The losses of a stage before they are divided by the number of rows that they are a mean over."""
+
+    sums: dict[str, Array]  # float32 scalars by the loss's name
+    count: Array | int  # int32 scalar, 0 if there are no rows; an int does not depend on the batch's content
+
+    @jax.named_scope("losses")
+    def means(self, count: Array | None = None) -> dict[str, Array]:
+        """Each sum divided by the own count or, if it is of a part of the batch, by the whole batch's."""
+        divisor = self.count if count is None else count
+        normalizer = divisor if isinstance(divisor, int) else jnp.maximum(divisor, 1)
+        return {name: loss / normalizer for name, loss in self.sums.items()}
 
 
 def smooth_l1(x: Float[Array, "*n"], beta: float) -> Float[Array, "*n"]:
@@ -32,21 +50,19 @@ def rpn_loss(
     box_weights: BoxWeights,
     beta: float,
     kind: str = "smooth_l1",
-) -> dict[str, Float[Array, ""]]:
+) -> LossSums:
     """``rpn_objectness`` and ``rpn_box``, sums over the sampled anchors, which may be all that are given.
 
-    Each is divided by ``samples`` times the number of images (as in Detectron2), or, if ``samples`` is None,
-    by the number of sampled anchors (as in torchvision). ``kind`` is ``train.rpn_box_loss``.
+    The count is ``samples`` times the number of images (as in Detectron2), or, if ``samples`` is None, the
+    number of sampled anchors (as in torchvision). ``kind`` is ``train.rpn_box_loss``.
     """
     positive = assignment == Assignment.POSITIVE
     sampled = positive | (assignment == Assignment.NEGATIVE)
-    normalizer = jnp.maximum(sampled.sum(), 1) if samples is None else samples * len(objectness)
+    count = sampled.sum() if samples is None else samples * len(objectness)
     cross_entropy = optax.sigmoid_binary_cross_entropy(objectness, positive.astype(jnp.float32))
     distance = _box_distance(deltas, anchors, gt_boxes, positive, box_weights, beta, kind)
-    return {
-        "rpn_objectness": _masked(cross_entropy, sampled).sum() / normalizer,
-        "rpn_box": distance.sum() / normalizer,
-    }
+    sums = {"rpn_objectness": _masked(cross_entropy, sampled).sum(), "rpn_box": distance.sum()}
+    return LossSums(sums, count)
 
 
 @jax.named_scope("losses")
@@ -61,14 +77,13 @@ def box_loss(
     box_weights: BoxWeights,
     beta: float,
     kind: str = "smooth_l1",
-) -> dict[str, Float[Array, ""]]:
-    """``box_class``, a mean over the sampled regions, and ``box``, a sum divided by their number.
+) -> LossSums:
+    """``box_class`` and ``box``, sums over the sampled regions, whose number is the count.
 
     The deltas are those of each category, or one set for all (K = 1). ``kind`` is ``train.box_loss``.
     """
     positive = assignment == Assignment.POSITIVE
     sampled = positive | (assignment == Assignment.NEGATIVE)
-    count = jnp.maximum(sampled.sum(), 1)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if deltas.shape[1] == 1:
         own_deltas = deltas[:, 0]
@@ -76,10 +91,8 @@ def box_loss(
         category = jnp.maximum(labels - 1, 0)
         own_deltas = jnp.take_along_axis(deltas, category[:, None, None], axis=1)[:, 0]
     distance = _box_distance(own_deltas, regions, gt_boxes, positive, box_weights, beta, kind)
-    return {
-        "box_class": _masked(cross_entropy, sampled).sum() / count,
-        "box": distance.sum() / count,
-    }
+    sums = {"box_class": _masked(cross_entropy, sampled).sum(), "box": distance.sum()}
+    return LossSums(sums, sampled.sum())
 
 
 def _box_distance(
@@ -103,21 +116,21 @@ def _box_distance(
 @jax.named_scope("losses")
 def mask_loss(
     logits: Float[Array, "n m m"], targets: Float[Array, "n m m"], positive: Bool[Array, " n"]
-) -> Float[Array, ""]:
-    """Binary cross-entropy for the true category's mask, averaged over the cells of positive regions.
+) -> LossSums:
+    """``mask``: binary cross-entropy for the true category's mask, a mean over the cells of positive regions.
 
     ``positive`` must be False for regions of objects without a mask.
     """
     targets = _masked(targets, positive)
     cross_entropy = optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=(1, 2))
-    return _masked(cross_entropy, positive).sum() / jnp.maximum(positive.sum(), 1)
+    return LossSums({"mask": _masked(cross_entropy, positive).sum()}, positive.sum())
 
 
 @jax.named_scope("losses")
 def softmax_mask_loss(
     log_probabilities: Float[Array, "n m m 2"], targets: Float[Array, "n m m"], positive: Bool[Array, " n"]
-) -> Float[Array, ""]:
-    """Cross-entropy over all classes (paper table 2b), averaged over the cells of positive regions.
+) -> LossSums:
+    """``mask``: cross-entropy over all classes (paper table 2b), a mean over the cells of positive regions.
 
     ``log_probabilities`` are those of the region's label and of the background. A cell's class is the label
     where its target is 1, and the background where it is 0; a target in between is the label's share.
@@ -126,18 +139,18 @@ def softmax_mask_loss(
     targets = _masked(targets, positive)
     of_label, of_background = log_probabilities[..., 0], log_probabilities[..., 1]
     cross_entropy = -(targets * of_label + (1 - targets) * of_background).mean(axis=(1, 2))
-    return _masked(cross_entropy, positive).sum() / jnp.maximum(positive.sum(), 1)
+    return LossSums({"mask": _masked(cross_entropy, positive).sum()}, positive.sum())
 
 
 @jax.named_scope("losses")
 def keypoint_loss(
     logits: Float[Array, "n m m k"], cells: Int[Array, "n k"], visible: Bool[Array, "n k"]
-) -> Float[Array, ""]:
-    """Cross-entropy over the cells of a region, averaged over the visible keypoints (paper 5)."""
+) -> LossSums:
+    """``keypoint``: cross-entropy over the cells of a region, a mean over the visible keypoints (paper 5)."""
     n, m, _, k = logits.shape
     over_cells = logits.reshape(n, m * m, k).swapaxes(1, 2)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(over_cells, cells)
-    return _masked(cross_entropy, visible).sum() / jnp.maximum(visible.sum(), 1)
+    return LossSums({"keypoint": _masked(cross_entropy, visible).sum()}, visible.sum())
 
 
 def _masked(x: Array, keep: Array) -> Array:

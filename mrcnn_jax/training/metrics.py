@@ -30,6 +30,16 @@ def _stages(losses: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
     return stages
 
 
+def format_losses(losses: Mapping[str, float]) -> str:
+    """The sum of the losses and then each stage's: "loss 2.11  rpn 0.04+0.03 box 0.52+0.33 mask 1.19"."""
+    stages = {
+        stage: "+".join(f"{losses[name]:.2f}" for name in names if name in losses)
+        for stage, names in _stages(losses).items()
+    }
+    shown = " ".join(f"{stage} {values}" for stage, values in stages.items() if values)
+    return f"loss {losses['loss']:.2f}  {shown}"
+
+
 class StepLog:
     """Collects every step's metrics on the device, and reads them only when a line is due."""
 
@@ -61,14 +71,9 @@ class StepLog:
         means = {name: float(np.mean([metrics[name] for metrics in values])) for name in values[0]}
         means["lr"] = float(values[-1]["lr"])
 
-        losses = {
-            stage: "+".join(f"{means[name]:.2f}" for name in names if name in means)
-            for stage, names in _stages(means).items()
-        }
         parts = [
             f"step {steps[-1]:>{len(str(self._total_steps))}}/{self._total_steps}",
-            f"loss {means['loss']:.2f}",
-            " ".join(f"{stage} {shown}" for stage, shown in losses.items() if shown),
+            format_losses(means),
             f"lr {means['lr']:.2g}",
         ]
         timed, waited = self._timed, self._waited

@@ -22,6 +22,8 @@ from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.inference.proposer import ProposeFn, Proposer, make_propose_fn
 from mrcnn_jax.models.variables import Arrays, Blueprint
 from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.training.metrics import format_losses
+from mrcnn_jax.training.validation import ValidationLosses
 
 Callback = Callable[[int, dict[str, float]], None]  # takes the step and values by TensorBoard's names
 
@@ -32,7 +34,8 @@ _PICTURE_SCORE = 0.5  # objects of at least this score are drawn
 class Monitor:
     """Writes ``workdir/tensorboard``, and evaluates on ``validation`` unless it is None.
 
-    Every evaluation also writes the first validation images with the objects found, to TensorBoard and to
+    With ``train.validation_loss`` an evaluation also measures the losses of the validation set. Every
+    evaluation also writes the first validation images with the objects found, to TensorBoard and to
     ``workdir/validation/<step>/<image id>.png``.
 
     ``callbacks`` are called with what TensorBoard gets, by the first process.
@@ -61,8 +64,13 @@ class Monitor:
         make = make_predict_fn if config.model.box else make_propose_fn
         self._with_weights: Any = make(blueprint, config, self._mesh)
         self._batch_size = math.lcm(config.test.batch_size, self._mesh.shape["data"])
+        self._losses: ValidationLosses | None = None
         if validation is not None:
             check_source(config, categories, validation)
+            if config.train.validation_loss:
+                self._losses = ValidationLosses(
+                    blueprint, config, categories, validation, self._mesh, batch_size=self._batch_size
+                )
 
     def check_same_validation_set(self) -> None:
         """Raises ValueError unless all processes have the same validation set."""
@@ -98,7 +106,10 @@ class Monitor:
         Of a model without heads it is the average recall of 1000 proposals ("proposals"), without pictures.
         """
         assert self._validation is not None
-        predict_fn = self._with_weights(on_local_devices(weights, self._mesh))
+        weights = on_local_devices(weights, self._mesh)
+        if self._losses is not None:
+            self._write_losses(step, self._losses.measure(weights))
+        predict_fn = self._with_weights(weights)
         if not self._config.model.box:
             return self._evaluate_proposals(step, predict_fn)
         detector = Detector(predict_fn, self._config, self._categories, batch_size=self._batch_size)
@@ -117,6 +128,11 @@ class Monitor:
             line = ", ".join(f"{kind} AP {score:.1f}" for kind, score in scores.items())
             print(f"step {step}: {line or 'no objects to measure AP on'}; pictures in {folder}", flush=True)
         return scores
+
+    def _write_losses(self, step: int, losses: dict[str, float]) -> None:
+        self._write(step, {f"validation/{name}": loss for name, loss in losses.items()})
+        if hosts.is_main_process():
+            print(f"step {step}: validation {format_losses(losses)}", flush=True)
 
     def _evaluate_proposals(self, step: int, propose_fn: ProposeFn) -> dict[str, float]:
         assert self._validation is not None

@@ -18,6 +18,7 @@ from mrcnn_jax.ops.masks import crop_box_masks
 from mrcnn_jax.ops.matching import Assignment
 from mrcnn_jax.runtime.barriers import cpu_barrier
 from mrcnn_jax.training.losses import (
+    LossSums,
     box_loss,
     keypoint_loss,
     mask_loss,
@@ -50,17 +51,28 @@ def compute_losses(
     A model without an RPN takes its regions from ``batch.proposals``; one without a box head has the RPN's
     losses alone. Raises ValueError if the batch has no proposals for the former.
     """
+    stages = sum_losses(model, batch, image_keys(key, len(batch.images)), config)
+    return {name: loss for stage in stages.values() for name, loss in stage.means().items()}
+
+
+def image_keys(key: Key[Array, ""], images: int) -> Key[Array, "2 b"]:
+    """The random keys of every image of a batch: to sample its anchors, and its regions."""
+    return jax.random.split(key, (2, images))
+
+
+def sum_losses(model: MaskRCNN, batch: Batch, keys: Key[Array, "2 b"], config: Config) -> dict[str, LossSums]:
+    """The losses of each stage before they are divided, see ``compute_losses``; ``keys`` are the images'."""
     train, gt = config.train, batch.gt
-    anchor_keys, region_keys = jax.random.split(key, (2, len(batch.images)))
+    anchor_keys, region_keys = keys
 
     path_keys = None
     if config.model.backbone_drop_path:
         path_keys = jax.random.split(jax.random.fold_in(key, 1), len(batch.images))
     features = model.features(batch.images, batch.image_sizes, path_keys)
     proposals = batch.proposals
-    losses: dict[str, Array] = {}
+    losses: dict[str, LossSums] = {}
     if config.model.rpn:
-        rpn_outputs, anchors, losses = _rpn_losses(model, features, batch, anchor_keys, config)
+        rpn_outputs, anchors, losses["rpn"] = _rpn_losses(model, features, batch, anchor_keys, config)
         if not config.model.box:
             return losses
         proposals = model.propose(rpn_outputs, anchors, batch.image_sizes, train)
@@ -97,18 +109,19 @@ def compute_losses(
             _rows(regions.boxes),
             size=keypoint_logits.shape[1],
         )
-        loss = keypoint_loss(keypoint_logits, cells, visible & _rows(positive)[:, None])
-        losses["keypoint"] = train.keypoint_weight * loss
+        found = keypoint_loss(keypoint_logits, cells, visible & _rows(positive)[:, None])
+        weighted = {"keypoint": train.keypoint_weight * found.sums["keypoint"]}
+        losses["keypoint"] = dataclasses.replace(found, sums=weighted)
     return losses
 
 
 def _box_losses(
     model: MaskRCNN, features: Features, regions: RegionTargets, batch: Batch, config: Config
-) -> dict[str, Float[Array, ""]]:
+) -> dict[str, LossSums]:
     """The losses of the box head and of the further heads of a cascade, ``box_2`` and so on."""
     train, gt = config.train, batch.gt
     all_weights = (config.model.box_weights, *config.model.box_cascade)
-    losses: dict[str, Array] = {}
+    losses: dict[str, LossSums] = {}
     for stage, box_weights in enumerate(all_weights):
         valid = regions.assignment != Assignment.IGNORE
         logits, deltas = model.box_outputs(features, regions.boxes, valid, stage=stage)
@@ -123,8 +136,9 @@ def _box_losses(
             beta=train.box_beta,
             kind=train.box_loss,
         )
-        found["box"] = _weighted(found["box"], train.box_loss_weight)
-        losses |= {f"{name}_{stage + 1}" if stage else name: loss for name, loss in found.items()}
+        number = f"_{stage + 1}" if stage else ""
+        sums = _weighted(found.sums, "box", train.box_loss_weight)
+        losses[f"box{number}"] = LossSums({f"{n}{number}": loss for n, loss in sums.items()}, found.count)
         if stage + 1 < len(all_weights):
             refine = partial(refine_boxes, weights=box_weights)
             boxes = map_images(refine, regions.boxes, deltas, batch.image_sizes)
@@ -135,7 +149,7 @@ def _box_losses(
 
 def _rpn_losses(
     model: MaskRCNN, features: Features, batch: Batch, keys: Key[Array, " b"], config: Config
-) -> tuple[dict[str, tuple[Array, Array]], dict[str, Anchors], dict[str, Float[Array, ""]]]:
+) -> tuple[dict[str, tuple[Array, Array]], dict[str, Anchors], LossSums]:
     """The RPN's outputs and the anchors, by level, and the RPN's losses (Faster R-CNN 3.1)."""
     train = config.train
     rpn_outputs = model.rpn_outputs(features)
@@ -156,12 +170,12 @@ def _rpn_losses(
         beta=train.rpn_beta,
         kind=train.rpn_box_loss,
     )
-    losses["rpn_box"] = _weighted(losses["rpn_box"], train.rpn_box_loss_weight)
-    return rpn_outputs, anchors, losses
+    sums = _weighted(losses.sums, "rpn_box", train.rpn_box_loss_weight)
+    return rpn_outputs, anchors, dataclasses.replace(losses, sums=sums)
 
 
-def _weighted(loss: Float[Array, ""], factor: float) -> Float[Array, ""]:
-    return loss if factor == 1 else factor * loss
+def _weighted(sums: dict[str, Array], name: str, factor: float) -> dict[str, Array]:
+    return sums if factor == 1 else sums | {name: factor * sums[name]}
 
 
 def _take(rows: Array, index: Array) -> Array:

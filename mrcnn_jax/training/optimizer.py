@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from mrcnn_jax.config import Config, TrainConfig
+from mrcnn_jax.training.rates import rate_factors, weight_decay_factors
 
 
 def with_steps(config: Config, *, images: int) -> Config:
@@ -52,22 +53,40 @@ def make_optimizer(config: TrainConfig, names: Iterable[str]) -> optax.GradientT
         names: names of the trained parameters. A layer with a ``scale`` is a normalisation layer, and decays
             by ``weight_decay_norm``.
 
-    Raises ValueError for any other optimizer.
+    Both the rate and the decay of an array are multiplied by its factor (``rates.py``). Raises ValueError for
+    any other optimizer, and for a pattern of names that matches no parameter.
     """
-    names = set(names)
+    names = dict.fromkeys(names)  # in their order
     is_norm = {name: f"{name.rpartition('.')[0]}.scale" in names for name in names}
-    is_other = {name: not norm for name, norm in is_norm.items()}
+    factors = weight_decay_factors(names, config)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    decay = (
-        optax.add_decayed_weights(config.weight_decay, is_other),
-        optax.add_decayed_weights(config.weight_decay_norm, is_norm),
-    )
-    learning_rate = optax.scale_by_learning_rate(make_schedule(config))
+    decay = [
+        optax.add_decayed_weights(
+            value * factor, {name: is_norm[name] == norm and factors[name] == factor for name in names}
+        )
+        for norm, value in ((False, config.weight_decay), (True, config.weight_decay_norm))
+        for factor in sorted({*factors.values()})
+    ]
+    learning_rate = [
+        optax.scale_by_learning_rate(make_schedule(config)),
+        *_scale(rate_factors(names, config)),
+    ]
     match config.optimizer:
         case "sgd":
-            return optax.chain(clip, *decay, optax.trace(config.momentum), learning_rate)
+            return optax.chain(clip, *decay, optax.trace(config.momentum), *learning_rate)
         case "adamw":
             adam = optax.scale_by_adam(config.momentum, config.adam_b2)
-            return optax.chain(clip, adam, *decay, learning_rate)
+            return optax.chain(clip, adam, *decay, *learning_rate)
         case _:
             raise ValueError(f"train.optimizer is {config.optimizer!r}; it must be 'sgd' or 'adamw'")
+
+
+def _scale(factors: dict[str, float]) -> list[optax.GradientTransformation]:
+    """The multiplication of each array's update by its factor; nothing if all are 1."""
+    if all(factor == 1 for factor in factors.values()):
+        return []
+
+    def scale(updates: dict[str, Array], _: optax.Params) -> dict[str, Array]:
+        return {name: x if factors[name] == 1 else factors[name] * x for name, x in updates.items()}
+
+    return [optax.stateless(scale)]

@@ -6,17 +6,21 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx, struct
+from flax import struct
 from jax import Array
 from jax.sharding import Mesh
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, replicated
 from mrcnn_jax.models.folding import fold_norms
-from mrcnn_jax.models.variables import Arrays, Blueprint, arrays_of
+from mrcnn_jax.models.mask_rcnn import MaskRCNN
+from mrcnn_jax.models.variables import Arrays, Blueprint
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.runtime.heap import trim_heap
 from mrcnn_jax.runtime.platforms import platform
+from mrcnn_jax.training.accumulation import accumulate_gradients
+from mrcnn_jax.training.averaging import update_average
+from mrcnn_jax.training.freezing import freeze, hold_statistics, statistics_of
 from mrcnn_jax.training.objective import compute_losses
 from mrcnn_jax.training.optimizer import make_optimizer, make_schedule
 from mrcnn_jax.types import Batch
@@ -34,15 +38,16 @@ class TrainState:
     batch_stats: Arrays
     opt_state: optax.OptState
     key: Array  # made from the run's seed; each step folds in its number
+    average: Arrays | None = None  # of params and batch_stats, if train.ema_decay is set
 
     def weights(self) -> Arrays:
-        """Every array of the model, by name."""
-        return self.params | self.frozen | self.batch_stats
+        """Every array of the model, by name, for inference: the averages of those that have one."""
+        return self.params | self.frozen | self.batch_stats | (self.average or {})
 
 
 def make_state(blueprint: Blueprint, weights: Arrays, config: Config) -> TrainState:
-    """The state before the first step."""
-    params, frozen, batch_stats = blueprint.split(weights)
+    """The state before the first step. Raises ValueError as ``freeze`` and ``make_optimizer`` do."""
+    params, frozen, batch_stats = freeze(blueprint, config.train).split(weights)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -50,6 +55,8 @@ def make_state(blueprint: Blueprint, weights: Arrays, config: Config) -> TrainSt
         batch_stats=batch_stats,
         opt_state=make_optimizer(config.train, params).init(params),
         key=jax.random.key(config.train.seed),
+        # Copies, because a step is given the memory of all arrays of the state.
+        average=jax.tree.map(jnp.copy, params | batch_stats) if config.train.ema_decay else None,
     )
 
 
@@ -59,19 +66,33 @@ def train_step(
     """The state after one optimizer step on ``batch``, with its losses, gradient norm and learning rate."""
     key = jax.random.fold_in(state.key, state.step)
 
-    def loss_fn(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
-        model = blueprint.build(params | state.frozen | state.batch_stats)
+    def build(params: Arrays, batch_stats: Arrays) -> MaskRCNN:
+        model = blueprint.build(params | state.frozen | batch_stats)
         model.train()
+        hold_statistics(model, state.frozen)
         if platform() != "cpu":
             fold_norms(model, only_frozen=True)
-        losses = compute_losses(model, batch, key, config)
-        return sum(losses.values(), jnp.zeros(())), (losses, arrays_of(model, nnx.BatchStat))
+        return model
 
-    (loss, (losses, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    def loss_fn(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
+        model = build(params, state.batch_stats)
+        losses = compute_losses(model, batch, key, config)
+        return sum(losses.values(), jnp.zeros(())), (losses, statistics_of(model, state.batch_stats))
+
+    if config.train.accumulate == 1:
+        (loss, (losses, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    else:
+        losses, batch_stats, gradients = accumulate_gradients(
+            build, state.params, state.batch_stats, batch, key, config
+        )
+        loss = sum(losses.values(), jnp.zeros(()))
     with jax.named_scope("optimizer"):
         optimizer = make_optimizer(config.train, state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if average is not None:
+            average = update_average(average, params | batch_stats, state.step, config.train.ema_decay)
     metrics = losses | {
         "loss": loss,
         "gradient_norm": optax.tree.norm(gradients),
@@ -83,6 +104,7 @@ def train_step(
         params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
+        average=average,
     )
     return new_state, metrics
 
@@ -116,14 +138,18 @@ def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledSt
 
     Raises:
         ValueError: the batch size is not divisible by the number of devices, or of groups of devices that
-            share an image.
+            share an image, times the number of parts of a batch; or a pattern of array names in
+            ``config.train`` matches nothing.
     """
-    groups, shared_by = mesh.shape["data"], mesh.shape["spatial"]
-    if config.train.batch_size % groups:
+    trained, _, _ = freeze(blueprint, config.train).split(blueprint.shapes())
+    make_optimizer(config.train, trained)  # before a step is traced, if only for its errors
+    groups, shared_by, parts = mesh.shape["data"], mesh.shape["spatial"], config.train.accumulate
+    if config.train.batch_size % (groups * parts):
         divisor = "devices" if shared_by == 1 else f"groups of {shared_by} devices that share an image"
+        times = f", times train.accumulate ({parts})" if parts > 1 else ""
         raise ValueError(
             f"train.batch_size ({config.train.batch_size}) must be divisible by "
-            f"the number of {divisor} ({groups})"
+            f"the number of {divisor} ({groups}){times}"
         )
     jitted = jax.jit(
         partial(train_step, blueprint=blueprint, config=config),

@@ -78,7 +78,8 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
                 "of torchvision, Detectron2 or Caffe2"
             )
         raise ValueError(
-            f"{path}: has no weights of {missing}, which would stay random; see model.backbone_frozen_stages"
+            f"{path}: has no weights of {missing}, which would stay random; see model.backbone_frozen_stages "
+            "and train.frozen"
         )
     wanted = {name: layout for name, layout in layouts.items() if stage_of[layout.name] not in absent}
     if _is_caffe2(found):

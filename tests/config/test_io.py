@@ -168,6 +168,11 @@ def test_canvases_hold_every_size_that_is_asked_for(changes, lines):
         ("train.rpn_negative_iou", 0.8, "must not exceed train.rpn_positive_iou (0.7)"),
         ("train.decay_steps", (20, 10), "must ascend"),
         ("train.decay_steps", (10, 10), "must ascend"),
+        ("train.stop_after", 3, "must be 0 without evaluations (train.eval_every is 0)"),
+        ("train.validation_loss", True, "must be False without evaluations (train.eval_every is 0)"),
+        ("train.ema_decay", 1.0, "must be below 1"),
+        ("train.frozen", ("fpn.*", ""), "must not have an empty item"),
+        ("train.rate_factors", (("fpn.*", 0.0),), "must be positive"),
         ("test.scales", (800, 0), "must be positive"),
         ("test.scales", (800, 800), "must not repeat a scale"),
         (

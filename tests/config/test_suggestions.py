@@ -55,13 +55,17 @@ from mrcnn_jax.config.suggestions import _ANSWERS, _OTHER_NAMES, suggest
             "use model.backbone_frozen_stages: 1 freezes the stem, 2 layer1 too (MMDetection's + 1)",
         ),
         ("model.with_cp", "use model.backbone_recomputed_stages"),
-        ("train.ema", "weights are not averaged: there is no EMA"),
+        ("train.ema", "use train.ema_decay"),
         # Another section, none, or some of the words
         ("train.flip", "nearest: data.flip or test.flip"),
         ("steps", "nearest: train.steps"),
         ("modal.mask", "nearest: model.mask"),
         ("data.batch_size", "nearest: train.batch_size or test.batch_size"),
-        ("train.decay", "nearest: decay_steps, decay_factor, weight_decay or weight_decay_norm"),
+        (
+            "train.decay",
+            "nearest: decay_steps, decay_factor, weight_decay, weight_decay_norm, weight_decay_factors or "
+            "ema_decay",
+        ),
         # Slips
         ("model.backbone_dept", "nearest: backbone_depth"),
         ("test.rpn_pre_mns", "nearest: rpn_pre_nms"),
@@ -80,7 +84,7 @@ def test_answers_by_hand(name, said):
     assert suggest(name) == said
 
 
-@pytest.mark.parametrize("word", ["dropout", "shuffle", "label_smoothing", "patience", "zebra", "x", ""])
+@pytest.mark.parametrize("word", ["dropout", "shuffle", "label_smoothing", "swa", "zebra", "x", ""])
 def test_where_nothing_is_near_the_fields_of_the_section_are_listed(word):
     for name in (f"train.{word}", f"TRAIN.{word.upper()}", f"train.what.{word}"):
         fields = [field.removeprefix("train.") for field in SETTINGS if field.startswith("train.")]

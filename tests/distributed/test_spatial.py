@@ -303,3 +303,27 @@ def assert_same_detections(found, wanted):
         np.testing.assert_allclose(
             getattr(found, name), getattr(wanted, name), rtol=1e-5, atol=1e-5, err_msg=name
         )
+
+
+@pytest.mark.slow  # compiles two steps
+def test_a_step_in_parts_on_devices_that_share_images(config, batch):
+    """Group norm does not depend on the part that an image is in."""
+    model = dataclasses.replace(config.model, backbone_norm="group")
+    blueprint = make_blueprint(model, num_classes=4, num_keypoints=9)
+    weights = jax.device_get(blueprint.draw(jax.random.key(0)))
+
+    def step(shape, parts):
+        train = dataclasses.replace(config.train, accumulate=parts)
+        in_parts, mesh = dataclasses.replace(config, model=model, train=train), mesh_of(shape)
+        state = make_state(blueprint, jax.tree.map(jnp.array, weights), in_parts)
+        state = jax.device_put(state, replicated(mesh))
+        state, metrics = compile_step(blueprint, in_parts, mesh)(
+            state, jax.device_put(batch, batch_sharding(mesh))
+        )
+        return jax.device_get((metrics, state.params))
+
+    (wanted, params), (found, found_params) = step((1, 1), 1), step((2, 2), 2)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=2e-5, err_msg=name)
+    for name, value in params.items():
+        np.testing.assert_allclose(found_params[name], value, atol=1e-5, err_msg=name)

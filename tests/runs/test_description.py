@@ -92,6 +92,19 @@ def test_an_untrained_run_may_change_all_but_its_model_and_categories(tmp_path):
     assert read_run(tmp_path) == Run(config, CATEGORIES)
 
 
+def test_parts_of_a_batch_matter_to_batch_norms_only(tmp_path):
+    config = Config()
+    write_run(tmp_path / "frozen", config, CATEGORIES)
+    config.model.fpn_norm = "batch"
+    write_run(tmp_path / "batch", config, CATEGORIES)
+    config.train.accumulate = 2
+    with pytest.raises(ValueError, match=r"train\.accumulate: 2 here, 1 in the run"):
+        write_run(tmp_path / "batch", config, CATEGORIES)
+    config.model.fpn_norm = ""
+    write_run(tmp_path / "frozen", config, CATEGORIES)
+    assert read_run(tmp_path / "frozen").config.train.accumulate == 2
+
+
 def test_the_cosine_schedule_depends_on_the_number_of_steps(tmp_path):
     config = Config()
     config.train.schedule = "cosine"

@@ -87,6 +87,39 @@ def test_when_it_reports_evaluates_and_saves(config, tmp_path, monkeypatch, caps
     assert "6 images have more than 4 objects (data.max_objects): the smallest are ignored" in lines
 
 
+def test_it_stops_when_evaluations_no_longer_improve(config, tmp_path, monkeypatch, capsys, counted_steps):
+    """The best step is 2, as step 4 is only as good."""
+    means = {1: 10.0, 2: 20.0, 3: 15.0, 4: 20.0, 5: 19.0, 6: 30.0}
+    monkeypatch.setattr(loop.Monitor, "evaluate", lambda _, step, weights: {"bbox": means[step]})
+    monkeypatch.setattr(loop.Checkpoints, "save", lambda *_: None)
+    assert loop.train(_with(config, steps=6, eval_every=1, stop_after=3), tmp_path)
+    reason = "no evaluation of the last 3 was better than that of step 2 (bbox 20.0; train.stop_after is 3)"
+    assert f"stopped after step 5: {reason}\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_it_stops_so_when_interrupted_and_once_and_for_all(
+    config, tmp_path, monkeypatch, capsys, counted_steps
+):
+    means = {1: 10.0, 2: 20.0, 3: 15.0, 4: 20.0, 5: 19.0, 6: 30.0}
+    monkeypatch.setattr(
+        loop.Monitor, "evaluate", lambda _, step, weights: {"bbox": means[step], "segm": 20.0}
+    )
+    monkeypatch.setattr(loop.hosts, "should_stop", lambda step: step == 4 and len(counted_steps) == 4)
+    config = _with(config, steps=6, eval_every=1, checkpoint_every=100, stop_after=3)
+    assert not loop.train(config, tmp_path)
+    assert "stopped after step 4 by SIGTERM" in capsys.readouterr().out
+    assert loop.train(config, tmp_path)
+    reason = "no evaluation of the last 3 was better than that of step 2 (bbox 20.0, segm 20.0; "
+    assert f"stopped after step 5: {reason}train.stop_after is 3)\n" in capsys.readouterr().out
+    assert loop.train(config, tmp_path)
+    assert f"stopped after step 5: {reason}" in capsys.readouterr().out
+    assert len(counted_steps) == 5
+    assert loop.train(_with(config, stop_after=0), tmp_path)
+    assert "trained for 6 steps" in capsys.readouterr().out
+    assert load_weights(tmp_path, "best")[0] == 6
+
+
 def test_compilations_are_announced(config, tmp_path, monkeypatch, capsys, counted_steps):
     make_step = loop.compile_step
 
@@ -202,7 +235,11 @@ def test_the_backbones_weights_are_those_of_its_file(config, tiny_blueprint, mon
     assert drawn == [jax.random.key_data(jax.random.key(3)).tolist()]
     lines = capsys.readouterr().out
     assert "backbone from resnet.pth, assumed to expect rgb pixels" in lines
-    assert "not in that file, so trained from scratch: backbone.c" in lines
+    assert "not in that file, so trained from scratch: backbone.c" in lines and "stay random" not in lines
+    frozen = dataclasses.replace(tiny_blueprint, frozen_layers=frozenset(["fpn.b", "backbone.a"]))
+    loop._initial_weights(frozen, _with(config, frozen=("fpn.*", "backbone.*")))
+    lines = capsys.readouterr().out
+    assert "these arrays stay random, as they are frozen (train.frozen): fpn.b\n" in lines
 
 
 def test_an_interrupted_run_ends_bit_equal(config, workdir, tmp_path, monkeypatch, capsys):
@@ -214,6 +251,21 @@ def test_an_interrupted_run_ends_bit_equal(config, workdir, tmp_path, monkeypatc
     assert "continuing from step 2" in capsys.readouterr().out
 
     (step, wanted), (_, found) = load_weights(workdir), load_weights(tmp_path)
+    assert step == 4
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.slow
+def test_with_averages_and_parts_it_ends_bit_equal_too(config, tmp_path, monkeypatch):
+    config = _with(config, ema_decay=0.9, accumulate=2, batch_size=16)
+    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
+    loop.train(config, whole)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        _interrupted_at(4, patch, KeyboardInterrupt())
+        loop.train(config, interrupted)
+    loop.train(config, interrupted)
+    (step, wanted), (_, found) = load_weights(whole), load_weights(interrupted)
     assert step == 4
     for name, value in wanted.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
@@ -372,7 +424,7 @@ def test_pictures_are_files_too(workdir):
         file = workdir / "validation" / "4" / f"{number}.png"
         with Image.open(io.BytesIO(shown)) as wanted, Image.open(file) as found:
             np.testing.assert_array_equal(np.array(found), np.array(wanted))
-    assert len(list((workdir / "validation").glob("**/*"))) == 4
+    assert len(list((workdir / "validation").glob("**/*"))) == 5  # with scores.json
 
 
 def test_the_run_predicts_by_itself(config, workdir):

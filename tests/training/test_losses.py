@@ -8,10 +8,16 @@ from mrcnn_jax.ops.matching import Assignment
 from mrcnn_jax.training import losses
 from mrcnn_jax.training.losses import smooth_l1
 
-rpn_loss = jax.jit(losses.rpn_loss, static_argnames=("samples", "box_weights", "beta", "kind"))
-box_loss = jax.jit(losses.box_loss, static_argnames=("box_weights", "beta", "kind"))
-mask_loss, keypoint_loss = jax.jit(losses.mask_loss), jax.jit(losses.keypoint_loss)
-softmax_mask_loss = jax.jit(losses.softmax_mask_loss)
+
+def means(sum_losses, *static):
+    """``sum_losses``, divided by its count, and jitted."""
+    return jax.jit(lambda *rows, **settings: sum_losses(*rows, **settings).means(), static_argnames=static)
+
+
+rpn_loss = means(losses.rpn_loss, "samples", "box_weights", "beta", "kind")
+box_loss = means(losses.box_loss, "box_weights", "beta", "kind")
+mask_loss, keypoint_loss = means(losses.mask_loss), means(losses.keypoint_loss)
+softmax_mask_loss = means(losses.softmax_mask_loss)
 POSITIVE, NEGATIVE, IGNORE = Assignment.POSITIVE, Assignment.NEGATIVE, Assignment.IGNORE
 
 
@@ -120,7 +126,7 @@ def test_mask_by_hand():
     # the first region's map is undecided; the second's would cost, but is no positive
     logits = np.stack([np.zeros((2, 2)), np.full((2, 2), 50.0)])
     targets = np.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
-    loss = mask_loss(logits, targets, np.array([True, False]))
+    loss = mask_loss(logits, targets, np.array([True, False]))["mask"]
     np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
 
 
@@ -128,11 +134,11 @@ def test_softmax_mask_by_hand():
     # of label and background, in four cells of which the upper are the object's; the second is no positive
     p = np.array([[[[0.5, 0.2], [0.25, 0.2]], [[0.1, 0.8], [0.2, 0.4]]], np.full((2, 2, 2), 1e-9)])
     targets = np.array([[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
-    loss = softmax_mask_loss(np.log(p), targets, np.array([True, False]))
+    loss = softmax_mask_loss(np.log(p), targets, np.array([True, False]))["mask"]
     np.testing.assert_allclose(loss, -np.log([0.5, 0.25, 0.8, 0.4]).mean(), rtol=1e-6)
     # a soft target: a quarter of a cell is the object's
     targets[0] = 0.25
-    loss = softmax_mask_loss(np.log(p), targets, np.array([True, False]))
+    loss = softmax_mask_loss(np.log(p), targets, np.array([True, False]))["mask"]
     expected = -(0.25 * np.log([0.5, 0.25, 0.1, 0.2]) + 0.75 * np.log([0.2, 0.2, 0.8, 0.4])).mean()
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
@@ -148,7 +154,7 @@ def test_gradient_of_the_softmax_mask_loss(soft):
 
     @jax.jit
     def loss(logits):
-        return losses.softmax_mask_loss(label_log_probabilities(logits, labels), targets, positive)
+        return softmax_mask_loss(label_log_probabilities(logits, labels), targets, positive)["mask"]
 
     gradient = np.asarray(jax.jit(jax.grad(loss))(logits))
     step = 0.05
@@ -167,10 +173,17 @@ def test_gradient_of_the_softmax_mask_loss(soft):
 def test_keypoint_by_hand():
     logits = np.zeros((1, 2, 2, 2))
     logits[0, 1, 0, 0] = np.log(5)  # keypoint 0 prefers cell 2
-    loss = keypoint_loss(logits, np.array([[2, 3]]), np.array([[True, False]]))
+    loss = keypoint_loss(logits, np.array([[2, 3]]), np.array([[True, False]]))["keypoint"]
     np.testing.assert_allclose(loss, np.log(8 / 5), rtol=1e-6)
-    both = keypoint_loss(logits, np.array([[2, 3]]), np.array([[True, True]]))
+    both = keypoint_loss(logits, np.array([[2, 3]]), np.array([[True, True]]))["keypoint"]
     np.testing.assert_allclose(both, (np.log(8 / 5) + np.log(4)) / 2, rtol=1e-6)
+
+
+def test_sums_of_parts_divided_by_the_count_of_the_whole():
+    found = losses.LossSums({"a": jnp.array(3.0), "b": jnp.array(1.0)}, jnp.array(2))
+    assert {name: float(x) for name, x in found.means().items()} == {"a": 1.5, "b": 0.5}
+    assert {name: float(x) for name, x in found.means(jnp.array(4)).items()} == {"a": 0.75, "b": 0.25}
+    assert float(losses.LossSums(found.sums, jnp.array(0)).means()["a"]) == 3
 
 
 def test_nothing_to_learn_costs_nothing_and_has_no_gradient():
@@ -181,9 +194,9 @@ def test_nothing_to_learn_costs_nothing_and_has_no_gradient():
         rpn = (logits[None, :, 0], deltas[None, :, 0], boxes[None], none[None], boxes[None])
         found = rpn_loss(*rpn, samples=4, **settings)
         found |= box_loss(logits, deltas, boxes, none, labels, boxes, **settings)
-        found["mask"] = mask_loss(maps[..., 0], np.full((2, 3, 3), np.nan), no)
-        found["softmax mask"] = softmax_mask_loss(maps, np.full((2, 3, 3), np.nan), no)
-        found["keypoint"] = keypoint_loss(maps, np.zeros((2, 2), np.int32), np.zeros((2, 2), bool))
+        found |= mask_loss(maps[..., 0], np.full((2, 3, 3), np.nan), no)
+        found["softmax mask"] = softmax_mask_loss(maps, np.full((2, 3, 3), np.nan), no)["mask"]
+        found |= keypoint_loss(maps, np.zeros((2, 2), np.int32), np.zeros((2, 2), bool))
         return sum(found.values())
 
     arguments = (np.full((2, 3), 3.0), np.full((2, 2, 4), 3.0), np.full((2, 3, 3, 2), 3.0))

@@ -81,6 +81,47 @@ def test_norms_have_their_own_decay(optimizer):
     np.testing.assert_allclose([decayed[name] for name in names], [0.81, 1.0, 1.0, 0.81], rtol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_factors_of_rate_and_decay(optimizer):
+    """As groups of parameters in torch: a group's rate also scales the momentum and the decay."""
+    config = TrainConfig(
+        optimizer=optimizer,
+        learning_rate=0.1,
+        momentum=0.5,
+        weight_decay=0.5,
+        weight_decay_norm=0.25,
+        warmup_steps=0,
+        decay_steps=(99,),
+        rate_factors=(("a.*", 0.5), ("*.bias", 2.0)),
+        weight_decay_factors=(("*.bias", 0.0), ("bn.*", 2.0)),
+    )
+    names = ("a.kernel", "a.bias", "b.kernel", "bn.scale", "bn.bias")
+    gradient = 0.0 if optimizer == "adamw" else 2.0
+    found = _two_updates(config, dict.fromkeys(names, np.ones(1)), dict.fromkeys(names, np.full(1, gradient)))
+    groups = {"a.kernel": (0.05, 0.5), "a.bias": (0.2, 0.0), "b.kernel": (0.1, 0.5)}
+    groups |= {"bn.scale": (0.1, 0.5), "bn.bias": (0.2, 0.5)}
+    for name, (rate, decay) in groups.items():
+        if optimizer == "adamw":  # its decay alone
+            wanted = (1 - rate * decay) ** 2
+        else:
+            momentum = 2 + decay
+            weight = 1 - rate * momentum
+            wanted = weight - rate * (0.5 * momentum + 2 + decay * weight)
+        np.testing.assert_allclose(found[name], [wanted], rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+def test_factors_of_one_leave_the_optimizer_as_it_is():
+    names = {"a.kernel": jnp.ones(1), "bn.scale": jnp.ones(1)}
+
+    def program(**factors):
+        optimizer = make_optimizer(TrainConfig(**factors), names)
+        return jax.make_jaxpr(lambda x: optimizer.update(x, optimizer.init(x), x))(names)
+
+    plain = str(program())
+    assert str(program(rate_factors=(("*", 1.0),), weight_decay_factors=(("a.*", 1.0),))) == plain
+    assert str(program(rate_factors=(("a.*", 0.5),))) != plain
+
+
 def test_adamw_by_hand():
     config = TrainConfig(
         optimizer="adamw",
@@ -165,6 +206,7 @@ def test_clipping_scales_the_whole_gradient():
 
 @pytest.mark.parametrize(("epochs", "images", "steps"), [(0.0, 10, 90_000), (3.0, 10, 8), (0.1, 4, 1)])
 def test_epochs_give_the_steps(epochs, images, steps):
-    """Of 4 images each, rounded up."""
-    config = with_steps(Config(train=TrainConfig(epochs=epochs, batch_size=4)), images=images)
-    assert config.train.steps == steps
+    """Of 4 images each, rounded up, whether their gradient is added up over parts or not."""
+    for parts in (1, 2):
+        train = TrainConfig(epochs=epochs, batch_size=4, accumulate=parts)
+        assert with_steps(Config(train=train), images=images).train.steps == steps

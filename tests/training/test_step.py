@@ -102,12 +102,12 @@ def test_the_only_collectives_are_all_reduces_outside_of_loops(
     take_step = compile_step(tiny_blueprint, tiny_config, make_mesh(jax.devices()))
     text = take_step.lower(first_state(), tiny_batch).compile().as_text()
     assert len(jax.devices()) == 8
-    assert set(_collectives(text)) == {"all-reduce"}
+    assert set(collectives(text)) == {"all-reduce"}
     assert len(list(_loop_bodies(text))) > 5
-    assert not _collectives("".join(_loop_bodies(text)))
+    assert not collectives("".join(_loop_bodies(text)))
 
 
-def _collectives(text):
+def collectives(text):
     return re.findall(r" ((?:all-|collective-|reduce-scatter|ragged-)[\w-]*)\(", text)
 
 

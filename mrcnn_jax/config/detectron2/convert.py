@@ -219,6 +219,10 @@ def _set_training(config: Config, settings: Settings) -> None:
         train.box_loss = "giou"
     if settings["SOLVER.LR_SCHEDULER_NAME"] == "WarmupCosineLR":
         train.schedule = "cosine"
+    if (factor := settings["SOLVER.BIAS_LR_FACTOR"]) != 1:
+        train.rate_factors = (("*.bias", factor),)
+    if settings["SOLVER.WEIGHT_DECAY_BIAS"] == 0:
+        train.weight_decay_factors = (("*.bias", 0.0),)
     if settings["SOLVER.AMP.ENABLED"]:
         config.model.dtype = "bfloat16"  # float16 in Detectron2
     train.seed = max(settings["SEED"], 0)  # -1 is a new seed for every run in Detectron2

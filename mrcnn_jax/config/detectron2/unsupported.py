@@ -78,7 +78,6 @@ ONLY = {
     "SOLVER.LR_SCHEDULER_NAME": _in_training("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.BASE_LR_END": _in_training(0.0),
     "SOLVER.NESTEROV": _in_training(False),
-    "SOLVER.BIAS_LR_FACTOR": _in_training(1.0),
     "SOLVER.WARMUP_METHOD": _in_training("linear"),
     "SOLVER.REFERENCE_WORLD_SIZE": _in_training(0, why="batches and rates do not depend on the devices"),
     "SOLVER.CLIP_GRADIENTS.ENABLED": _in_training(
@@ -234,8 +233,8 @@ def _training_problems(settings: Settings) -> Iterator[Problem]:
         yield Problem("MODEL.ROI_HEADS.IOU_THRESHOLDS", "must be one", training=True)
     if len(settings["MODEL.RPN.IOU_THRESHOLDS"]) != 2:
         yield Problem("MODEL.RPN.IOU_THRESHOLDS", "must be two", training=True)
-    if settings["SOLVER.WEIGHT_DECAY_BIAS"] not in (None, settings["SOLVER.WEIGHT_DECAY"]):
-        yield Problem("SOLVER.WEIGHT_DECAY_BIAS", "must be SOLVER.WEIGHT_DECAY or None", training=True)
+    if settings["SOLVER.WEIGHT_DECAY_BIAS"] not in (None, 0, settings["SOLVER.WEIGHT_DECAY"]):
+        yield Problem("SOLVER.WEIGHT_DECAY_BIAS", "must be SOLVER.WEIGHT_DECAY, 0 or None", training=True)
     if settings["INPUT.MAX_SIZE_TRAIN"] != settings["INPUT.MAX_SIZE_TEST"]:
         longest = settings["INPUT.MAX_SIZE_TEST"]
         yield Problem("INPUT.MAX_SIZE_TRAIN", f"must be INPUT.MAX_SIZE_TEST, {longest}", training=True)

@@ -191,6 +191,14 @@ def test_each_value_without_a_counterpart_is_refused(key):
     assert key in {problem.key for problem in problems(settings)}
 
 
+def test_rate_and_decay_of_biases():
+    """Of all of them, also those of normalisation, as in Detectron2's ``get_default_optimizer_params``."""
+    train = to_config({**DEFAULTS, "SOLVER.BIAS_LR_FACTOR": 2.0, "SOLVER.WEIGHT_DECAY_BIAS": 0.0}).train
+    assert train.rate_factors == (("*.bias", 2.0),) and train.weight_decay_factors == (("*.bias", 0.0),)
+    plain = to_config(DEFAULTS).train
+    assert plain.rate_factors == plain.weight_decay_factors == ()
+
+
 def test_heads_that_the_model_lacks_may_have_any_values():
     settings = {
         **DEFAULTS,
@@ -253,9 +261,9 @@ CASCADE = {
         ),
         ({"MODEL.LOAD_PROPOSALS": True}, "MODEL.LOAD_PROPOSALS", "must be False with this"),
         (
-            {"SOLVER.WEIGHT_DECAY_BIAS": 0.0},
+            {"SOLVER.WEIGHT_DECAY_BIAS": 0.5},
             "SOLVER.WEIGHT_DECAY_BIAS",
-            "must be SOLVER.WEIGHT_DECAY or None",
+            "must be SOLVER.WEIGHT_DECAY, 0 or None",
         ),
         ({"INPUT.MAX_SIZE_TRAIN": 1440}, "INPUT.MAX_SIZE_TRAIN", "must be INPUT.MAX_SIZE_TEST, 1333"),
         ({"MODEL.RPN.IOU_THRESHOLDS": (0.3,)}, "MODEL.RPN.IOU_THRESHOLDS", "must be two"),
