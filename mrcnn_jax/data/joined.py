@@ -44,6 +44,12 @@ class JoinedSource:
         visible = [item.visible_keypoints for item in sources if item.visible_keypoints is not None]
         if len(visible) == len(sources):
             self.visible_keypoints = np.concatenate(visible)
+        self.image_labels: np.ndarray | None = None
+        pairs = [source.image_labels for source in self._sources if source.image_labels is not None]
+        if len(pairs) == len(sources):
+            moved = [of_set + (start, 0) for of_set, start in zip(pairs, self._starts[:-1], strict=True)]
+            self.image_labels = np.concatenate(moved).astype(np.int32)
+        self.federated = None  # only evaluation reads it, which is on a single set
 
     def read(self, index: int) -> AnnotatedImage:
         source, inner = self._find(index)

@@ -245,6 +245,8 @@ class Drawn:
     has_masks = True
     counts = None
     visible_keypoints = None
+    image_labels = None
+    federated = None
     findings = ()
 
     def __init__(self, annotations: list[tuple[CocoAnnotation, ...]]) -> None:
