@@ -88,7 +88,8 @@ def read_coco(
         root: Folder of the dataset.
         images: Folder that the ``file_name`` of each image is relative to, or the end of its ``coco_url``
             (``train2017/000000000009.jpg``) in LVIS's files.
-        annotations: ``instances_*.json`` or ``lvis_*.json``. Keypoints are read from it if its categories define them ...
+        annotations: ``instances_*.json`` or ``lvis_*.json``. Keypoints are read from it if its categories
+            define them ...
         keypoints: ... or from this ``person_keypoints_*.json``, joined by annotation id.
         keypoint_rule: "skip" to read no keypoints; "lenient" to drop those that violate the format, with a
             warning; or "strict", for an error.

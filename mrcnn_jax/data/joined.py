@@ -47,8 +47,9 @@ class JoinedSource:
         self.image_labels: np.ndarray | None = None
         pairs = [source.image_labels for source in self._sources if source.image_labels is not None]
         if len(pairs) == len(sources):
-            moved = [of_set + (start, 0) for of_set, start in zip(pairs, self._starts[:-1], strict=True)]
-            self.image_labels = np.concatenate(moved).astype(np.int32)
+            starts = np.repeat(self._starts[:-1], [len(of_set) for of_set in pairs])
+            image, label = np.concatenate(pairs).T
+            self.image_labels = np.stack([image + starts, label], axis=1).astype(np.int32)
         self.federated = None  # only evaluation reads it, which is on a single set
 
     def read(self, index: int) -> AnnotatedImage:

@@ -1,4 +1,4 @@
-"""Evaluates a detector on a data source, at the original image sizes."""
+"""Evaluates a detector on a data source, at the original image sizes, by COCO's or LVIS's metrics."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -50,6 +50,10 @@ def evaluate(
     share get the id appended: "person (1)". A value is None where the data have nothing to measure, for
     example no large object.
 
+    Annotations in LVIS's format are measured by LVIS's rules: "AP" over the categories that each image is
+    annotated for, of at most 300 detections, with "APr", "APc" and "APf" of rare, common and frequent
+    categories.
+
     With ``evaluator`` "pycocotools" the same metrics are computed by pycocotools, as a check and many times
     slower. If several processes have joined, each detects objects in its share of the images, and every
     process returns the metrics over all images. Process 0 writes all detections to ``detections_file``, if it
@@ -58,8 +62,8 @@ def evaluate(
     Of a run without heads the result is that of ``evaluate_proposals``, and ``evaluator`` and
     ``detections_file`` have no effect. A model without an RPN takes the proposals of ``data.val_proposals``.
 
-    Raises ``ValueError``, naming the rule, for data that ``check_source`` rejects, and if an image cannot be
-    read or its size differs from its annotation.
+    Raises ``ValueError``, naming the rule, for data that ``check_source`` rejects, for pycocotools on LVIS's
+    annotations, and if an image cannot be read or its size differs from its annotation.
     """
     if not isinstance(detector, Detector):
         workdir = workdir_of(detector)
@@ -72,9 +76,10 @@ def evaluate(
     if source is None:
         source = open_validation_source(detector.config)
     source = as_source(source, mask_grid=0)
+    check_evaluator(evaluator, source)
     proposals = check_source(detector.config, detector.categories, source)
     check_same_source(source)
-    categories = source.categories
+    categories, federated = source.categories, source.federated
     kinds: list[Kind] = ["bbox"]
     if detector.config.model.mask and _has_masks(source):
         kinds.append("segm")
@@ -106,6 +111,7 @@ def evaluate(
             category_ids=[categories.ids[label - 1] for label in labels],
             sigmas=categories.sigmas,
             evaluator=evaluator,
+            frequencies=None if federated is None else federated.frequencies,
         )
         metrics[kind] = measured.summary
         for label in labels:
@@ -141,6 +147,15 @@ def check_same_source(source: DataSource) -> None:
         np.array([len(of_image) for of_image in boxes]),
         np.array([box for of_image in boxes for box in of_image]),
     )
+
+
+def check_evaluator(evaluator: Evaluator, source: DataSource) -> None:
+    """Raises ``ValueError`` if the evaluator has no metrics for the source's annotations."""
+    if evaluator == "pycocotools" and source.federated is not None:
+        raise ValueError(
+            f"{source.name}: its annotations are LVIS's, which pycocotools has no metrics for; the evaluator "
+            "must be hotcoco"
+        )
 
 
 def check_source(config: Config, categories: Categories, source: DataSource) -> DataProposals | None:
@@ -184,7 +199,7 @@ def _unique_names(categories: Categories) -> list[str]:
 
 
 def _has_keypoints(config: Config, source: DataSource) -> bool:
-    return config.model.keypoint and bool(source.categories.keypoint_labels)
+    return config.model.keypoint and bool(source.categories.keypoint_labels) and source.federated is None
 
 
 def _has_masks(source: DataSource) -> bool:
