@@ -176,6 +176,9 @@ class DataConfig:
     # The first data set's share of the training images, and those of the others, relative to each other;
     # (): every image is seen equally often.
     train_shares: tuple[float, ...] = training((), positive)
+    # Images of rare categories, in less than this share of the images, are repeated: sqrt(threshold / share)
+    # times, by an image's rarest category (arXiv 1908.03195 B.2, D2 REPEAT_THRESHOLD .001). 0: none.
+    repeat_threshold: float = training(0.0, share)
     val_images: str = free("val2017", not_empty)
     val_annotations: str = free("annotations/instances_val2017.json", not_empty)
     val_keypoints: str = free("", anything)
@@ -223,7 +226,8 @@ class TrainConfig:
     """Sampling, losses, optimizer and the loop."""
 
     steps: int = free(90_000, positive)  # fixed under "cosine", where every step's rate depends on it
-    epochs: float = free(0.0, not_negative)  # passes over the training images, in place of steps; 0: steps
+    # Passes over the training images, with their repetitions, in place of steps; 0: steps.
+    epochs: float = free(0.0, not_negative)
     batch_size: int = training(16, positive)  # images over all devices
     # Devices that share each image, splitting its rows: for images too large for one device, and for more
     # devices than images. See docs/multi_host.md.

@@ -27,7 +27,7 @@ from mrcnn_jax.evaluation.evaluators import (
 class CocoMetrics:
     """COCO's metrics in percent; None where there is no ground truth."""
 
-    # AP, AP50, AP75, AP by size (APs, APm, APl), by frequency in LVIS (APr, APc, APf), and recall (AR100, AR20
+    # AP, AP50, AP75, AP by size (APs, APm, APl) and in LVIS by frequency (APr, APc, APf), recall (AR100, AR20
     # or AR300).
     summary: dict[str, float | None]
     per_category: dict[int, float | None]  # category id -> AP

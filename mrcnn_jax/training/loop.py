@@ -19,7 +19,7 @@ from mrcnn_jax.data.open_data_source import open_data_source, open_validation_so
 from mrcnn_jax.data.open_proposals import describe_shortage, open_proposals
 from mrcnn_jax.data.own import Dataset, as_source
 from mrcnn_jax.data.pipeline import training_batches
-from mrcnn_jax.data.selection import describe_selection, trained_images
+from mrcnn_jax.data.selection import describe_selection, repeats_of_images, trained_images
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config, check_shared_workdir
@@ -124,7 +124,8 @@ def train(
             _print(shortage)
 
         trained = trained_images(source, data, keypoints=config.model.keypoint)
-        config = with_steps(config, images=int(trained.sum()))
+        repeats = repeats_of_images(source, data, trained)
+        config = with_steps(config, images=int(trained.sum()) if repeats is None else float(repeats.sum()))
         settings = config.train
         if settings.epochs:
             _print(
@@ -149,6 +150,8 @@ def train(
         untrained = is_untrained(workdir)
     check_same_config(config)
     check_same_arrays("training images", source.ids, source.sizes, source.num_objects, source.learnable)
+    if source.image_labels is not None:
+        check_same_arrays("categories of the training images", source.image_labels)
     if proposals is not None:
         file = proposals.file
         check_same_arrays("training proposals", file.ids, file.offsets, file.boxes)
