@@ -114,8 +114,8 @@ def describe_selection(source: DataSource, config: DataConfig, *, keypoints: boo
     if repeats is not None and len(repeats):
         lines.append(
             f"data.repeat_threshold is {config.repeat_threshold:g}: for their rare categories, "
-            f"{(repeats > 1).sum()} of {len(repeats)} images are repeated, up to {repeats.max():.1f} times in "
-            f"an epoch, which has {repeats.sum():.0f} images"
+            f"{(repeats > 1).sum()} of {len(repeats)} images are repeated, up to {repeats.max():.1f} times "
+            f"in an epoch, which has {repeats.sum():.0f} images"
         )
     few = (source.learnable | config.keep_empty) & ~trained
     if few.any():

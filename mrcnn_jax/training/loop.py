@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from mrcnn_jax.config import Config
@@ -19,7 +20,12 @@ from mrcnn_jax.data.open_data_source import open_data_source, open_validation_so
 from mrcnn_jax.data.open_proposals import describe_shortage, open_proposals
 from mrcnn_jax.data.own import Dataset, as_source
 from mrcnn_jax.data.pipeline import training_batches
-from mrcnn_jax.data.selection import describe_selection, repeats_of_images, trained_images
+from mrcnn_jax.data.selection import (
+    describe_selection,
+    images_of_categories,
+    repeats_of_images,
+    trained_images,
+)
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config, check_shared_workdir
@@ -137,7 +143,11 @@ def train(
         blueprint = make_blueprint(
             config.model, num_classes=len(categories), num_keypoints=len(categories.keypoint_names)
         )
-        take_step = compile_step(blueprint, config, mesh)
+        counts = None
+        if settings.federated_classes:
+            of_images = images_of_categories(source, trained, "train.federated_classes")
+            counts = jnp.asarray(of_images, jnp.float32)
+        take_step = compile_step(blueprint, config, mesh, counts)
         if not settings.eval_every:
             validation = None
         elif validation is not None:

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Key
+from jaxtyping import Bool, Float, Key
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import map_images
@@ -17,6 +17,7 @@ from mrcnn_jax.ops.keypoints import encode_keypoints
 from mrcnn_jax.ops.masks import crop_box_masks
 from mrcnn_jax.ops.matching import Assignment
 from mrcnn_jax.runtime.barriers import cpu_barrier
+from mrcnn_jax.training.federated import federated_classes
 from mrcnn_jax.training.losses import (
     box_loss,
     keypoint_loss,
@@ -36,16 +37,25 @@ from mrcnn_jax.types import Batch, Features
 # A region equal to its object's box is sampled halfway between cells of the mask, where the interpolated
 # border of the mask is exactly one half; rounding must not decide there.
 _HALF = 0.499
+# The draws of categories have keys that the images' do not reach, which are split off from 0 on.
+_CLASS_KEYS = 2**31
 
 
 def compute_losses(
-    model: MaskRCNN, batch: Batch, key: Key[Array, ""], config: Config
+    model: MaskRCNN,
+    batch: Batch,
+    key: Key[Array, ""],
+    config: Config,
+    image_counts: Float[Array, " c"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """The losses by name; training minimises their sum (paper 3).
 
     The mask and keypoint losses are included if the batch has masks and keypoints. The box and keypoint
     losses have been multiplied by their weights in ``train``, so the logged values are weighted, as in
     Detectron2.
+
+    ``image_counts`` are the numbers of training images with each category, for ``train.federated_classes``;
+    None: all equal.
 
     A model without an RPN takes its regions from ``batch.proposals``; one without a box head has the RPN's
     losses alone. Raises ValueError if the batch has no proposals for the former.
@@ -68,7 +78,7 @@ def compute_losses(
     )
     # Makes XLA sum the heads' feature gradients before computing the RPN's, which saves memory.
     features = model.region_features(dataclasses.replace(features, maps=cpu_barrier(features.maps)))
-    losses |= _box_losses(model, features, regions, batch, config)
+    losses |= _box_losses(model, features, regions, batch, key, config, image_counts)
 
     regions, positive = jax.vmap(lambda targets: positive_regions(targets, train))(regions)
     if gt.masks is not None and gt.mask_boxes is not None:
@@ -100,7 +110,13 @@ def compute_losses(
 
 
 def _box_losses(
-    model: MaskRCNN, features: Features, regions: RegionTargets, batch: Batch, config: Config
+    model: MaskRCNN,
+    features: Features,
+    regions: RegionTargets,
+    batch: Batch,
+    key: Key[Array, ""],
+    config: Config,
+    image_counts: Float[Array, " c"] | None,
 ) -> dict[str, Float[Array, ""]]:
     """The losses of the box head and of the further heads of a cascade, ``box_2`` and so on."""
     train, gt = config.train, batch.gt
@@ -109,6 +125,11 @@ def _box_losses(
     for stage, box_weights in enumerate(all_weights):
         valid = regions.assignment != Assignment.IGNORE
         logits, deltas = model.box_outputs(features, regions.boxes, valid, stage=stage)
+        classes = None
+        if train.federated_classes:
+            counts = jnp.ones(logits.shape[2] - 1) if image_counts is None else image_counts
+            class_key = jax.random.fold_in(key, _CLASS_KEYS + stage)
+            classes = _rows(_trained_classes(class_key, regions, counts, config))
         found = box_loss(
             _rows(logits),
             _rows(deltas),
@@ -119,6 +140,8 @@ def _box_losses(
             box_weights=box_weights,
             beta=train.box_beta,
             kind=train.box_loss,
+            scores=config.model.box_scores,
+            classes=classes,
         )
         found["box"] = _weighted(found["box"], train.box_loss_weight)
         losses |= {f"{name}_{stage + 1}" if stage else name: loss for name, loss in found.items()}
@@ -128,6 +151,22 @@ def _box_losses(
             label = partial(refined_targets, iou=train.cascade_positive_ious[stage], config=train)
             regions = map_images(label, boxes, valid, gt)
     return losses
+
+
+def _trained_classes(
+    key: Key[Array, ""], regions: RegionTargets, image_counts: Float[Array, " c"], config: Config
+) -> Bool[Array, "b r c"]:
+    """The categories that each region trains: those that its image has drawn."""
+    train = config.train
+    weights = image_counts**train.federated_power
+
+    def draw(key: Array, labels: Array, assignment: Array) -> Array:
+        sampled = assignment != Assignment.IGNORE
+        return federated_classes(key, labels, sampled, weights, count=train.federated_classes)
+
+    keys = jax.random.split(key, len(regions.labels))
+    classes = map_images(draw, keys, regions.labels, regions.assignment)
+    return jnp.broadcast_to(classes[:, None], (*regions.labels.shape, len(weights)))
 
 
 def _rpn_losses(

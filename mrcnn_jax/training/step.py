@@ -54,9 +54,17 @@ def make_state(blueprint: Blueprint, weights: Arrays, config: Config) -> TrainSt
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, blueprint: Blueprint, config: Config
+    state: TrainState,
+    batch: Batch,
+    *,
+    blueprint: Blueprint,
+    config: Config,
+    image_counts: Array | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """The state after one optimizer step on ``batch``, with its losses, gradient norm and learning rate."""
+    """The state after one optimizer step on ``batch``, with its losses, gradient norm and learning rate.
+
+    ``image_counts [C]`` are those of ``compute_losses``.
+    """
     key = jax.random.fold_in(state.key, state.step)
 
     def loss_fn(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
@@ -64,7 +72,7 @@ def train_step(
         model.train()
         if platform() != "cpu":
             fold_norms(model, only_frozen=True)
-        losses = compute_losses(model, batch, key, config)
+        losses = compute_losses(model, batch, key, config, image_counts)
         return sum(losses.values(), jnp.zeros(())), (losses, arrays_of(model, nnx.BatchStat))
 
     (loss, (losses, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
@@ -109,7 +117,9 @@ class CompiledStep:
             return self.jitted.lower(state, batch)
 
 
-def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledStep:
+def compile_step(
+    blueprint: Blueprint, config: Config, mesh: Mesh, image_counts: Array | None = None
+) -> CompiledStep:
     """``train_step`` jitted for ``mesh``: the state is replicated and donated, the batch is sharded.
 
     It compiles once per canvas, and warns about any other compilation (see ``compilations``).
@@ -126,7 +136,7 @@ def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledSt
             f"the number of {divisor} ({groups})"
         )
     jitted = jax.jit(
-        partial(train_step, blueprint=blueprint, config=config),
+        partial(train_step, blueprint=blueprint, config=config, image_counts=image_counts),
         in_shardings=(replicated(mesh), batch_sharding(mesh)),
         out_shardings=(replicated(mesh), replicated(mesh)),
         donate_argnums=0,
