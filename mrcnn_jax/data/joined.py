@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mrcnn_jax.data.coco import CocoAnnotation
+from mrcnn_jax.data.federated import Federated
 from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.source import AnnotatedImage, DataSource
@@ -50,7 +51,7 @@ class JoinedSource:
             starts = np.repeat(self._starts[:-1], [len(of_set) for of_set in pairs])
             image, label = np.concatenate(pairs).T
             self.image_labels = np.stack([image + starts, label], axis=1).astype(np.int32)
-        self.federated = None  # only evaluation reads it, which is on a single set
+        self.federated: Federated | None = None  # only evaluation reads it, which is on a single set
 
     def read(self, index: int) -> AnnotatedImage:
         source, inner = self._find(index)

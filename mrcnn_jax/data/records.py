@@ -27,7 +27,7 @@ from mrcnn_jax import images
 from mrcnn_jax.config.limits import LIMITS
 from mrcnn_jax.data.annotations import read_annotations, write_annotations
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage, leave_out
-from mrcnn_jax.data.federated import read_federated, write_federated
+from mrcnn_jax.data.federated import Federated, read_federated, write_federated
 from mrcnn_jax.data.findings import Finding, as_table, errors, printable, raise_errors, summary
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.record import make_record
@@ -230,7 +230,7 @@ class RecordSource:
             pairs = index.get("image_labels")
             if pairs is not None and not _are_pairs(pairs, len(index["ids"]), len(self.categories)):
                 raise ValueError("index.npz has image_labels that are not of its images and categories")
-            self.federated = None
+            self.federated: Federated | None = None
             if (folder / FEDERATED_FILE).exists():
                 self.federated = read_federated(
                     folder / FEDERATED_FILE,

@@ -111,11 +111,14 @@ def describe_selection(source: DataSource, config: DataConfig, *, keypoints: boo
             f"smallest are ignored, neither learnt nor background; one has {source.num_objects.max()}"
         )
     repeats = repeats_of_images(source, config, trained)
-    if repeats is not None and len(repeats):
+    if repeats is not None:
+        rare = repeats[repeats > 1]
         lines.append(
-            f"data.repeat_threshold is {config.repeat_threshold:g}: for their rare categories, "
-            f"{(repeats > 1).sum()} of {len(repeats)} images are repeated, up to {repeats.max():.1f} times "
-            f"in an epoch, which has {repeats.sum():.0f} images"
+            f"data.repeat_threshold is {config.repeat_threshold:g}: for rare categories, {len(rare)} of "
+            f"{len(repeats)} images are repeated, each {rare.min():.2f} to {rare.max():.2f} times in an "
+            f"epoch of {repeats.sum():.0f} images"
+            if len(rare)
+            else f"data.repeat_threshold is {config.repeat_threshold:g}: no category is that rare"
         )
     few = (source.learnable | config.keep_empty) & ~trained
     if few.any():

@@ -101,7 +101,7 @@ class FolderSource:
 
         pairs = {(i, x.label) for i, items in enumerate(visible) for x in items if not x.crowd}
         self.image_labels: np.ndarray | None = np.array(sorted(pairs), np.int32).reshape(-1, 2)
-        self.federated = None
+        self.federated: Federated | None = None
         if dataset.frequencies is not None:
             self.federated = Federated(
                 dataset.frequencies,

@@ -114,9 +114,9 @@ def read_image_ids(annotations: Path, images: Sequence[Path]) -> list[int]:
         ids: dict[str, list[Any]] = {}
         spellings: dict[str, set[str]] = {}
         for entry in content["images"]:
-            for name in image_names(entry):
-                ids.setdefault(name, []).append(entry["id"])
-                spellings.setdefault(_spelling(name), set()).add(name)
+            for ending in image_names(entry):
+                ids.setdefault(ending, []).append(entry["id"])
+                spellings.setdefault(_spelling(ending), set()).add(ending)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{annotations}: not a COCO file: its 'images' must have 'file_name' and 'id': {error!r}"

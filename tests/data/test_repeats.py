@@ -155,9 +155,11 @@ def test_it_is_said_at_the_start_and_by_show(unbalanced):
     config = DataConfig(repeat_threshold=1.0)
     (line, _) = describe_selection(unbalanced, config, keypoints=False)
     assert line == (
-        "data.repeat_threshold is 1: for their rare categories, 1 of 16 images are repeated, up to 4.0 times "
-        "in an epoch, which has 19 images"
+        "data.repeat_threshold is 1: for rare categories, 1 of 16 images are repeated, each 4.00 to 4.00 "
+        "times in an epoch of 19 images"
     )
+    (line, _) = describe_selection(unbalanced, DataConfig(repeat_threshold=0.01), keypoints=False)
+    assert line == "data.repeat_threshold is 0.01: no category is that rare"
     summary = summarise(unbalanced, config, keypoints=False)
     np.testing.assert_allclose(summary.shares, [[1 / 16, 4 / 19], [1, 1]])
     lines = format_summary(summary).splitlines()

@@ -64,7 +64,7 @@ def test_the_step_gets_the_image_counts_and_an_epoch_has_the_repetitions(
     ]
     steps = int(np.ceil(2 * sum(factors) / 8))
     printed = capsys.readouterr().out
-    assert "data.repeat_threshold is 1: for their rare categories" in printed
+    assert "data.repeat_threshold is 1: for rare categories" in printed
     assert f"train.epochs is 2: {steps} steps of 8 images" in printed
     assert len(counted_steps) == steps
 
