@@ -16,8 +16,8 @@ from mrcnn_jax.data.own import Dataset, as_source
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import agreement, hosts
 from mrcnn_jax.evaluation.average_precision import average_precision
-from mrcnn_jax.evaluation.evaluators import Evaluator, Kind
-from mrcnn_jax.evaluation.ground_truth import ground_truth
+from mrcnn_jax.evaluation.evaluators import Evaluator, Kind, that_count
+from mrcnn_jax.evaluation.ground_truth import annotated_categories, ground_truth
 from mrcnn_jax.evaluation.proposal_recall import evaluate_proposals
 from mrcnn_jax.inference.detector import Detector, load
 from mrcnn_jax.inference.proposer import load_proposer
@@ -88,7 +88,8 @@ def evaluate(
 
     truth = ground_truth(source)
     with hosts.fail_together():
-        own = _detect(detector, source, proposals, progress=progress)
+        keep_all = federated is None or detections_file is not None
+        own = _detect(detector, source, proposals, keep_all=keep_all, progress=progress)
     shares = hosts.all_gather(own)
     entries = [
         entry
@@ -120,16 +121,29 @@ def evaluate(
 
 
 def _detect(
-    detector: Detector, source: DataSource, proposals: DataProposals | None, *, progress: bool
+    detector: Detector,
+    source: DataSource,
+    proposals: DataProposals | None,
+    *,
+    keep_all: bool,
+    progress: bool,
 ) -> list[list[dict[str, Any]]]:
-    """The COCO result entries of each of this process's images, every n-th one if there are n processes."""
+    """The COCO result entries of each of this process's images, every n-th one if there are n processes.
+
+    Without ``keep_all`` they are those that count by LVIS's rules, a small part: all of LVIS's validation set
+    would take gigabytes.
+    """
     own = range(jax.process_index(), len(source.ids), jax.process_count())
     hidden = not (progress and hosts.is_main_process())
     given = None if proposals is None else lambda number: proposals[own[number]]
     stream = detector.stream((_reader(source, index) for index in own), proposals=given)
     results = progress_bar(stream, total=len(own), hidden=hidden)
     # Masks are encoded here, while the device computes the next batches.
-    return [result.to_coco(int(source.ids[index])) for index, result in zip(own, results, strict=True)]
+    found = []
+    for index, result in zip(own, results, strict=True):
+        entries = result.to_coco(int(source.ids[index]))
+        found.append(entries if keep_all else that_count(entries, annotated_categories(source, index)))
+    return found
 
 
 def _reader(source: DataSource, index: int) -> Callable[[], np.ndarray]:

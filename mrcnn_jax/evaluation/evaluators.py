@@ -10,7 +10,7 @@ on detections per image.
 import contextlib
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any, Literal
@@ -72,6 +72,15 @@ def evaluate_entries(
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
+
+
+def that_count(entries: list[dict[str, Any]], annotated: Collection[int]) -> list[dict[str, Any]]:
+    """The results of one image that LVIS's metrics look at, the best first.
+
+    ``annotated`` are the ids of the categories that the image is annotated for.
+    """
+    best = sorted(entries, key=itemgetter("score"), reverse=True)[:MAX_LVIS_DETECTIONS]
+    return [entry for entry in best if entry["category_id"] in annotated]
 
 
 def _by_hotcoco(truth: hotcoco.COCO, entries: list[dict[str, Any]], kind: Kind, *, lvis: bool = False) -> Any:

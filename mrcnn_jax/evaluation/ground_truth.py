@@ -66,6 +66,14 @@ def _annotated(federated: Federated | None, index: int, categories: Categories) 
     }
 
 
+def annotated_categories(source: DataSource, index: int) -> set[int]:
+    """The ids of the categories that an image of LVIS is annotated for: of its objects, and negative ones."""
+    labels = {item.label for item in source.annotations(index)}
+    if source.federated is not None:
+        labels.update(source.federated.negative[index])
+    return {source.categories.ids[label - 1] for label in labels}
+
+
 def object_area(annotation: CocoAnnotation, size: Size) -> float:
     """The area of an object in an image of ``size``, by which COCO's metrics tell small from large."""
     if annotation.area is not None:

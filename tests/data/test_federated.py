@@ -13,6 +13,7 @@ from mrcnn_jax.data.image_list import read_image_list
 from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.records import RecordSource, prepare_records
 from mrcnn_jax.data.source import FolderSource
+from mrcnn_jax.evaluation.ground_truth import ground_truth
 from mrcnn_jax.inference.files import read_image_ids
 from mrcnn_jax.runs.categories import Categories
 
@@ -136,6 +137,9 @@ def test_records_have_it_too(save, tmp_path):
     assert records.federated == files.federated
     np.testing.assert_array_equal(records.image_labels, files.image_labels)
     assert RecordSource(folder, count=1).federated == files.federated.first(1)
+    truth = ground_truth(files).dataset
+    assert truth["images"][0]["neg_category_ids"] == [3, 5] and truth["categories"][0]["frequency"] == "f"
+    assert repr(ground_truth(records).dataset) == repr(truth)
     path = folder / "federated.json"
     written = json.loads(path.read_text())
     for change in ({"negative": [[1]]}, {"negative": [[4], []]}, {"frequencies": ["r", "c", 1]}, {"x": 1}):

@@ -13,8 +13,8 @@ from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage
 from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.coco_eval import check_evaluator
-from mrcnn_jax.evaluation.evaluators import evaluate_entries
-from mrcnn_jax.evaluation.ground_truth import ground_truth
+from mrcnn_jax.evaluation.evaluators import evaluate_entries, that_count
+from mrcnn_jax.evaluation.ground_truth import annotated_categories, ground_truth
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.runs.categories import Categories
 
@@ -103,6 +103,25 @@ def test_equals_the_lvis_package(name: str) -> None:
 
 def entry(image: int, category: int, score: float, x: int = 0) -> dict[str, Any]:
     return {"image_id": image, "category_id": category, "bbox": [x, 0, 10, 10], "score": score}
+
+
+@pytest.mark.parametrize("name", ["plain", "many"])
+def test_what_does_not_count_can_be_left_out(name: str) -> None:
+    truth, entries = load_script().make_case(name, encode)
+    source = as_source(truth)
+    counted = []
+    for index, image in enumerate(source.ids.tolist()):
+        of_image = [entry for entry in entries if entry["image_id"] == image]
+        counted += that_count(of_image, annotated_categories(source, index))
+    assert len(counted) < 0.8 * len(entries)
+    assert source.federated is not None
+    for kind in ("bbox", "segm"):
+        arguments: Any = {
+            "category_ids": source.categories.ids,
+            "frequencies": source.federated.frequencies,
+        }
+        wanted = average_precision(ground_truth(source), entries, kind, **arguments)
+        assert average_precision(ground_truth(source), counted, kind, **arguments) == wanted
 
 
 def test_by_hand() -> None:
