@@ -91,7 +91,7 @@ def frequencies(source: DataSource, config: DataConfig, trained: np.ndarray) -> 
         shares, sets = np.asarray(config.train_shares), sets_of_images(source, config)[trained]
         of_set = np.bincount(sets, often, minlength=len(shares))
         often = often * (shares / np.maximum(of_set, 1))[sets]
-    return often * len(often) / max(1.0, often.sum()) if len(often) else often
+    return often * len(often) / often.sum() if len(often) else often
 
 
 def describe_selection(source: DataSource, config: DataConfig, *, keypoints: bool) -> list[str]:

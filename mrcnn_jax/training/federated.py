@@ -22,8 +22,8 @@ def federated_classes(
     """The categories that an image's regions train: their own, and others up to ``count`` in all.
 
     The others are drawn without replacement, in proportion to their ``weights``; a weight of 0 is never
-    drawn. The background, if a sampled region has it, is one of the ``count``, and so many of its own
-    categories that none are left are all kept (as in Detectron2's ``get_fed_loss_classes``).
+    drawn. The background counts as one, if a sampled region has it; and if the image has more categories of
+    its own than ``count``, it keeps all of them (as in Detectron2's ``get_fed_loss_classes``).
 
     Args:
         key: For the draw.
@@ -33,11 +33,8 @@ def federated_classes(
         count: How many categories, the background included.
     """
     num_classes = weights.shape[0]
-    own = (
-        jnp.zeros(num_classes + 1, bool)
-        .at[jnp.where(sampled, labels, num_classes + 1)]
-        .set(True, mode="drop")
-    )
+    label = jnp.where(sampled, labels, num_classes + 1)  # the last is dropped
+    own = jnp.zeros(num_classes + 1, bool).at[label].set(True, mode="drop")
     # The largest of log-weights with Gumbel noise are a draw without replacement.
     priority = jnp.log(weights) + jax.random.gumbel(key, (num_classes,))
     priority = jnp.where(own[1:], -jnp.inf, priority)
