@@ -46,8 +46,10 @@ class ImageFolder:
 
     def find_any(self, names: Sequence[str]) -> tuple[str, Path]:
         """The first of ``names`` with a file, and its path; if none has, the first. Raises as ``find``."""
-        found = [(name, self.find(name)) for name in names]
-        return next((item for item in found if self.has(item[1])), found[0])
+        for name in names:
+            if self.has(path := self.find(name)):
+                return name, path
+        return names[0], self.find(names[0])
 
     def has(self, path: Path) -> bool:
         """Whether there is a file at a path from ``find``."""

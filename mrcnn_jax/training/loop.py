@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from mrcnn_jax.config import Config
@@ -145,8 +144,7 @@ def train(
         )
         counts = None
         if settings.federated_classes:
-            of_images = images_of_categories(source, trained, "train.federated_classes")
-            counts = jnp.asarray(of_images, jnp.float32)
+            counts = images_of_categories(source, trained, "train.federated_classes")
         take_step = compile_step(blueprint, config, mesh, counts)
         if not settings.eval_every:
             validation = None
@@ -160,7 +158,7 @@ def train(
         untrained = is_untrained(workdir)
     check_same_config(config)
     check_same_arrays("training images", source.ids, source.sizes, source.num_objects, source.learnable)
-    if source.image_labels is not None:
+    if source.image_labels is not None and (repeats is not None or counts is not None):
         check_same_arrays("categories of the training images", source.image_labels)
     if proposals is not None:
         file = proposals.file

@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx, struct
 from jax import Array
@@ -59,12 +60,13 @@ def train_step(
     *,
     blueprint: Blueprint,
     config: Config,
-    image_counts: Array | None = None,
+    image_counts: np.ndarray | None = None,
 ) -> tuple[TrainState, Metrics]:
     """The state after one optimizer step on ``batch``, with its losses, gradient norm and learning rate.
 
-    ``image_counts [C]`` are those of ``compute_losses``.
+    ``image_counts [C]`` are those of ``compute_losses``, the same in every step.
     """
+    counts = None if image_counts is None else jnp.asarray(image_counts, jnp.float32)
     key = jax.random.fold_in(state.key, state.step)
 
     def loss_fn(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
@@ -72,7 +74,7 @@ def train_step(
         model.train()
         if platform() != "cpu":
             fold_norms(model, only_frozen=True)
-        losses = compute_losses(model, batch, key, config, image_counts)
+        losses = compute_losses(model, batch, key, config, counts)
         return sum(losses.values(), jnp.zeros(())), (losses, arrays_of(model, nnx.BatchStat))
 
     (loss, (losses, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
@@ -118,7 +120,7 @@ class CompiledStep:
 
 
 def compile_step(
-    blueprint: Blueprint, config: Config, mesh: Mesh, image_counts: Array | None = None
+    blueprint: Blueprint, config: Config, mesh: Mesh, image_counts: np.ndarray | None = None
 ) -> CompiledStep:
     """``train_step`` jitted for ``mesh``: the state is replicated and donated, the batch is sharded.
 
