@@ -220,12 +220,12 @@ def shared_programs(programs, drawn_eagerly):
     def share(make):
         section = "train" if make.__name__ == "compile_step" else "test"
 
-        def find(blueprint, config, mesh):
-            model = blueprint.config, blueprint.num_classes, blueprint.num_keypoints
+        def find(blueprint, config, mesh, *counts):
+            model = blueprint.config, blueprint.num_classes, blueprint.num_keypoints, counts
             read = {n: v for n, v in vars(getattr(config, section)).items() if not is_free(f"{section}.{n}")}
             key = repr((make.__name__, model, read, config.data.canvases, mesh))
             if key not in programs:
-                programs[key] = make(blueprint, config, mesh)
+                programs[key] = make(blueprint, config, mesh, *counts)
             return programs[key]
 
         return find

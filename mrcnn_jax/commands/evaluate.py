@@ -1,5 +1,7 @@
 """Evaluates a trained run on its validation set: COCO's average precision for boxes, masks and keypoints.
 
+LVIS's annotations (neg_category_ids) are recognised, and measured by LVIS's average precision.
+
     mrcnn-jax evaluate --workdir=runs/shapes
     mrcnn-jax evaluate --workdir=runs/coco --config.data.root=/data/coco --config.data.val_images=val2017
     mrcnn-jax evaluate --workdir=torchvision/mask_rcnn_r50_fpn --config.data.root=/data/coco --output=r50.json
@@ -80,7 +82,7 @@ def _evaluate() -> None:
     from mrcnn_jax.data.open_data_source import open_validation_source
     from mrcnn_jax.distributed import hosts
     from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config
-    from mrcnn_jax.evaluation.coco_eval import check_source, evaluate
+    from mrcnn_jax.evaluation.coco_eval import check_evaluator, check_source, evaluate
     from mrcnn_jax.evaluation.proposal_recall import evaluate_proposals
     from mrcnn_jax.evaluation.table import format_metrics
     from mrcnn_jax.inference.detector import load
@@ -111,6 +113,7 @@ def _evaluate() -> None:
             "config": config,
         }
         if config.model.box:
+            check_evaluator(_EVALUATOR.value, source)
             check_source(config, run.categories, source)
         detector = (load if config.model.box else load_proposer)(workdir, **options)
     check_same_config(config)

@@ -1,4 +1,4 @@
-"""Converts annotations of labelme, VIA, VOC, YOLO, LVIS, Cityscapes or folders of masks to COCO's format.
+"""Converts annotations of labelme, VIA, VOC, YOLO, Cityscapes or folders of masks to COCO's format.
 
     mrcnn-jax to_coco photos --output=annotations.json
 
@@ -20,7 +20,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "COCO file to write; must not exis
 _FORMAT = flags.DEFINE_enum(
     "format",
     "auto",
-    ["auto", "labelme", "via", "voc", "yolo", "masks", "lvis", "cityscapes"],
+    ["auto", "labelme", "via", "voc", "yolo", "masks", "cityscapes"],
     "format of the annotations",
 )
 _IMAGES = flags.DEFINE_string(

@@ -140,6 +140,9 @@ class ModelConfig:
     box_fcs: int = architecture(2, not_negative)
     box_channels: int = architecture(1024, positive)  # of the fully connected layers
     box_agnostic: bool = architecture(False)  # one set of deltas for all categories (D2)
+    # Scores are a softmax over the categories and the background, or a sigmoid for each category, trained by
+    # binary cross-entropy (D2 USE_SIGMOID_CE); then the background's logit has no effect.
+    box_scores: str = behaviour("softmax", one_of("softmax", "sigmoid"))
     # Further box heads, each of which begins with the boxes of the one before (Cascade R-CNN, arXiv
     # 1712.00726): the weights of their deltas, as box_weights. ((20, 20, 10, 10), (30, 30, 15, 15)) in D2.
     box_cascade: tuple[tuple[float, float, float, float], ...] = architecture((), positive)
@@ -184,6 +187,9 @@ class DataConfig:
     # The first data set's share of the training images, and those of the others, relative to each other;
     # (): every image is seen equally often.
     train_shares: tuple[float, ...] = training((), positive)
+    # Images of rare categories, in less than this share of the images, are repeated: sqrt(threshold / share)
+    # times, by an image's rarest category (arXiv 1908.03195 B.2, D2 REPEAT_THRESHOLD .001). 0: none.
+    repeat_threshold: float = training(0.0, share)
     val_images: str = free("val2017", not_empty)
     val_annotations: str = free("annotations/instances_val2017.json", not_empty)
     val_keypoints: str = free("", anything)
@@ -231,7 +237,8 @@ class TrainConfig:
     """Sampling, losses, optimizer and the loop."""
 
     steps: int = free(90_000, positive)  # fixed under "cosine", where every step's rate depends on it
-    epochs: float = free(0.0, not_negative)  # passes over the training images, in place of steps; 0: steps
+    # Passes over the training images, with their repetitions, in place of steps; 0: steps.
+    epochs: float = free(0.0, not_negative)
     batch_size: int = training(16, positive)  # images of a step, over all devices
     # Parts of a batch whose gradients are computed one after the other and added up, to save memory.
     accumulate: int = training(1, positive)
@@ -288,6 +295,12 @@ class TrainConfig:
     box_loss: str = training("smooth_l1", one_of("smooth_l1", "giou"))  # as rpn_box_loss
     box_loss_weight: float = training(1.0, not_negative)  # as rpn_box_loss_weight
     box_beta: float = training(0.0, not_negative)  # as rpn_beta (D2's keypoint models 0.5)
+    # Federated loss (arXiv 2103.07461, section 5): the regions of an image train the sigmoids of this many
+    # categories: its own, and others that each step draws anew; the background counts as one. 0: all. In D2
+    # 50, for the images of a GPU together.
+    federated_classes: int = training(0, not_negative)
+    # How likely a category is drawn: the number of training images with it, to this power.
+    federated_power: float = training(0.5, not_negative)
     # A cell's target is the mask's value there, not whether it is >= .5 (TV).
     mask_soft_targets: bool = training(False)
     # Factor of the keypoint loss, both in the total and as logged (D2 MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT).

@@ -202,6 +202,7 @@ def _part_problems(values: dict[str, Any]) -> Iterator[str]:
             ("box_agnostic", False),
             ("box_cascade", ()),
             ("roi_pooling", "align"),
+            ("box_scores", "softmax"),
             ("rpn", True),
         ):
             if (value := values[f"model.{name}"]) != plain:
@@ -215,6 +216,8 @@ def _part_problems(values: dict[str, Any]) -> Iterator[str]:
                     f"data.{name} is {_shown(path)}; must be empty for a model with an RPN, which makes its "
                     "own proposals (model.rpn is True)"
                 )
+    if (classes := values["train.federated_classes"]) and values["model.box_scores"] != "sigmoid":
+        yield f"train.federated_classes is {classes}; must be 0 unless model.box_scores is 'sigmoid'"
     if values["model.fpn_frozen"] and values["model.features"] != "fpn":
         features = values["model.features"]
         yield f"model.fpn_frozen is True; must be False without a pyramid (model.features is {features!r})"

@@ -50,6 +50,7 @@ LIMITS = {
     "train.rpn_pre_nms": _REGIONS,
     "train.rpn_post_nms": _REGIONS,
     "train.roi_samples": _REGIONS,
+    "train.federated_classes": 100_000,
     "test.batch_size": 1_000_000,
     "test.rpn_pre_nms": _REGIONS,
     "test.rpn_post_nms": _REGIONS,

@@ -10,7 +10,7 @@ from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.transform import ImageTransform
 from mrcnn_jax.images import Size
 
-AUGMENT_STREAM = 1  # stream 0 is ORDER_STREAM
+AUGMENT_STREAM = 1  # 0 and 2 are those of passes.py
 
 # From torchvision's RandomPhotometricDistort: ranges of the factors, and of the hue shift in turns.
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = (0.875, 1.125), (0.5, 1.5), (0.5, 1.5), (-0.05, 0.05)

@@ -13,13 +13,16 @@ from mrcnn_jax.data.box_agreement import BoxAgreement
 from mrcnn_jax.data.categories import KeypointRule, read_categories
 from mrcnn_jax.data.coco_fields import Box, Segmentation
 from mrcnn_jax.data.coco_ids import annotations_by_id, image_id_of, images_by_id
+from mrcnn_jax.data.federated import NOT_EXHAUSTIVE_FIELD, is_federated, read_frequencies
 from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.data.findings import Finding, raise_errors
 from mrcnn_jax.data.keypoint_agreement import KeypointAgreement
+from mrcnn_jax.image_names import LVIS_FIELD, image_names
 from mrcnn_jax.images import Size
 from mrcnn_jax.json_files import read_json
 from mrcnn_jax.runs.categories import Categories
 
+_NAMES = "file_name", "coco_url"  # of an image
 SMALLEST_SIDE = 1e-3  # pixels; a box with a shorter side counts as empty
 _T = TypeVar("_T")
 
@@ -47,6 +50,9 @@ class CocoImage:
     height: int
     width: int
     annotations: tuple[CocoAnnotation, ...]
+    # Of LVIS: labels of categories without an object here, and of those with objects that are not annotated.
+    negative: tuple[int, ...] = ()
+    not_exhaustive: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +66,7 @@ class CocoDataset:
     categories: Categories
     images: tuple[CocoImage, ...]
     findings: tuple[Finding, ...] = ()  # entries with errors are not in ``images``
+    frequencies: tuple[str, ...] | None = None  # of LVIS's categories ("r", "c" or "f"); None: not LVIS's
 
 
 def read_coco(
@@ -79,8 +86,10 @@ def read_coco(
 
     Args:
         root: Folder of the dataset.
-        images: Folder that the ``file_name`` of each image is relative to.
-        annotations: ``instances_*.json``. Keypoints are read from it if its categories define them ...
+        images: Folder that the ``file_name`` of each image is relative to, or the end of its ``coco_url``
+            (``train2017/000000000009.jpg``) in LVIS's files.
+        annotations: ``instances_*.json`` or ``lvis_*.json``. Keypoints are read from it if its categories
+            define them ...
         keypoints: ... or from this ``person_keypoints_*.json``, joined by annotation id.
         keypoint_rule: "skip" to read no keypoints; "lenient" to drop those that violate the format, with a
             warning; or "strict", for an error.
@@ -117,6 +126,9 @@ def read_coco(
     if keypoints and keypoint_rule == "strict" and not categories.keypoint_names:
         raise ValueError(f"{keypoint_path}: no category has a 'keypoints' list of names")
 
+    frequencies = None
+    if is_federated(fields.section(content, "images", str(path))):
+        frequencies = read_frequencies(fields.entries(content, "categories", str(path)), str(path))
     image_entries, ambiguous = images_by_id(content, path, findings)
     annotation_entries = annotations_by_id(content, path, findings, renumber=not keypoints)
     reader = _Reader(path, keypoint_path, categories, ImageFolder(folder), findings)
@@ -158,6 +170,7 @@ def read_coco(
             if image is not None
         ),
         findings=tuple(findings),
+        frequencies=frequencies,
     )
     dataset = leave_out(dataset, reader.missing_files(dataset))
     if not skip_bad:
@@ -214,19 +227,26 @@ class _Reader:
     def image(self, entry: dict) -> CocoImage | None:
         """The image, still without annotations; None if its entry is invalid."""
         problems: list[str] = []
-        path = _attempt(problems, coco_fields.read_path, entry, self._folder)
+        names = _attempt(problems, image_names, entry)
+        found = None if names is None else _attempt(problems, self._folder.find_any, names)
         height = _attempt(problems, coco_fields.read_side, entry, "height")
         width = _attempt(problems, coco_fields.read_side, entry, "width")
+        negative, not_exhaustive = (
+            _attempt(problems, coco_fields.read_labels, entry, key, self._labels)
+            for key in (LVIS_FIELD, NOT_EXHAUSTIVE_FIELD)
+        )
         self._findings += [Finding(str(self._path), entry["id"], None, problem) for problem in problems]
-        if path is None or height is None or width is None:
+        if negative is None or not_exhaustive is None or found is None or height is None or width is None:
             return None
         return CocoImage(
             id=entry["id"],
-            path=path,
-            file_name=entry["file_name"],
+            path=found[1],
+            file_name=found[0],
             height=height,
             width=width,
             annotations=(),
+            negative=negative,
+            not_exhaustive=not_exhaustive,
         )
 
     def compare_files(self, images: Iterable[CocoImage | None]) -> None:
@@ -331,13 +351,13 @@ def _read_object(path: Path, object_hook: Callable[[dict], Any]) -> dict:
 
 
 def _seems_coco(content: Any) -> bool:
-    """Whether there are COCO's sections, and images with a file name, which LVIS has not."""
+    """Whether there are COCO's sections, and images with a file name or, as in LVIS, a URL."""
     if not isinstance(content, dict) or not content.keys() >= {"images", "annotations", "categories"}:
         return False
     images = content["images"]
     if not isinstance(images, list) or not images:
         return True
-    return any(isinstance(image, dict) and "file_name" in image for image in images)
+    return any(isinstance(image, dict) and not image.keys().isdisjoint(_NAMES) for image in images)
 
 
 def _of_another_tool(path: Path) -> str:

@@ -5,13 +5,11 @@ Each function returns one field of an entry, or raises ValueError with the field
 
 from array import array
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mrcnn_jax.data import fields
-from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.images import Size
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.runs.categories import Categories
@@ -21,11 +19,6 @@ Segmentation = tuple[np.ndarray, ...] | Rle
 Box = tuple[float, float, float, float]  # x1 y1 x2 y2
 
 _LARGEST_SIDE = 2**31 - 1  # pixels; sizes are stored as int32
-
-
-def read_path(entry: dict, folder: ImageFolder) -> Path:
-    """The path of the image file, inside the image folder."""
-    return folder.find(fields.text(entry, "file_name"))
 
 
 def read_side(entry: dict, key: str) -> int:
@@ -59,6 +52,15 @@ def read_box(entry: dict) -> Box:
         raise fields.error("", "bbox", "[x, y, width, height], finite, width and height >= 0", bbox)
     x, y, width, height = bbox
     return float(x), float(y), float(x + width), float(y + height)
+
+
+def read_labels(entry: dict, key: str, labels: dict[int, int]) -> tuple[int, ...]:
+    """The labels of a list of category ids, in order; none if it is absent."""
+    found = entry.get(key) or []
+    ids = [fields.as_integer(value) for value in found] if isinstance(found, list) else [None]
+    if not all(category in labels for category in ids):
+        raise fields.error("", key, "ids of categories", entry[key])
+    return tuple(sorted({labels[category] for category in ids if category is not None}))
 
 
 def read_crowd(entry: dict) -> bool:

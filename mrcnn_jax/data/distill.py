@@ -16,6 +16,7 @@ import numpy as np
 
 from mrcnn_jax.data import coco_fields, fields
 from mrcnn_jax.data.categories import read_categories
+from mrcnn_jax.image_names import image_names
 from mrcnn_jax.images import Size
 from mrcnn_jax.json_files import read_json
 from mrcnn_jax.rle import Rle
@@ -117,7 +118,7 @@ def _read_images(content: dict, path: Path) -> tuple[dict[int, Size], list[dict[
         try:
             key = fields.integer(entry, "id")
             size = coco_fields.read_side(entry, "height"), coco_fields.read_side(entry, "width")
-            name = fields.text(entry, "file_name")
+            name = image_names(entry)[0]
         except ValueError as error:
             raise ValueError(f"{path}: images[{index}]: {error}") from error
         if key in sizes:

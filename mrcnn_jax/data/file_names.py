@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from mrcnn_jax.data import fields
@@ -12,7 +12,7 @@ from mrcnn_jax.data.findings import printable
 
 
 class ImageFolder:
-    """The files of an image folder, by the ``file_name`` of COCO's image entries.
+    """The files of an image folder, by the names that COCO's image entries give them.
 
     Each folder is listed once, which is cheaper than a look-up of every file.
     """
@@ -43,6 +43,13 @@ class ImageFolder:
         paths = list(dict.fromkeys(self._folder / name for name in names))
         found = [path for path in paths if self.has(path)]
         return found[0] if len(found) == 1 else paths[0]
+
+    def find_any(self, names: Sequence[str]) -> tuple[str, Path]:
+        """The first of ``names`` with a file, and its path; if none has, the first. Raises as ``find``."""
+        for name in names:
+            if self.has(path := self.find(name)):
+                return name, path
+        return names[0], self.find(names[0])
 
     def has(self, path: Path) -> bool:
         """Whether there is a file at a path from ``find``."""

@@ -1,11 +1,12 @@
 """Finds the annotations and images of a dataset's folder, whichever tool has laid it out."""
 
+import contextlib
 import dataclasses
 import json
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.data.importers.recognise import recognise, what_it_looks_like
+from mrcnn_jax.image_names import image_names
 
 _SAMPLES = 5  # images of an annotation file that are looked for
 _CHUNK = 1 << 20  # bytes that they are read from
 _LISTED = 10  # files or folders in a message
 _LAYOUTS = """\
     annotations/instances_train.json (and _val), images in train/, images/train/ or images/
+    annotations/lvis_v1_train.json (and _val), images in train2017/ and val2017/     LVIS
     train/_annotations.coco.json (and valid/), beside the images       Roboflow
     annotations/instances_default.json, images in images/              CVAT
     result.json, images in images/                                     Label Studio
@@ -34,7 +37,7 @@ class _Annotations:
 
     path: PurePosixPath  # relative to the dataset's folder
     split: str | None  # train, val or test, by its name or its folder's
-    names: tuple[str, ...]  # file_name of its first images
+    names: tuple[list[str], ...]  # what its first images may be called
 
 
 def find_layout(folder: str | Path) -> dict[str, str]:
@@ -133,22 +136,22 @@ def _annotation_files(folder: Path) -> Iterator[_Annotations]:
             yield _Annotations(relative, _split(relative), names)
 
 
-def _first_images(path: Path) -> tuple[str, ...] | None:
-    """The file names of a COCO file's first images, without parsing the rest; None for other files."""
+def _first_images(path: Path) -> tuple[list[str], ...] | None:
+    """The ``image_names`` of a COCO file's first images, without parsing the rest; None for other files."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = re.search(rb'"images"\s*:\s*\[', data)
         if not (start and re.search(rb'"annotations"\s*:', data) and re.search(rb'"categories"\s*:', data)):
             return None
         text = data[start.end() : start.end() + _CHUNK].decode("utf-8", "replace")
-    names: list[str] = []
+    names: list[list[str]] = []
     place, between, decoder = 0, re.compile(r"[\s,]*(?=\{)"), json.JSONDecoder()
     while len(names) < _SAMPLES and (match := between.match(text, place)):
         try:
             entry, place = decoder.raw_decode(text, match.end())
         except (ValueError, RecursionError):  # cut off, or damaged: the reader of the dataset will say so
             break
-        if isinstance(entry.get("file_name"), str):
-            names.append(entry["file_name"])
+        with contextlib.suppress(ValueError):  # an entry without a name
+            names.append(image_names(entry))
     return tuple(names)
 
 
@@ -179,7 +182,9 @@ def _image_folder(folder: Path, annotations: _Annotations, folders: list[PurePos
     """The folder in which all sampled images exist; of several, the one of the annotations' split."""
     if not annotations.names:
         raise ValueError(f"{folder / annotations.path}: has no images with a file_name")
-    fitting = [inner for inner in folders if _holds(folder / inner, annotations.names)]
+    exact = [names[:1] for names in annotations.names]  # LVIS's images lie in several folders of one
+    fitting = [inner for inner in folders if _holds(folder / inner, exact)]
+    fitting = fitting or [inner for inner in folders if _holds(folder / inner, annotations.names)]
     if len(fitting) > 1 and annotations.split is not None:
         of_split = [inner for inner in fitting if annotations.split in map(split_of, inner.parts)]
         same_word = [inner for inner in of_split if annotations.path.stem.endswith(f"_{inner.name}")]
@@ -194,16 +199,16 @@ def _image_folder(folder: Path, annotations: _Annotations, folders: list[PurePos
         )
     listed = ", ".join(map(str, folders[:_LISTED])) + (", ..." if len(folders) > _LISTED else "")
     raise ValueError(
-        f"{folder / annotations.path}: its first images, such as {annotations.names[0]!r}, are in none of "
+        f"{folder / annotations.path}: its first images, such as {annotations.names[0][0]!r}, are in none of "
         f"the folders: {listed}"
     )
 
 
-def _holds(folder: Path, names: tuple[str, ...]) -> bool:
-    """Whether the folder has all files, as the reader of the dataset will look for them."""
+def _holds(folder: Path, names: Sequence[list[str]]) -> bool:
+    """Whether the folder has all images, as the reader of the dataset will look for them."""
     images = ImageFolder(folder)
     try:
-        return all(images.has(images.find(name)) for name in names)
+        return all(images.has(images.find_any(of_image)[1]) for of_image in names)
     except ValueError:  # a name that leads out of the folder
         return False
 

@@ -9,6 +9,7 @@ import numpy as np
 from mrcnn_jax.data import coco_fields, fields
 from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.data.source import check_size
+from mrcnn_jax.image_names import image_names
 from mrcnn_jax.images import Size, read_image
 from mrcnn_jax.json_files import read_json
 from mrcnn_jax.runs.categories import UNUSED, Categories
@@ -60,9 +61,9 @@ def read_image_list(path: Path, folder: Path, *, sizes: bool = False) -> ImageLi
     for number, entry in enumerate(fields.entries(content, "images", str(path))):
         where = f"{path}: images[{number}]"
         ids.append(fields.integer(entry, "id", where))
-        name = fields.text(entry, "file_name", where)
         try:
-            images.append(files.find(name))
+            name, image = files.find_any(image_names(entry))
+            images.append(image)
             if sizes:
                 found_sizes.append(
                     (coco_fields.read_side(entry, "height"), coco_fields.read_side(entry, "width"))

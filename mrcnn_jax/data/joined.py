@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mrcnn_jax.data.coco import CocoAnnotation
+from mrcnn_jax.data.federated import Federated
 from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.source import AnnotatedImage, DataSource
@@ -44,6 +45,13 @@ class JoinedSource:
         visible = [item.visible_keypoints for item in sources if item.visible_keypoints is not None]
         if len(visible) == len(sources):
             self.visible_keypoints = np.concatenate(visible)
+        self.image_labels: np.ndarray | None = None
+        pairs = [source.image_labels for source in self._sources if source.image_labels is not None]
+        if len(pairs) == len(sources):
+            starts = np.repeat(self._starts[:-1], [len(of_set) for of_set in pairs])
+            image, label = np.concatenate(pairs).T
+            self.image_labels = np.stack([image + starts, label], axis=1).astype(np.int32)
+        self.federated: Federated | None = None  # only evaluation reads it, which is on a single set
 
     def read(self, index: int) -> AnnotatedImage:
         source, inner = self._find(index)

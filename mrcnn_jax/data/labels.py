@@ -29,6 +29,12 @@ class AlignedSource:
         if source.counts is not None:
             self.counts = np.zeros((len(categories), 2), np.int64)
             self.counts[self._to_run[1:] - 1] = source.counts
+        self.image_labels, self.federated = source.image_labels, source.federated
+        if source.image_labels is not None:
+            image, label = source.image_labels.T
+            self.image_labels = np.stack([image, self._to_run[label]], axis=1)
+        if source.federated is not None:
+            self.federated = source.federated.with_labels(self._to_run, len(categories))
 
     def read(self, index: int) -> AnnotatedImage:
         picture = self.source.read(index)

@@ -1,13 +1,14 @@
 """The images that form the batch of each step, a function of (seed, step) alone."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-# First word of a random stream's key; each use of a seed has its own, so that no two share random numbers.
-ORDER_STREAM = 0
+from mrcnn_jax.data.passes import Passes, draw_offsets
 
-# Batches in the period of an order with shares, at least: shares are then exact to 0.001% of the images.
+# Batches in the period of an order with shares or repetitions, at least: the sets' and canvases' shares are
+# then exact to 0.001% of the images.
 _PERIOD = 100_000
 
 
@@ -28,6 +29,9 @@ class BatchOrder:
     rows of a canvas then alternate between the sets in a fixed, periodic sequence, in which they are evenly
     spread, and each set goes through its images in passes of its own. The period is N steps or ``_PERIOD``,
     if that is more, and the shares are rounded to whole batches of a period.
+
+    If images have repeat factors, each pass has an image that often on average (see ``Passes``), N is the sum
+    of the factors, and the period is that of shares.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class BatchOrder:
         seed: int,
         set_of_image: np.ndarray | None = None,
         shares: Sequence[float] = (),
+        repeats: np.ndarray | None = None,
     ) -> None:
         """Prepares the order.
 
@@ -48,6 +53,7 @@ class BatchOrder:
             set_of_image: The index of each image's data set, ``[N]``; every set needs an image.
             shares: The share of the images that each set gets, relative to the others; (): every image is
                 seen equally often, whichever set it is in.
+            repeats: The repeat factor of each image, ``[N]``, at least 1; None: no image is repeated.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
@@ -59,18 +65,26 @@ class BatchOrder:
             set_of_image = np.zeros(len(canvas_of_image), int)
         count = int(set_of_image.max()) + 1
         groups = [divmod(int(code), count) for code in np.unique(canvas_of_image * count + set_of_image)]
-        # The images of each canvas and set, in their order in the data.
-        self._members = {
-            (canvas, data_set): np.flatnonzero((canvas_of_image == canvas) & (set_of_image == data_set))
-            for canvas, data_set in groups
-        }
-        self._shuffles: dict[tuple[int, int], tuple[int, np.ndarray]] = {}  # latest pass and its order
-
-        turns = {group: len(images) for group, images in self._members.items()}  # in a period
-        if shares:
-            each = np.asarray(shares) / np.sum(shares) / np.bincount(set_of_image)
-            period = max(len(canvas_of_image), _PERIOD)
-            turns = {group: max(1, round(period * n * each[group[1]])) for group, n in turns.items()}
+        offsets = None if repeats is None else draw_offsets(seed, len(repeats))
+        self._passes = {}
+        for canvas, data_set in groups:
+            # In their order in the data.
+            images = np.flatnonzero((canvas_of_image == canvas) & (set_of_image == data_set))
+            self._passes[canvas, data_set] = Passes(
+                images,
+                seed=seed,
+                canvas=canvas,
+                data_set=data_set,
+                repeats=None if repeats is None else repeats[images],
+                offsets=None if offsets is None else offsets[images],
+            )
+        lengths = {group: passes.mean_length for group, passes in self._passes.items()}
+        turns = {group: round(length) for group, length in lengths.items()}  # in a period
+        if shares or repeats is not None:
+            of_set = np.bincount(set_of_image, repeats)
+            each = np.asarray(shares or (1.0,)) / np.sum(shares or (1.0,)) / of_set
+            period = max(math.ceil(of_set.sum()), _PERIOD)
+            turns = {group: max(1, round(period * n * each[group[1]])) for group, n in lengths.items()}
         self._turns = turns
         # For each canvas: the set of each row in a period, and how often the set has occurred before.
         self._rows = {
@@ -96,31 +110,10 @@ class BatchOrder:
         for data_set in np.unique(sets[places]).tolist():
             chosen = sets[places] == data_set
             group = canvas, data_set
-            images[chosen] = self._images_at(
-                group, periods[chosen] * self._turns[group] + earlier[places[chosen]]
+            images[chosen] = self._passes[group].at(
+                periods[chosen] * self._turns[group] + earlier[places[chosen]]
             )
         return canvas, images, step * self.batch_size + rows
-
-    def _images_at(self, group: tuple[int, int], positions: np.ndarray) -> np.ndarray:
-        """The images at consecutive positions in the endless sequence of a canvas's and set's passes."""
-        members = self._members[group]
-        result = np.empty_like(positions)
-        for number in range(positions[0] // len(members), positions[-1] // len(members) + 1):
-            in_pass = positions // len(members) == number
-            result[in_pass] = self._shuffled(group, number)[positions[in_pass] % len(members)]
-        return result
-
-    def _shuffled(self, group: tuple[int, int], number: int) -> np.ndarray:
-        """The images of a canvas and set in the order of their pass ``number``."""
-        latest = self._shuffles.get(group)
-        if latest is None or latest[0] != number:
-            canvas, data_set = group
-            # The first set has the key of a single one, so that a second set leaves its order as it is.
-            words = (ORDER_STREAM, canvas, number, *([data_set] if data_set else ()))
-            key = np.random.SeedSequence(self.seed, spawn_key=words)
-            order = np.random.Generator(np.random.Philox(key)).permutation(self._members[group])
-            latest = self._shuffles[group] = (number, order)
-        return latest[1]
 
 
 def _spread(counts: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:

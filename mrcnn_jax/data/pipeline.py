@@ -10,7 +10,7 @@ from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.augment import example_generator, jitter_colours, random_transform
 from mrcnn_jax.data.joined import data_sets
 from mrcnn_jax.data.order import BatchOrder
-from mrcnn_jax.data.selection import sets_of_images, trained_images
+from mrcnn_jax.data.selection import repeats_of_images, sets_of_images, trained_images
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.data.tensorflow import tf
 from mrcnn_jax.data.transform import transform_objects, transform_pixels, transform_proposals
@@ -110,7 +110,8 @@ def plan_batches(
 
     Raises ValueError if no image is left to train on.
     """
-    kept = np.flatnonzero(trained_images(source, config, keypoints=keypoints))
+    trained = trained_images(source, config, keypoints=keypoints)
+    kept = np.flatnonzero(trained)
     if not len(kept) and (source.learnable | config.keep_empty).any():
         raise ValueError(
             f"{source.name}: none of its {len(source.ids)} images has the {config.min_keypoints} visible "
@@ -143,6 +144,7 @@ def plan_batches(
         seed=seed,
         set_of_image=sets,
         shares=config.train_shares,
+        repeats=repeats_of_images(source, config, trained),
     )
     return order, kept, canvases
 

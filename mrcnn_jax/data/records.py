@@ -27,6 +27,7 @@ from mrcnn_jax import images
 from mrcnn_jax.config.limits import LIMITS
 from mrcnn_jax.data.annotations import read_annotations, write_annotations
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset, CocoImage, leave_out
+from mrcnn_jax.data.federated import Federated, read_federated, write_federated
 from mrcnn_jax.data.findings import Finding, as_table, errors, printable, raise_errors, summary
 from mrcnn_jax.data.objects import Objects
 from mrcnn_jax.data.record import make_record
@@ -36,6 +37,7 @@ from mrcnn_jax.data.tensorflow import tfds
 from mrcnn_jax.runs.categories import CATEGORIES_FILE, check_consistent, load_categories, save_categories
 
 ANNOTATIONS_FILE = "annotations.jsonl"
+FEDERATED_FILE = "federated.json"  # of LVIS's records
 # TFDS holds one shard in memory while writing it. COCO's train2017 becomes 150 shards of this size.
 _SHARD_BYTES = 128_000_000
 _INDEX = ("ids", "sizes", "learnable", "num_objects", "has_masks", "mask_grid")
@@ -47,7 +49,7 @@ _COLUMNS = {
     "num_objects": ((), "i"),
     "visible_keypoints": ((), "i"),
 }
-_COUNTS = ("counts", "visible_keypoints")  # which the records of the first versions do not have
+_COUNTS = ("counts", "visible_keypoints", "image_labels")  # which records of earlier versions do not have
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -188,6 +190,8 @@ def prepare_records(
     index = {name: getattr(source, name) for name in (*_INDEX, *_COUNTS) if name != "mask_grid"}
     save_categories(folder / CATEGORIES_FILE, dataset.categories)
     write_annotations(folder / ANNOTATIONS_FILE, dataset.images)
+    if source.federated is not None:
+        write_federated(folder / FEDERATED_FILE, source.federated)
     if left_out := errors(dataset.findings):
         (folder / "left_out.txt").write_text(f"{as_table(left_out)}\n", encoding="utf-8")
     # Written last: marks the records as complete.
@@ -223,6 +227,16 @@ class RecordSource:
                 raise ValueError(f"{len(self._records)} records, but {len(index['ids'])} in index.npz")
             if "counts" in index and index["counts"].shape != (len(self.categories), 2):
                 raise ValueError(f"index.npz does not count the objects of {CATEGORIES_FILE}")
+            pairs = index.get("image_labels")
+            if pairs is not None and not _are_pairs(pairs, len(index["ids"]), len(self.categories)):
+                raise ValueError("index.npz has image_labels that are not of its images and categories")
+            self.federated: Federated | None = None
+            if (folder / FEDERATED_FILE).exists():
+                self.federated = read_federated(
+                    folder / FEDERATED_FILE,
+                    num_images=len(index["ids"]),
+                    num_categories=len(self.categories),
+                ).first(count)
         # Damaged files make NumPy and TFDS raise nearly anything: BadZipFile, EOFError, ParseError ...
         except Exception as error:
             raise ValueError(
@@ -235,6 +249,7 @@ class RecordSource:
         visible = index.get("visible_keypoints")
         self.visible_keypoints = None if visible is None else visible[:count]
         self.counts = index.get("counts")  # of all images, whatever ``count``
+        self.image_labels = None if pairs is None else pairs[pairs[:, 0] < len(self.ids)]
         if mask_grid is not None and (cells := int(index["mask_grid"])) != mask_grid:
             raise ValueError(
                 f"{folder}: its masks have {cells} cells per axis; set data.mask_grid, now {mask_grid}, to "
@@ -314,6 +329,13 @@ def _read_index(path: Path) -> dict[str, np.ndarray]:
             f"{path.name} has a mask_grid of {cells}; it must be from 1 to {LIMITS['data.mask_grid']}"
         )
     return index
+
+
+def _are_pairs(pairs: np.ndarray, num_images: int, num_categories: int) -> bool:
+    """Whether these are ``image_labels`` of so many images and categories."""
+    if pairs.dtype.kind != "i" or pairs.ndim != 2 or pairs.shape[1] != 2:
+        return False
+    return bool(((pairs >= (0, 1)) & (pairs <= (num_images - 1, num_categories))).all())
 
 
 def _size(image: CocoImage, mask_grid: int) -> int:

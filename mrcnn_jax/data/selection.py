@@ -5,6 +5,7 @@ import numpy as np
 from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.findings import printable
 from mrcnn_jax.data.joined import data_sets
+from mrcnn_jax.data.repeats import repeat_factors
 from mrcnn_jax.data.source import DataSource
 
 _NAMED = 8  # categories
@@ -46,24 +47,60 @@ def sets_of_images(source: DataSource, config: DataConfig) -> np.ndarray:
     return np.repeat(np.arange(len(sets)), [count for _, count in sets])
 
 
-def frequencies(sets: np.ndarray, config: DataConfig) -> np.ndarray:
-    """How often each trained image is seen, relative to the mean, float ``[n]``.
+def repeats_of_images(source: DataSource, config: DataConfig, trained: np.ndarray) -> np.ndarray | None:
+    """The ``repeat_factors`` of the n ``trained`` images, float64 ``[n]``; None without a threshold.
 
-    ``sets [n]`` are the indices of their data sets.
+    Raises ValueError for records that do not list the categories of an image.
     """
-    if not config.train_shares:
-        return np.ones(len(sets))
-    shares = np.asarray(config.train_shares)
-    images = np.bincount(sets, minlength=len(shares))
-    return (shares / shares.sum() * len(sets) / np.maximum(images, 1))[sets]
+    if not config.repeat_threshold:
+        return None
+    factors = repeat_factors(
+        labels_of_images(source, "data.repeat_threshold"),
+        trained,
+        num_categories=len(source.categories),
+        threshold=config.repeat_threshold,
+    )
+    return factors[trained]
+
+
+def labels_of_images(source: DataSource, setting: str) -> np.ndarray:
+    """``source.image_labels``, which a ``setting`` needs; raises ValueError, naming it, if they are None."""
+    if source.image_labels is None:
+        raise ValueError(
+            f"{source.name}: the categories of an image, which {setting} needs, are not listed; records of "
+            f"earlier versions can be remade with mrcnn-jax prepare, or set {setting} to 0"
+        )
+    return source.image_labels
+
+
+def images_of_categories(source: DataSource, trained: np.ndarray, setting: str) -> np.ndarray:
+    """How many trained images have an object of each category, int64 ``[C]``.
+
+    Raises as ``labels_of_images``.
+    """
+    image, label = labels_of_images(source, setting).T
+    return np.bincount(label[trained[image]] - 1, minlength=len(source.categories))
+
+
+def frequencies(source: DataSource, config: DataConfig, trained: np.ndarray) -> np.ndarray:
+    """How often each of the n ``trained`` images is seen, relative to the mean, float ``[n]``."""
+    often = repeats_of_images(source, config, trained)
+    if often is None:
+        often = np.ones(int(trained.sum()))
+    if config.train_shares:
+        shares, sets = np.asarray(config.train_shares), sets_of_images(source, config)[trained]
+        of_set = np.bincount(sets, often, minlength=len(shares))
+        often = often * (shares / np.maximum(of_set, 1))[sets]
+    return often * len(often) / often.sum() if len(often) else often
 
 
 def describe_selection(source: DataSource, config: DataConfig, *, keypoints: bool) -> list[str]:
     """Lines about images that are left out or have too many objects, about crowds, and empty categories."""
     lines = []
+    trained = trained_images(source, config, keypoints=keypoints)
     if len(parts := data_sets(source)) > 1:
-        sets = sets_of_images(source, config)[trained_images(source, config, keypoints=keypoints)]
-        often = np.bincount(sets, frequencies(sets, config), len(parts)) / max(1, len(sets))
+        sets = sets_of_images(source, config)[trained]
+        often = np.bincount(sets, frequencies(source, config, trained), len(parts)) / max(1, len(sets))
         lines += [
             f"{share:.1%} of the training images are from {printable(name)} ({count} images)"
             for share, (name, count) in zip(often, parts, strict=True)
@@ -73,7 +110,17 @@ def describe_selection(source: DataSource, config: DataConfig, *, keypoints: boo
             f"{_count(overfull)} more than {config.max_objects} objects (data.max_objects): the "
             f"smallest are ignored, neither learnt nor background; one has {source.num_objects.max()}"
         )
-    few = (source.learnable | config.keep_empty) & ~trained_images(source, config, keypoints=keypoints)
+    repeats = repeats_of_images(source, config, trained)
+    if repeats is not None:
+        rare = repeats[repeats > 1]
+        lines.append(
+            f"data.repeat_threshold is {config.repeat_threshold:g}: for rare categories, {len(rare)} of "
+            f"{len(repeats)} images are repeated, each {rare.min():.2f} to {rare.max():.2f} times in an "
+            f"epoch of {repeats.sum():.0f} images"
+            if len(rare)
+            else f"data.repeat_threshold is {config.repeat_threshold:g}: no category is that rare"
+        )
+    few = (source.learnable | config.keep_empty) & ~trained
     if few.any():
         lines.append(
             f"{_count(int(few.sum()))} fewer than {config.min_keypoints} visible keypoints "

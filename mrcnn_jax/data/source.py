@@ -8,6 +8,7 @@ import numpy as np
 
 from mrcnn_jax import images
 from mrcnn_jax.data.coco import CocoAnnotation, CocoDataset
+from mrcnn_jax.data.federated import Federated
 from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.data.objects import Objects, clipped_box, read_objects
 from mrcnn_jax.images import Size
@@ -40,6 +41,10 @@ class DataSource(Protocol):
     has_masks: bool  # whether any object has a mask
     counts: np.ndarray | None  # [C 2] int64: objects and crowds of each category; None: not counted
     visible_keypoints: np.ndarray | None  # [N] int32, over all objects; None: not counted
+    # [P 2] int32: each pair of an image's index and the label of an object in it that is not a crowd, in
+    # order; None: not listed.
+    image_labels: np.ndarray | None
+    federated: Federated | None  # of LVIS; None: every image is annotated for all categories
     findings: tuple[Finding, ...]  # warnings, and what was dropped on opening
 
     def read(self, index: int) -> AnnotatedImage:
@@ -93,6 +98,16 @@ class FolderSource:
             ],
             np.int32,
         )
+
+        pairs = {(i, x.label) for i, items in enumerate(visible) for x in items if not x.crowd}
+        self.image_labels: np.ndarray | None = np.array(sorted(pairs), np.int32).reshape(-1, 2)
+        self.federated: Federated | None = None
+        if dataset.frequencies is not None:
+            self.federated = Federated(
+                dataset.frequencies,
+                negative=tuple(image.negative for image in dataset.images),
+                not_exhaustive=tuple(image.not_exhaustive for image in dataset.images),
+            )
 
     def read(self, index: int) -> AnnotatedImage:
         image = self._images[index]

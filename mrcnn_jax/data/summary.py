@@ -14,7 +14,7 @@ from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.augment import expected_area
 from mrcnn_jax.data.findings import printable
 from mrcnn_jax.data.pipeline import training_canvas
-from mrcnn_jax.data.selection import frequencies, sets_of_images, trained_images
+from mrcnn_jax.data.selection import frequencies, labels_of_images, trained_images
 from mrcnn_jax.data.source import DataSource
 
 # COCO's size classes, in square pixels of the original image: the smallest medium and large areas.
@@ -31,6 +31,9 @@ class Summary:
     categories: tuple[str, ...]  # C names
     objects: np.ndarray  # [C 4] int64: one column for each of KINDS
     images_of_category: np.ndarray  # [C] int64
+    # [C 2] float, with data.repeat_threshold: the share of the training images with the category, as they are
+    # and as they are seen; None: all are seen equally often.
+    shares: np.ndarray | None
     empty: int  # images without objects
     only_crowds: int  # images whose objects are all crowds
     trained: int  # images used for training
@@ -56,8 +59,8 @@ def summarise(
         np.add.at(objects, (found.labels - 1, kind), 1)
         images_of_category[np.unique(found.labels) - 1] += 1
 
-    trained = np.flatnonzero(trained_images(source, config, keypoints=keypoints))
-    often = frequencies(sets_of_images(source, config)[trained], config)
+    trained = trained_images(source, config, keypoints=keypoints)
+    often = frequencies(source, config, trained)
     canvases, padding = expected_canvases(source.sizes[trained], config, often)
     return Summary(
         name=source.name,
@@ -67,12 +70,21 @@ def summarise(
         images_of_category=images_of_category,
         empty=int((source.num_objects == 0).sum()),
         only_crowds=int((~source.learnable & (source.num_objects > 0)).sum()),
-        trained=len(trained),
+        shares=_shares(source, trained, often) if config.repeat_threshold else None,
+        trained=int(trained.sum()),
         overfull=int((source.num_objects > config.max_objects).sum()),
         max_objects=config.max_objects,
         canvases=canvases,
         padding=padding,
     )
+
+
+def _shares(source: DataSource, trained: np.ndarray, often: np.ndarray) -> np.ndarray:
+    image, label = labels_of_images(source, "data.repeat_threshold").T
+    counted = np.zeros((len(trained), 2))
+    counted[trained] = np.stack([np.ones_like(often), often], axis=1) / max(1, len(often))
+    found = [np.bincount(label - 1, of_image[image], len(source.categories)) for of_image in counted.T]
+    return np.stack(found, axis=1)
 
 
 def expected_canvases(
@@ -111,6 +123,11 @@ def format_summary(summary: Summary) -> str:
     ]
     with_objects = summary.num_images - summary.empty
     rows.append(["all", with_objects, by_category.sum(), *summary.objects.sum(axis=0)])
+    if summary.shares is not None:
+        header += ["share", "seen"]
+        for c, row in zip(order, rows[:-1], strict=True):
+            row += [f"{share:.2%}" for share in summary.shares[c]]
+        rows[-1] += ["", ""]
     unused = summary.num_images - summary.trained
     lines = [
         f"{printable(summary.name)}: {summary.num_images} images, {by_category.sum()} objects",
@@ -118,6 +135,13 @@ def format_summary(summary: Summary) -> str:
         _table(header, rows),
         "",
         f"sizes by area in the original image: small < {_MEDIUM} <= medium < {_LARGE} <= large",
+        *(
+            []
+            if summary.shares is None
+            else [
+                "share, seen: of the training images, how many have the category, in the data and as repeated"
+            ]
+        ),
         f"images without objects: {summary.empty}; with crowds only: {summary.only_crowds}; "
         f"not used in training: {unused}",
         f"images with more than {summary.max_objects} objects: {summary.overfull}",

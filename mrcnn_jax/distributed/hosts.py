@@ -121,6 +121,12 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
+def say(line: str) -> None:
+    """Prints a line in the first process, at once."""
+    if is_main_process():
+        print(line, flush=True)
+
+
 def all_gather(value: _T) -> list[_T]:
     """The values of all processes, in process order; they must be JSON-serialisable."""
     if is_single_process():

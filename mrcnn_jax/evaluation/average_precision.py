@@ -1,5 +1,7 @@
 """COCO's average precision (https://cocodataset.org/#detection-eval) of boxes, masks and keypoints.
 
+Also LVIS's (https://www.lvisdataset.org/challenge) of boxes and masks.
+
 Shapes, as in pycocotools: T IoU or OKS thresholds (.5 to .95), R recall thresholds (0 to 1), K categories, A
 area ranges, M limits on detections per image.
 """
@@ -11,14 +13,23 @@ from typing import Any
 import hotcoco
 import numpy as np
 
-from mrcnn_jax.evaluation.evaluators import MAX_DETECTIONS, Evaluator, Kind, evaluate_entries
+from mrcnn_jax.data.federated import FREQUENCIES
+from mrcnn_jax.evaluation.evaluators import (
+    MAX_DETECTIONS,
+    MAX_LVIS_DETECTIONS,
+    Evaluator,
+    Kind,
+    evaluate_entries,
+)
 
 
 @dataclass(frozen=True)
 class CocoMetrics:
     """COCO's metrics in percent; None where there is no ground truth."""
 
-    summary: dict[str, float | None]  # AP, AP50, AP75, AP by size (APs, APm, APl), and recall (AR100 or AR20)
+    # AP, AP50, AP75, AP by size (APs, APm, APl) and in LVIS by frequency (APr, APc, APf), recall (AR100, AR20
+    # or AR300).
+    summary: dict[str, float | None]
     per_category: dict[int, float | None]  # category id -> AP
 
 
@@ -30,6 +41,7 @@ def average_precision(
     category_ids: Sequence[int],
     sigmas: Sequence[float] = (),
     evaluator: Evaluator = "hotcoco",
+    frequencies: Sequence[str] | None = None,
 ) -> CocoMetrics:
     """The metrics of the results ``entries`` (as from ``Result.to_coco``) over all images of ``truth``.
 
@@ -37,10 +49,15 @@ def average_precision(
     matters only if it matches nothing, is that of its mask for "segm" and of its box otherwise (as in
     Detectron2). Keypoint metrics have no size class "small" and need ``sigmas``, one per keypoint; entries
     without keypoints are ignored. An empty list of entries gives 0, not an error.
+
+    ``frequencies``, "r", "c" or "f" for each of ``category_ids``, asks for LVIS's metrics instead, which also
+    have the AP of rare, common and frequent categories, and 300 detections per image. Raises the errors of
+    ``evaluate_entries``.
     """
+    lvis = frequencies is not None
     categories = sorted(set(category_ids))
     evaluation = evaluate_entries(
-        truth, entries, kind, category_ids=categories, sigmas=sigmas, evaluator=evaluator
+        truth, entries, kind, category_ids=categories, sigmas=sigmas, evaluator=evaluator, lvis=lvis
     )
     precision = evaluation.eval["precision"][..., 0]  # [T R K A]
     recall = evaluation.eval["recall"][..., 0]  # [T K A]
@@ -55,7 +72,13 @@ def average_precision(
     for letter, name in (("s", "small"), ("m", "medium"), ("l", "large")):
         if name in ranges:
             summary[f"AP{letter}"] = _percent(precision[..., ranges[name]])
-    summary[f"AR{MAX_DETECTIONS[kind]}"] = _percent(recall[..., any_size])
+    if frequencies is not None:
+        frequency_of = dict(zip(category_ids, frequencies, strict=True))
+        for letter in FREQUENCIES:
+            chosen = [frequency_of[category] == letter for category in categories]
+            summary[f"AP{letter}"] = _percent(precision[:, :, chosen, any_size])
+    limit = MAX_LVIS_DETECTIONS if lvis else MAX_DETECTIONS[kind]
+    summary[f"AR{limit}"] = _percent(recall[..., any_size])
     per_category = {category: _percent(precision[:, :, k, any_size]) for k, category in enumerate(categories)}
     return CocoMetrics(summary, per_category)
 

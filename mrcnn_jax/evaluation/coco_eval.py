@@ -1,4 +1,4 @@
-"""Evaluates a detector on a data source, at the original image sizes."""
+"""Evaluates a detector on a data source, at the original image sizes, by COCO's or LVIS's metrics."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from mrcnn_jax.data.own import Dataset, as_source
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import agreement, hosts
 from mrcnn_jax.evaluation.average_precision import average_precision
-from mrcnn_jax.evaluation.evaluators import Evaluator, Kind
-from mrcnn_jax.evaluation.ground_truth import ground_truth
+from mrcnn_jax.evaluation.evaluators import Evaluator, Kind, that_count
+from mrcnn_jax.evaluation.ground_truth import annotated_categories, ground_truth
 from mrcnn_jax.evaluation.proposal_recall import evaluate_proposals
 from mrcnn_jax.inference.detector import Detector, load
 from mrcnn_jax.inference.proposer import load_proposer
@@ -50,6 +50,10 @@ def evaluate(
     share get the id appended: "person (1)". A value is None where the data have nothing to measure, for
     example no large object.
 
+    Annotations in LVIS's format are measured by LVIS's rules: "AP" over the categories that each image is
+    annotated for, of at most 300 detections, with "APr", "APc" and "APf" of rare, common and frequent
+    categories.
+
     With ``evaluator`` "pycocotools" the same metrics are computed by pycocotools, as a check and many times
     slower. If several processes have joined, each detects objects in its share of the images, and every
     process returns the metrics over all images. Process 0 writes all detections to ``detections_file``, if it
@@ -58,8 +62,8 @@ def evaluate(
     Of a run without heads the result is that of ``evaluate_proposals``, and ``evaluator`` and
     ``detections_file`` have no effect. A model without an RPN takes the proposals of ``data.val_proposals``.
 
-    Raises ``ValueError``, naming the rule, for data that ``check_source`` rejects, and if an image cannot be
-    read or its size differs from its annotation.
+    Raises ``ValueError``, naming the rule, for data that ``check_source`` rejects, for pycocotools on LVIS's
+    annotations, and if an image cannot be read or its size differs from its annotation.
     """
     if not isinstance(detector, Detector):
         workdir = workdir_of(detector)
@@ -72,9 +76,10 @@ def evaluate(
     if source is None:
         source = open_validation_source(detector.config)
     source = as_source(source, mask_grid=0)
+    check_evaluator(evaluator, source)
     proposals = check_source(detector.config, detector.categories, source)
     check_same_source(source)
-    categories = source.categories
+    categories, federated = source.categories, source.federated
     kinds: list[Kind] = ["bbox"]
     if detector.config.model.mask and _has_masks(source):
         kinds.append("segm")
@@ -83,7 +88,8 @@ def evaluate(
 
     truth = ground_truth(source)
     with hosts.fail_together():
-        own = _detect(detector, source, proposals, progress=progress)
+        keep_all = federated is None or detections_file is not None
+        own = _detect(detector, source, proposals, keep_all=keep_all, progress=progress)
     shares = hosts.all_gather(own)
     entries = [
         entry
@@ -106,6 +112,7 @@ def evaluate(
             category_ids=[categories.ids[label - 1] for label in labels],
             sigmas=categories.sigmas,
             evaluator=evaluator,
+            frequencies=None if federated is None else federated.frequencies,
         )
         metrics[kind] = measured.summary
         for label in labels:
@@ -114,16 +121,29 @@ def evaluate(
 
 
 def _detect(
-    detector: Detector, source: DataSource, proposals: DataProposals | None, *, progress: bool
+    detector: Detector,
+    source: DataSource,
+    proposals: DataProposals | None,
+    *,
+    keep_all: bool,
+    progress: bool,
 ) -> list[list[dict[str, Any]]]:
-    """The COCO result entries of each of this process's images, every n-th one if there are n processes."""
+    """The COCO result entries of each of this process's images, every n-th one if there are n processes.
+
+    Without ``keep_all`` they are those that count by LVIS's rules, a small part: all of LVIS's validation set
+    would take gigabytes.
+    """
     own = range(jax.process_index(), len(source.ids), jax.process_count())
     hidden = not (progress and hosts.is_main_process())
     given = None if proposals is None else lambda number: proposals[own[number]]
     stream = detector.stream((_reader(source, index) for index in own), proposals=given)
     results = progress_bar(stream, total=len(own), hidden=hidden)
     # Masks are encoded here, while the device computes the next batches.
-    return [result.to_coco(int(source.ids[index])) for index, result in zip(own, results, strict=True)]
+    found = []
+    for index, result in zip(own, results, strict=True):
+        entries = result.to_coco(int(source.ids[index]))
+        found.append(entries if keep_all else that_count(entries, annotated_categories(source, index)))
+    return found
 
 
 def _reader(source: DataSource, index: int) -> Callable[[], np.ndarray]:
@@ -141,6 +161,15 @@ def check_same_source(source: DataSource) -> None:
         np.array([len(of_image) for of_image in boxes]),
         np.array([box for of_image in boxes for box in of_image]),
     )
+
+
+def check_evaluator(evaluator: Evaluator, source: DataSource) -> None:
+    """Raises ``ValueError`` if the evaluator has no metrics for the source's annotations."""
+    if evaluator == "pycocotools" and source.federated is not None:
+        raise ValueError(
+            f"{source.name}: its annotations are LVIS's, which pycocotools has no metrics for; the evaluator "
+            "must be hotcoco"
+        )
 
 
 def check_source(config: Config, categories: Categories, source: DataSource) -> DataProposals | None:
@@ -184,7 +213,7 @@ def _unique_names(categories: Categories) -> list[str]:
 
 
 def _has_keypoints(config: Config, source: DataSource) -> bool:
-    return config.model.keypoint and bool(source.categories.keypoint_labels)
+    return config.model.keypoint and bool(source.categories.keypoint_labels) and source.federated is None
 
 
 def _has_masks(source: DataSource) -> bool:

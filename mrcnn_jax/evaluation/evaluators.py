@@ -1,6 +1,7 @@
-"""Computes COCO's metrics with hotcoco, or with pycocotools as a check.
+"""Computes COCO's metrics with hotcoco, or with pycocotools as a check, and LVIS's with hotcoco.
 
-pycocotools defines the metrics but is many times slower (docs/benchmarks.md). The results are bit-identical.
+pycocotools defines COCO's but is many times slower (docs/benchmarks.md). The results are bit-identical. Those
+of LVIS equal the ``lvis`` package's.
 
 Shapes, as in pycocotools: T IoU or OKS thresholds, R recall thresholds, K categories, A area ranges, M limits
 on detections per image.
@@ -9,7 +10,8 @@ on detections per image.
 import contextlib
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -25,6 +27,9 @@ Evaluator = Literal["hotcoco", "pycocotools"]
 # COCO's limits on the detections per image and category that count.
 MAX_DETECTIONS = {"bbox": 100, "segm": 100, "keypoints": 20}
 
+# LVIS's limit on the detections per image, of all categories together.
+MAX_LVIS_DETECTIONS = 300
+
 # The field an entry must have to be evaluated as this kind.
 _FIELD = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 
@@ -37,23 +42,31 @@ def evaluate_entries(
     category_ids: Sequence[int],
     sigmas: Sequence[float],
     evaluator: Evaluator,
+    lvis: bool = False,
 ) -> Any:
     """The evaluator's ``COCOeval`` after it has evaluated and accumulated the results list.
 
     Its ``eval["precision"]`` [T R K A M] and ``eval["recall"]`` [T K A M] have M = 1 and the categories in
     ascending id order. The area of a detection is that of its mask for "segm" and of its box otherwise.
-    Raises ``ValueError`` for an entry whose image is not in ``truth``, and, with hotcoco, for a malformed one
-    (pycocotools may hang on a damaged RLE).
+
+    With ``lvis``, ``truth`` has the fields of LVIS, and the rules are LVIS's: only detections of categories
+    that an image is annotated for count, and of those that are not annotated exhaustively only the correct
+    ones.
+
+    Raises ``ValueError`` for an entry whose image is not in ``truth``, for pycocotools with ``lvis``, and,
+    with hotcoco, for a malformed entry (pycocotools may hang on a damaged RLE).
     """
+    if lvis and evaluator == "pycocotools":
+        raise ValueError("pycocotools has no metrics for LVIS's annotations; use the evaluator hotcoco")
     entries = [entry for entry in entries if _FIELD[kind] in entry]
     unknown = sorted({entry["image_id"] for entry in entries}.difference(truth.get_img_ids()))
     if unknown:
         raise ValueError(f"results for images that are not in the ground truth: {unknown[:5]}")
-    prepare = _by_pycocotools if evaluator == "pycocotools" else _by_hotcoco
+    prepare = _by_pycocotools if evaluator == "pycocotools" else partial(_by_hotcoco, lvis=lvis)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = prepare(truth, entries, kind)
         evaluation.params.catIds = list(category_ids)
-        evaluation.params.maxDets = [MAX_DETECTIONS[kind]]
+        evaluation.params.maxDets = [MAX_LVIS_DETECTIONS if lvis else MAX_DETECTIONS[kind]]
         if kind == "keypoints":
             evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         evaluation.evaluate()
@@ -61,7 +74,16 @@ def evaluate_entries(
     return evaluation
 
 
-def _by_hotcoco(truth: hotcoco.COCO, entries: list[dict[str, Any]], kind: Kind) -> Any:
+def that_count(entries: list[dict[str, Any]], annotated: Collection[int]) -> list[dict[str, Any]]:
+    """The results of one image that LVIS's metrics look at, the best first.
+
+    ``annotated`` are the ids of the categories that the image is annotated for.
+    """
+    best = sorted(entries, key=itemgetter("score"), reverse=True)[:MAX_LVIS_DETECTIONS]
+    return [entry for entry in best if entry["category_id"] in annotated]
+
+
+def _by_hotcoco(truth: hotcoco.COCO, entries: list[dict[str, Any]], kind: Kind, *, lvis: bool = False) -> Any:
     if kind == "keypoints":
         # Only 20 of up to 100 per image count; reading the rest would take most of the time. Areas are those
         # of the boxes.
@@ -78,7 +100,7 @@ def _by_hotcoco(truth: hotcoco.COCO, entries: list[dict[str, Any]], kind: Kind) 
             masks = [entry["segmentation"] for entry in entries]
             detections = truth.load_res(columns, segmentation=masks)
             detections.update_anns(ids=np.arange(1, len(entries) + 1), area=mask.area(masks))
-    return hotcoco.COCOeval(truth, detections, kind)
+    return hotcoco.COCOeval(truth, detections, kind, lvis_style=lvis)
 
 
 def _top_scoring(entries: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Formats COCO's metrics as text tables."""
+"""Formats COCO's and LVIS's metrics as text tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,24 +6,29 @@ from typing import Any
 _KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 _RECALL_COLUMNS = ("AR", "ARs", "ARm", "ARl")
 _COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
+_LVIS_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
+_LISTED = 100  # categories; of more, the file has the AP of each
 
 
 def format_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """Tables of the metrics from ``evaluate``: the summary, then the AP per category, best box AP first.
 
-    Of ``evaluate_proposals``, a table of the average recall. Values are in percent; "-" where the dataset has
-    nothing to measure.
+    Of more than ``_LISTED`` categories only the best are listed. Of ``evaluate_proposals``, a table of the
+    average recall. Values are in percent; "-" where the dataset has nothing to measure.
     """
     if "proposals" in metrics:
         return _recall_table(metrics["proposals"])
     kinds = [kind for kind in _KINDS if kind in metrics]
-    # The last column is AR100 for boxes and masks, AR20 for keypoints.
-    rows = [[_KINDS[kind], *(_cell(_column(metrics[kind], name)) for name in _COLUMNS)] for kind in kinds]
-    tables = [_table(["", *_COLUMNS], rows)]
+    # The last column is AR100 for boxes and masks, AR20 for keypoints, AR300 for LVIS's annotations.
+    columns = _LVIS_COLUMNS if any("APr" in metrics[kind] for kind in kinds) else _COLUMNS
+    rows = [[_KINDS[kind], *(_cell(_column(metrics[kind], name)) for name in columns)] for kind in kinds]
+    tables = [_table(["", *columns], rows)]
     per_category = metrics.get("per_category", {})
     if len(per_category) > 1:
         by_box = sorted(per_category.items(), key=lambda item: -_number(item[1].get("bbox")))
-        rows = [[name, *(_cell(values.get(kind)) for kind in kinds)] for name, values in by_box]
+        rows = [[name, *(_cell(values.get(kind)) for kind in kinds)] for name, values in by_box[:_LISTED]]
+        if len(by_box) > _LISTED:
+            rows.append([f"... and {len(by_box) - _LISTED} more", *("" for _ in kinds)])
         tables.append(_table(["AP by category", *(_KINDS[kind] for kind in kinds)], rows))
     return "\n\n".join(tables)
 

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from mrcnn_jax.image_formats import suffixes
+from mrcnn_jax.image_names import image_names
 from mrcnn_jax.json_files import read_json
 
 DETECTIONS = "detections.json"
@@ -101,7 +102,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def read_image_ids(annotations: Path, images: Sequence[Path]) -> list[int]:
-    """The COCO id of each image, looked up by ``file_name``.
+    """The COCO id of each image, looked up by ``file_name`` (``image_names``).
 
     A ``file_name`` matches an image whose path ends with it; the longest match wins. It may have "\\" for
     "/", surrounding spaces, and Unicode's composed form for the decomposed one or the reverse, as other
@@ -113,10 +114,10 @@ def read_image_ids(annotations: Path, images: Sequence[Path]) -> list[int]:
         ids: dict[str, list[Any]] = {}
         spellings: dict[str, set[str]] = {}
         for entry in content["images"]:
-            name = entry["file_name"]
-            ids.setdefault(name, []).append(entry["id"])
-            spellings.setdefault(_spelling(name), set()).add(name)
-    except (KeyError, TypeError, AttributeError) as error:
+            for ending in image_names(entry):
+                ids.setdefault(ending, []).append(entry["id"])
+                spellings.setdefault(_spelling(ending), set()).add(ending)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{annotations}: not a COCO file: its 'images' must have 'file_name' and 'id': {error!r}"
         ) from error

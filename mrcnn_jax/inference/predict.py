@@ -76,7 +76,9 @@ def detect_boxes(
         logits, deltas = model.box_outputs(features, boxes, stage=stage)
         all_logits.append(logits)
         box_weights = next_weights
-    select = partial(select_detections, config=test, box_weights=box_weights)
+    select = partial(
+        select_detections, config=test, box_weights=box_weights, scores_of=config.model.box_scores
+    )
     return features, map_images(select, proposals, tuple(all_logits), deltas, image_sizes)
 
 
@@ -119,6 +121,7 @@ def select_detections(
     *,
     config: TestConfig,
     box_weights: BoxWeights,
+    scores_of: str = "softmax",
 ) -> Detections:
     """The detections of one image: (proposal, category) pairs above the score threshold, after NMS.
 
@@ -127,12 +130,13 @@ def select_detections(
     of candidates before that. A box emptied by clipping takes up a detection unless its side is under
     ``config.box_smallest_side``, but is not valid (Detectron2 drops it after counting it). The deltas are
     those of each category, or one set for all (K = 1). A cascade's scores are the means of its heads', whose
-    ``logits`` are given in turn.
+    ``logits`` are given in turn; ``scores_of`` is ``model.box_scores``.
     """
+    to_scores = jax.nn.sigmoid if scores_of == "sigmoid" else jax.nn.softmax
     num_proposals, num_classes = len(logits[0]), logits[0].shape[1] - 1
-    scores = jax.nn.softmax(logits[0])[:, 1:]
+    scores = to_scores(logits[0])[:, 1:]
     if len(logits) > 1:
-        scores = sum((jax.nn.softmax(later)[:, 1:] for later in logits[1:]), scores) / len(logits)
+        scores = sum((to_scores(later)[:, 1:] for later in logits[1:]), scores) / len(logits)
     scores = jnp.where(proposals.valid[:, None] & (scores > config.score_threshold), scores, -1.0)
     top_scores, pair = jax.lax.top_k(scores.reshape(-1), min(config.candidates, num_proposals * num_classes))
     proposal, category = pair // num_classes, pair % num_classes

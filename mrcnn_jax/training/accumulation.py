@@ -29,6 +29,7 @@ def accumulate_gradients(
     batch: Batch,
     key: Key[Array, ""],
     config: Config,
+    image_counts: Float[Array, " c"] | None = None,
 ) -> tuple[dict[str, Float[Array, ""]], Arrays, Arrays]:
     """The losses by name, the batch statistics after the last part, and the gradient of the losses' sum.
 
@@ -39,11 +40,12 @@ def accumulate_gradients(
         batch: the whole batch, of which each of ``config.train.accumulate`` parts has every so-manieth image.
         key: the key of the whole batch, which gives every image its own keys, whatever part it is in.
         config: all settings.
+        image_counts: those of ``compute_losses``.
     """
     parts = split_batch(batch, image_keys(key, len(batch.images)), config.train.accumulate)
 
     def count(part: tuple[Batch, Array]) -> dict[str, Array]:
-        stages = sum_losses(build(params, batch_stats), *part, config)
+        stages = sum_losses(build(params, batch_stats), *part, config, image_counts)
         return {name: jnp.asarray(stage.count) for name, stage in stages.items()}
 
     with jax.named_scope("count"):
@@ -54,7 +56,7 @@ def accumulate_gradients(
 
         def loss_fn(params: Arrays) -> tuple[Array, tuple[Arrays, Arrays]]:
             model = build(params, batch_stats)
-            stages = sum_losses(model, *part, config)
+            stages = sum_losses(model, *part, config, image_counts)
             losses = {n: x for name, stage in stages.items() for n, x in stage.means(counts[name]).items()}
             return sum(losses.values(), jnp.zeros(())), (losses, statistics_of(model, batch_stats))
 

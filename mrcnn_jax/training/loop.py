@@ -19,31 +19,30 @@ from mrcnn_jax.data.open_data_source import open_data_source, open_validation_so
 from mrcnn_jax.data.open_proposals import describe_shortage, open_proposals
 from mrcnn_jax.data.own import Dataset, as_source
 from mrcnn_jax.data.pipeline import training_batches
-from mrcnn_jax.data.selection import describe_selection, trained_images
+from mrcnn_jax.data.selection import (
+    describe_selection,
+    images_of_categories,
+    repeats_of_images,
+    trained_images,
+)
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config, check_shared_workdir
-from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicate, replicated
+from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh
 from mrcnn_jax.distributed.stopping import catching_interrupts
-from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
+from mrcnn_jax.models.variables import Arrays, make_blueprint
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints, is_untrained
-from mrcnn_jax.runs.description import (
-    how_to_start_from_its_weights,
-    how_to_train_longer,
-    is_run,
-    read_run,
-    write_run,
-)
+from mrcnn_jax.runs.description import how_to_train_longer, is_run, read_run, write_run
 from mrcnn_jax.runtime.compilations import watch_compilations
 from mrcnn_jax.training.freezing import freeze
 from mrcnn_jax.training.history import History
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Callback, Monitor
 from mrcnn_jax.training.optimizer import with_steps
-from mrcnn_jax.training.step import TrainState, compile_step, make_state
+from mrcnn_jax.training.state import first_state, restore_state, training_items
+from mrcnn_jax.training.step import compile_step
 from mrcnn_jax.types import Batch
-from mrcnn_jax.weights.backbone import expected_input, load_backbone
 from mrcnn_jax.weights.begin import begin_run
 from mrcnn_jax.weights.zoo import workdir_of
 from mrcnn_jax.weights.zoo_models import check_not_a_model
@@ -104,32 +103,33 @@ def train(
             grid = data.mask_grid if config.model.mask else 0
             source, own = as_source(source, mask_grid=grid), True
         names = source.categories.names
-        _print(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
+        hosts.say(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
         if source.findings:
-            _print(summary(source.findings, rows=_FINDINGS))
+            hosts.say(summary(source.findings, rows=_FINDINGS))
         for line in describe_selection(source, data, keypoints=config.model.keypoint):
-            _print(line)
+            hosts.say(line)
     with hosts.fail_together():
         if earlier is not None:
             begun = begin_run(earlier, config, workdir, source.categories)
             new, left_out = (", ".join(names) for names in (begun.new_layers, begun.left_out))
-            _print(
+            hosts.say(
                 f"begins from {init}; re-initialised layers: {new or 'none'}"
                 + (f"; left out: {left_out}" if left_out else "")
             )
             if kept := begun.kept_and_new_names():
-                _print(kept)
+                hosts.say(kept)
     with hosts.fail_together():
         source, categories = _with_categories_of_run(source, workdir)
         proposals = open_proposals(config, source, "train")
         if proposals is not None and (shortage := describe_shortage(proposals, config)):
-            _print(shortage)
+            hosts.say(shortage)
 
         trained = trained_images(source, data, keypoints=config.model.keypoint)
-        config = with_steps(config, images=int(trained.sum()))
+        repeats = repeats_of_images(source, data, trained)
+        config = with_steps(config, images=int(trained.sum()) if repeats is None else float(repeats.sum()))
         settings = config.train
         if settings.epochs:
-            _print(
+            hosts.say(
                 f"train.epochs is {settings.epochs:g}: {settings.steps} steps of {settings.batch_size} images"
             )
 
@@ -139,7 +139,10 @@ def train(
             config.model, num_classes=len(categories), num_keypoints=len(categories.keypoint_names)
         )
         blueprint = freeze(blueprint, settings)
-        take_step = compile_step(blueprint, config, mesh)
+        counts = None
+        if settings.federated_classes:
+            counts = images_of_categories(source, trained, "train.federated_classes")
+        take_step = compile_step(blueprint, config, mesh, counts)
         val_grid = data.mask_grid if settings.validation_loss and config.model.mask else 0
         if not settings.eval_every:
             validation = None
@@ -150,11 +153,13 @@ def train(
                 config, count=settings.eval_images or None, mask_grid=val_grid
             )
             if validation.findings:
-                _print(f"validation data: {summary(validation.findings, rows=_FINDINGS)}")
-        monitor = Monitor(workdir, blueprint, config, categories, validation, callbacks)
+                hosts.say(f"validation data: {summary(validation.findings, rows=_FINDINGS)}")
+        monitor = Monitor(workdir, blueprint, config, categories, validation, callbacks, counts)
         untrained = is_untrained(workdir)
     check_same_config(config)
     check_same_arrays("training images", source.ids, source.sizes, source.num_objects, source.learnable)
+    if source.image_labels is not None and (repeats is not None or counts is not None):
+        check_same_arrays("categories of the training images", source.image_labels)
     if proposals is not None:
         file = proposals.file
         check_same_arrays("training proposals", file.ids, file.offsets, file.boxes)
@@ -169,18 +174,18 @@ def train(
         # State: restored from the last checkpoint, or new
         latest = checkpoints.latest_step()
         if latest is not None and checkpoints.has_training(latest):
-            state = _restore(checkpoints, latest, blueprint, config, mesh)
-            _print(f"continuing from step {latest} of {workdir}")
+            state = restore_state(checkpoints, latest, blueprint, config, mesh)
+            hosts.say(f"continuing from step {latest} of {workdir}")
         else:
-            state = _first_state(checkpoints, latest, blueprint, config, mesh, workdir)
-            _print(f"{_millions(state.params)} parameters trained, {_millions(state.frozen)} frozen")
+            state = first_state(checkpoints, latest, blueprint, config, mesh, workdir)
+            hosts.say(f"{_millions(state.params)} parameters trained, {_millions(state.frozen)} frozen")
         first = int(state.step)
         if first >= settings.steps:
-            _print(f"already trained for {first} steps; {how_to_train_longer(workdir, config)}")
+            hosts.say(f"already trained for {first} steps; {how_to_train_longer(workdir, config)}")
             return True
         history = History(workdir, step=first)
         if reason := history.reason_to_stop(settings.stop_after):
-            _print(
+            hosts.say(
                 f"stopped after step {first}: {reason}; to continue, raise train.stop_after or set it to 0"
             )
             return True
@@ -201,7 +206,7 @@ def train(
         )
         batches = _on_devices(batches, batch_sharding(mesh))
         log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)
-        _print(f"training on {_device_count(mesh)}")
+        hosts.say(f"training on {_device_count(mesh)}")
         started = time.perf_counter()
         with monitor.writing(after_step=first), watch_compilations(partial(_announce, log)):
             for step in range(first + 1, settings.steps + 1):
@@ -212,7 +217,7 @@ def train(
                 log.add(step, metrics, waited=waited)
                 if step == first + 1:
                     log.restart_clock(after=metrics)
-                    _print(f"first step after {time.perf_counter() - started:.0f} s")
+                    hosts.say(f"first step after {time.perf_counter() - started:.0f} s")
 
                 last = step == settings.steps
                 stopping = hosts.should_stop(step) and not last
@@ -220,7 +225,7 @@ def train(
                 save = step % settings.checkpoint_every == 0 or evaluate or last or stopping
                 if step % settings.log_every == 0 or save:
                     line, means = log.flush()
-                    _print(line)
+                    hosts.say(line)
                     monitor.write_scalars(step, means)
                 if save:
                     scores = None
@@ -229,16 +234,16 @@ def train(
                             scores = monitor.evaluate(step, state.weights())
                             history.add(step, scores)
                     finally:  # save even if the evaluation fails
-                        checkpoints.save(step, state.weights(), _training_items(state), scores)
+                        checkpoints.save(step, state.weights(), training_items(state), scores)
                     log.restart_clock()
                 if stopping:
                     name = "Ctrl-C" if hosts.stop_signal() == signal.SIGINT else "SIGTERM"
-                    _print(f"stopped after step {step} by {name}; run the same command to continue")
+                    hosts.say(f"stopped after step {step} by {name}; run the same command to continue")
                     return False
                 if evaluate and (reason := history.reason_to_stop(settings.stop_after)) and not last:
-                    _print(f"stopped after step {step}: {reason}")
+                    hosts.say(f"stopped after step {step}: {reason}")
                     return True
-    _print(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
+    hosts.say(f"trained for {settings.steps} steps; checkpoints are in {workdir / 'checkpoints'}")
     return True
 
 
@@ -258,99 +263,6 @@ def _with_categories_of_run(source: DataSource, workdir: Path) -> tuple[DataSour
     return source, dataclasses.replace(categories, sigmas=sigmas)
 
 
-def _first_state(
-    checkpoints: Checkpoints,
-    latest: int | None,
-    blueprint: Blueprint,
-    config: Config,
-    mesh: Mesh,
-    workdir: Path,
-) -> TrainState:
-    """The state before the first step, with new weights or those of the checkpoint ``latest``."""
-    if latest is None:
-        with hosts.fail_together():
-            weights = _initial_weights(blueprint, config)
-        check_same_arrays("initial weights", *weights.values())
-        weights = replicate(weights, mesh)
-    else:
-        weights = _first_weights(checkpoints, latest, blueprint, replicated(mesh), workdir)
-    begin = partial(make_state, blueprint, config=config)
-    return jax.jit(begin, out_shardings=replicated(mesh))(weights)
-
-
-def _initial_weights(blueprint: Blueprint, config: Config) -> Arrays:
-    """Random weights, except for the backbone's if the config names a file for them."""
-    weights = blueprint.draw(jax.random.key(config.train.seed))
-    path, backbone = config.model.backbone_weights, Arrays()
-    if path:
-        backbone, absent = load_backbone(path, blueprint)
-        weights |= backbone
-        _print(f"backbone from {path}, assumed to expect {expected_input(config.model)}")
-        if absent:
-            _print(f"not in that file, so trained from scratch: {', '.join(absent)}")
-    elif config.model.backbone_frozen_stages:
-        _print(
-            "model.backbone_weights is not set: the backbone is random, and its frozen stages stay random "
-            f"(model.backbone_frozen_stages is {config.model.backbone_frozen_stages})"
-        )
-    random = tuple(name for name in weights if name in blueprint.frozen_layers and name not in backbone)
-    if config.train.frozen and random:
-        _print(f"these arrays stay random, as they are frozen (train.frozen): {_first(random)}")
-    return weights
-
-
-def _first_weights(
-    checkpoints: Checkpoints, step: int, blueprint: Blueprint, sharding: NamedSharding, workdir: Path
-) -> Arrays:
-    """The weights that the run in ``workdir`` starts from: its checkpoint of step 0."""
-    if step:
-        raise ValueError(
-            f"{workdir / 'checkpoints' / str(step)} has no folder 'training', so the run cannot go on; "
-            + how_to_start_from_its_weights(workdir)
-        )
-    weights, _ = checkpoints.restore(step, _with_sharding(blueprint.shapes(), sharding))
-    _print(f"beginning from the weights in {workdir}")
-    return weights
-
-
-def _training_items(state: TrainState) -> dict[str, object]:
-    """What a checkpoint holds besides the weights. The run's key is made from its seed."""
-    items = {"step": state.step, "opt_state": state.opt_state}
-    if state.average is not None:  # which the weights are
-        items |= {"params": state.params, "batch_stats": state.batch_stats}
-    return items
-
-
-def _restore(
-    checkpoints: Checkpoints, step: int, blueprint: Blueprint, config: Config, mesh: Mesh
-) -> TrainState:
-    """The state saved after ``step`` steps."""
-    sharding = replicated(mesh)
-    like = jax.eval_shape(lambda weights: make_state(blueprint, weights, config), blueprint.shapes())
-    weights, training = checkpoints.restore(
-        step, _with_sharding(blueprint.shapes(), sharding), _with_sharding(_training_items(like), sharding)
-    )
-    params, frozen, batch_stats = blueprint.split(weights)
-    average = None
-    if like.average is not None:
-        average = params | batch_stats
-        params, batch_stats = training["params"], training["batch_stats"]
-    return TrainState(
-        step=training["step"],
-        params=params,
-        frozen=frozen,
-        batch_stats=batch_stats,
-        opt_state=training["opt_state"],
-        key=jax.jit(lambda: jax.random.key(config.train.seed), out_shardings=sharding)(),
-        average=average,
-    )
-
-
-def _with_sharding(shapes: Any, sharding: NamedSharding) -> Any:
-    """``shapes``, a pytree, with a sharding for every array."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
-
-
 def _on_devices(batches: Iterator[Batch], sharding: Batch) -> Iterator[Batch]:
     """The batches as device arrays, copied ahead of use; image ids are dropped, as they take 64 bits."""
 
@@ -368,15 +280,10 @@ def _announce(log: StepLog, program: str, seconds: float | None) -> None:
     """Says that a program is being compiled, or has been in ``seconds``, which ``log`` leaves out."""
     if seconds is None:
         log.settle()
-        _print(f"compiling {program} ...")
+        hosts.say(f"compiling {program} ...")
     else:
         log.leave_out(seconds)
-        _print(f"... {seconds:.0f} s")
-
-
-def _print(line: str) -> None:
-    if hosts.is_main_process():
-        print(line, flush=True)
+        hosts.say(f"... {seconds:.0f} s")
 
 
 def _device_count(mesh: Mesh) -> str:

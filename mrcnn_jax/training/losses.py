@@ -77,14 +77,21 @@ def box_loss(
     box_weights: BoxWeights,
     beta: float,
     kind: str = "smooth_l1",
+    scores: str = "softmax",
+    classes: Bool[Array, "n c"] | None = None,
 ) -> LossSums:
     """``box_class`` and ``box``, sums over the sampled regions, whose number is the count.
 
-    The deltas are those of each category, or one set for all (K = 1). ``kind`` is ``train.box_loss``.
+    The deltas are those of each category, or one set for all (K = 1). ``kind`` is ``train.box_loss``, and
+    ``scores`` is ``model.box_scores``. With sigmoids, ``box_class`` adds up the binary cross-entropies of all
+    categories, or of those that ``classes`` has for a region (Detectron2's ``sigmoid_cross_entropy_loss``).
     """
     positive = assignment == Assignment.POSITIVE
     sampled = positive | (assignment == Assignment.NEGATIVE)
-    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if scores == "sigmoid":
+        cross_entropy = _sigmoid_cross_entropy(logits, labels, classes)
+    else:
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if deltas.shape[1] == 1:
         own_deltas = deltas[:, 0]
     else:
@@ -93,6 +100,17 @@ def box_loss(
     distance = _box_distance(own_deltas, regions, gt_boxes, positive, box_weights, beta, kind)
     sums = {"box_class": _masked(cross_entropy, sampled).sum(), "box": distance.sum()}
     return LossSums(sums, sampled.sum())
+
+
+def _sigmoid_cross_entropy(
+    logits: Float[Array, "n l"], labels: Int[Array, " n"], classes: Bool[Array, "n c"] | None
+) -> Float[Array, " n"]:
+    """Of every region, over the categories of ``classes``, without the background (label and column 0)."""
+    targets = jax.nn.one_hot(labels - 1, logits.shape[1] - 1)
+    cross_entropy = optax.sigmoid_binary_cross_entropy(logits[:, 1:], targets)
+    if classes is not None:
+        cross_entropy = jnp.where(classes, cross_entropy, 0.0)
+    return cross_entropy.sum(axis=1)
 
 
 def _box_distance(

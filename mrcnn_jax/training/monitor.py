@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 
@@ -38,7 +39,8 @@ class Monitor:
     evaluation also writes the first validation images with the objects found, to TensorBoard and to
     ``workdir/validation/<step>/<image id>.png``.
 
-    ``callbacks`` are called with what TensorBoard gets, by the first process.
+    ``callbacks`` are called with what TensorBoard gets, by the first process. ``image_counts`` are those of
+    ``compute_losses``, of the training images.
 
     With several processes, the first one writes, and each evaluates its share of the images on its devices.
 
@@ -54,6 +56,7 @@ class Monitor:
         categories: Categories,
         validation: DataSource | None,
         callbacks: Sequence[Callback] = (),
+        image_counts: np.ndarray | None = None,
     ) -> None:
         self._workdir = workdir
         self._config = config
@@ -69,7 +72,13 @@ class Monitor:
             check_source(config, categories, validation)
             if config.train.validation_loss:
                 self._losses = ValidationLosses(
-                    blueprint, config, categories, validation, self._mesh, batch_size=self._batch_size
+                    blueprint,
+                    config,
+                    categories,
+                    validation,
+                    self._mesh,
+                    batch_size=self._batch_size,
+                    image_counts=image_counts,
                 )
 
     def check_same_validation_set(self) -> None:

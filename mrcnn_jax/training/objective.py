@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Key
+from jaxtyping import Bool, Float, Key
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import map_images
@@ -17,6 +17,7 @@ from mrcnn_jax.ops.keypoints import encode_keypoints
 from mrcnn_jax.ops.masks import crop_box_masks
 from mrcnn_jax.ops.matching import Assignment
 from mrcnn_jax.runtime.barriers import cpu_barrier
+from mrcnn_jax.training.federated import federated_classes
 from mrcnn_jax.training.losses import (
     LossSums,
     box_loss,
@@ -37,10 +38,16 @@ from mrcnn_jax.types import Batch, Features
 # A region equal to its object's box is sampled halfway between cells of the mask, where the interpolated
 # border of the mask is exactly one half; rounding must not decide there.
 _HALF = 0.499
+# Folded into an image's keys for other draws than the first, whose keys are split off from 0 on.
+_PATHS, _CLASSES = 2**30, 2**31
 
 
 def compute_losses(
-    model: MaskRCNN, batch: Batch, key: Key[Array, ""], config: Config
+    model: MaskRCNN,
+    batch: Batch,
+    key: Key[Array, ""],
+    config: Config,
+    image_counts: Float[Array, " c"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """The losses by name; training minimises their sum (paper 3).
 
@@ -48,10 +55,13 @@ def compute_losses(
     losses have been multiplied by their weights in ``train``, so the logged values are weighted, as in
     Detectron2.
 
+    ``image_counts`` are the numbers of training images with each category, for ``train.federated_classes``;
+    None: all equal.
+
     A model without an RPN takes its regions from ``batch.proposals``; one without a box head has the RPN's
     losses alone. Raises ValueError if the batch has no proposals for the former.
     """
-    stages = sum_losses(model, batch, image_keys(key, len(batch.images)), config)
+    stages = sum_losses(model, batch, image_keys(key, len(batch.images)), config, image_counts)
     return {name: loss for stage in stages.values() for name, loss in stage.means().items()}
 
 
@@ -60,14 +70,18 @@ def image_keys(key: Key[Array, ""], images: int) -> Key[Array, "2 b"]:
     return jax.random.split(key, (2, images))
 
 
-def sum_losses(model: MaskRCNN, batch: Batch, keys: Key[Array, "2 b"], config: Config) -> dict[str, LossSums]:
+def sum_losses(
+    model: MaskRCNN,
+    batch: Batch,
+    keys: Key[Array, "2 b"],
+    config: Config,
+    image_counts: Float[Array, " c"] | None = None,
+) -> dict[str, LossSums]:
     """The losses of each stage before they are divided, see ``compute_losses``; ``keys`` are the images'."""
     train, gt = config.train, batch.gt
     anchor_keys, region_keys = keys
 
-    path_keys = None
-    if config.model.backbone_drop_path:
-        path_keys = jax.random.split(jax.random.fold_in(key, 1), len(batch.images))
+    path_keys = _fold_in(anchor_keys, _PATHS) if config.model.backbone_drop_path else None
     features = model.features(batch.images, batch.image_sizes, path_keys)
     proposals = batch.proposals
     losses: dict[str, LossSums] = {}
@@ -83,7 +97,7 @@ def sum_losses(model: MaskRCNN, batch: Batch, keys: Key[Array, "2 b"], config: C
     )
     # Makes XLA sum the heads' feature gradients before computing the RPN's, which saves memory.
     features = model.region_features(dataclasses.replace(features, maps=cpu_barrier(features.maps)))
-    losses |= _box_losses(model, features, regions, batch, config)
+    losses |= _box_losses(model, features, regions, batch, region_keys, config, image_counts)
 
     regions, positive = jax.vmap(lambda targets: positive_regions(targets, train))(regions)
     if gt.masks is not None and gt.mask_boxes is not None:
@@ -116,7 +130,13 @@ def sum_losses(model: MaskRCNN, batch: Batch, keys: Key[Array, "2 b"], config: C
 
 
 def _box_losses(
-    model: MaskRCNN, features: Features, regions: RegionTargets, batch: Batch, config: Config
+    model: MaskRCNN,
+    features: Features,
+    regions: RegionTargets,
+    batch: Batch,
+    keys: Key[Array, " b"],
+    config: Config,
+    image_counts: Float[Array, " c"] | None,
 ) -> dict[str, LossSums]:
     """The losses of the box head and of the further heads of a cascade, ``box_2`` and so on."""
     train, gt = config.train, batch.gt
@@ -125,6 +145,10 @@ def _box_losses(
     for stage, box_weights in enumerate(all_weights):
         valid = regions.assignment != Assignment.IGNORE
         logits, deltas = model.box_outputs(features, regions.boxes, valid, stage=stage)
+        classes = None
+        if train.federated_classes:
+            counts = jnp.ones(logits.shape[2] - 1) if image_counts is None else image_counts
+            classes = _rows(_trained_classes(_fold_in(keys, _CLASSES + stage), regions, counts, config))
         found = box_loss(
             _rows(logits),
             _rows(deltas),
@@ -135,6 +159,8 @@ def _box_losses(
             box_weights=box_weights,
             beta=train.box_beta,
             kind=train.box_loss,
+            scores=config.model.box_scores,
+            classes=classes,
         )
         number = f"_{stage + 1}" if stage else ""
         sums = _weighted(found.sums, "box", train.box_loss_weight)
@@ -145,6 +171,21 @@ def _box_losses(
             label = partial(refined_targets, iou=train.cascade_positive_ious[stage], config=train)
             regions = map_images(label, boxes, valid, gt)
     return losses
+
+
+def _trained_classes(
+    keys: Key[Array, " b"], regions: RegionTargets, image_counts: Float[Array, " c"], config: Config
+) -> Bool[Array, "b r c"]:
+    """The categories that each region trains: those that its image has drawn."""
+    train = config.train
+    weights = image_counts**train.federated_power
+
+    def draw(key: Array, labels: Array, assignment: Array) -> Array:
+        sampled = assignment != Assignment.IGNORE
+        return federated_classes(key, labels, sampled, weights, count=train.federated_classes)
+
+    classes = map_images(draw, keys, regions.labels, regions.assignment)
+    return jnp.broadcast_to(classes[:, None], (*regions.labels.shape, len(weights)))
 
 
 def _rpn_losses(
@@ -176,6 +217,10 @@ def _rpn_losses(
 
 def _weighted(sums: dict[str, Array], name: str, factor: float) -> dict[str, Array]:
     return sums if factor == 1 else sums | {name: factor * sums[name]}
+
+
+def _fold_in(keys: Key[Array, " b"], number: int) -> Key[Array, " b"]:
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 
 def _take(rows: Array, index: Array) -> Array:

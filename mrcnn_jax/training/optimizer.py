@@ -13,8 +13,11 @@ from mrcnn_jax.config import Config, TrainConfig
 from mrcnn_jax.training.rates import rate_factors, weight_decay_factors
 
 
-def with_steps(config: Config, *, images: int) -> Config:
-    """``config`` with the steps of ``train.epochs`` passes over so many images; as it is if that is 0."""
+def with_steps(config: Config, *, images: int | float) -> Config:
+    """``config`` with the steps of ``train.epochs`` passes over so many images; as it is if that is 0.
+
+    ``images`` counts an image as often as it is in a pass on average (``data.repeat_threshold``).
+    """
     train = config.train
     if not train.epochs:
         return config

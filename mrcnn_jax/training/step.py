@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax import Array
@@ -61,9 +62,18 @@ def make_state(blueprint: Blueprint, weights: Arrays, config: Config) -> TrainSt
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, blueprint: Blueprint, config: Config
+    state: TrainState,
+    batch: Batch,
+    *,
+    blueprint: Blueprint,
+    config: Config,
+    image_counts: np.ndarray | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """The state after one optimizer step on ``batch``, with its losses, gradient norm and learning rate."""
+    """The state after one optimizer step on ``batch``, with its losses, gradient norm and learning rate.
+
+    ``image_counts [C]`` are those of ``compute_losses``, the same in every step.
+    """
+    counts = None if image_counts is None else jnp.asarray(image_counts, jnp.float32)
     key = jax.random.fold_in(state.key, state.step)
 
     def build(params: Arrays, batch_stats: Arrays) -> MaskRCNN:
@@ -76,14 +86,14 @@ def train_step(
 
     def loss_fn(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
         model = build(params, state.batch_stats)
-        losses = compute_losses(model, batch, key, config)
+        losses = compute_losses(model, batch, key, config, counts)
         return sum(losses.values(), jnp.zeros(())), (losses, statistics_of(model, state.batch_stats))
 
     if config.train.accumulate == 1:
         (loss, (losses, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     else:
         losses, batch_stats, gradients = accumulate_gradients(
-            build, state.params, state.batch_stats, batch, key, config
+            build, state.params, state.batch_stats, batch, key, config, counts
         )
         loss = sum(losses.values(), jnp.zeros(()))
     with jax.named_scope("optimizer"):
@@ -131,7 +141,9 @@ class CompiledStep:
             return self.jitted.lower(state, batch)
 
 
-def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledStep:
+def compile_step(
+    blueprint: Blueprint, config: Config, mesh: Mesh, image_counts: np.ndarray | None = None
+) -> CompiledStep:
     """``train_step`` jitted for ``mesh``: the state is replicated and donated, the batch is sharded.
 
     It compiles once per canvas, and warns about any other compilation (see ``compilations``).
@@ -152,7 +164,7 @@ def compile_step(blueprint: Blueprint, config: Config, mesh: Mesh) -> CompiledSt
             f"the number of {divisor} ({groups}){times}"
         )
     jitted = jax.jit(
-        partial(train_step, blueprint=blueprint, config=config),
+        partial(train_step, blueprint=blueprint, config=config, image_counts=image_counts),
         in_shardings=(replicated(mesh), batch_sharding(mesh)),
         out_shardings=(replicated(mesh), replicated(mesh)),
         donate_argnums=0,

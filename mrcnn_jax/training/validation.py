@@ -31,7 +31,8 @@ class ValidationLosses:
     """Measures the losses of the images of ``source``, which has the run's categories in any order.
 
     They are those of all images in one batch. An image's anchors and regions are sampled with a key of its
-    own, the same in every measurement. Batch norms normalise as in inference.
+    own, the same in every measurement. Batch norms normalise as in inference, and no path is dropped.
+    ``image_counts`` are those of ``compute_losses``.
 
     Raises:
         ValueError: if there is no image to train on in ``source``, or an image's proposals are missing.
@@ -46,6 +47,7 @@ class ValidationLosses:
         mesh: Mesh,
         *,
         batch_size: int,
+        image_counts: np.ndarray | None = None,
     ) -> None:
         self._config, self._mesh, self._batch_size = config, mesh, batch_size
         self._source = AlignedSource(source, categories)
@@ -54,7 +56,7 @@ class ValidationLosses:
         self._keypoints = config.model.keypoint and bool(self._source.categories.keypoint_names)
         self._images = measured_images(self._source, config.data, keypoints=self._keypoints)
         self._jitted = jax.jit(
-            partial(_sum_batch, blueprint=blueprint, config=config),
+            partial(_sum_batch, blueprint=blueprint, config=config, image_counts=image_counts),
             in_shardings=(replicated(mesh), batch_sharding(mesh), replicated(mesh)),
             compiler_options=compiler_options(mesh.devices.flat[0]),
         )
@@ -97,12 +99,20 @@ class ValidationLosses:
 
 
 def _sum_batch(
-    weights: Arrays, batch: Batch, indices: Int[Array, " b"], *, blueprint: Blueprint, config: Config
+    weights: Arrays,
+    batch: Batch,
+    indices: Int[Array, " b"],
+    *,
+    blueprint: Blueprint,
+    config: Config,
+    image_counts: np.ndarray | None,
 ) -> dict[str, dict[str, Array]]:
     """The sums and counts of a batch, whose rows have these ``indices`` in the data, -1 for padding."""
     key = jax.random.key(config.train.seed)
     keys = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index)))(indices)
-    stages = sum_losses(blueprint.build(weights), batch, keys.T, config)
+    counts = None if image_counts is None else jnp.asarray(image_counts, jnp.float32)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone_drop_path=0.0))
+    stages = sum_losses(blueprint.build(weights), batch, keys.T, config, counts)
 
     def count(found: Any) -> Array:  # an int is a number per image
         return found * (indices >= 0).sum() // len(indices) if isinstance(found, int) else found

@@ -72,6 +72,8 @@ def check_in_torchvision(config: ModelConfig) -> None:
         problems.append(f"model.features is {config.features!r}; it must be 'fpn'")
     if config.backbone != "resnet":
         problems.append(f"model.backbone is {config.backbone!r}; it must be 'resnet'")
+    if config.box_scores != "softmax":
+        problems.append(f"model.box_scores is {config.box_scores!r}; it must be 'softmax'")
     if config.backbone_deformable:
         problems.append(f"model.backbone_deformable is {config.backbone_deformable!r}; it must be ''")
     if config.non_local:

@@ -296,10 +296,8 @@ def test_reads_the_real_coco():
 
 def test_a_file_of_another_tool_is_told_with_the_command_that_converts_it(tmp_path):
     (tmp_path / "labelme.json").write_text('{"version": "5.0", "shapes": [], "imagePath": "a.jpg"}')
-    lvis = {"images": [{"id": 1, "coco_url": "train2017/1.jpg", "neg_category_ids": []}]}
-    (tmp_path / "lvis.json").write_text(json.dumps(lvis | {"annotations": [], "categories": []}))
     (tmp_path / "voc.xml").write_text("<annotation><object><name>dog</name></object></annotation>")
-    for name, kind in (("labelme.json", "labelme"), ("voc.xml", "voc"), ("lvis.json", "lvis")):
+    for name, kind in (("labelme.json", "labelme"), ("voc.xml", "voc")):
         with pytest.raises(
             ValueError, match=rf"{name}: .*\nit looks like .*mrcnn-jax to_coco .*--format={kind}"
         ):

@@ -95,6 +95,7 @@ def test_images_objects_and_labels(two):
     assert source.ids.tolist() == [*range(1, 21), *range(101, 106)]
     assert source.counts.tolist() == [[5, 0], [20, 0]]
     assert source.visible_keypoints.tolist() == [2] * 20 + [0] * 5
+    assert source.image_labels.tolist() == [[i, 2] for i in range(20)] + [[i, 1] for i in range(20, 25)]
     for index, part, inner, label in ((0, 0, 0, 2), (19, 0, 19, 2), (20, 1, 0, 1), (24, 1, 4, 1)):
         found, wanted = source.read(index), parts[part].read(inner)
         np.testing.assert_array_equal(found.pixels, wanted.pixels)

@@ -149,6 +149,20 @@ def test_keypoints_of_small_objects(source: DataSource) -> None:
     assert metrics["keypoints"]["APm"] is None and metrics["keypoints"]["APl"] is None
 
 
+def test_annotations_of_lvis_are_recognised(dataset: CocoDataset, tmp_path: Path) -> None:
+    """What is found where an image is not annotated for a category is not held against the model."""
+    lvis = source_of(dataset, frequencies=("f", "r"))
+    metrics = evaluate(Detector(Oracle(lvis), CONFIG, CATEGORIES), lvis)
+    assert set(metrics) == {"bbox", "segm", "per_category"}
+    names = {"AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR300"}
+    assert metrics["bbox"].keys() == metrics["segm"].keys() == names
+    assert metrics["bbox"]["APr"] == metrics["bbox"]["APf"] == 100.0 and metrics["bbox"]["APc"] is None
+    file = tmp_path / "all.json"
+    assert evaluate(Detector(Oracle(lvis), CONFIG, CATEGORIES), lvis, detections_file=file) == metrics
+    with pytest.raises(ValueError, match=r"made_up\.json: its annotations are LVIS's"):
+        evaluate(Detector(Oracle(lvis), CONFIG, CATEGORIES), lvis, evaluator="pycocotools")
+
+
 def test_nothing_found(source: DataSource) -> None:
     metrics = evaluate(Detector(Oracle(source, found=False), CONFIG, CATEGORIES), source)
     assert [metrics[kind]["AP"] for kind in ("bbox", "segm", "keypoints")] == [0.0, 0.0, 0.0]
@@ -245,6 +259,8 @@ class Drawn:
     has_masks = True
     counts = None
     visible_keypoints = None
+    image_labels = None
+    federated = None
     findings = ()
 
     def __init__(self, annotations: list[tuple[CocoAnnotation, ...]]) -> None:

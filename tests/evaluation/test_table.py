@@ -35,3 +35,16 @@ def test_no_second_table_for_one_category() -> None:
     assert "AP by category" not in format_metrics(
         {"bbox": {"AP": 1.0}, "per_category": {"ball": {"bbox": 1.0}}}
     )
+
+
+def test_lvis_has_columns_for_frequencies_and_the_best_of_many_categories() -> None:
+    names = "AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR300"
+    metrics = {
+        "bbox": dict(zip(names, range(10), strict=True)),
+        "per_category": {f"c{number:03}": {"bbox": float(number) / 10} for number in range(103)},
+    }
+    lines = format_metrics(metrics).splitlines()
+    assert lines[0].split() == [*names[:-1], "AR"]
+    assert lines[1].split() == ["box", *(f"{number}.0" for number in range(10))]
+    assert (lines[4].split(), lines[103].split()) == (["c102", "10.2"], ["c003", "0.3"])
+    assert lines[104].strip() == "... and 3 more" and len(lines) == 105

@@ -31,9 +31,9 @@ def _select(boxes, probabilities, valid=None, **changes):
 
 
 @functools.cache
-def _selection(**settings):
+def _selection(scores_of="softmax", **settings):
     config, weights = TestConfig(**settings), (10.0, 10.0, 5.0, 5.0)
-    return jax.jit(partial(select_detections, config=config, box_weights=weights))
+    return jax.jit(partial(select_detections, config=config, box_weights=weights, scores_of=scores_of))
 
 
 A, NEAR_A, B = [0, 0, 20, 20], [2, 0, 22, 20], [50, 50, 90, 90]
@@ -59,6 +59,18 @@ def test_the_scores_of_a_cascade_are_means():
     select = _selection(detections=2)
     found = select(proposals, tuple(heads), np.zeros((2, 1, 4)), np.array([100, 100]))
     np.testing.assert_allclose(found.scores, [2 / 3, 0.3], atol=1e-6)
+
+
+def test_sigmoids_are_scores_whatever_the_background():
+    proposals = Proposals(boxes=np.array([A, B], np.float32), scores=np.zeros(2), valid=np.ones(2, bool))
+    logits = np.array([[50.0, 1.0, -1.0], [-50.0, -4.0, 2.0]], np.float32)
+    select = _selection(detections=4, scores_of="sigmoid")
+    found = select(proposals, (logits,), np.zeros((2, 1, 4)), np.array([100, 100]))
+    scores = 1 / (1 + np.exp([-2.0, -1.0, 1.0]))  # that of logit -4 is below the threshold
+    np.testing.assert_allclose(found.scores, [*scores, 0], atol=1e-6)
+    assert found.labels.tolist() == [2, 1, 2, 0]
+    cascade = select(proposals, (logits, logits[::-1]), np.zeros((2, 1, 4)), np.array([100, 100]))
+    np.testing.assert_allclose(cascade.scores[0], (scores[0] + scores[2]) / 2, atol=1e-6)
 
 
 def test_invalid_proposals_and_boxes_outside_the_image_give_no_detections():

@@ -54,7 +54,7 @@ class Weights(MaskRCNN):
 def test_by_hand(monkeypatch):
     """Of four images in two parts with 1 and 3 positives, whose means would weigh the first part more."""
 
-    def sum_losses(model, batch, keys, config):
+    def sum_losses(model, batch, keys, config, image_counts):
         model.seen[...] += 1
         positive = batch.gt.labels[:, 0] > 0
         rows = model.weight[...] * batch.images[:, 0, 0, 0]

@@ -11,8 +11,8 @@ from flax import nnx
 from mrcnn_jax.distributed.sharding import make_mesh, replicated
 from mrcnn_jax.models.variables import Blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints, load_weights
-from mrcnn_jax.training import loop
 from mrcnn_jax.training.averaging import decay_at
+from mrcnn_jax.training.state import restore_state, training_items
 from mrcnn_jax.training.step import compile_step, make_state
 from tests.training.test_step import OneWeight
 
@@ -26,7 +26,7 @@ def test_the_decay_warms_up():
 def one_weight(tiny_config, monkeypatch):
     """``one_weight(ema_decay)``: config, blueprint, the first state and the step of SGD on the loss w."""
 
-    def compute_losses(model, batch, key, config):
+    def compute_losses(model, batch, key, config, image_counts):
         model.count[...] += 10
         return {"linear": model.weight[0]}
 
@@ -68,8 +68,8 @@ def test_a_checkpoint_has_the_average_for_inference_and_the_rest_to_go_on_bit_eq
     for _ in range(2):
         state, _ = take_step(state, tiny_batch)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        checkpoints.save(2, state.weights(), loop._training_items(state))
-        restored = loop._restore(checkpoints, 2, blueprint, config, take_step.mesh)
+        checkpoints.save(2, state.weights(), training_items(state))
+        restored = restore_state(checkpoints, 2, blueprint, config, take_step.mesh)
     _, weights = load_weights(tmp_path)
     for name, value in state.average.items():
         np.testing.assert_array_equal(weights[name], value)
@@ -85,6 +85,6 @@ def test_a_checkpoint_has_the_average_for_inference_and_the_rest_to_go_on_bit_eq
 
 def test_without_it_there_is_none(one_weight, tiny_batch):
     _, _, state, take_step = one_weight(0.0)
-    assert state.average is None and set(loop._training_items(state)) == {"step", "opt_state"}
+    assert state.average is None and set(training_items(state)) == {"step", "opt_state"}
     state, _ = take_step(state, tiny_batch)
     assert state.average is None and float(state.weights()["weight"][0]) == 1

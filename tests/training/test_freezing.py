@@ -61,7 +61,7 @@ class Small(MaskRCNN):
 def test_a_frozen_batch_norm_normalises_by_its_statistics(tiny_config, tiny_batch, monkeypatch):
     outputs = []
 
-    def compute_losses(model, batch, key, config):
+    def compute_losses(model, batch, key, config, image_counts):
         x = jnp.array([[1.0], [5.0]]) * model.factor[...]
         jax.debug.callback(lambda *found: outputs.append(found), *(norm(x)[:, 0] for norm in model.norms))
         return {"loss_of_factor": (model.norms[0](x) * model.norms[1](x)).sum()}

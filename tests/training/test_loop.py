@@ -22,6 +22,7 @@ from mrcnn_jax.runs.checkpoint import Checkpoints, load_weights
 from mrcnn_jax.runs.description import read_run, write_run
 from mrcnn_jax.runtime.compilations import CompilationTracker
 from mrcnn_jax.training import loop
+from mrcnn_jax.training.state import initial_weights
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -230,14 +231,14 @@ def test_the_backbones_weights_are_those_of_its_file(config, tiny_blueprint, mon
     config = dataclasses.replace(
         config, model=dataclasses.replace(config.model, backbone_weights="resnet.pth")
     )
-    weights = loop._initial_weights(tiny_blueprint, config)
+    weights = initial_weights(tiny_blueprint, config)
     assert {name: float(value[0]) for name, value in weights.items()} == {"backbone.a": 1, "fpn.b": 0}
     assert drawn == [jax.random.key_data(jax.random.key(3)).tolist()]
     lines = capsys.readouterr().out
     assert "backbone from resnet.pth, assumed to expect rgb pixels" in lines
     assert "not in that file, so trained from scratch: backbone.c" in lines and "stay random" not in lines
     frozen = dataclasses.replace(tiny_blueprint, frozen_layers=frozenset(["fpn.b", "backbone.a"]))
-    loop._initial_weights(frozen, _with(config, frozen=("fpn.*", "backbone.*")))
+    initial_weights(frozen, _with(config, frozen=("fpn.*", "backbone.*")))
     lines = capsys.readouterr().out
     assert "these arrays stay random, as they are frozen (train.frozen): fpn.b\n" in lines
 

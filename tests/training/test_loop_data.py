@@ -12,6 +12,7 @@ from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints
 from mrcnn_jax.runs.description import read_run, write_run
 from mrcnn_jax.training import loop
+from mrcnn_jax.training.state import initial_weights
 
 
 def _with(config, **train):
@@ -23,7 +24,7 @@ def test_a_warning_if_frozen_stages_are_random(config, tiny_blueprint, monkeypat
     monkeypatch.setattr(type(tiny_blueprint), "draw", lambda *_: {})
     model = dataclasses.replace(config.model, backbone_frozen_stages=frozen)
     config = dataclasses.replace(config, model=model)
-    loop._initial_weights(make_blueprint(model, num_classes=4, num_keypoints=9), config)
+    initial_weights(make_blueprint(model, num_classes=4, num_keypoints=9), config)
     warning = "its frozen stages stay random (model.backbone_frozen_stages is 1)"
     assert (warning in capsys.readouterr().out) == bool(frozen)
 

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.config import Config, ModelConfig, TrainConfig
+from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.models.mask_rcnn import MaskRCNN
 from mrcnn_jax.models.rpn import Anchors
 from mrcnn_jax.ops.boxes import encode_boxes
-from mrcnn_jax.training.objective import compute_losses
+from mrcnn_jax.ops.matching import Assignment
+from mrcnn_jax.training.objective import _trained_classes, compute_losses
+from mrcnn_jax.training.targets import RegionTargets
 from mrcnn_jax.types import Batch, Features, GroundTruth, Proposals
 
 # Samples enough for every candidate, so that nothing is left to chance.
@@ -297,6 +300,41 @@ def test_the_mask_loss_of_a_softmax_by_hand():
     expected = -(2 * np.log(0.5 * 0.4) + np.log(0.5 * 0.3) + 6 * np.log(0.1)) / 12
     assert float(losses["mask"]) == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(asked["mask"][1], LABELS)
+
+
+def test_sigmoids_of_the_categories_that_an_image_has_drawn():
+    """Of 4 and 3 regions; the first image has categories 1 and 2, the second 3, and both the background."""
+    for count, (first, second) in {0: (3, 3), 1: (2, 1), 2: (2, 1), 3: (2, 2), 4: (3, 3)}.items():
+        train = dataclasses.replace(TAKE_ALL, federated_classes=count)
+        losses, _ = compiled(train, box_scores="sigmoid")(undecided_outputs(), make_batch(), KEY)
+        expected = (4 * first + 3 * second) / 7 * np.log(2)
+        assert float(losses["box_class"]) == pytest.approx(expected, rel=1e-5)
+        assert float(losses["box"]) == pytest.approx(5 * 0.25 / 7, rel=1e-5)
+
+
+def test_draws_of_categories_depend_on_the_image_and_on_their_counts():
+    """Also on several devices."""
+    shape = (8, 4)
+    regions = RegionTargets(
+        boxes=jnp.zeros((*shape, 4)),
+        assignment=jnp.full(shape, Assignment.NEGATIVE, jnp.int32),
+        labels=jnp.zeros(shape, jnp.int32),
+        gt_index=jnp.zeros(shape, jnp.int32),
+    )
+    config = Config(train=TrainConfig(federated_classes=4, federated_power=0.5))
+    counts = jnp.array([1.0, 1, 1, 1, 1, 1, 1, 1, 1e30, 0])
+    keys = jax.random.split(KEY, 8)
+    draw = jax.jit(lambda keys, regions: _trained_classes(keys, regions, counts, config))
+    found = np.asarray(draw(keys, regions))
+    assert found.shape == (8, 4, 10) and (found == found[:, :1]).all()
+    assert (found[:, 0].sum(axis=1) == 3).all()  # the background is the fourth
+    assert found[:, 0, 8].all() and not found[:, 0, 9].any()
+    assert len(np.unique(found[:, 0], axis=0)) > 2
+    with jax.set_mesh(make_mesh()):
+        on_many = jax.jit(lambda keys, regions: _trained_classes(keys, regions, counts, config))(
+            keys, regions
+        )
+    np.testing.assert_array_equal(on_many, found)
 
 
 def test_class_agnostic_boxes_are_trained_on_every_label():

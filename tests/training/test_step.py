@@ -264,7 +264,7 @@ def test_two_steps_by_hand(tiny_config, tiny_batch, monkeypatch):
     """Of the loss w^2 / 2 + 3 w, its gradient clipped to 4, with momentum and decay; the rate halves."""
     given_back = []
 
-    def compute_losses(model, batch, key, config):
+    def compute_losses(model, batch, key, config, image_counts):
         assert not model.deterministic
         model.count[...] += batch.images.shape[0]
         weight, noise = model.weight[0], jax.random.uniform(key)

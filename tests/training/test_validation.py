@@ -42,7 +42,7 @@ def test_the_rows_that_fill_a_batch_have_no_part(measured, tiny_weights, monkeyp
 def test_sums_of_processes_by_hand(measured, tiny_weights, monkeypatch):
     """Sums are divided by the counts of all processes; images that fill a batch are not counted."""
 
-    def sum_losses(model, batch, keys, config):
+    def sum_losses(model, batch, keys, config, image_counts):
         objects = (batch.gt.valid & ~batch.gt.crowd).sum()
         noise = jax.vmap(jax.random.uniform)(keys[1])
         return {

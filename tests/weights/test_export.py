@@ -122,13 +122,20 @@ def test_heads_that_torchvision_lacks():
     model = dataclasses.replace(
         presets.torchvision().model,
         **{"box_agnostic": True, "box_cascade": ((20.0, 20.0, 10.0, 10.0),), "mask_agnostic": True},
-        **{"mask_loss": "softmax", "mask_fcs": 2, "backbone": "regnety_4gf", "backbone_deformable": "plain"},
+        **{
+            "box_scores": "sigmoid",
+            "mask_loss": "softmax",
+            "mask_fcs": 2,
+            "backbone": "regnety_4gf",
+            "backbone_deformable": "plain",
+        },
     )
     with pytest.raises(ValueError) as error:
         check_in_torchvision(model)
     assert str(error.value).splitlines() == [
         "torchvision has no such model:",
         "  model.backbone is 'regnety_4gf'; it must be 'resnet'",
+        "  model.box_scores is 'sigmoid'; it must be 'softmax'",
         "  model.backbone_deformable is 'plain'; it must be ''",
         "  model.box_agnostic is True; it must be False",
         "  model.box_cascade is ((20.0, 20.0, 10.0, 10.0),); it must be ()",

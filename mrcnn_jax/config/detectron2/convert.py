@@ -42,6 +42,7 @@ _SAME = {
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": "test.nms_iou",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "model.box_weights",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": "train.box_loss_weight",
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER": "train.federated_power",
     "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": "train.box_beta",
     "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": "model.box_pool_size",
     "MODEL.ROI_BOX_HEAD.NUM_FC": "model.box_fcs",
@@ -76,9 +77,7 @@ WITHOUT_EFFECT = frozenset(
     (
         *("OUTPUT_DIR", "CUDNN_BENCHMARK", "FLOAT32_PRECISION", "VIS_PERIOD", "GLOBAL.HACK", "MODEL.DEVICE"),
         *("DATALOADER.NUM_WORKERS", "DATALOADER.ASPECT_RATIO_GROUPING", "INPUT.MASK_FORMAT"),
-        *("DATALOADER.REPEAT_THRESHOLD", "DATALOADER.REPEAT_SQRT", "TEST.EXPECTED_RESULTS"),
-        *("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"),
-        *("MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER", "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES"),
+        *("TEST.EXPECTED_RESULTS", "MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"),
         *("MODEL.ANCHOR_GENERATOR.ANGLES", "INPUT.CROP.TYPE", "INPUT.CROP.SIZE", "TEST.PRECISE_BN.NUM_ITER"),
         *("SOLVER.NUM_DECAYS", "SOLVER.RESCALE_INTERVAL", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE"),
         *("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "SOLVER.CLIP_GRADIENTS.NORM_TYPE"),
@@ -155,6 +154,8 @@ def _set_heads(config: Config, settings: Settings) -> None:
         model.box_cascade = tuple(further)
         config.train.cascade_positive_ious = settings["MODEL.ROI_BOX_CASCADE_HEAD.IOUS"][1:]
     model.box_norm = NORMS[settings["MODEL.ROI_BOX_HEAD.NORM"]]
+    if model.box and settings["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE"]:
+        model.box_scores = "sigmoid"
     if model.mask:
         model.mask_norm = NORMS[settings["MODEL.ROI_MASK_HEAD.NORM"]]
         model.mask_agnostic = settings["MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK"]
@@ -193,6 +194,8 @@ def _set_data(config: Config, settings: Settings) -> None:
     data.train_short_sides = sides
     _set_canvases(config)
     data.flip = settings["INPUT.RANDOM_FLIP"] == "horizontal"
+    if settings["DATALOADER.SAMPLER_TRAIN"] == "RepeatFactorTrainingSampler":
+        data.repeat_threshold = settings["DATALOADER.REPEAT_THRESHOLD"]
     data.keep_empty = not settings["DATALOADER.FILTER_EMPTY_ANNOTATIONS"]
     if settings["TEST.AUG.ENABLED"]:
         test.scales = settings["TEST.AUG.MIN_SIZES"]
@@ -217,6 +220,8 @@ def _set_training(config: Config, settings: Settings) -> None:
         train.rpn_box_loss = "giou"
     if settings["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"] == "giou":
         train.box_loss = "giou"
+    if config.model.box and settings["MODEL.ROI_BOX_HEAD.USE_FED_LOSS"]:
+        train.federated_classes = settings["MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES"]
     if settings["SOLVER.LR_SCHEDULER_NAME"] == "WarmupCosineLR":
         train.schedule = "cosine"
     if (factor := settings["SOLVER.BIAS_LR_FACTOR"]) != 1:

@@ -16,7 +16,12 @@ _CITYSCAPES = {  # the files that mrcnn-jax to_coco writes in configs/cityscapes
     f"cityscapes_fine_instance_seg_{split}": (f"leftImg8bit/{split}", f"{split}.json")
     for split in ("train", "val")
 }
-_PLACES = _COCO | _CITYSCAPES
+_LVIS = {  # beside COCO's annotations; the images are those of COCO, of both of its folders
+    f"lvis_{version}_{split}": (".", f"annotations/lvis_{version}_{split}.json")
+    for version in ("v0.5", "v1")
+    for split in ("train", "val")
+}
+_PLACES = _COCO | _CITYSCAPES | _LVIS
 
 
 def set_datasets(data: DataConfig, settings: Settings) -> None:

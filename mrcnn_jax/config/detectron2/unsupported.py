@@ -62,10 +62,8 @@ ONLY = {
     "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": _in_training(True),
     "MODEL.ROI_BOX_HEAD.NORM": _only(*NORMS),
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": _only(*POOLERS),
-    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": _only(False),
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": _in_training("smooth_l1", "giou"),
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": _in_training(False),
-    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": _in_training(False),
     "MODEL.ROI_MASK_HEAD.NAME": _only("MaskRCNNConvUpsampleHead"),
     "MODEL.ROI_MASK_HEAD.NORM": _only(*NORMS),
     "MODEL.ROI_KEYPOINT_HEAD.NAME": _only("KRCNNConvDeconvUpsampleHead"),
@@ -74,7 +72,7 @@ ONLY = {
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": _in_training("choice", "range"),
     "INPUT.RANDOM_FLIP": _in_training("horizontal", "none"),
     "INPUT.CROP.ENABLED": _in_training(False),
-    "DATALOADER.SAMPLER_TRAIN": _in_training("TrainingSampler"),
+    "DATALOADER.SAMPLER_TRAIN": _in_training("TrainingSampler", "RepeatFactorTrainingSampler"),
     "SOLVER.LR_SCHEDULER_NAME": _in_training("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.BASE_LR_END": _in_training(0.0),
     "SOLVER.NESTEROV": _in_training(False),
@@ -229,6 +227,19 @@ def _cascade_problems(settings: Settings) -> Iterator[Problem]:
 
 
 def _training_problems(settings: Settings) -> Iterator[Problem]:
+    head = "MODEL.ROI_BOX_HEAD"
+    if has_heads(settings) and settings[f"{head}.USE_FED_LOSS"]:
+        if not settings[f"{head}.USE_SIGMOID_CE"]:
+            yield Problem(
+                f"{head}.USE_FED_LOSS", f"must be False without {head}.USE_SIGMOID_CE", training=True
+            )
+        if settings[f"{head}.FED_LOSS_NUM_CLASSES"] < 1:
+            yield Problem(f"{head}.FED_LOSS_NUM_CLASSES", "must be positive", training=True)
+    if settings["DATALOADER.SAMPLER_TRAIN"] == "RepeatFactorTrainingSampler":
+        if not settings["DATALOADER.REPEAT_SQRT"]:
+            yield Problem("DATALOADER.REPEAT_SQRT", "must be True", training=True)
+        if not 0 <= settings["DATALOADER.REPEAT_THRESHOLD"] <= 1:
+            yield Problem("DATALOADER.REPEAT_THRESHOLD", "must be between 0 and 1", training=True)
     if len(settings["MODEL.ROI_HEADS.IOU_THRESHOLDS"]) != 1:
         yield Problem("MODEL.ROI_HEADS.IOU_THRESHOLDS", "must be one", training=True)
     if len(settings["MODEL.RPN.IOU_THRESHOLDS"]) != 2:

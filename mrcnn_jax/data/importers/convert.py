@@ -7,14 +7,13 @@ from mrcnn_jax.data.folders import is_coco
 from mrcnn_jax.data.importers.builder import CocoBuilder
 from mrcnn_jax.data.importers.cityscapes import add_cityscapes, image_folder
 from mrcnn_jax.data.importers.labelme import add_labelme
-from mrcnn_jax.data.importers.lvis import add_lvis
 from mrcnn_jax.data.importers.masks import add_masks
 from mrcnn_jax.data.importers.recognise import files_of_format, recognise, what_it_looks_like
 from mrcnn_jax.data.importers.via import add_via
 from mrcnn_jax.data.importers.voc import add_voc, dataset_folder
 from mrcnn_jax.data.importers.yolo import add_yolo
 
-FORMATS = ("labelme", "via", "voc", "yolo", "masks", "lvis", "cityscapes")
+FORMATS = ("labelme", "via", "voc", "yolo", "masks", "cityscapes")
 _LISTED = 10  # files in a message
 
 
@@ -55,7 +54,7 @@ def convert(source: Path, options: Options) -> CocoBuilder:
             raise ValueError(f"{source}: {what_it_looks_like(source)}")
         name = kind.format
     _check_options(options, name)
-    if source.is_dir() and name in ("via", "lvis") and len(files := files_of_format(source, name)) > 1:
+    if source.is_dir() and name == "via" and len(files := files_of_format(source, name)) > 1:
         listed = ", ".join(str(path.relative_to(source)) for path in files[:_LISTED])
         raise ValueError(f"{source}: has {len(files)} files of the format {name}: {listed}; give one of them")
     if kind is not None and kind.format == name and (source.is_dir() or name == "yolo"):
@@ -83,9 +82,6 @@ def convert(source: Path, options: Options) -> CocoBuilder:
         case "masks":
             made = builder(folder)
             add_masks(made, source, category=options.category)
-        case "lvis":
-            made = builder(folder)
-            add_lvis(made, source)
         case "cityscapes":
             made = CocoBuilder(images or image_folder(source, options.split), categories=options.categories)
             add_cityscapes(made, source, split=options.split)

@@ -114,8 +114,6 @@ def _recognise_json(path: Path, text: str) -> Kind | None:
         or has("region_attributes")
     ):
         return Kind("a VIA (VGG Image Annotator) file", "via", path)
-    if has("neg_category_ids") or has("not_exhaustive_category_ids"):
-        return Kind("an LVIS file", "lvis", path)
     return None
 
 

@@ -40,7 +40,6 @@ def test_published_models_have_the_configs_of_this_project(zoo, name):
 REFUSED = {
     "Base-RetinaNet": ("tag:yaml.org,2002:python/object/apply:eval", True),
     "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x": ("META_ARCHITECTURE is 'PanopticFPN'", True),
-    "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x": ("SAMPLER_TRAIN is 'RepeatFactor", False),
     "Misc/panoptic_fpn_R_101_dconv_cascade_gn_3x": ("META_ARCHITECTURE is 'PanopticFPN'", True),
     "Misc/mask_rcnn_R_50_FPN_3x_syncbn": ("TEST.PRECISE_BN.ENABLED is True; must be False", False),
 }
@@ -66,6 +65,8 @@ def test_what_there_is_no_counterpart_for_is_refused(zoo, name):
     [
         "Cityscapes/mask_rcnn_R_50_FPN",
         "Detectron1-Comparisons/mask_rcnn_R_50_FPN_noaug_1x",
+        "LVISv0.5-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_1x",
+        "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x",
         "Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic",
         "Misc/scratch_mask_rcnn_R_50_FPN_9x_gn",
         "PascalVOC-Detection/faster_rcnn_R_50_C4",
@@ -105,6 +106,33 @@ OTHERS = {
         "data.train_short_sides": (800,),
         "train.rpn_beta": 0.1111,
         "train.box_beta": 1.0,
+    },
+    "LVISv0.5-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_1x": {
+        "model.pixel_std": (57.375, 57.12, 58.395),
+        "model.backbone_depth": 101,
+        "model.backbone_groups": 32,
+        "model.backbone_group_width": 8,
+        "model.backbone_stride_in_1x1": False,
+        "model.backbone_weights": "detectron2/FAIR/X-101-32x8d",
+        "data.train_images": ".",
+        "data.train_annotations": "annotations/lvis_v0.5_train.json",
+        "data.val_images": ".",
+        "data.val_annotations": "annotations/lvis_v0.5_val.json",
+        "data.repeat_threshold": 0.001,
+        "test.score_threshold": 0.0001,
+        "test.detections": 300,
+    },
+    "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x": {
+        "model.backbone_weights": "detectron2/MSRA/R-50",
+        "data.train_images": ".",
+        "data.train_annotations": "annotations/lvis_v1_train.json",
+        "data.val_images": ".",
+        "data.val_annotations": "annotations/lvis_v1_val.json",
+        "data.repeat_threshold": 0.001,
+        "train.steps": 180_000,
+        "train.decay_steps": (120_000, 160_000),
+        "test.score_threshold": 0.0001,
+        "test.detections": 300,
     },
     "Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic": {
         "model.backbone_weights": "detectron2/MSRA/R-50",
@@ -167,9 +195,12 @@ class _Recorded(dict):
 def test_every_key_is_read_or_known_to_change_nothing(zoo):
     names = ["COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x", "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x"]
     names += ["COCO-Detection/fast_rcnn_R_50_FPN_1x", "Misc/cascade_mask_rcnn_R_50_FPN_1x"]
+    names += ["LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x"]
+    head = "MODEL.ROI_BOX_HEAD"
+    switched_on = {"TEST.AUG.ENABLED": True, f"{head}.USE_SIGMOID_CE": True, f"{head}.USE_FED_LOSS": True}
     read = set()
     for name in (*names, "Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5"):
-        settings = _Recorded(read_settings(zoo / f"{name}.yaml") | {"TEST.AUG.ENABLED": True})
+        settings = _Recorded(read_settings(zoo / f"{name}.yaml") | switched_on)
         assert not list(problems(settings))
         to_config(settings)
         read |= settings.read
@@ -265,6 +296,30 @@ CASCADE = {
             "SOLVER.WEIGHT_DECAY_BIAS",
             "must be SOLVER.WEIGHT_DECAY, 0 or None",
         ),
+        (
+            {"MODEL.ROI_BOX_HEAD.USE_FED_LOSS": True},
+            "MODEL.ROI_BOX_HEAD.USE_FED_LOSS",
+            "must be False without MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE",
+        ),
+        (
+            {
+                "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": True,
+                "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": True,
+                "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES": 0,
+            },
+            "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES",
+            "must be positive",
+        ),
+        (
+            {"DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_SQRT": False},
+            "DATALOADER.REPEAT_SQRT",
+            "must be True",
+        ),
+        (
+            {"DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD": 2.0},
+            "DATALOADER.REPEAT_THRESHOLD",
+            "must be between 0 and 1",
+        ),
         ({"INPUT.MAX_SIZE_TRAIN": 1440}, "INPUT.MAX_SIZE_TRAIN", "must be INPUT.MAX_SIZE_TEST, 1333"),
         ({"MODEL.RPN.IOU_THRESHOLDS": (0.3,)}, "MODEL.RPN.IOU_THRESHOLDS", "must be two"),
         ({"MODEL.ROI_HEADS.IOU_THRESHOLDS": ()}, "MODEL.ROI_HEADS.IOU_THRESHOLDS", "must be one"),
@@ -334,6 +389,22 @@ def test_values_that_do_not_go_together(settings, key, rule):
                 "MODEL.RESNETS.WIDTH_PER_GROUP": 8,  # in layer1, all of its channels; 64 here for every width
             },
             {"model.backbone_width": 8},
+        ),
+        ({"DATALOADER.REPEAT_THRESHOLD": 0.1}, {}),  # which the default sampler does not read
+        (
+            {
+                "DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
+                "DATALOADER.REPEAT_THRESHOLD": 0.1,
+                "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": True,
+                "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": True,
+                "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER": 1.0,
+            },
+            {
+                "model.box_scores": "sigmoid",
+                "data.repeat_threshold": 0.1,
+                "train.federated_classes": 50,
+                "train.federated_power": 1.0,
+            },
         ),
         ({"SOLVER.AMP.ENABLED": True}, {"model.dtype": "bfloat16"}),
         ({"SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR"}, {"train.schedule": "cosine"}),

@@ -48,20 +48,6 @@ DOCUMENTS = {
         },
         {},
     ),
-    "lvis": (
-        "lvis.json",
-        {
-            "images": [
-                {"id": 1, "coco_url": "http://x/a.png", "height": 10, "width": 20, "neg_category_ids": [1]},
-            ],
-            "annotations": [
-                {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 1, 8, 4], "area": 16,
-                 "segmentation": [[2, 1, 10, 1, 2, 5]]},
-            ],
-            "categories": [{"id": 1, "name": "dog"}],
-        },
-        {},
-    ),
 }  # fmt: skip
 
 _XML = (

@@ -18,7 +18,6 @@ LABEL_STUDIO = [
 LABEL_STUDIO_MIN = [{"image": "/data/a.jpg", "id": 1, "label": [], "annotator": 1, "annotation_id": 1}]
 CREATE_ML = [{"image": "a.jpg", "annotations": [{"label": "dog", "coordinates": {"x": 1}}]}]
 RESULTS = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
-LVIS = {"info": {}, "images": [{"id": 1, "neg_category_ids": []}]}
 COCO = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}
 CONVERT = "convert it with: mrcnn-jax to_coco {} --format={} --output={}/annotations.json"
 
@@ -30,7 +29,6 @@ CONVERT = "convert it with: mrcnn-jax to_coco {} --format={} --output={}/annotat
         ("via.json", VIA, "a VIA (VGG Image Annotator) file", "via.json", "via"),
         ("via.json", VIA_PROJECT, "a VIA (VGG Image Annotator) file", "via.json", "via"),
         ("via.json", VIA_3, "a VIA (VGG Image Annotator) file", "via.json", "via"),
-        ("lvis.json", LVIS, "an LVIS file", "lvis.json", "lvis"),
         ("data.yaml", "train: a\nnc: 1\nnames: [dog]\n", "a YOLO dataset's data.yaml", "data.yaml", "yolo"),
         ("labels/train/a.txt", "0 0.5 0.5 1 1\n1 0.1 .2 1e-3 0\n", "a YOLO label file", "", "yolo"),
         ("Annotations/a.xml", "<annotation>", "a Pascal VOC annotation", "", "voc"),
