@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from mrcnn_jax.data.transform import (
     ImageTransform,
     transform_objects,
     transform_pixels,
+    transform_points,
     transform_proposals,
 )
 from mrcnn_jax.proposals import ImageProposals
@@ -246,19 +248,24 @@ def test_masks_follow_the_pixels(flip):
     assert (y1, y2) == (0, 150) and 0 <= x1 < x2 <= 120
 
 
+def move(proposals, transform, *, count):
+    points = partial(transform_points, transform=transform)
+    return transform_proposals(proposals, points, size=transform.size, count=count)
+
+
 def test_proposals_by_hand_resized_flipped_and_cropped():
     proposals = ImageProposals(
         np.array([[2, 1, 10, 5], [0, 0, 4, 10], [10, 6, 20, 10]], np.float32), np.array([3, 2, 1], np.float32)
     )
     # y halved, x tripled, then x -> 60 - x.
     transform = ImageTransform((10, 20), (5, 60), top=0, left=0, size=(5, 60), flip=True)
-    rows = transform_proposals(proposals, transform, count=4)
+    rows = move(proposals, transform, count=4)
     assert rows["boxes"].tolist() == [[30, 0.5, 54, 2.5], [48, 0, 60, 5], [0, 3, 30, 5], [0] * 4]
     assert rows["scores"].tolist() == [3, 2, 1, -np.inf]
     assert rows["valid"].tolist() == [True, True, True, False]
     # Of the resized image, rows 1 to 4 and columns 12 to 32 are left: the second box ends at 12.
     transform = ImageTransform((10, 20), (5, 60), top=1, left=12, size=(3, 20), flip=True)
-    rows = transform_proposals(proposals, transform, count=2)
+    rows = move(proposals, transform, count=2)
     assert rows["boxes"].tolist() == [[2, 0, 20, 1.5], [0, 2, 2, 3]]
     assert rows["scores"].tolist() == [3, 1] and rows["valid"].all()
 
@@ -268,5 +275,5 @@ def test_proposals_stay_on_their_objects(flip):
     rows = arrays(image(item()), size=(15, 31), flip=flip)
     proposals = ImageProposals(np.array([[2, 1, 10, 5]], np.float32), np.zeros(1, np.float32))
     transform = ImageTransform((10, 20), (15, 31), top=0, left=0, size=(15, 31), flip=flip)
-    found = transform_proposals(proposals, transform, count=1)
+    found = move(proposals, transform, count=1)
     np.testing.assert_array_equal(found["boxes"][0], rows["boxes"][0])
