@@ -78,7 +78,8 @@ def _uncovered(item: CocoAnnotation, covered: np.ndarray, size: Size) -> CocoAnn
         return item
     # A side that loses nothing stays where it is, be it within a pixel.
     before, after, box = _bounds(mask), _bounds(visible), np.array(item.box)
-    box = np.where(after == before, box, after + np.array([left, top, left, top]))
+    pixels = after + np.array([left, top, left, top])
+    box = np.where((after == before) & (abs(box - pixels) < 1), box, pixels)
     return dataclasses.replace(
         item,
         box=tuple(box.tolist()),

@@ -36,6 +36,8 @@ class Example:
     crowd: np.ndarray  # [N] bool: a group of objects, neither learnt nor background
 
 
+_KINDS = {"numbers": "fiu", "integers": "iu", "bool": "b"}  # of NumPy's types
+
 # Returns the changed example, perhaps with other objects or of another size. All randomness has to come from
 # the generator, which is a function of the run's seed and the image's place in training.
 Augment = Callable[[Example, np.random.Generator], Example]
@@ -128,19 +130,19 @@ def _problems(example: object, categories: Categories) -> Iterator[str]:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         yield f"image must be uint8 [H W 3], got {image.dtype} {list(image.shape)}"
         return
-    count, size, points = len(example.labels), image.shape[:2], len(categories.keypoint_names)
+    count, size, points = example.labels.size, image.shape[:2], len(categories.keypoint_names)
     shapes = {
-        "boxes": ("fi", (count, 4)),
-        "masks": ("b", (count, *size)),
-        "keypoints": ("fi", (count, points, 3)),
-        "labels": ("i", (count,)),
-        "crowd": ("b", (count,)),
+        "boxes": ("numbers", (count, 4)),
+        "masks": ("bool", (count, *size)),
+        "keypoints": ("numbers", (count, points, 3)),
+        "labels": ("integers", (count,)),
+        "crowd": ("bool", (count,)),
     }
     problems = [
-        f"{name} must be {'numbers' if kinds != 'b' else 'bool'} {list(shape)} for {count} labels and an "
-        f"image of {size[0]}x{size[1]}, got {values[name].dtype} {list(values[name].shape)}"
-        for name, (kinds, shape) in shapes.items()
-        if values[name].dtype.kind not in kinds or values[name].shape != shape
+        f"{name} must be {kind} {list(shape)} for {count} labels and an image of {size[0]}x{size[1]}, got "
+        f"{values[name].dtype} {list(values[name].shape)}"
+        for name, (kind, shape) in shapes.items()
+        if values[name].dtype.kind not in _KINDS[kind] or values[name].shape != shape
     ]
     yield from problems
     if problems:
