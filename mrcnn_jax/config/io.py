@@ -312,14 +312,11 @@ def _augmentation_problems(values: dict[str, Any]) -> Iterator[str]:
         rule = "must be the fewest and the most pixels of a side"
     if rule:
         yield f"data.crop_size is {_shown(sides)}; {rule} with data.crop {crop!r}"
-    if (
-        crop.endswith("_range")
-        and not jitter
-        and all(min(canvas) < long for canvas in values["data.canvases"])
-    ):
+    canvases = values["data.canvases"]
+    if crop.endswith("_range") and not (jitter or any(min(canvas) >= long for canvas in canvases)):
         side = -(-long // CANVAS_UNIT) * CANVAS_UNIT
         yield (
-            f"data.canvases is {_shown(values['data.canvases'])}; one must hold images of {long}x{long} with "
+            f"data.canvases is {_shown(canvases)}; one must hold images of {long}x{long} with "
             f"data.crop {crop!r}, whose crops of an image may be high or wide: add {(side, side)!r}"
         )
     if values["data.copy_paste"] and not values["model.rpn"]:
