@@ -8,9 +8,8 @@ import numpy as np
 
 from mrcnn_jax.data.box_agreement import mask_extent
 from mrcnn_jax.data.coco import CocoAnnotation
-from mrcnn_jax.data.coco_fields import Box, Segmentation
 from mrcnn_jax.data.rasterise import pixels_of
-from mrcnn_jax.data.scene import Scene
+from mrcnn_jax.data.scene import Scene, mask_window
 from mrcnn_jax.images import Size
 from mrcnn_jax.rle import Rle
 
@@ -40,19 +39,19 @@ def paste(
     If a pasted object reaches beyond the image, the image grows, and the new part has the colour ``fill``:
     in the paper (arXiv 2012.07177) all of the canvas is part of the image.
     """
-    windows = [_window(item.segmentation, item.box, other.size) for item in items]
-    height = max([scene.size[0], *(window[2] for window in windows)])
-    width = max([scene.size[1], *(window[3] for window in windows)])
+    windows = [mask_window(item, other.size) for item in items]
+    height = max([scene.size[0], *(window.rows.stop for window in windows)])
+    width = max([scene.size[1], *(window.columns.stop for window in windows)])
     pixels = np.empty((height, width, 3), scene.pixels.dtype)
     pixels[:] = fill
     pixels[: scene.size[0], : scene.size[1]] = scene.pixels
     covered, pasted = np.zeros((height, width), bool), []
-    for item, (top, left, bottom, right) in zip(items, windows, strict=True):
+    for item, window in zip(items, windows, strict=True):
         if item.segmentation is None:
             raise ValueError(f"annotation {item.id} has no mask to paste")
-        mask = pixels_of(item.segmentation, top=top, left=left, height=bottom - top, width=right - left)
+        mask = pixels_of(item.segmentation, *window)
         if mask.any():  # else it covers the centre of no pixel
-            covered[top:bottom, left:right] |= mask
+            covered[window.rows, window.columns] |= mask
             pasted.append(item)
     rows, columns = min(height, other.size[0]), min(width, other.size[1])
     shown = covered[:rows, :columns]
@@ -63,14 +62,14 @@ def paste(
 
 def _uncovered(item: CocoAnnotation, covered: np.ndarray, size: Size) -> CocoAnnotation | None:
     """The object without what is ``covered``, bool of the image's size; None if nothing is left."""
-    top, left, bottom, right = _window(item.segmentation, item.box, size)
-    hidden = covered[top:bottom, left:right]
+    window = mask_window(item, size)
+    hidden = covered[window.rows, window.columns]
     if not hidden.any():
         return item
     item = dataclasses.replace(item, keypoints=_hide(item.keypoints, covered))
     if item.segmentation is None:
         return None if hidden.all() else item
-    mask = pixels_of(item.segmentation, top=top, left=left, height=bottom - top, width=right - left)
+    mask = pixels_of(item.segmentation, *window)
     visible = mask & ~hidden
     if not visible.any():
         return None
@@ -78,12 +77,12 @@ def _uncovered(item: CocoAnnotation, covered: np.ndarray, size: Size) -> CocoAnn
         return item
     # A side that loses nothing stays where it is, be it within a pixel.
     before, after, box = _bounds(mask), _bounds(visible), np.array(item.box)
-    pixels = after + np.array([left, top, left, top])
+    pixels = after + np.array([window.left, window.top] * 2)
     box = np.where((after == before) & (abs(box - pixels) < 1), box, pixels)
     return dataclasses.replace(
         item,
         box=tuple(box.tolist()),
-        segmentation=Rle.from_crop(visible, top=top, left=left, image_size=covered.shape),
+        segmentation=Rle.from_crop(visible, top=window.top, left=window.left, image_size=covered.shape),
     )
 
 
@@ -133,14 +132,6 @@ def _hide(keypoints: np.ndarray | None, covered: np.ndarray) -> np.ndarray | Non
     row = np.clip(keypoints[:, 1].astype(np.int64), 0, height - 1)
     hidden = covered[row, column] & (keypoints[:, 2] > 0)
     return np.where(hidden[:, None], keypoints * (1, 1, 0) + (0, 0, 1), keypoints).astype(np.float32)
-
-
-def _window(segmentation: Segmentation | None, box: Box, size: Size) -> tuple[int, int, int, int]:
-    """The whole pixels around a mask, or else a box: top, left, bottom and right within ``size``."""
-    extent = None if segmentation is None else mask_extent(segmentation)
-    x1, y1, x2, y2 = extent or box
-    top, left = max(0, math.floor(y1)), max(0, math.floor(x1))
-    return top, left, min(size[0], math.ceil(y2)), min(size[1], math.ceil(x2))
 
 
 def _bounds(mask: np.ndarray) -> np.ndarray:

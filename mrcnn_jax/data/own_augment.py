@@ -16,7 +16,7 @@ import numpy as np
 
 from mrcnn_jax.data.coco import CocoAnnotation, clip_box
 from mrcnn_jax.data.rasterise import pixels_of
-from mrcnn_jax.data.scene import Scene
+from mrcnn_jax.data.scene import Scene, mask_window
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.runs.categories import Categories
 
@@ -103,8 +103,8 @@ def _to_example(scene: Scene, num_keypoints: int) -> Example:
     keypoints = np.zeros((count, num_keypoints, 3), np.float32)
     for row, item in enumerate(scene.items):
         if item.segmentation is not None:
-            height, width = scene.size
-            masks[row] = pixels_of(item.segmentation, top=0, left=0, height=height, width=width)
+            window = mask_window(item, scene.size)
+            masks[row, window.rows, window.columns] = pixels_of(item.segmentation, *window)
         if item.keypoints is not None:
             keypoints[row] = item.keypoints
     return Example(

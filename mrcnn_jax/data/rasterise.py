@@ -20,8 +20,8 @@ def rasterise(segmentation: Segmentation, box: Box, grid: int) -> np.ndarray:
     return mask.astype(np.uint8)
 
 
-def pixels_of(segmentation: Segmentation, *, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """The pixels of a window whose centre is inside the mask: bool ``[height width]``."""
+def pixels_of(segmentation: Segmentation, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """The pixels of a part of the image whose centre is inside the mask: bool ``[height width]``."""
     if isinstance(segmentation, Rle):
         return segmentation.decode()[top : top + height, left : left + width]
     mask = np.zeros((height, width), bool)

@@ -5,8 +5,9 @@ here, before a grid is made of it: cutting out, turning by an angle, and coverin
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,37 @@ class Scene:
     @property
     def size(self) -> Size:
         return self.pixels.shape[0], self.pixels.shape[1]
+
+
+class Window(NamedTuple):
+    """A rectangle of whole pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.left, self.left + self.width)
+
+
+def window(box: Box, size: Size) -> Window:
+    """The pixels that a box touches in an image of ``size``."""
+    x1, y1, x2, y2 = box
+    top, left = max(0, math.floor(y1)), max(0, math.floor(x1))
+    bottom, right = min(size[0], math.ceil(y2)), min(size[1], math.ceil(x2))
+    return Window(top, left, max(0, bottom - top), max(0, right - left))
+
+
+def mask_window(item: CocoAnnotation, size: Size) -> Window:
+    """The pixels that the mask of an object touches or, if it has none, its box."""
+    extent = None if item.segmentation is None else mask_extent(item.segmentation)
+    return window(extent or item.box, size)
 
 
 def make_scene(
@@ -123,11 +155,20 @@ def _move_mask(segmentation: Segmentation, points: PointMap, size: Size) -> tupl
     """The mask in its new place, None if nothing is left of it, and whether a part was cut off."""
     if isinstance(segmentation, Rle):
         extent = mask_extent(segmentation)
-        if extent is None:
+        box = None if extent is None else _move_box(extent, points)
+        clipped = None if box is None else clip_box(box, size)
+        if extent is None or clipped is None:
             return None, True
-        is_cut = clip_box(moved := _move_box(extent, points), size) != moved
-        mask = warp_mask(segmentation.decode(), points, size)
-        return (Rle.from_bitmap(mask) if mask.any() else None), is_cut
+        # Only the part of the image that the mask is in, before and after.
+        before = window(extent, (segmentation.height, segmentation.width))
+        after = window(clipped, size)
+        mask = warp_mask(
+            segmentation.decode()[before.rows, before.columns],
+            lambda inner: points(inner + (before.left, before.top)) - (after.left, after.top),
+            (after.height, after.width),
+        )
+        rle = Rle.from_crop(mask, top=after.top, left=after.left, image_size=size)
+        return (rle if mask.any() else None), clipped != box
     polygons = tuple(points(polygon) for polygon in segmentation)
     clipped = clip_polygons(polygons, size)
     is_cut = len(clipped) != len(polygons) or any(a is not b for a, b in zip(clipped, polygons, strict=True))

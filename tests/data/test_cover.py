@@ -30,7 +30,7 @@ def pasted(below, *above, size=(10, 20)):
 
 
 def mask_of(item, size=(10, 20)):
-    return pixels_of(item.segmentation, top=0, left=0, height=size[0], width=size[1])
+    return pixels_of(item.segmentation, 0, 0, size[0], size[1])
 
 
 def test_by_hand():

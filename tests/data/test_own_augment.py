@@ -54,7 +54,7 @@ def test_what_the_function_gets():
     def look(example, generator):
         assert example.image.dtype == np.uint8 and example.image.shape == (10, 20, 3)
         assert example.boxes.tolist() == [[2, 1, 10, 5], [12, 0, 20, 9.5]]
-        wanted = pixels_of(scene().items[0].segmentation, top=0, left=0, height=10, width=20)
+        wanted = pixels_of(scene().items[0].segmentation, 0, 0, 10, 20)
         np.testing.assert_array_equal(example.masks, [wanted, np.zeros((10, 20), bool)])
         np.testing.assert_array_equal(example.keypoints, [POINTS, np.zeros((3, 3))])
         assert example.labels.tolist() == [2, 1] and example.crowd.tolist() == [False, True]

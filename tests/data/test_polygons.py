@@ -43,9 +43,8 @@ def test_the_pixels_are_those_of_the_whole_polygon():
     rng = np.random.default_rng(0)
     for _ in range(300):
         polygon = rng.uniform(-10, 30, (rng.integers(3, 14), 2))
-        window = {"top": 0, "left": 0, "height": 18, "width": 20}
-        wanted, found = pixels_of((polygon,), **window), np.zeros((18, 20), bool)
+        wanted, found = pixels_of((polygon,), 0, 0, 18, 20), np.zeros((18, 20), bool)
         for part in clip_polygons((polygon,), (18, 20)):
             assert (part >= 0).all() and (part <= (20, 18)).all()
-            found ^= pixels_of((part,), **window)
+            found ^= pixels_of((part,), 0, 0, 18, 20)
         np.testing.assert_array_equal(found, wanted)

@@ -31,7 +31,7 @@ def scene_of(*items, size=(10, 20), masks=True, **options):
 
 
 def mask_of(found, size):
-    return pixels_of(found.segmentation, top=0, left=0, height=size[0], width=size[1])
+    return pixels_of(found.segmentation, 0, 0, size[0], size[1])
 
 
 def transform(original, resized, **changes):
