@@ -71,7 +71,8 @@ def random_crop(generator: np.random.Generator, size: Size, config: DataConfig) 
     """The top, left, height and width of a random part of an image of this size (D2's ``RandomCrop``)."""
     heights, widths = crop_sizes(size, config)
     if config.crop == "relative_range":
-        shares = np.float32(config.crop_size) + generator.random(2) * (1 - np.float32(config.crop_size))
+        least = np.asarray(config.crop_size, np.float32)
+        shares = least + generator.random(2) * (1 - least)
         height, width = (_of_side(side, share) for side, share in zip(size, shares.tolist(), strict=True))
     else:
         height, width = (int(generator.integers(*ends, endpoint=True)) for ends in (heights, widths))

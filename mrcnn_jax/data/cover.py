@@ -95,7 +95,7 @@ def erase(scene: Scene, generator: np.random.Generator, *, fill: tuple[int, int,
     height, width = scene.size
     for _ in range(_TRIES):
         area = height * width * generator.uniform(*_AREA)
-        ratio = math.exp(generator.uniform(*map(math.log, _RATIO)))
+        ratio = math.exp(generator.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
         rows, columns = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < rows < height and 0 < columns < width:
             top, left = (

@@ -162,17 +162,18 @@ def _move_mask(segmentation: Segmentation, points: PointMap, size: Size) -> tupl
         # Only the part of the image that the mask is in, before and after.
         before = window(extent, (segmentation.height, segmentation.width))
         after = window(clipped, size)
+        corner, moved_corner = np.array([before.left, before.top]), np.array([after.left, after.top])
         mask = warp_mask(
             segmentation.decode()[before.rows, before.columns],
-            lambda inner: points(inner + (before.left, before.top)) - (after.left, after.top),
+            lambda inner: points(inner + corner) - moved_corner,
             (after.height, after.width),
         )
         rle = Rle.from_crop(mask, top=after.top, left=after.left, image_size=size)
         return (rle if mask.any() else None), clipped != box
     polygons = tuple(points(polygon) for polygon in segmentation)
-    clipped = clip_polygons(polygons, size)
-    is_cut = len(clipped) != len(polygons) or any(a is not b for a, b in zip(clipped, polygons, strict=True))
-    return clipped or None, is_cut
+    parts = clip_polygons(polygons, size)
+    is_cut = len(parts) != len(polygons) or any(a is not b for a, b in zip(parts, polygons, strict=True))
+    return parts or None, is_cut
 
 
 def _move_box(box: Box, points: PointMap) -> Box:

@@ -204,8 +204,8 @@ def test_validate_names_the_field_the_value_and_the_rule(name, value, rule):
         ),
         (
             {"crop": "absolute_range", "crop_size": (600.0, 400.0), "canvases": ((1344, 1344),)},
-            "data.crop_size is (600.0, 400.0); must be the fewest and the most pixels of a side with data.crop "
-            "'absolute_range'",
+            "data.crop_size is (600.0, 400.0); must be the fewest and the most pixels of a side with "
+            "data.crop 'absolute_range'",
         ),
         (
             {"crop": "relative_range", "canvases": ((800, 1344), (1344, 800))},

@@ -140,7 +140,7 @@ def test_all_wrong_fields_are_named_at_once():
     def broken(example, generator):
         return dataclasses.replace(example, masks=np.zeros(3), crowd=np.zeros(3), labels=np.zeros(2))
 
-    with pytest.raises(ValueError, match="masks must .*; labels must .*; crowd must"):
+    with pytest.raises(ValueError, match=r"masks must .*; labels must .*; crowd must"):
         apply(broken)
     with pytest.raises(ValueError, match="it must be an Example, got NoneType"):
         apply(lambda example, generator: None)
