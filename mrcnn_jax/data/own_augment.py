@@ -8,6 +8,7 @@ Shapes: N objects, H x W pixels, K keypoints.
 
 import dataclasses
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class Example:
     crowd: np.ndarray  # [N] bool: a group of objects, neither learnt nor background
 
 
+_MODULE = "augment_of_the_command_line"  # no name of a file, which might be that of a library
 _KINDS = {"numbers": "fiu", "integers": "iu", "bool": "b"}  # of NumPy's types
 
 # Returns the changed example, perhaps with other objects or of another size. All randomness has to come from
@@ -53,10 +55,11 @@ def load_augment(text: str) -> Augment:
         raise ValueError(f"--augment={text}: must be a Python file and a function in it, FILE.py:FUNCTION")
     if not Path(path).is_file():
         raise ValueError(f"--augment={text}: there is no file {path}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    spec = importlib.util.spec_from_file_location(_MODULE, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"--augment={text}: {path} is no Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[_MODULE] = module  # where its dataclasses look for their types
     spec.loader.exec_module(module)
     function = getattr(module, name, None)
     if not callable(function):

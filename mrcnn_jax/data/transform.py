@@ -32,11 +32,6 @@ class ImageTransform:
     turns: int = 0  # quarter turns, counter-clockwise
 
     @property
-    def turned(self) -> Size:
-        """The size of the image after the quarter turns."""
-        return self.original[::-1] if self.turns % 2 else self.original
-
-    @property
     def is_mirrored(self) -> bool:
         """Whether left and right are exchanged: by one flip, but not by two, which are half a turn."""
         return self.flip != self.flip_vertical

@@ -148,7 +148,16 @@ def test_all_wrong_fields_are_named_at_once():
 
 def test_a_function_in_a_file(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text("value = 3\ndef darker(example, generator):\n    return example\n")
+    path.write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses\n"
+        "@dataclasses.dataclass\n"
+        "class Settings:\n"
+        "    strength: float = 1.0\n"
+        "value = 3\n"
+        "def darker(example, generator):\n"
+        "    return example\n"
+    )
     function = load_augment(f"{path}:darker")
     assert function.__name__ == "darker" and len(apply(function).items) == 2
     for text, rule in (
