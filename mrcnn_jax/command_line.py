@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -32,6 +32,9 @@ from mrcnn_jax.config.io import flatten, from_dict, validate
 from mrcnn_jax.config.suggestions import suggest
 from mrcnn_jax.distributed.launchers import may_have_peers
 from mrcnn_jax.runtime.setup import setup
+
+if TYPE_CHECKING:
+    from mrcnn_jax.data.own_augment import Augment
 
 _T = TypeVar("_T")
 
@@ -166,6 +169,28 @@ def define_step() -> flags.FlagHolder[int | Literal["best"] | None]:
         None,
         'checkpoint to use: its step, or "best" for the best one evaluated in training; default: the newest',
     )
+
+
+def define_augment() -> "Callable[[], Augment | None]":
+    """The flag ``--augment``, and a function that returns the function that it names, or None.
+
+    Call this at the top of a command, and the returned function in ``main``: it runs the file.
+    """
+    flag = flags.DEFINE_string(
+        "augment",
+        None,
+        "a function of yours that changes training images and their objects, as FILE.py:FUNCTION "
+        "(docs/data.md); the file is run, so it must be one that you trust",
+    )
+
+    def augment() -> "Augment | None":
+        if flag.value is None:
+            return None
+        from mrcnn_jax.data.own_augment import load_augment
+
+        return load_augment(flag.value)
+
+    return augment
 
 
 def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> None:

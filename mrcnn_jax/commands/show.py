@@ -3,8 +3,9 @@
     mrcnn-jax show --config=shapes --output=out
 
 Writes out/batches.png, replacing an existing one: --count padded images, from the batch of --step on, with
-boxes, masks, keypoints, crowds (striped) and padding (a checkerboard). If the data are a folder, damaged
-entries are listed first, as in training: as an error, or with --config.data.skip_bad as left out.
+boxes, masks, keypoints, crowds (striped) and padding (a checkerboard), after all augmentation of config.data
+and, with --augment=FILE.py:FUNCTION, one's own (docs/data.md). If the data are a folder, damaged entries are
+listed first, as in training: as an error, or with --config.data.skip_bad as left out.
 """
 
 from itertools import islice
@@ -21,6 +22,7 @@ _DATA = flags.DEFINE_string(
     "data", None, "folder of images in COCO format, in any usual layout: sets the paths of config.data"
 )
 _COUNT = flags.DEFINE_integer("count", 24, "images to draw", lower_bound=1)
+_augment = command_line.define_augment()
 _STEP = flags.DEFINE_integer("step", 0, "training step of the first batch to draw", lower_bound=0)
 
 
@@ -35,9 +37,11 @@ def main(_: list[str]) -> None:
     existing = next(path for path in (output, *output.parents) if path.exists())
     if not existing.is_dir():
         raise ValueError(f"--output={output}: {existing} is not a folder")
+    augment = _augment()
     from PIL import Image
     from tqdm import tqdm
 
+    from mrcnn_jax.data.augmented import mean_colour
     from mrcnn_jax.data.findings import printable, summary
     from mrcnn_jax.data.open_data_source import open_data_source
     from mrcnn_jax.data.pipeline import training_batches
@@ -56,6 +60,8 @@ def main(_: list[str]) -> None:
         start_step=_STEP.value,
         masks=config.model.mask,
         keypoints=config.model.keypoint,
+        augment=augment,
+        fill=mean_colour(config.model),
     )
 
     indices = tqdm(range(len(source.ids)), unit="image", leave=False, disable=None)

@@ -7,9 +7,13 @@ Started once on each host, the processes train one model together (see docs/mult
 with SLURM or Open MPI this command is enough; elsewhere add --coordinator, --num_processes and --process_id.
 Ctrl-C, or SIGTERM to any of them, makes all save after the current step and exit with code 130 or 143; a
 second one ends them at once. The same command goes on from there.
+
+--augment=FILE.py:FUNCTION runs that file, and passes every training image and its objects through the
+function (docs/data.md). It is no part of the config or the run, so a resumed run needs it again.
 """
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -18,6 +22,9 @@ from mrcnn_jax.config import Config
 from mrcnn_jax.config.paths import check_backbone_path, check_data_paths
 from mrcnn_jax.runs.description import is_run
 from mrcnn_jax.weights.zoo_models import check_not_a_model, run_config
+
+if TYPE_CHECKING:
+    from mrcnn_jax.data.own_augment import Augment
 
 _config = command_line.define_config()
 _hosts = command_line.define_hosts(handle_sigterm=True, keep_memory=False)
@@ -34,20 +41,24 @@ _INIT = flags.DEFINE_string(
     "what it lacks is initialised, and if the data have other categories, the outputs of the heads' last "
     "layers are kept for those of the same name and re-initialised for the others",
 )
+_augment = command_line.define_augment()
 
 
 def main(_: list[str]) -> int:
-    with _hosts(partial(_complete, _config())) as config:
+    with _hosts(partial(_complete, _config())) as (config, augment):
         print("starting TensorFlow (for tf.data) ...", flush=True)
         from mrcnn_jax.distributed import hosts
         from mrcnn_jax.training.loop import train
 
-        finished = train(config, _WORKDIR.value, init=_INIT.value)
+        finished = train(config, _WORKDIR.value, init=_INIT.value, augment=augment)
         return 0 if finished else 128 + hosts.stop_signal()
 
 
-def _complete(config: Config) -> Config:
-    """The config with the paths of ``--data``; raises ValueError for missing data or weights."""
+def _complete(config: Config) -> "tuple[Config, Augment | None]":
+    """The config with the paths of ``--data``, and the function of ``--augment``.
+
+    Raises ValueError for missing data, weights or functions.
+    """
     if _DATA.value:
         from mrcnn_jax.data.folders import with_layout
 
@@ -63,4 +74,4 @@ def _complete(config: Config) -> Config:
         check_backbone_path(config)
         if _INIT.value:
             run_config(_INIT.value)
-    return config
+    return config, _augment()

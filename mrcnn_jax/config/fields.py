@@ -214,6 +214,20 @@ class DataConfig:
     max_objects: int = training(100, positive)
     mask_grid: int = training(112, positive)  # cells of a box-frame mask, per axis
     flip: bool = training(True)  # mirror half of the training images
+    flip_vertical: bool = training(False)  # turn half of them upside down, mirrored (D2 RANDOM_FLIP vertical)
+    quarter_turns: bool = training(False)  # turn them by 0, 90, 180 or 270 degrees, equally often
+    # Degrees: turn each by an angle from minus to plus this, on a larger image that holds all of it (D2's
+    # RandomRotation). Together with quarter_turns, 45 makes every angle equally likely.
+    rotation: float = training(0.0, between(0, 45))
+    # Train on a random part of each image, cut out before it is resized, of a size that is drawn in one of
+    # D2's ways (INPUT.CROP.TYPE); "": on all of it.
+    crop: str = training("", one_of("", "relative", "relative_range", "absolute", "absolute_range"))
+    # Height and width as shares, least shares or pixels; of "absolute_range" the least and most pixels.
+    crop_size: tuple[float, float] = training((0.9, 0.9), positive)
+    # Share of the images on which objects of another one are pasted (arXiv 2012.07177, with scale_jitter) ...
+    copy_paste: float = training(0.0, share)
+    # ... and in which a rectangle is blanked out (arXiv 1708.04896: 0.5).
+    erase: float = training(0.0, share)
     # Large-scale jitter: images are resized to fit the first canvas times a factor from this range, with
     # Pillow, and cut to it. (): train_short_sides instead. (0.1, 2.0) in D2's and TV's recipes for it.
     scale_jitter: tuple[float, ...] = training((), positive)

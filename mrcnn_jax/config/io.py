@@ -148,9 +148,7 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     low, high = values["train.rpn_negative_iou"], values["train.rpn_positive_iou"]
     if low > high:
         yield f"train.rpn_negative_iou is {low}; must not exceed train.rpn_positive_iou ({high})"
-    jitter = values["data.scale_jitter"]
-    if jitter and (len(jitter) != 2 or jitter[0] > jitter[1]):
-        yield f"data.scale_jitter is {_shown(jitter)}; must be the lowest and the highest factor, or empty"
+    yield from _augmentation_problems(values)
     decay_steps = values["train.decay_steps"]
     if any(later <= earlier for earlier, later in itertools.pairwise(decay_steps)):
         yield f"train.decay_steps is {_shown(decay_steps)}; must ascend"
@@ -272,6 +270,34 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
                 "width), the largest that data.train_short_sides, data.test_short_side and data.long_side "
                 f"make: add {missing!r}"
             )
+
+
+def _augmentation_problems(values: dict[str, Any]) -> Iterator[str]:
+    jitter = values["data.scale_jitter"]
+    if jitter and (len(jitter) != 2 or jitter[0] > jitter[1]):
+        yield f"data.scale_jitter is {_shown(jitter)}; must be the lowest and the highest factor, or empty"
+    crop, sides, long = values["data.crop"], values["data.crop_size"], values["data.long_side"]
+    rule = ""
+    if crop.startswith("relative") and max(sides) > 1:
+        rule = "must be shares of the height and width, at most 1,"
+    elif crop.startswith("absolute") and any(side % 1 for side in sides):
+        rule = "must be whole pixels"
+    elif crop == "absolute_range" and sides[0] > sides[1]:
+        rule = "must be the fewest and the most pixels of a side"
+    if rule:
+        yield f"data.crop_size is {_shown(sides)}; {rule} with data.crop {crop!r}"
+    canvases = values["data.canvases"]
+    if crop.endswith("_range") and not (jitter or any(min(canvas) >= long for canvas in canvases)):
+        side = -(-long // CANVAS_UNIT) * CANVAS_UNIT
+        yield (
+            f"data.canvases is {_shown(canvases)}; one must hold images of {long}x{long} with "
+            f"data.crop {crop!r}, whose crops of an image may be high or wide: add {(side, side)!r}"
+        )
+    if values["data.copy_paste"] and not values["model.rpn"]:
+        yield (
+            f"data.copy_paste is {values['data.copy_paste']}; must be 0 for a model without an RPN "
+            "(model.rpn is False): there are no proposals for what is pasted"
+        )
 
 
 def _scale_problems(values: dict[str, Any]) -> Iterator[str]:

@@ -45,6 +45,7 @@ LIMITS = {
     "data.max_objects": 100_000,
     "data.mask_grid": 4096,
     "data.scale_jitter": 100,
+    "data.crop_size": _SIDE,
     "train.batch_size": 1_000_000,
     "train.rpn_samples": 1_000_000,
     "train.rpn_pre_nms": _REGIONS,

@@ -52,7 +52,8 @@ def read_annotations(
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"damaged: {error}"
         raise ValueError(
-            f"{path}: {reason}; to evaluate on these records, remake them with mrcnn-jax prepare"
+            f"{path}: {reason}; to evaluate on these records, or to train on their whole masks, remake them "
+            "with mrcnn-jax prepare"
         ) from error
     return images
 

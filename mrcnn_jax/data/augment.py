@@ -7,6 +7,7 @@ from PIL import Image, ImageEnhance
 
 from mrcnn_jax import images
 from mrcnn_jax.config import DataConfig
+from mrcnn_jax.data.affine import rotated_size
 from mrcnn_jax.data.transform import ImageTransform
 from mrcnn_jax.images import Size
 
@@ -15,7 +16,8 @@ AUGMENT_STREAM = 1  # 0 and 2 are those of passes.py
 # From torchvision's RandomPhotometricDistort: ranges of the factors, and of the hue shift in turns.
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = (0.875, 1.125), (0.5, 1.5), (0.5, 1.5), (-0.05, 0.05)
 
-_FACTORS = 64  # scale_jitter factors that expected_area averages over
+# What expected_area averages over: factors of scale_jitter, and sizes of parts and of turned images.
+_FACTORS, _SAMPLES = 64, 8
 
 
 def example_generator(seed: int, example: int) -> np.random.Generator:
@@ -25,41 +27,112 @@ def example_generator(seed: int, example: int) -> np.random.Generator:
 
 
 def random_transform(
-    generator: np.random.Generator, original: Size, canvas: Size, config: DataConfig
+    generator: np.random.Generator,
+    original: Size,
+    canvas: Size,
+    config: DataConfig,
+    *,
+    turned: bool = False,
 ) -> ImageTransform:
-    """A random resize, crop and flip that fits an image of size ``original`` onto ``canvas``.
+    """A random turn, resize, crop and flip that fits an image of size ``original`` onto ``canvas``.
 
     Without ``config.scale_jitter``, the short side is chosen uniformly from ``config.train_short_sides`` and
     nothing is cropped. With it (large-scale jitter), the size that just fits the canvas is scaled by a random
     factor from that range and, where it then exceeds the canvas, cropped at a random position (D2's
     ``ResizeScale`` and ``FixedSizeCrop``, torchvision's ``ScaleJitter`` and ``FixedSizeCrop``). If
-    ``config.flip``, images are flipped horizontally with probability 1/2.
-    """
-    if not config.scale_jitter:
-        side = config.train_short_sides[generator.integers(len(config.train_short_sides))]
-        coin = generator.random()
-        resized = _at_short_side(original, canvas, side, config)
-        return ImageTransform(original, resized, top=0, left=0, size=resized, flip=config.flip and coin < 0.5)
+    ``config.flip``, images are flipped horizontally with probability 1/2, and likewise vertically.
 
-    coin, fraction, down, right = generator.random(4)
-    low, high = config.scale_jitter
-    height, width = _jittered(original, canvas, low + fraction * (high - low), config)
+    With ``config.quarter_turns`` the image is turned first: by 90 or 270 degrees if ``turned``, else by 0 or
+    180. Which of the two pairs it is depends on the canvas, so the order of the images decides it.
+    """
+    shape = original[::-1] if turned else original
+    if config.scale_jitter:
+        coin, fraction, down, right = generator.random(4)
+        low, high = config.scale_jitter
+        height, width = _jittered(shape, canvas, low + fraction * (high - low), config)
+    else:
+        side = config.train_short_sides[generator.integers(len(config.train_short_sides))]
+        coin, down, right = generator.random(), 0.0, 0.0
+        height, width = _at_short_side(shape, canvas, side, config)
     size = min(height, canvas[0]), min(width, canvas[1])
-    top, left = int(down * (height - size[0] + 1)), int(right * (width - size[1] + 1))
     return ImageTransform(
-        original, (height, width), top=top, left=left, size=size, flip=config.flip and coin < 0.5
+        original,
+        (height, width),
+        top=int(down * (height - size[0] + 1)),
+        left=int(right * (width - size[1] + 1)),
+        size=size,
+        flip=config.flip and coin < 0.5,
+        flip_vertical=config.flip_vertical and generator.random() < 0.5,
+        turns=int(turned) + 2 * int(config.quarter_turns and generator.random() < 0.5),
     )
 
 
-def expected_area(original: Size, canvas: Size, config: DataConfig) -> float:
-    """The number of canvas pixels that an image covers, averaged over the sizes of ``random_transform``."""
-    if config.scale_jitter:
-        low, high = config.scale_jitter
-        factors = low + (np.arange(_FACTORS) + 0.5) / _FACTORS * (high - low)
-        sizes = [_jittered(original, canvas, factor, config) for factor in factors.tolist()]
+def random_crop(generator: np.random.Generator, size: Size, config: DataConfig) -> tuple[int, int, int, int]:
+    """The top, left, height and width of a random part of an image of this size (D2's ``RandomCrop``)."""
+    heights, widths = crop_sizes(size, config)
+    if config.crop == "relative_range":
+        least = np.asarray(config.crop_size, np.float32)
+        shares = least + generator.random(2) * (1 - least)
+        height, width = (_of_side(side, share) for side, share in zip(size, shares.tolist(), strict=True))
     else:
-        sizes = [_at_short_side(original, canvas, side, config) for side in config.train_short_sides]
+        height, width = (int(generator.integers(*ends, endpoint=True)) for ends in (heights, widths))
+    top, left = (
+        int(generator.integers(side - part + 1)) for side, part in zip(size, (height, width), strict=True)
+    )
+    return top, left, height, width
+
+
+def crop_sizes(size: Size, config: DataConfig) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The least and the largest height, and width, of the parts that ``random_crop`` takes of an image."""
+    first, second = config.crop_size
+    match config.crop:
+        case "":
+            ends = (size[0], size[0]), (size[1], size[1])
+        case "relative" | "relative_range":
+            height, width = _of_side(size[0], first), _of_side(size[1], second)
+            is_range = config.crop == "relative_range"
+            ends = (height, size[0] if is_range else height), (width, size[1] if is_range else width)
+        case "absolute":
+            ends = (int(first), int(first)), (int(second), int(second))
+        case _:  # "absolute_range", the same for both sides
+            ends = (int(first), int(second)), (int(first), int(second))
+    (low, high), (left, right) = ends
+    height, width = size
+    return (min(low, height), min(high, height)), (min(left, width), min(right, width))
+
+
+def _of_side(side: int, share: float) -> int:
+    """A share of a side, rounded as in D2, and at least 1 pixel."""
+    return max(1, int(side * share + 0.5))
+
+
+def expected_area(original: Size, canvas: Size, config: DataConfig, *, turned: bool = False) -> float:
+    """The number of canvas pixels that an image covers, averaged over the sizes of ``random_transform``.
+
+    The sizes of parts that are cut out, and of images turned by an angle, are sampled.
+    """
+    sizes = []
+    for drawn in _shapes(original, config):
+        shape = drawn[::-1] if turned else drawn
+        if config.scale_jitter:
+            low, high = config.scale_jitter
+            factors = low + (np.arange(_FACTORS) + 0.5) / _FACTORS * (high - low)
+            sizes += [_jittered(shape, canvas, factor, config) for factor in factors.tolist()]
+        else:
+            sizes += [_at_short_side(shape, canvas, side, config) for side in config.train_short_sides]
     return float(np.minimum(sizes, canvas).prod(axis=1).mean())
+
+
+def _shapes(original: Size, config: DataConfig) -> list[Size]:
+    """Sizes that an image may have before it is resized."""
+    if not (config.crop or config.rotation):
+        return [original]
+    generator, shapes = np.random.default_rng(0), []
+    for _ in range(_SAMPLES):
+        _, _, height, width = random_crop(generator, original, config)
+        degrees = generator.uniform(-config.rotation, config.rotation)
+        shapes.append(rotated_size((height, width), degrees))
+    return shapes
 
 
 def _at_short_side(original: Size, canvas: Size, side: int, config: DataConfig) -> Size:

@@ -2,18 +2,27 @@
 
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
 from mrcnn_jax import images
 from mrcnn_jax.config import DataConfig
-from mrcnn_jax.data.augment import example_generator, jitter_colours, random_transform
+from mrcnn_jax.data.affine import PointMap, rotated_size
+from mrcnn_jax.data.augment import crop_sizes, example_generator, jitter_colours, random_transform
+from mrcnn_jax.data.augmented import Colour, Extras, SceneLoader, needs_scene
 from mrcnn_jax.data.joined import data_sets
 from mrcnn_jax.data.order import BatchOrder
-from mrcnn_jax.data.selection import repeats_of_images, sets_of_images, trained_images
+from mrcnn_jax.data.own_augment import Augment
+from mrcnn_jax.data.selection import frequencies, repeats_of_images, sets_of_images, trained_images
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.data.tensorflow import tf
-from mrcnn_jax.data.transform import transform_objects, transform_pixels, transform_proposals
+from mrcnn_jax.data.transform import (
+    transform_objects,
+    transform_pixels,
+    transform_points,
+    transform_proposals,
+)
 from mrcnn_jax.proposals import DataProposals
 from mrcnn_jax.types import Batch, GroundTruth, Proposals
 
@@ -41,6 +50,8 @@ def training_batches(
     num_proposals: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    augment: Augment | None = None,
+    fill: Colour | None = None,
 ) -> Iterator[Batch]:
     """An endless iterator over the batches of steps ``start_step``, ``start_step + 1``, ..., in NumPy arrays.
 
@@ -59,6 +70,9 @@ def training_batches(
         num_proposals: Rows of proposals per image, with the best.
         process_index: The process whose share of each batch to load ...
         process_count: ... out of this many equal, contiguous shares.
+        augment: A function of one's own that changes each image and its objects (``data.own_augment``).
+        fill: The colour of erased rectangles, and outside of turned and pasted images (``mean_colour``);
+            None: ImageNet's mean.
 
     Raises:
         ValueError: immediately, if no image is left to train on, or if ``masks`` or ``keypoints`` is set but
@@ -80,16 +94,28 @@ def training_batches(
         raise ValueError(
             f"{source.name}: no object has a segmentation; set model.mask to False to train without masks"
         )
+    if augment is not None and proposals is not None:
+        raise ValueError("augment must be None with proposals: it would move the objects away from them")
+    if needs_scene(config, augment) and len(source.ids):
+        source.annotations(0)  # those of records are read as a whole: once, before the threads begin
     share = batch_size // process_count
+    trained = trained_images(source, config, keypoints=keypoints)
+    often = np.cumsum(frequencies(source, config, trained))
+
+    def choose_other(generator: np.random.Generator) -> int:
+        return int(kept[np.searchsorted(often, generator.random() * often[-1], side="right")])
+
+    extras = Extras(augment, choose_other=choose_other, **({} if fill is None else {"fill": fill}))
 
     def load(position: int) -> dict[str, np.ndarray]:
         """The example at a position in this process's sequence, which has ``share`` examples per step."""
         step, row = divmod(position, share)
         canvas, indices, numbers = order.batch(step)
         row += process_index * share
+        place = int(indices[row])
         return load_example(
             source,
-            int(kept[indices[row]]),
+            int(kept[place]),
             config,
             generator=example_generator(seed, int(numbers[row])),
             canvas=canvases[canvas],
@@ -97,6 +123,8 @@ def training_batches(
             keypoints=keypoints,
             proposals=proposals,
             num_proposals=num_proposals,
+            turned=config.quarter_turns and place >= len(kept) // 2,
+            extras=extras,
         )
 
     types = field_types(config, masks=masks, keypoints=keypoints, proposals=proposals is not None)
@@ -108,7 +136,8 @@ def plan_batches(
 ) -> tuple[BatchOrder, np.ndarray, list[images.Size]]:
     """The batch order, the source indices ``[N]`` of the images it numbers 0 to N - 1, and its canvases.
 
-    Raises ValueError if no image is left to train on.
+    With ``config.quarter_turns`` each image is there twice: in the second half of the N it is turned by 90 or
+    270 degrees, and may so be on another canvas. Raises ValueError if no image is left to train on.
     """
     trained = trained_images(source, config, keypoints=keypoints)
     kept = np.flatnonzero(trained)
@@ -127,8 +156,16 @@ def plan_batches(
         raise ValueError(
             f"{source.name}: none of its {len(source.ids)} images has an object to train on; {reason}"
         )
-    shapes, shape_of_image = np.unique(source.sizes[kept], axis=0, return_inverse=True)
-    canvas_of_shape = [training_canvas(tuple(shape), config) for shape in shapes.tolist()]
+    turned = np.repeat([False, True], len(kept)) if config.quarter_turns else np.zeros(len(kept), bool)
+    repeats = repeats_of_images(source, config, trained)
+    if config.quarter_turns:
+        kept = np.concatenate([kept, kept])
+        repeats = None if repeats is None else np.concatenate([repeats, repeats])
+    rows = np.column_stack([source.sizes[kept], turned])
+    shapes, shape_of_image = np.unique(rows, axis=0, return_inverse=True)
+    canvas_of_shape = [
+        training_canvas((height, width), config, turned=bool(turn)) for height, width, turn in shapes.tolist()
+    ]
     canvases = sorted(set(canvas_of_shape))
     canvas_of_image = np.array([canvases.index(canvas) for canvas in canvas_of_shape])[shape_of_image]
     sets = sets_of_images(source, config)[kept]
@@ -144,22 +181,35 @@ def plan_batches(
         seed=seed,
         set_of_image=sets,
         shares=config.train_shares,
-        repeats=repeats_of_images(source, config, trained),
+        repeats=repeats,
     )
     return order, kept, canvases
 
 
-def training_canvas(size: images.Size, config: DataConfig) -> images.Size:
-    """The canvas of an image, chosen at its largest training size and used at all of them."""
+def training_canvas(size: images.Size, config: DataConfig, *, turned: bool = False) -> images.Size:
+    """The canvas of an image, chosen at its largest training size and used at all of them.
+
+    If parts are cut out or images are turned by an angle, it holds all that may come of the image. ``turned``
+    says that the image is first turned by 90 degrees.
+    """
     if config.scale_jitter:
         return config.canvases[0]
-    return images.fitted_shape(
-        *size,
-        short_side=max(config.train_short_sides),
-        long_side=config.long_side,
-        canvases=config.canvases,
-        rule=config.resize,
-    )[1]
+    heights, widths = crop_sizes(size, config)
+    extremes = [(heights[1], widths[0]), (heights[0], widths[1])]  # the highest part, and the widest
+    shapes = [rotated_size(shape, angle) for shape in extremes for angle in (0, config.rotation)]
+    resized = np.array(
+        [
+            images.resized_shape(
+                *(shape[::-1] if turned else shape),
+                short_side=max(config.train_short_sides),
+                long_side=config.long_side,
+                rule=config.resize,
+            )
+            for shape in shapes
+        ]
+    )
+    height, width = resized.max(axis=0).tolist()
+    return images.choose_canvas((height, width), config.canvases)
 
 
 def pixel_rule(config: DataConfig) -> str:
@@ -192,21 +242,22 @@ def load_example(
     keypoints: bool,
     proposals: DataProposals | None = None,
     num_proposals: int = 0,
+    turned: bool = False,
+    extras: Extras | None = None,
 ) -> dict[str, np.ndarray]:
-    """One row of a batch, by field."""
-    picture = source.read(index)
-    original = picture.pixels.shape[0], picture.pixels.shape[1]
-    transform = random_transform(generator, original, canvas, config)
-    pixels = jitter_colours(picture.pixels, generator) if config.colour_jitter else picture.pixels
-    given = {}
-    if proposals is not None:
-        given = transform_proposals(proposals[index], transform, count=num_proposals)
-    return {
-        **{field: given[name] for field, name in _PROPOSAL_FIELDS.items() if given},
-        "images": transform_pixels(pixels, transform, canvas=canvas, rule=pixel_rule(config)),
-        "image_sizes": np.array(transform.size, np.int32),
-        "ids": np.array(source.ids[index], np.int64),
-        **transform_objects(
+    """One row of a batch, by field; ``turned`` as in ``random_transform``."""
+    extras, rule = extras or Extras(), pixel_rule(config)
+    points: PointMap
+    if needs_scene(config, extras.augment):
+        loader = SceneLoader(source, config, extras, rule=rule, masks=masks, keypoints=keypoints)
+        pixels, size, rows, points = loader.load(index, generator=generator, canvas=canvas, turned=turned)
+    else:
+        picture = source.read(index)
+        original = picture.pixels.shape[0], picture.pixels.shape[1]
+        transform = random_transform(generator, original, canvas, config, turned=turned)
+        pixels = jitter_colours(picture.pixels, generator) if config.colour_jitter else picture.pixels
+        pixels, size = transform_pixels(pixels, transform, canvas=canvas, rule=rule), transform.size
+        rows = transform_objects(
             picture.objects,
             transform,
             max_objects=config.max_objects,
@@ -214,7 +265,17 @@ def load_example(
             keypoints=keypoints,
             flip_pairs=source.categories.flip_pairs,
             keypoint_offset=config.keypoint_offset,
-        ),
+        )
+        points = partial(transform_points, transform=transform)
+    given = {}
+    if proposals is not None:
+        given = transform_proposals(proposals[index], points, size=size, count=num_proposals)
+    return {
+        **{field: given[name] for field, name in _PROPOSAL_FIELDS.items() if given},
+        "images": pixels,
+        "image_sizes": np.array(size, np.int32),
+        "ids": np.array(source.ids[index], np.int64),
+        **rows,
     }
 
 

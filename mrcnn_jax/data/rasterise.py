@@ -16,24 +16,34 @@ def rasterise(segmentation: Segmentation, box: Box, grid: int) -> np.ndarray:
     mask = np.zeros((grid, grid), bool)
     corner, extent = np.array(box[:2]), np.subtract(box[2:], box[:2])
     for polygon in segmentation:
-        mask |= _fill((polygon - corner) * (grid / extent), grid)
+        mask |= _fill((polygon - corner) * (grid / extent), grid, grid)
     return mask.astype(np.uint8)
 
 
-def _fill(polygon: np.ndarray, grid: int) -> np.ndarray:
-    """The cells ``[grid grid]`` whose centre is inside a polygon ``[N 2]`` (even-odd rule).
+def pixels_of(segmentation: Segmentation, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """The pixels of a part of the image whose centre is inside the mask: bool ``[height width]``."""
+    if isinstance(segmentation, Rle):
+        return segmentation.decode()[top : top + height, left : left + width]
+    mask = np.zeros((height, width), bool)
+    for polygon in segmentation:
+        mask |= _fill(polygon - (left, top), height, width)
+    return mask
+
+
+def _fill(polygon: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The cells ``[rows columns]`` whose centre is inside a polygon ``[N 2]`` (even-odd rule).
 
     Along each row of centres, inside and outside alternate wherever an edge crosses the row.
     """
-    centres = np.arange(grid) + 0.5
+    centres = np.arange(rows) + 0.5
     x, y = polygon.T
     next_x, next_y = np.roll(polygon, -1, axis=0).T
     edge, row = np.nonzero((y[:, None] <= centres) != (next_y[:, None] <= centres))
     fraction = (centres[row] - y[edge]) / (next_y[edge] - y[edge])
     crossing = x[edge] + fraction * (next_x[edge] - x[edge])
-    column = np.clip(np.ceil(crossing - 0.5), 0, grid).astype(np.int64)  # the first centre at or right of it
-    changes = np.bincount(row * (grid + 1) + column, minlength=grid * (grid + 1)).reshape(grid, grid + 1)
-    return np.cumsum(changes, axis=1)[:, :grid] % 2 == 1
+    column = np.clip(np.ceil(crossing - 0.5), 0, columns).astype(np.int64)  # the first centre from there on
+    changes = np.bincount(row * (columns + 1) + column, minlength=rows * (columns + 1))
+    return np.cumsum(changes.reshape(rows, columns + 1), axis=1)[:, :columns] % 2 == 1
 
 
 def _resample(bitmap: np.ndarray, box: Box, grid: int) -> np.ndarray:

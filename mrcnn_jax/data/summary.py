@@ -101,12 +101,13 @@ def expected_canvases(
     shapes, shape_of_image = np.unique(sizes, axis=0, return_inverse=True)
     counts = np.bincount(shape_of_image, often, len(shapes))
     for (height, width), count in zip(shapes.tolist(), counts.tolist(), strict=True):
-        canvas = training_canvas((height, width), config)
-        images_on_canvas[canvas] += count
-        covered += count * expected_area((height, width), canvas, config)
-        total += count * canvas[0] * canvas[1]
+        for turned in (False, True) if config.quarter_turns else (False,):
+            canvas = training_canvas((height, width), config, turned=turned)
+            images_on_canvas[canvas] += count
+            covered += count * expected_area((height, width), canvas, config, turned=turned)
+            total += count * canvas[0] * canvas[1]
     most_common = sorted(images_on_canvas.items(), key=lambda item: -item[1])
-    fractions = {canvas: count / counts.sum() for canvas, count in most_common}
+    fractions = {canvas: count / sum(images_on_canvas.values()) for canvas, count in most_common}
     return fractions, 1 - covered / total if total else 0.0
 
 

@@ -13,11 +13,13 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.data.augmented import mean_colour
 from mrcnn_jax.data.findings import summary
 from mrcnn_jax.data.labels import AlignedSource
 from mrcnn_jax.data.open_data_source import open_data_source, open_validation_source
 from mrcnn_jax.data.open_proposals import describe_shortage, open_proposals
 from mrcnn_jax.data.own import Dataset, as_source
+from mrcnn_jax.data.own_augment import Augment
 from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.data.selection import (
     describe_selection,
@@ -58,6 +60,7 @@ def train(
     source: DataSource | Dataset | None = None,
     validation: DataSource | Dataset | None = None,
     init: str | Path | None = None,
+    augment: Augment | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> bool:
     """Trains up to ``config.train.steps``, from the last checkpoint in ``workdir`` if it holds one.
@@ -73,6 +76,8 @@ def train(
             (docs/zoo.md). An RPN and heads that it lacks are initialised. If the data have other categories,
             the outputs of the heads' last layers are kept for those of the same name and re-initialised for
             the others. Without effect on a run that is resumed.
+        augment: A function of one's own that changes each training image and its objects, see
+            ``data.own_augment``. It is no part of the run: a resumed run needs it again.
         callbacks: Called with the step and what TensorBoard gets, such as ``{"train/loss": 1.5}`` with every
             step line and ``{"validation/bbox_AP": 30.1}`` after an evaluation; by process 0 only.
 
@@ -203,6 +208,8 @@ def train(
             num_proposals=settings.rpn_post_nms,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            augment=augment,
+            fill=mean_colour(config.model),
         )
         batches = _on_devices(batches, batch_sharding(mesh))
         log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)

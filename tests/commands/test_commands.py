@@ -62,6 +62,28 @@ def test_training_data_are_counted_and_drawn(start: Start, directory: Path) -> N
         assert sheet.size == (8 + 3 * 648, 8 + 22 + 640 + 8)
 
 
+def test_own_augmentation_is_drawn(start: Start, directory: Path) -> None:
+    """Every image becomes white, and its objects disappear, but for the rectangles that are erased after."""
+    (directory / "mine.py").write_text(
+        "from mrcnn_jax.data.own_augment import Example\n"
+        "def white(example, generator):\n"
+        "    example.image[:] = 255\n"
+        "    return Example(example.image, *(getattr(example, name)[:0] for name in\n"
+        "        ('boxes', 'masks', 'keypoints', 'labels', 'crowd')))\n"
+    )
+    options = ("--config.data.erase=1.0", "--config.data.quarter_turns", "--config.data.copy_paste=1.0")
+    done = start("show", "--config=tiny.py", "--output=own", "--count=2", "--augment=mine.py:white", *options)
+    assert done.returncode == 0, done.stderr
+    with Image.open(directory / "own" / "batches.png") as sheet:
+        pixels = np.array(sheet)[30:-8, 8:-8]
+    assert (pixels == (124, 116, 104)).all(axis=2).any() and (pixels == 255).all(axis=2).mean() > 0.5
+    for command, rest in (("show", "--output=own"), ("train", "--workdir=own_run")):
+        done = start(command, "--config=tiny.py", rest, "--augment=mine.py:black")
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: --augment=mine.py:black: mine.py has no function black\n")
+    assert not (directory / "own_run").exists()
+
+
 def test_data_cannot_be_drawn_into_a_file(start: Start, directory: Path) -> None:
     (directory / "taken").write_text("mine")
     for output in ("taken", "taken/below"):

@@ -195,6 +195,62 @@ def test_validate_names_the_field_the_value_and_the_rule(name, value, rule):
     assert rule in line
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"crop": "relative", "crop_size": (0.5, 1.5)},
+            "data.crop_size is (0.5, 1.5); must be shares of the height and width, at most 1, with data.crop "
+            "'relative'",
+        ),
+        (
+            {"crop": "absolute", "crop_size": (300.0, 400.5)},
+            "data.crop_size is (300.0, 400.5); must be whole pixels with data.crop 'absolute'",
+        ),
+        (
+            {"crop": "absolute_range", "crop_size": (600.0, 400.0), "canvases": ((1344, 1344),)},
+            "data.crop_size is (600.0, 400.0); must be the fewest and the most pixels of a side with "
+            "data.crop 'absolute_range'",
+        ),
+        (
+            {"crop": "relative_range", "canvases": ((800, 1344), (1344, 800))},
+            "data.canvases is ((800, 1344), (1344, 800)); one must hold images of 1333x1333 with data.crop "
+            "'relative_range', whose crops of an image may be high or wide: add (1344, 1344)",
+        ),
+        ({"crop": "random"}, "data.crop is 'random'; must be one of '', 'relative', 'relative_range', "),
+        ({"rotation": 46.0}, "data.rotation is 46.0; must be between 0 and 45"),
+        ({"erase": 1.1}, "data.erase is 1.1; must be between 0 and 1"),
+        ({"copy_paste": -0.1}, "data.copy_paste is -0.1; must be between 0 and 1"),
+    ],
+)
+def test_augmentations_that_cannot_be_are_named(changes, message):
+    config = Config()
+    config.data = dataclasses.replace(config.data, **changes)
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    assert str(error.value).startswith(message)
+
+
+def test_augmentations_that_can_be():
+    for changes in (
+        {"crop": "relative_range", "canvases": (*Config().data.canvases, (1344, 1344))},
+        {"crop": "relative_range", "scale_jitter": (0.1, 2.0)},
+        {"crop": "relative", "crop_size": (0.5, 1.0)},
+        {"crop": "absolute", "crop_size": (384.0, 600.0)},
+        {"rotation": 45.0, "quarter_turns": True, "copy_paste": 1.0, "erase": 1.0},
+    ):
+        config = Config()
+        config.data = dataclasses.replace(config.data, **changes)
+        validate(config)
+
+
+def test_nothing_is_pasted_for_a_model_without_an_rpn():
+    config = Config()
+    config.model.rpn, config.data.copy_paste = False, 0.5
+    with pytest.raises(ValueError, match=r"data\.copy_paste is 0\.5; must be 0 for a model without an RPN"):
+        validate(config)
+
+
 @pytest.mark.parametrize("features", ["fpn", "c4", "c5"])
 def test_shallow_backbones_have_no_dilation(features):
     config = Config()

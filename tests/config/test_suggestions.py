@@ -37,6 +37,7 @@ from mrcnn_jax.config.suggestions import _ANSWERS, _OTHER_NAMES, suggest
         ("MODEL.BACKBONE.FREEZE_AT", "use model.backbone_frozen_stages"),
         ("DATALOADER.NUM_WORKERS", "tf.data chooses how many images are read at a time"),
         ("OUTPUT_DIR", "use the flag --workdir"),
+        ("INPUT.CROP.TYPE", "use data.crop"),
         ("SEED", "nearest: train.seed"),
         # torchvision
         ("train.lr", "use train.learning_rate"),

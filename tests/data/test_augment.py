@@ -1,8 +1,18 @@
+import dataclasses
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from mrcnn_jax.config import DataConfig
-from mrcnn_jax.data.augment import example_generator, jitter_colours, random_transform
+from mrcnn_jax.data.augment import (
+    crop_sizes,
+    example_generator,
+    jitter_colours,
+    random_crop,
+    random_transform,
+)
 
 
 def draw(seed, example, original=(480, 640), canvas=(800, 1344), **changes):
@@ -96,3 +106,55 @@ def test_images_of_any_shape_fit(changes):
         for example in range(5):
             transform = draw(0, example, original=original, canvas=(800, 1344), **changes)
             assert 1 <= transform.size[0] <= 800 and 1 <= transform.size[1] <= 1344
+
+
+@pytest.mark.parametrize("jitter", [(), (0.1, 2.0)])
+def test_vertical_flips_and_turns_are_uniform_and_independent(jitter):
+    settings = {"flip_vertical": True, "quarter_turns": True, "scale_jitter": jitter}
+    draws = [draw(0, example, **settings) for example in range(800)]
+    kinds = [(one.flip, one.flip_vertical, one.turns) for one in draws]
+    assert {turns for _, _, turns in kinds} == {0, 2}
+    for kind in set(kinds):
+        assert 65 < kinds.count(kind) < 135
+    plain = [draw(0, example, scale_jitter=jitter) for example in range(20)]
+    for one, other in zip(draws, plain, strict=False):
+        assert one == dataclasses.replace(other, flip_vertical=one.flip_vertical, turns=one.turns)
+
+
+def test_a_turned_image_fits_its_canvas_as_the_turned_shape_does():
+    transform = random_transform(
+        example_generator(0, 0), (480, 640), (1088, 800), DataConfig(quarter_turns=True), turned=True
+    )
+    assert transform.turns in (1, 3) and transform.original == (480, 640)
+    assert transform.resized[0] / transform.resized[1] == pytest.approx(640 / 480, rel=0.01)
+    assert transform.resized[1] >= 640  # the short side
+
+
+SIZES = json.loads((Path(__file__).parents[1] / "fixtures/detectron2_crop.json").read_text())["sizes"]
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_parts_have_the_sizes_that_detectron2_draws(case):
+    config = DataConfig(crop=case["type"], crop_size=tuple(case["crop_size"]))
+    size = tuple(case["size"])
+    ends = crop_sizes(size, config)
+    np.testing.assert_allclose(ends, case["sizes"], atol=1)  # it drew 3000 times
+    generator = np.random.default_rng(0)
+    drawn = np.array([random_crop(generator, size, config) for _ in range(1000)])
+    top, left, height, width = drawn.T
+    for side, start, part, (low, high) in zip(size, (top, left), (height, width), ends, strict=True):
+        assert part.min() >= low and part.max() <= high
+        assert part.min() - low <= (high - low) / 50 and high - part.max() <= (high - low) / 50
+        assert 0 <= start.min() <= side / 50 and side * 0.98 <= (start + part).max() <= side
+
+
+def test_parts_by_hand():
+    for crop, crop_size, heights, widths in (
+        ("relative", (0.25, 0.5), (25, 25), (100, 100)),
+        ("relative_range", (0.25, 0.5), (25, 100), (100, 200)),
+        ("absolute", (50.0, 300.0), (50, 50), (200, 200)),
+        ("absolute_range", (50.0, 150.0), (50, 100), (50, 150)),
+        ("", (0.5, 0.5), (100, 100), (200, 200)),
+    ):
+        config = DataConfig(crop=crop, crop_size=crop_size)
+        assert crop_sizes((100, 200), config) == (heights, widths)

@@ -166,6 +166,63 @@ def test_canvas_is_the_smallest_that_holds_the_largest_training_size(size, canva
     assert training_canvas(size, DataConfig(scale_jitter=(0.1, 2.0))) == (800, 1344)  # the first
 
 
+def test_canvases_of_turned_images_and_of_parts():
+    turns = DataConfig(quarter_turns=True)
+    assert training_canvas((480, 640), turns) == (800, 1088)
+    assert training_canvas((480, 640), turns, turned=True) == (1088, 800)
+    # Turned by up to 45 degrees, an image becomes no longer.
+    assert training_canvas((360, 640), DataConfig(rotation=45.0)) == (800, 1344)
+    canvases = (*DataConfig().canvases, (1344, 1344))
+    for sides, size, canvas in (
+        ((0.9, 0.9), (480, 640), (800, 1216)),  # 432 x 640 becomes 800 x 1185
+        ((0.9, 0.9), (500, 520), (1344, 1344)),  # 520 x 450 or 468 x 520: either side may be the short one
+        ((0.5, 0.5), (480, 640), (1344, 1344)),
+    ):
+        config = DataConfig(crop="relative_range", crop_size=sides, canvases=canvases)
+        assert training_canvas(size, config) == canvas
+    fixed = DataConfig(crop="relative", crop_size=(1.0, 0.5))
+    assert training_canvas((480, 640), fixed) == (1344, 800)  # 480 x 320 becomes 1200 x 800
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"crop": "relative_range", "crop_size": (0.3, 0.6)},
+        {"crop": "absolute_range", "crop_size": (4.0, 9.0)},
+        {"crop": "relative_range", "crop_size": (0.3, 0.6), "rotation": 45.0, "quarter_turns": True},
+        {"rotation": 45.0},
+        {"quarter_turns": True},
+    ],
+)
+def test_no_image_is_shrunk_to_its_canvas(mixed, changes):
+    """The short side, or else the long one, is as long as it is asked to be."""
+    data = config(canvases=((32, 64), (64, 32), (64, 64)), train_short_sides=(32,), **changes)
+    iterator = batches(mixed, data)
+    shapes = set()
+    for _ in range(24):
+        batch = next(iterator)
+        shapes.add(batch.images.shape[1:3])
+        short, long = batch.image_sizes.min(axis=1), batch.image_sizes.max(axis=1)
+        assert ((short == 32) | (long == 64)).all()
+    assert (64, 64) in shapes or len(shapes) == 2
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_every_image_is_seen_as_often_upright_as_turned(mixed, hosts):
+    """Five wide images and three tall ones are eight of each, of which none is seen twice before all are."""
+    data = config(quarter_turns=True, flip=False)
+    parts = [
+        batches(mixed, data, batch_size=2, process_index=index, process_count=hosts) for index in range(hosts)
+    ]
+    seen = {(32, 64): [], (64, 32): []}
+    for _ in range(16):  # as many steps as images, upright or turned: two of each
+        step = [next(part) for part in parts]
+        (shape,) = {batch.images.shape[1:3] for batch in step}
+        seen[shape] += [int(number) for batch in step for number in batch.ids]
+    for shape in seen:
+        assert sorted(seen[shape]) == sorted([*range(1, 9)] * 2)
+
+
 def test_without_masks_and_keypoints(mixed):
     batch = next(batches(mixed, masks=False, keypoints=False))
     assert batch.gt.masks is None and batch.gt.keypoints is None

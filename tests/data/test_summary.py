@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.config import DataConfig
-from mrcnn_jax.data.augment import expected_area, random_transform
+from mrcnn_jax.data.affine import rotated_size
+from mrcnn_jax.data.augment import expected_area, random_crop, random_transform
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.source import FolderSource
-from mrcnn_jax.data.summary import format_summary, summarise
+from mrcnn_jax.data.summary import expected_canvases, format_summary, summarise
 
 CONFIG = DataConfig(
     train_short_sides=(10, 20), long_side=40, canvases=((20, 40), (40, 20)), max_objects=2, mask_grid=4
@@ -75,6 +76,29 @@ def test_expected_area_is_the_mean_over_random_transforms(jitter):
     rng = np.random.default_rng(0)
     areas = [np.prod(random_transform(rng, (13, 20), (20, 40), config).size) for _ in range(4000)]
     assert expected_area((13, 20), (20, 40), config) == pytest.approx(np.mean(areas), rel=0.03)
+
+
+@pytest.mark.parametrize("jitter", [(), (0.1, 2.0)])
+def test_expected_area_of_parts_and_turned_images(jitter):
+    settings = {"crop": "relative_range", "crop_size": (0.7, 0.4), "rotation": 40.0, "scale_jitter": jitter}
+    config = dataclasses.replace(CONFIG, canvases=((40, 40),), **settings)
+    rng = np.random.default_rng(0)
+    areas = []
+    for _ in range(3000):
+        _, _, *part = random_crop(rng, (13, 20), config)
+        shape = rotated_size(tuple(part), rng.uniform(-40, 40))[::-1]
+        areas.append(np.prod(random_transform(rng, shape, (40, 40), config).size))
+    found = expected_area((13, 20), (40, 40), config, turned=True)
+    assert found == pytest.approx(np.mean(areas), rel=0.1)  # from few samples
+
+
+def test_turned_images_are_on_the_turned_canvas():
+    """Of two wide images and a square one, half of the batches are turned."""
+    config = dataclasses.replace(CONFIG, quarter_turns=True, canvases=((20, 40), (40, 20)), scale_jitter=())
+    sizes = np.array([[10, 20], [10, 20], [20, 20]])
+    canvases, padding = expected_canvases(sizes, config)
+    assert canvases == {(20, 40): pytest.approx(4 / 6), (40, 20): pytest.approx(2 / 6)}
+    assert 0 < padding < 1
 
 
 def test_no_images(folder):

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from mrcnn_jax.data.transform import (
     ImageTransform,
     transform_objects,
     transform_pixels,
+    transform_points,
     transform_proposals,
 )
 from mrcnn_jax.proposals import ImageProposals
@@ -36,12 +38,23 @@ def image(*annotations, height=10, width=20):
     return CocoImage(1, Path("1.png"), "1.png", height, width, annotations)
 
 
-def arrays(source, *, size=(10, 20), flip=False, crop=None, max_objects=3, mask_grid=4, **changes):
+def arrays(
+    source,
+    *,
+    size=(10, 20),
+    flip=False,
+    down=False,
+    turns=0,
+    crop=None,
+    max_objects=3,
+    mask_grid=4,
+    **changes,
+):
     """The ground truth of an image resized to ``size`` and cropped to ``crop`` (top, left, height, width)."""
     objects = read_objects(source, mask_grid=mask_grid or 0, num_keypoints=3)
     top, left, *kept = crop or (0, 0, *size)
     transform = ImageTransform(
-        (source.height, source.width), size, top=top, left=left, size=tuple(kept), flip=flip
+        (source.height, source.width), size, top, left, tuple(kept), flip, flip_vertical=down, turns=turns
     )
     settings = {"keypoints": True, "flip_pairs": CATEGORIES.flip_pairs} | changes
     return transform_objects(objects, transform, max_objects=max_objects, mask_grid=mask_grid, **settings)
@@ -68,6 +81,65 @@ def test_by_hand_resized_and_flipped():
     assert rows["masks"][0].tolist() == [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
     # Left and right are swapped, so now the left one is not visible.
     assert rows["keypoints"][0].tolist() == [[51, 1, 2], [0, 0, 0], [42, 0.5, 1]]
+
+
+def test_upside_down_by_hand():
+    """y becomes 10 - y. A mirror image exchanges left and right hands, whichever way it is mirrored."""
+    rows = arrays(image(item()), down=True)
+    assert rows["boxes"][0].tolist() == rows["mask_boxes"][0].tolist() == [2, 5, 10, 9]
+    assert rows["masks"][0].tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
+    assert rows["keypoints"][0].tolist() == [[3, 8, 2], [0, 0, 0], [6, 9, 1]]
+    both = arrays(image(item()), down=True, flip=True)  # half a turn, after which left is left
+    assert both["keypoints"][0].tolist() == [[17, 8, 2], [14, 9, 1], [0, 0, 0]]
+    half = arrays(image(item()), turns=2)
+    for name in both:
+        np.testing.assert_array_equal(both[name], half[name], err_msg=name)
+
+
+def test_a_quarter_turn_by_hand():
+    """Counter-clockwise: (x, y) of 20 x 10 pixels becomes (y, 20 - x), then the height is halved."""
+    rows = arrays(image(item()), size=(10, 10), turns=1)
+    assert rows["boxes"][0].tolist() == rows["mask_boxes"][0].tolist() == [1, 5, 5, 9]
+    # The right angle, which was at the top left, is at the bottom left.
+    assert rows["masks"][0].tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
+    assert rows["keypoints"][0].tolist() == [[2, 8.5, 2], [1, 7, 1], [0, 0, 0]]
+    back = arrays(image(item()), size=(20, 10), turns=3)
+    assert back["boxes"][0].tolist() == [5, 2, 9, 10] and back["keypoints"][0, 0].tolist() == [8, 3, 2]
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+@pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True)])
+def test_turned_objects_stay_on_their_pixels(turns, flips):
+    """A drawn rectangle, its box and its mask, resized by two and cropped after the turn."""
+    pixels = np.zeros((10, 20, 3), np.uint8)
+    pixels[1:5, 2:10] = 255
+    size = (40, 20) if turns % 2 else (20, 40)
+    transform = ImageTransform(
+        (10, 20), size, 2, 1, (size[0] - 3, size[1] - 4), flips[0], flip_vertical=flips[1], turns=turns
+    )
+    shown = transform_pixels(pixels, transform, canvas=(40, 40), rule="detectron2")
+    square = (np.array([[2.0, 1.0], [10.0, 1.0], [10.0, 5.0], [2.0, 5.0]]),)
+    source = image(item(segmentation=square, keypoints=None))
+    rows = arrays(
+        source, size=size, turns=turns, flip=flips[0], down=flips[1], crop=(2, 1, size[0] - 3, size[1] - 4)
+    )
+    x1, y1, x2, y2 = rows["boxes"][0].astype(int)
+    inside = shown[..., 0] > 127
+    assert inside.sum() == (x2 - x1) * (y2 - y1) and inside[y1:y2, x1:x2].all()
+    assert rows["masks"][0].all()
+
+
+def test_four_quarter_turns_are_none():
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 20, 3)).astype(np.uint8)
+    plain, turned = (ImageTransform((10, 20), (10, 20), 0, 0, (10, 20), False, turns=k) for k in (0, 4))
+    shown = [transform_pixels(pixels, one, canvas=(10, 20), rule="detectron2") for one in (plain, turned)]
+    np.testing.assert_array_equal(*shown)
+    plain, turned = arrays(image(item())), arrays(image(item()), turns=4)
+    for name in plain:
+        np.testing.assert_array_equal(plain[name], turned[name], err_msg=name)
+    quarter = ImageTransform((10, 20), (20, 10), 0, 0, (20, 10), False, turns=1)
+    shown = transform_pixels(pixels, quarter, canvas=(20, 10), rule="detectron2")
+    np.testing.assert_array_equal(shown, np.rot90(pixels))  # lossless
 
 
 def test_keypoint_offset_applies_in_the_original_image():
@@ -246,19 +318,24 @@ def test_masks_follow_the_pixels(flip):
     assert (y1, y2) == (0, 150) and 0 <= x1 < x2 <= 120
 
 
+def move(proposals, transform, *, count):
+    points = partial(transform_points, transform=transform)
+    return transform_proposals(proposals, points, size=transform.size, count=count)
+
+
 def test_proposals_by_hand_resized_flipped_and_cropped():
     proposals = ImageProposals(
         np.array([[2, 1, 10, 5], [0, 0, 4, 10], [10, 6, 20, 10]], np.float32), np.array([3, 2, 1], np.float32)
     )
     # y halved, x tripled, then x -> 60 - x.
     transform = ImageTransform((10, 20), (5, 60), top=0, left=0, size=(5, 60), flip=True)
-    rows = transform_proposals(proposals, transform, count=4)
+    rows = move(proposals, transform, count=4)
     assert rows["boxes"].tolist() == [[30, 0.5, 54, 2.5], [48, 0, 60, 5], [0, 3, 30, 5], [0] * 4]
     assert rows["scores"].tolist() == [3, 2, 1, -np.inf]
     assert rows["valid"].tolist() == [True, True, True, False]
     # Of the resized image, rows 1 to 4 and columns 12 to 32 are left: the second box ends at 12.
     transform = ImageTransform((10, 20), (5, 60), top=1, left=12, size=(3, 20), flip=True)
-    rows = transform_proposals(proposals, transform, count=2)
+    rows = move(proposals, transform, count=2)
     assert rows["boxes"].tolist() == [[2, 0, 20, 1.5], [0, 2, 2, 3]]
     assert rows["scores"].tolist() == [3, 1] and rows["valid"].all()
 
@@ -268,5 +345,5 @@ def test_proposals_stay_on_their_objects(flip):
     rows = arrays(image(item()), size=(15, 31), flip=flip)
     proposals = ImageProposals(np.array([[2, 1, 10, 5]], np.float32), np.zeros(1, np.float32))
     transform = ImageTransform((10, 20), (15, 31), top=0, left=0, size=(15, 31), flip=flip)
-    found = transform_proposals(proposals, transform, count=1)
+    found = move(proposals, transform, count=1)
     np.testing.assert_array_equal(found["boxes"][0], rows["boxes"][0])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.data.shapes import make_shapes
-from mrcnn_jax.training import loop
+from mrcnn_jax.training import loop, state
 
 
 @pytest.fixture(scope="module")
@@ -42,5 +42,5 @@ def counted_steps(monkeypatch, tiny_blueprint):
     # As drawing weights would take most of the time.
     zeros = {name: np.zeros(x.shape, x.dtype) for name, x in tiny_blueprint.shapes().items()}
     monkeypatch.setattr(loop, "make_blueprint", lambda *_, **__: tiny_blueprint)
-    monkeypatch.setattr(loop, "_initial_weights", lambda *_: zeros)
+    monkeypatch.setattr(state, "initial_weights", lambda *_: zeros)
     return seen

@@ -44,6 +44,21 @@ def test_findings_in_the_data_are_printed_at_the_start(config, tmp_path, capsys,
     assert removed.name in lines[3] and "there is no such file" in lines[3]
 
 
+def test_batches_pass_through_an_own_function_and_are_erased_in_the_mean_colour(
+    config, tmp_path, counted_steps
+):
+    def white(example, generator):
+        return dataclasses.replace(example, image=np.full_like(example.image, 255))
+
+    config.data.erase = 1.0
+    config.model.pixel_mean = (30.0, 20.2, 10.0)
+    loop.train(_with(config, steps=1, eval_every=0), tmp_path / "run", augment=white)
+    ((_, batch),) = counted_steps
+    colours = np.unique(np.asarray(batch.images).reshape(-1, 3), axis=0)
+    assert colours.tolist() == [[30, 20, 10], [255, 255, 255]]
+    assert "white" not in (tmp_path / "run" / "config.json").read_text()
+
+
 class Pictures:
     """The same pictures without a file: each with one square that fills it."""
 

@@ -78,7 +78,7 @@ WITHOUT_EFFECT = frozenset(
         *("OUTPUT_DIR", "CUDNN_BENCHMARK", "FLOAT32_PRECISION", "VIS_PERIOD", "GLOBAL.HACK", "MODEL.DEVICE"),
         *("DATALOADER.NUM_WORKERS", "DATALOADER.ASPECT_RATIO_GROUPING", "INPUT.MASK_FORMAT"),
         *("TEST.EXPECTED_RESULTS", "MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"),
-        *("MODEL.ANCHOR_GENERATOR.ANGLES", "INPUT.CROP.TYPE", "INPUT.CROP.SIZE", "TEST.PRECISE_BN.NUM_ITER"),
+        *("MODEL.ANCHOR_GENERATOR.ANGLES", "TEST.PRECISE_BN.NUM_ITER"),
         *("SOLVER.NUM_DECAYS", "SOLVER.RESCALE_INTERVAL", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE"),
         *("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "SOLVER.CLIP_GRADIENTS.NORM_TYPE"),
     )
@@ -192,8 +192,13 @@ def _set_data(config: Config, settings: Settings) -> None:
     if settings["INPUT.MIN_SIZE_TRAIN_SAMPLING"] == "range":
         sides = tuple(range(sides[0], sides[-1] + 1))
     data.train_short_sides = sides
+    if settings["INPUT.CROP.ENABLED"]:
+        data.crop = settings["INPUT.CROP.TYPE"]
+        first, second = settings["INPUT.CROP.SIZE"]
+        data.crop_size = float(first), float(second)
     _set_canvases(config)
     data.flip = settings["INPUT.RANDOM_FLIP"] == "horizontal"
+    data.flip_vertical = settings["INPUT.RANDOM_FLIP"] == "vertical"
     if settings["DATALOADER.SAMPLER_TRAIN"] == "RepeatFactorTrainingSampler":
         data.repeat_threshold = settings["DATALOADER.REPEAT_THRESHOLD"]
     data.keep_empty = not settings["DATALOADER.FILTER_EMPTY_ANNOTATIONS"]
@@ -204,12 +209,17 @@ def _set_data(config: Config, settings: Settings) -> None:
 
 
 def _set_canvases(config: Config) -> None:
-    """Keeps the canvases for COCO's sizes where images of the largest size fit them; else there are two."""
+    """Keeps the canvases for COCO's sizes where images of the largest size fit them; else there are two.
+
+    Parts of images, of a random height and width, may be so high or wide that they need a square one.
+    """
     data = config.data
     short = min(max(*data.train_short_sides, data.test_short_side), data.long_side)
     height, width = (-(-side // CANVAS_UNIT) * CANVAS_UNIT for side in (short, data.long_side))
     if height > data.canvases[0][0] or width > data.canvases[0][1]:
         data.canvases = ((height, width), (width, height))
+    if data.crop.endswith("_range"):
+        data.canvases = (*data.canvases, (width, width))
 
 
 def _set_training(config: Config, settings: Settings) -> None:

@@ -13,6 +13,7 @@ NORMS = {
     "nnSyncBN": "batch",
     "GN": "group",
 }
+CROPS = ("relative", "relative_range", "absolute", "absolute_range")
 POOLERS = {"ROIAlignV2": ("align", True), "ROIAlign": ("align", False), "ROIPool": ("pool", True)}
 
 
@@ -70,8 +71,7 @@ ONLY = {
     "MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS": _in_training(True),
     "INPUT.FORMAT": _only("BGR", "RGB"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": _in_training("choice", "range"),
-    "INPUT.RANDOM_FLIP": _in_training("horizontal", "none"),
-    "INPUT.CROP.ENABLED": _in_training(False),
+    "INPUT.RANDOM_FLIP": _in_training("horizontal", "vertical", "none"),
     "DATALOADER.SAMPLER_TRAIN": _in_training("TrainingSampler", "RepeatFactorTrainingSampler"),
     "SOLVER.LR_SCHEDULER_NAME": _in_training("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.BASE_LR_END": _in_training(0.0),
@@ -251,3 +251,11 @@ def _training_problems(settings: Settings) -> Iterator[Problem]:
         yield Problem("INPUT.MAX_SIZE_TRAIN", f"must be INPUT.MAX_SIZE_TEST, {longest}", training=True)
     if settings["INPUT.MIN_SIZE_TRAIN_SAMPLING"] == "range" and len(settings["INPUT.MIN_SIZE_TRAIN"]) != 2:
         yield Problem("INPUT.MIN_SIZE_TRAIN", "must be the two ends of the range", training=True)
+    if settings["INPUT.CROP.ENABLED"] and settings["INPUT.CROP.TYPE"] not in CROPS:
+        rule = f"must be {' or '.join(map(repr, CROPS))}"
+        yield Problem("INPUT.CROP.TYPE", rule, training=True)
+    if settings["INPUT.CROP.ENABLED"] and len(settings["INPUT.CROP.SIZE"]) != 2:
+        yield Problem("INPUT.CROP.SIZE", "must be two numbers", training=True)
+    if settings["INPUT.RANDOM_FLIP"] == "vertical" and settings["MODEL.KEYPOINT_ON"]:
+        rule = "must be 'horizontal' or 'none' with keypoints: Detectron2 does not exchange left and right"
+        yield Problem("INPUT.RANDOM_FLIP", rule, training=True)

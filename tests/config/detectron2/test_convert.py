@@ -192,6 +192,10 @@ class _Recorded(dict):
         return super().__getitem__(key)
 
 
+CROP = {"INPUT.CROP.ENABLED": True}
+CANVASES = presets.detectron2().data.canvases
+
+
 def test_every_key_is_read_or_known_to_change_nothing(zoo):
     names = ["COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x", "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x"]
     names += ["COCO-Detection/fast_rcnn_R_50_FPN_1x", "Misc/cascade_mask_rcnn_R_50_FPN_1x"]
@@ -200,7 +204,7 @@ def test_every_key_is_read_or_known_to_change_nothing(zoo):
     switched_on = {"TEST.AUG.ENABLED": True, f"{head}.USE_SIGMOID_CE": True, f"{head}.USE_FED_LOSS": True}
     read = set()
     for name in (*names, "Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5"):
-        settings = _Recorded(read_settings(zoo / f"{name}.yaml") | switched_on)
+        settings = _Recorded(read_settings(zoo / f"{name}.yaml") | switched_on | CROP)
         assert not list(problems(settings))
         to_config(settings)
         read |= settings.read
@@ -320,6 +324,13 @@ CASCADE = {
             "DATALOADER.REPEAT_THRESHOLD",
             "must be between 0 and 1",
         ),
+        ({**CROP, "INPUT.CROP.TYPE": "random"}, "INPUT.CROP.TYPE", "must be 'relative' or 'relative_range'"),
+        ({**CROP, "INPUT.CROP.SIZE": (0.9,)}, "INPUT.CROP.SIZE", "must be two numbers"),
+        (
+            {"INPUT.RANDOM_FLIP": "vertical", "MODEL.KEYPOINT_ON": True},
+            "INPUT.RANDOM_FLIP",
+            "must be 'horizontal' or 'none' with keypoints",
+        ),
         ({"INPUT.MAX_SIZE_TRAIN": 1440}, "INPUT.MAX_SIZE_TRAIN", "must be INPUT.MAX_SIZE_TEST, 1333"),
         ({"MODEL.RPN.IOU_THRESHOLDS": (0.3,)}, "MODEL.RPN.IOU_THRESHOLDS", "must be two"),
         ({"MODEL.ROI_HEADS.IOU_THRESHOLDS": ()}, "MODEL.ROI_HEADS.IOU_THRESHOLDS", "must be one"),
@@ -360,6 +371,12 @@ def test_values_that_do_not_go_together(settings, key, rule):
                 "data.test_short_side": 900,
                 "data.long_side": 1500,
             },
+        ),
+        ({"INPUT.RANDOM_FLIP": "vertical"}, {"data.flip": False, "data.flip_vertical": True}),
+        (CROP, {"data.crop": "relative_range", "data.canvases": (*CANVASES, (1344, 1344))}),
+        (
+            {**CROP, "INPUT.CROP.TYPE": "absolute", "INPUT.CROP.SIZE": (384, 600)},
+            {"data.crop": "absolute", "data.crop_size": (384.0, 600.0)},
         ),
         ({"MODEL.ANCHOR_GENERATOR.SIZES": (32, 64.5)}, {"model.anchor_sizes": (32.0, 64.5)}),
         (
