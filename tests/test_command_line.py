@@ -250,7 +250,7 @@ def test_all_unknown_fields_are_reported_at_once():
     assert lines[2].startswith("config.data is not a field; it has root, train_images, ")
     assert lines[3] == "unknown field config.train.lr; use train.learning_rate"
     assert lines[4] == "unknown field config.SOLVER.MAX_ITER; use train.steps"
-    assert lines[5] == "unknown field config.train.model_ema; weights are not averaged: there is no EMA"
+    assert lines[5] == "unknown field config.train.model_ema; use train.ema_decay"
     assert lines[6].startswith(
         "unknown field config.test.zebra; test has batch_size, spatial_devices, rpn_pre_nms, "
     )
