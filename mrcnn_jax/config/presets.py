@@ -109,6 +109,7 @@ def vitdet(size: str) -> Config:
 
     ``size`` is "b", "l" or "h". The recipe there is for 64 images a step, in half precision.
     """
+    depth, rate_decay, drop_path = {"b": (12, 0.7, 0.1), "l": (24, 0.8, 0.4), "h": (32, 0.9, 0.5)}[size]
     config = detectron2()
     model, data, train = config.model, config.data, config.train
     rgb = torchvision().model
@@ -117,7 +118,7 @@ def vitdet(size: str) -> Config:
     model.backbone = f"vit_{size}"
     model.backbone_stride_in_1x1 = False
     model.backbone_frozen_stages = 0
-    model.backbone_drop_path = {"b": 0.1, "l": 0.4, "h": 0.5}[size]
+    model.backbone_drop_path = drop_path
     model.fpn_norm = model.box_norm = model.mask_norm = "layer"
     model.rpn_convs = 2
     model.box_convs, model.box_fcs = 4, 1
@@ -129,8 +130,23 @@ def vitdet(size: str) -> Config:
     train.decay_steps = (122_916, 133_159) if size == "h" else (163_889, 177_546)
     train.warmup_steps = 250
     train.optimizer = "adamw"
-    train.learning_rate, train.weight_decay = 1e-4, 0.1
+    train.learning_rate = 1e-4
+    # Detectron2 knows the norms of the blocks as such, but not those of its own class.
+    train.weight_decay = train.weight_decay_norm = 0.1
+    train.rate_factors = layer_rates(depth, rate_decay)
+    if size != "h":
+        train.weight_decay_factors = (("backbone.pos_embed", 0.0), ("backbone.blocks.*.norm?.*", 0.0))
     return config
+
+
+def layer_rates(depth: int, decay: float) -> tuple[tuple[str, float], ...]:
+    """Factors of the learning rate for a ViT: ``decay`` to the power of how many layers are above.
+
+    The heads and the pyramid are above the blocks, patches and positions below them (arXiv 2106.08254;
+    Detectron2's ``get_vit_lr_decay_rate``).
+    """
+    embedding = [(f"backbone.{name}", decay ** (depth + 1)) for name in ("pos_embed", "patch_embed.*")]
+    return (*embedding, *((f"backbone.blocks.{i}.*", decay ** (depth - i)) for i in range(depth)))
 
 
 def jitter_scale(data: DataConfig) -> None:

@@ -229,6 +229,26 @@ def register_vitdet(name: str, *, channels: int, side: int) -> None:
     BACKBONE_REGISTRY.register(vitdet)
 
 
+def vitdet_rates(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    """``rates`` of every parameter in the recipe of ViT-B: factors of the learning rate and the decay."""
+    from detectron2.modeling import get_vit_lr_decay_rate
+    from detectron2.solver.build import get_default_optimizer_params
+
+    groups = get_default_optimizer_params(
+        model,
+        base_lr=1.0,
+        weight_decay=1.0,
+        weight_decay_norm=0.0,
+        lr_factor_func=partial(get_vit_lr_decay_rate, num_layers=12, lr_decay_rate=0.7),
+        overrides={"pos_embed": {"weight_decay": 0.0}},
+    )
+    of = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    return {
+        f"rates/{name}": np.array(of[id(parameter)], np.float32)
+        for name, parameter in model.named_parameters()
+    }
+
+
 def write_weights(config: Any, path: Path) -> None:
     """Writes seeded weights like a file of Detectron2's model zoo, which also holds the cell anchors."""
     from detectron2.modeling import build_model

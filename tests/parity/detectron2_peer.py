@@ -76,6 +76,7 @@ proposals in each step, ``step_proposals/s/j [R 4]``.
 masks, on ``TRAINED_ALIKE``. Arrays are reduced by ``thin``.
 ``<model>/weights`` lists the state dict, a name and its shape per row; ``detectron2_seeded.py`` makes the
 values. ``<model>/gradient_norms`` are the norms of the full gradients, in the same order.
+``vit/rates/<parameter> [2]`` are factors of the learning rate and of the weight decay in ViT-B's recipe.
 """
 
 import argparse
@@ -87,7 +88,14 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2_inference import Arrays, predict
-from detectron2_models import TINY_MODELS, TRAINED_ONLY, build_tiny, load_config, write_weights
+from detectron2_models import (
+    TINY_MODELS,
+    TRAINED_ONLY,
+    build_tiny,
+    load_config,
+    vitdet_rates,
+    write_weights,
+)
 from detectron2_training import EVERY_CANDIDATE, SGD, scene_example, settings, train, training
 from PIL import Image
 from seeded import DETECTED, TRAINED_ALIKE, thin
@@ -168,6 +176,8 @@ def tiny(source: Path) -> Arrays:
             print(f"{kind}: {describe(detections)}")
         batches = [[scene_example(predictor, scene) for scene in batch] for batch in TRAINED_ALIKE]
         found |= train(predictor.model, batches, steps=3, sgd=sgd)
+        if kind == "vit":
+            found |= vitdet_rates(predictor.model)
         state = predictor.model.state_dict()
         shapes = [f"{name} {' '.join(map(str, value.shape))}" for name, value in state.items()]
         found["weights"] = np.array(shapes)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.config import Config, presets
+from mrcnn_jax.training.rates import rate_factors, weight_decay_factors
+from mrcnn_jax.training.step import make_state
 from tests.parity import narrow
 from tests.parity.detectron2_seeded import seeded
 from tests.parity.measure import DETECTRON2
@@ -107,6 +109,20 @@ def test_detections_with_test_time_augmentation(kind: str):
     with np.load(narrow.FIXTURES / "detectron2_augmented.npz") as archive:
         theirs = narrow.starting_with(f"{kind}/", archive)
     narrow.check_detections(model_of(kind), theirs, **AUGMENTED)
+
+
+def test_rates_and_decays_of_vitdets_recipe():
+    model = model_of("vit")
+    train = presets.vitdet("b").train
+    trained = make_state(model.blueprint, model.weights, model.config).params
+    rates, decays = rate_factors(trained, train), weight_decay_factors(trained, train)
+    layouts = DETECTRON2.layouts(model.blueprint)
+    theirs = narrow.starting_with("rates/", model.theirs)
+    assert {layouts[name].name for name in trained} == set(theirs)
+    assert (train.weight_decay, train.weight_decay_norm) == (0.1, 0.1)
+    for name in trained:
+        wanted = theirs[layouts[name].name]
+        np.testing.assert_allclose([rates[name], decays[name]], wanted, rtol=1e-6, err_msg=name)
 
 
 # In the quick tests, test_torchvision.py trains the model that is furthest from these.

@@ -226,7 +226,8 @@ def test_the_backbones_weights_are_those_of_its_file(config, tiny_blueprint, mon
         return {"backbone.a": jnp.zeros(1), "fpn.b": jnp.zeros(1)}
 
     monkeypatch.setattr(type(tiny_blueprint), "draw", draw)
-    monkeypatch.setattr(loop, "load_backbone", lambda *_: ({"backbone.a": jnp.ones(1)}, ["backbone.c"]))
+    of_file = {"backbone.a": jnp.ones(1)}
+    monkeypatch.setattr("mrcnn_jax.training.state.load_backbone", lambda *_: (of_file, ["backbone.c"]))
     config = _with(config, seed=3)
     config = dataclasses.replace(
         config, model=dataclasses.replace(config.model, backbone_weights="resnet.pth")

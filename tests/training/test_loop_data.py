@@ -79,7 +79,7 @@ def test_as_many_images_are_evaluated_as_asked(
     seen = []
     monitor = loop.Monitor
 
-    def make_monitor(workdir, blueprint, config, categories, validation, callbacks):
+    def make_monitor(workdir, blueprint, config, categories, validation, *_):
         seen.append(len(validation.ids))
         return monitor(workdir, blueprint, config, categories, None)
 

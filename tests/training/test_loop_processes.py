@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from mrcnn_jax.training import loop
+from mrcnn_jax.training import loop, state
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -17,7 +17,8 @@ def one_step(config):
 def test_what_processes_agree_on_before_the_first_step(config, tmp_path, monkeypatch, counted_steps):
     agreed = []
     monkeypatch.setattr(loop, "check_same_config", lambda config: agreed.append("config"))
-    monkeypatch.setattr(loop, "check_same_arrays", lambda name, *_: agreed.append(name))
+    for module in (loop, state):
+        monkeypatch.setattr(module, "check_same_arrays", lambda name, *_: agreed.append(name))
     monkeypatch.setattr(loop.Monitor, "check_same_validation_set", lambda _: agreed.append("validation set"))
     monkeypatch.setattr(loop, "check_shared_workdir", lambda _: agreed.append("workdir"))
     loop.train(one_step(config), tmp_path)
