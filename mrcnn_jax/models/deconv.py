@@ -6,7 +6,7 @@ XLA computes the gradient of a strided transposed convolution over a zero-dilate
 Kernels are laid out ``[row, column, in, out]`` and oriented as in torch's ``ConvTranspose2d``: input cell i
 adds ``x[i] @ kernel[k]`` to output cell ``2 i + k - padding``.
 
-Shapes: N regions, P x P cells, C and D channels in and out.
+Shapes: N maps or regions of H x W or P x P cells, C and D channels in and out.
 """
 
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from mrcnn_jax.distributed.weights import apply_weights
 from mrcnn_jax.ops.conv import add_bias, convolve
 
-# Arrays [N P P ...]: of each cell the upper left, upper right, lower left and lower right output.
+# Arrays [N H W ...]: of each cell the upper left, upper right, lower left and lower right output.
 FourCells = tuple[Array, Array, Array, Array]
 
 # torch's "fan_out" of a deconvolution, which Detectron2 uses here, counts the input channels.
@@ -38,7 +38,7 @@ class Deconv2x2(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels))
         self.dtype = dtype
 
-    def __call__(self, x: Float[Array, "n p p c"]) -> FourCells:
+    def __call__(self, x: Float[Array, "n h w c"]) -> FourCells:
         return apply_weights(_deconvolve_2x2, (self.kernel[...], self.bias[...]), x.astype(self.dtype))
 
 
@@ -58,7 +58,7 @@ class Deconv4x4(nnx.Module):
         return apply_weights(_deconvolve_4x4, (self.kernel[...], self.bias[...]), x.astype(self.dtype))
 
 
-def _deconvolve_2x2(weights: tuple[Array, Array], x: Float[Array, "n p p c"]) -> FourCells:
+def _deconvolve_2x2(weights: tuple[Array, Array], x: Float[Array, "n h w c"]) -> FourCells:
     kernel, bias = (array.astype(x.dtype) for array in weights)
     upper_left, upper_right, lower_left, lower_right = (
         add_bias(convolve(x, kernel[a : a + 1, b : b + 1]), bias) for a in range(2) for b in range(2)
@@ -77,12 +77,12 @@ def _deconvolve_4x4(weights: tuple[Array, Array], x: Float[Array, "n p p c"]) ->
     return add_bias(_side_by_side(cells.reshape(*cells.shape[:3], 2, 2, d)), bias)
 
 
-def interleave(cells: FourCells) -> Float[Array, "n p2 p2 *c"]:
+def interleave(cells: FourCells) -> Float[Array, "n h2 w2 *c"]:
     """The map at twice the resolution, from the four outputs of each cell."""
     stacked = jnp.stack(cells, axis=3)
     return _side_by_side(stacked.reshape(*stacked.shape[:3], 2, 2, *stacked.shape[4:]))
 
 
-def _side_by_side(cells: Float[Array, "n p p 2 2 *c"]) -> Float[Array, "n p2 p2 *c"]:
+def _side_by_side(cells: Float[Array, "n h w 2 2 *c"]) -> Float[Array, "n h2 w2 *c"]:
     n, h, w, _, _, *channels = cells.shape
     return cells.swapaxes(2, 3).reshape(n, 2 * h, 2 * w, *channels)

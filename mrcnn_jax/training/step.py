@@ -153,8 +153,7 @@ def compile_step(
             share an image, times the number of parts of a batch; or a pattern of array names in
             ``config.train`` matches nothing.
     """
-    trained, _, _ = freeze(blueprint, config.train).split(blueprint.shapes())
-    make_optimizer(config.train, trained)  # before a step is traced, if only for its errors
+    jax.eval_shape(partial(make_state, blueprint, config=config), blueprint.shapes())  # for its errors
     groups, shared_by, parts = mesh.shape["data"], mesh.shape["spatial"], config.train.accumulate
     if config.train.batch_size % (groups * parts):
         divisor = "devices" if shared_by == 1 else f"groups of {shared_by} devices that share an image"
