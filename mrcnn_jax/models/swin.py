@@ -1,6 +1,6 @@
 """Swin transformers (arXiv 2103.14030): images to feature maps C2 to C5.
 
-Blocks attend within windows of 7 x 7 cells, and every second block within windows that are shifted by 3. As in
+Blocks attend within windows of 7 x 7 cells, every second block within windows that are shifted by 3. As in
 the paper's detector and MMDetection's, a map is filled with zeros, after the norm, to whole windows. These
 zeros take part in attention, and they lie where the image ends, not the canvas: see ``pairs_of_shifted``.
 
@@ -114,15 +114,15 @@ class Block(nnx.Module):
 def pairs_of_shifted(mask: Bool[Array, "b h w 1"]) -> Bool[Array, "n 1 k k"]:
     """Which pairs of cells in each shifted window of a canvas attend to one another.
 
-    The whole windows of an image, before the shift, are what the paper fills with zeros: cells beyond them are
-    none of the image's, and see one another only. Shifting is cyclic: the last row and column of windows hold
-    the first 3 rows and columns of cells beside the last 4, and these do not see each other, either. So an
-    image's pairs, unlike its windows, are the same on any canvas.
+    ``mask`` marks the cells of images. An image alone would be filled up to the whole windows, not shifted,
+    that it has cells of; cells beyond these see one another only. Shifting is cyclic: the last row and column
+    of windows hold the canvas's first 3 rows and columns of cells beside its last 4, which do not see each
+    other, either. So the pairs of an image are the same on any canvas.
 
-    Maps of a single window are shifted, too, as in MMDetection's and the paper's detector, and unlike in
-    their classifier and in torchvision's. ``mask`` marks the cells of images.
+    Maps of a single window are shifted, too, as in MMDetection's and the paper's detector; torchvision's
+    classifier does not shift them.
     """
-    # An image has a window if it has the window's first cell.
+    # An image has cells of a window if it has the first.
     inside = mask[:, ::WINDOW, ::WINDOW].repeat(WINDOW, axis=1).repeat(WINDOW, axis=2)
     rows, columns = (jnp.arange(side) < _SHIFT for side in inside.shape[1:3])
     quarter = 1 + 2 * rows[:, None, None] + columns[None, :, None]  # [H 1 1] + [1 W 1]

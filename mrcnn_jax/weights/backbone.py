@@ -1,4 +1,4 @@
-"""Loads a pre-trained backbone; here a ResNet or ResNeXt with torchvision's, Detectron2's or Caffe2's names."""
+"""Loads a pre-trained backbone; here ResNets with torchvision's, Detectron2's or Caffe2's names."""
 
 import re
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
     variance 1. A stage that is missing entirely keeps its random initialisation. Stage 5 of a C4 model counts
     as a stage, and so does a non-local block ("non_local"), which is always missing. A published backbone's
     name, such as "torchvision/resnet50", stands for its file, which is downloaded once (see
-    ``zoo.file_of``). Vision transformers are loaded by ``load_vit``, ConvNeXt and Swin by ``load_four_stages``.
+    ``zoo.file_of``). ViTs are loaded by ``load_vit``, ConvNeXt and Swin by ``load_four_stages``.
 
     Raises:
         FileNotFoundError: there is no such file.

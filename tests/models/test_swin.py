@@ -22,7 +22,7 @@ def _neighbours(rows, columns, canvas):
 
 
 def test_shifted_windows_by_hand():
-    """Of 10 x 5 cells, filled to 14 x 7: rows 0 to 2, 3 to 9 and 10 to 13 apart, columns 0 to 2 and 3 to 6."""
+    """Of 10 x 5 cells, filled to 14 x 7: rows 0-2, 3-9 and 10-13 are apart, and columns 0-2 and 3-6."""
     seen = _neighbours(10, 5, (10, 5))
     row_windows, column_windows = np.repeat([0, 1, 2], [3, 7, 4]), np.repeat([0, 1], [3, 4])
     same_row = row_windows[:, None] == row_windows[None, :]

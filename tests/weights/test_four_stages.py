@@ -101,5 +101,5 @@ def test_files_that_do_not_fit(tmp_path):
 
 @pytest.mark.parametrize("system", [torchvision, detectron2])
 def test_neither_system_has_such_a_detector(system):
-    with pytest.raises(ValueError, match="has no such model:\n  model.backbone is 'swin_t'; it must be"):
+    with pytest.raises(ValueError, match=r"has no such model:\n  model.backbone is 'swin_t'; it must be"):
         system.layouts(_blueprint("swin_t"))

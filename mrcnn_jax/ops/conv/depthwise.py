@@ -1,7 +1,8 @@
 """A depthwise convolution for CPUs, float32, forward and backward.
 
-XLA's own takes a loop step for each product on a CPU. A sum of the shifted map, once for each cell of the
-kernel, becomes one vectorised loop: for 7x7 cells forward 40 times faster, and the gradient 20 times.
+XLA's own multiplies one number at a time on a CPU. Sums of shifted maps are vectorised over the channels: for
+kernels of 7x7 cells 4 to 6 times faster forward, and 9 to 19 times backward (two cores, C2 and C4 of an image
+of 800 x 1344 pixels in ConvNeXt-T).
 
 Shapes: B images, H x W cells of a map, C channels, K x K cells of a kernel.
 """
@@ -21,11 +22,16 @@ def convolve(x: Array, kernel: Array) -> Array:
 
 @jax.jit  # traced once for all layers of one shape
 def _sum_of_shifted(x: Array, kernel: Array) -> Array:
+    """The sum of the shifted maps, row by row of the kernel: all at once would take long to compile."""
     size, (height, width) = kernel.shape[0], x.shape[1:3]
     padded = _pad(x, size)
-    return sum(
-        padded[:, i : i + height, j : j + width] * kernel[i, j, 0] for i in range(size) for j in range(size)
-    )
+
+    def add_row(row: Array, total: Array) -> Array:
+        rows = lax.dynamic_slice_in_dim(padded, row, height, axis=1)  # [B H W+K-1 C]
+        of_row = lax.dynamic_index_in_dim(kernel, row, keepdims=False)  # [K 1 C]
+        return total + sum(rows[:, :, j : j + width] * of_row[j, 0] for j in range(size))
+
+    return lax.fori_loop(0, size, add_row, jnp.zeros_like(x))
 
 
 @functools.partial(jax.jit, static_argnames="size")
