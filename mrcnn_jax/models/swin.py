@@ -105,10 +105,10 @@ class Block(nnx.Module):
         if not self.shifted:
             return unpartition(self.attn(partition(x, WINDOW), None), (h, w))
         mask = jnp.ones((b, h, w, 1), bool) if mask is None else mask
-        filled = jnp.pad(x, ((0, 0), (0, -h % WINDOW), (0, -w % WINDOW), (0, 0)))
-        windows = partition(_roll(filled, -_SHIFT), WINDOW)
-        attended = unpartition(self.attn(windows, pairs_of_shifted(mask)), filled.shape[1:3])
-        return _roll(attended, _SHIFT)[:, :h, :w]
+        below, right = -h % WINDOW, -w % WINDOW
+        filled = jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)))
+        windows = self.attn(partition(_roll(filled, -_SHIFT), WINDOW), pairs_of_shifted(mask))
+        return _roll(unpartition(windows, (h + below, w + right)), _SHIFT)[:, :h, :w]
 
 
 def pairs_of_shifted(mask: Bool[Array, "b h w 1"]) -> Bool[Array, "n 1 k k"]:

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
 from mrcnn_jax.models import convnext, swin
 from mrcnn_jax.models.backbone import make_backbone
 from mrcnn_jax.models.variables import make_blueprint, name_of
@@ -122,6 +123,32 @@ def test_paths_are_dropped_by_image(backbone):
     np.testing.assert_allclose(others[1], found[1], atol=1e-5)
     assert not np.allclose(others, found, atol=1e-2)
     assert not np.allclose(run(images)["c5"], found, atol=1e-2)
+
+
+@pytest.mark.slow
+def test_devices_that_share_images_of_convnext_change_nothing():
+    """Maps and gradients of two images of 256 x 64 pixels, by two devices each, or by eight."""
+    graphdef, state = nnx.split(_seeded_model("convnext_t"))
+    images = seeded("images", (2, 256, 64, 3))
+    images[1, 160:] = 0
+    sizes = np.array([[256, 64], [160, 64]], np.int32)
+
+    def loss(state, images, sizes):
+        maps = nnx.merge(graphdef, state)(images, sizes)
+        return sum((jnp.sin(x) * seeded(level, x.shape[3:])).sum() for level, x in maps.items())
+
+    def run(groups, shared_by):
+        mesh = make_mesh(jax.devices()[: groups * shared_by], spatial_devices=shared_by)
+        sharding = batch_sharding(mesh)
+        shardings = replicated(mesh), sharding.images, sharding.image_sizes
+        with jax.set_mesh(mesh):
+            step = jax.jit(jax.value_and_grad(loss), in_shardings=shardings)
+            return jax.tree.leaves(step(*jax.device_put((state, images, sizes), shardings)))
+
+    alone = run(1, 1)
+    for shape in ((1, 2), (2, 4)):
+        for one, other in zip(alone, run(*shape), strict=True):
+            np.testing.assert_allclose(other, one, atol=1e-4 * np.abs(one).max())
 
 
 @pytest.mark.parametrize(
