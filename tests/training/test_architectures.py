@@ -45,7 +45,7 @@ def test_a_batch_is_learnt_and_its_objects_are_detected(tiny_config, tiny_batch,
         for name, size in sizes.items():
             monkeypatch.setitem(sizes, name, size._replace(depths=(1, 1, 1, 2)))
     # SGD would not change a branch of ConvNeXt, which is scaled by 1e-6 at first, beyond rounding.
-    train = {"optimizer": "adamw", "learning_rate": 1e-3} if "backbone" in changes else {}
+    train = {"optimizer": "adamw", "learning_rate": 3e-3} if "backbone" in changes else {}
     config = dataclasses.replace(
         tiny_config,
         model=dataclasses.replace(tiny_config.model, keypoint=False, **changes),
