@@ -19,11 +19,16 @@ def backbone_problems(values: dict[str, Any]) -> Iterator[str]:
     match values["model.backbone"].partition("_")[0]:
         case "resnet":
             yield from _resnet_problems(values)
+        case "regnetx" | "regnety":
+            yield from _regnet_problems(values)
+        case "convnext":
+            yield from _layer_norm_problems(values)
+        case "swin":
+            yield from _layer_norm_problems(values)
+            yield from _spatial_problems(values)
         case "vit":
             yield from _vit_problems(values)
-        case _:
-            yield from _regnet_problems(values)
-    if not values["model.backbone"].startswith("vit_"):
+    if values["model.backbone"].startswith(("resnet", "regnet")):
         yield from _unless(values, {"backbone_drop_path": 0.0})
 
 
@@ -48,20 +53,23 @@ def _regnet_problems(values: dict[str, Any]) -> Iterator[str]:
     yield from _width_problems(values)
 
 
-def _vit_problems(values: dict[str, Any]) -> Iterator[str]:
-    yield from _unless(
-        values,
-        {
-            **_OF_RESNETS,
-            "features": "fpn",
-            "backbone_norm": "frozen_batch",
-            "backbone_frozen_stages": 0,
-            "fpn_frozen": False,
-        },
-    )
+def _layer_norm_problems(values: dict[str, Any], **more: Any) -> Iterator[str]:
+    """Of backbones with layer norms and dropped paths; ``more`` are fields with the values they must have."""
+    yield from _unless(values, {**_OF_RESNETS, "features": "fpn", "backbone_norm": "frozen_batch", **more})
     yield from _width_problems(values)
     if values["model.backbone_drop_path"] == 1:
         yield "model.backbone_drop_path is 1.0; must be below 1, or nothing of the last block is trained"
+
+
+def _spatial_problems(values: dict[str, Any]) -> Iterator[str]:
+    """Of backbones whose windows lie across the seams of a map that devices share."""
+    for name in ("train.spatial_devices", "test.spatial_devices"):
+        if values[name] > 1:
+            yield f"{name} is {values[name]}; must be 1 with model.backbone {values['model.backbone']!r}"
+
+
+def _vit_problems(values: dict[str, Any]) -> Iterator[str]:
+    yield from _layer_norm_problems(values, backbone_frozen_stages=0, fpn_frozen=False)
     side, backbone = values["model.padding_multiple"], values["model.backbone"]
     for canvas in values["data.canvases"]:
         if canvas != (side, side):
@@ -69,9 +77,7 @@ def _vit_problems(values: dict[str, Any]) -> Iterator[str]:
                 f"data.canvases has {canvas!r}; must be {(side, side)!r}, by model.padding_multiple, with "
                 f"model.backbone {backbone!r}, which sees the whole canvas"
             )
-    for name in ("train.spatial_devices", "test.spatial_devices"):
-        if values[name] > 1:
-            yield f"{name} is {values[name]}; must be 1 with model.backbone {backbone!r}"
+    yield from _spatial_problems(values)
     if scales := values["test.scales"]:
         yield f"test.scales is {scales!r}; must be empty with model.backbone {backbone!r}, of one canvas"
 

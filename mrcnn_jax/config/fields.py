@@ -37,6 +37,10 @@ from mrcnn_jax.config.rules import (
     training,
 )
 
+_backbones = (
+    *("resnet", "regnetx_4gf", "regnety_4gf"),
+    *("convnext_t", "convnext_s", "swin_t", "swin_s", "vit_b", "vit_l", "vit_h"),
+)
 _norm = one_of("frozen_batch", "batch", "group")  # "group": of 32 groups
 # "layer": over the channels of each cell.
 _norm_or_none = one_of("", "frozen_batch", "batch", "group", "layer")
@@ -63,11 +67,9 @@ class ModelConfig:
     res5_stride: int = architecture(2, one_of(1, 2))
 
     # Backbone: ResNet (arXiv 1512.03385) or ResNeXt (arXiv 1611.05431); or, for features "fpn", a RegNet of 4
-    # GFLOPs (arXiv 2003.13678), whose depth and groups are fixed, or a plain vision transformer with the
-    # simple pyramid of ViTDet (arXiv 2203.16527).
-    backbone: str = architecture(
-        "resnet", one_of("resnet", "regnetx_4gf", "regnety_4gf", "vit_b", "vit_l", "vit_h")
-    )
+    # GFLOPs (arXiv 2003.13678), ConvNeXt (arXiv 2201.03545) or Swin (arXiv 2103.14030), whose depths and
+    # groups are fixed, or a plain vision transformer with the simple pyramid of ViTDet (arXiv 2203.16527).
+    backbone: str = architecture("resnet", one_of(*_backbones))
     backbone_depth: int = architecture(50, one_of(18, 34, 50, 101, 152))
     # Channels after the stem; 64 in the paper, fewer for a narrow net.
     backbone_width: int = architecture(64, positive)
@@ -87,14 +89,14 @@ class ModelConfig:
     # 0: all trained, 1: stem frozen, 2: stem and layer1, ... (D2 FREEZE_AT).
     backbone_frozen_stages: int = training(2, between(0, 5))
     # A block of the last layer is skipped in this share of the training images, others in proportion to their
-    # depth (stochastic depth, arXiv 1603.09382); of a ViT.
+    # depth (stochastic depth, arXiv 1603.09382); of a ConvNeXt, Swin or ViT.
     backbone_drop_path: float = training(0.0, share)
     # 0: none, 1: layer1, 2: and layer2, ... (of a ViT, quarters of its blocks): training keeps nothing of
     # what is inside these, but computes it again for the gradient. Less memory, more time, the same results.
     # MMDetection's with_cp is 4. -1: 4 on a CPU or with a ViT, else 0: of a ResNet, compiled for an H100, 0
     # takes 0.1 GB more per image of 800 x 1344 in bfloat16.
     backbone_recomputed_stages: int = free(-1, one_of(-1, 0, 1, 2, 3, 4))
-    backbone_weights: str = training("", anything)  # .npz in torchvision's key names; "": random
+    backbone_weights: str = training("", anything)  # a file or a name of docs/zoo.md; "": random
 
     # Feature pyramid (FPN), anchors and region proposals.
     fpn_channels: int = architecture(256, positive)

@@ -149,6 +149,31 @@ def layer_rates(depth: int, decay: float) -> tuple[tuple[str, float], ...]:
     return (*embedding, *((f"backbone.blocks.{i}.*", decay ** (depth - i)) for i in range(depth)))
 
 
+def adamw_3x(backbone: str) -> Config:
+    """Mask R-CNN with ConvNeXt or Swin, trained for 36 epochs of 16 images a step with AdamW.
+
+    As MMDetection's mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x and mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x,
+    without their crops and their factors for the rates and decays of single layers. Raises ValueError unless
+    ``backbone`` is one of theirs in size T or S.
+    """
+    # MMDetection's; of ConvNeXt-S, in its Cascade Mask R-CNN.
+    drop_paths = {"convnext_t": 0.4, "convnext_s": 0.6, "swin_t": 0.2, "swin_s": 0.2}
+    if backbone not in drop_paths:
+        raise ValueError(f"backbone is {backbone!r}; it must be one of {', '.join(drop_paths)}")
+    config = Config()
+    model, train = config.model, config.train
+    model.backbone = backbone
+    model.backbone_frozen_stages = 0
+    model.backbone_drop_path = drop_paths[backbone]
+    model.roi_sampling_ratio = 0
+    config.data.train_short_sides = tuple(range(480, 801, 32))
+    train.steps = 263_880  # 7330 an epoch
+    train.decay_steps = (197_910, 241_890)  # after 27 and 33
+    train.optimizer = "adamw"
+    train.learning_rate, train.weight_decay = 1e-4, 0.05
+    return config
+
+
 def jitter_scale(data: DataConfig) -> None:
     """Has images jittered in scale and cut to 1024 x 1024 pixels, as both systems' recipes do.
 

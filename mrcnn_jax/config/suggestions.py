@@ -24,6 +24,7 @@ _OTHER_NAMES = {
     "model.backbone_norm_epsilon": "eps bn_eps norm_eps",
     "model.backbone_stride_in_1x1": "style",
     "model.backbone_frozen_stages": "freeze_at freeze",
+    "model.backbone_drop_path": "drop_path_rate stochastic_depth_prob",
     "model.backbone_recomputed_stages": "with_cp checkpointing gradient_checkpointing remat",
     "model.fpn_channels": "fpn_out_channels neck_out_channels",
     "model.anchor_sizes": "anchor_generator_sizes anchor_generator_scales anchor_scales",

@@ -9,8 +9,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int, Key
 
 from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.models.convnext import ConvNeXt
 from mrcnn_jax.models.regnet import RegNet
 from mrcnn_jax.models.resnet import ResNet
+from mrcnn_jax.models.swin import Swin
 from mrcnn_jax.models.vit import ViT
 
 
@@ -43,6 +45,13 @@ class Backbone(Protocol):
 
 def make_backbone(config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> Backbone:
     """The backbone that ``config`` describes."""
-    kinds: dict[str, type] = {"resnet": ResNet, "regnetx": RegNet, "regnety": RegNet, "vit": ViT}
+    kinds: dict[str, type] = {
+        "resnet": ResNet,
+        "regnetx": RegNet,
+        "regnety": RegNet,
+        "convnext": ConvNeXt,
+        "swin": Swin,
+        "vit": ViT,
+    }
     backbone: Backbone = kinds[config.backbone.partition("_")[0]](config, dtype=dtype, rngs=rngs)
     return backbone

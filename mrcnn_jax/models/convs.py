@@ -1,4 +1,6 @@
-"""Convolution layers: plain, with a norm, and the stack at the start of the region heads; linear layers."""
+"""Convolution layers: plain, of patches, with a norm, and the stack at the start of the region heads; linear
+layers.
+"""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -55,16 +57,56 @@ class Conv(nnx.Module):
         return x if bias is None else add_bias(x, bias.astype(x.dtype))
 
 
+class PatchConv(nnx.Module):
+    """A convolution of ``patch`` x ``patch`` cells whose stride is as large: a product with every patch.
+
+    The map's sides must be multiples of ``patch``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        patch: int,
+        *,
+        kernel_init: nnx.Initializer,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (patch, patch, in_channels, channels)))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.patch = patch
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        b, h, w, c = x.shape
+        size = self.patch
+        patches = x.reshape(b, h // size, size, w // size, size, c).swapaxes(2, 3)
+        rows = patches.reshape(b, h // size, w // size, -1)
+        kernel = self.kernel[...]
+        weights = kernel.reshape(rows.shape[-1], -1), self.bias[...]
+        return apply_weights(multiply, weights, rows.astype(self.dtype))
+
+
+def make_linear(
+    inputs: int, outputs: int, *, use_bias: bool = True, dtype: DTypeLike, rngs: nnx.Rngs
+) -> nnx.Linear:
+    """A linear layer of a transformer: its kernel is drawn with a standard deviation of 0.02."""
+    init = nnx.initializers.normal(0.02)
+    return nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=init, dtype=dtype, rngs=rngs)
+
+
 def apply_linear(layer: nnx.Linear, x: Float[Array, "*n c"]) -> Float[Array, "*n d"]:
     """``layer(x)``; over several devices, the weights' gradients are summed in float32, as in ``Conv``."""
-    assert layer.bias is not None
-    return apply_weights(multiply, (layer.kernel[...], layer.bias[...]), x.astype(layer.dtype))
+    weights = layer.kernel[...], None if layer.bias is None else layer.bias[...]
+    return apply_weights(multiply, weights, x.astype(layer.dtype))
 
 
-def multiply(weights: tuple[Array, Array], x: Float[Array, "*n c"]) -> Float[Array, "*n d"]:
-    """``x`` times a kernel ``[C D]``, and a bias added, both as they are cast to its dtype."""
-    kernel, bias = (array.astype(x.dtype) for array in weights)
-    return add_bias(x @ kernel, bias)
+def multiply(weights: tuple[Array, Array | None], x: Float[Array, "*n c"]) -> Float[Array, "*n d"]:
+    """``x`` times a kernel ``[C D]``, and a bias, if any, added, both as they are cast to its dtype."""
+    kernel, bias = weights
+    x = x @ kernel.astype(x.dtype)
+    return x if bias is None else add_bias(x, bias.astype(x.dtype))
 
 
 class ConvNorm(nnx.Module):

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float, Int, Key
+from jaxtyping import Float, Int
 
 from mrcnn_jax.config import ModelConfig
-from mrcnn_jax.distributed.weights import apply_weights
-from mrcnn_jax.models.convs import apply_linear, multiply
+from mrcnn_jax.models.convs import PatchConv, apply_linear, make_linear
+from mrcnn_jax.models.drop_path import Keys, drop_path, keys_of_block
 from mrcnn_jax.models.norm import LAYER_EPSILON, make_norm
 from mrcnn_jax.ops.attention import attend, partition, unpartition
 from mrcnn_jax.ops.positions import relative_positions, resize_positions
@@ -40,35 +40,13 @@ class Size(NamedTuple):
 
 SIZES = {"vit_b": Size(768, 12, 12), "vit_l": Size(1024, 24, 16), "vit_h": Size(1280, 32, 16)}
 
-# One key for each image, or None in inference.
-Keys = Key[Array, " b"] | None
-
-
-class PatchEmbed(nnx.Module):
-    """A convolution of 16 x 16 pixels whose stride is as large, written as a product with every patch."""
-
-    def __init__(
-        self, channels: int, *, kernel_init: nnx.Initializer, dtype: DTypeLike, rngs: nnx.Rngs
-    ) -> None:
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (PATCH, PATCH, 3, channels)))
-        self.bias = nnx.Param(jnp.zeros(channels))
-        self.dtype = dtype
-
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b h2 w2 c"]:
-        b, h, w, colours = images.shape
-        patches = images.reshape(b, h // PATCH, PATCH, w // PATCH, PATCH, colours).swapaxes(2, 3)
-        rows = patches.reshape(b, h // PATCH, w // PATCH, -1)
-        kernel = self.kernel[...]
-        weights = kernel.reshape(rows.shape[-1], -1), self.bias[...]
-        return apply_weights(multiply, weights, rows.astype(self.dtype))
-
 
 class Attention(nnx.Module):
     """Multi-head self-attention over a square of ``cells`` x ``cells`` cells, or whatever map is given."""
 
     def __init__(self, channels: int, heads: int, cells: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.qkv = _linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
-        self.proj = _linear(channels, channels, dtype=dtype, rngs=rngs)
+        self.qkv = make_linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
+        self.proj = make_linear(channels, channels, dtype=dtype, rngs=rngs)
         self.rel_pos_h = nnx.Param(jnp.zeros((2 * cells - 1, channels // heads)))
         self.rel_pos_w = nnx.Param(jnp.zeros((2 * cells - 1, channels // heads)))
         self.heads = heads
@@ -100,8 +78,8 @@ class Block(nnx.Module):
         cells = _WINDOW if windowed else _GRID
         self.attn = Attention(channels, heads, cells, dtype=dtype, rngs=rngs)
         self.norm2 = norm()
-        self.fc1 = _linear(channels, _MLP_RATIO * channels, dtype=dtype, rngs=rngs)
-        self.fc2 = _linear(_MLP_RATIO * channels, channels, dtype=dtype, rngs=rngs)
+        self.fc1 = make_linear(channels, _MLP_RATIO * channels, dtype=dtype, rngs=rngs)
+        self.fc2 = make_linear(_MLP_RATIO * channels, channels, dtype=dtype, rngs=rngs)
         self.windowed = windowed
         self.drop_path = drop_path
 
@@ -117,17 +95,6 @@ class Block(nnx.Module):
         return x + drop_path(apply_linear(self.fc2, hidden), keys, 1, rate=self.drop_path)
 
 
-def drop_path(x: Float[Array, "b h w c"], keys: Keys, branch: int, *, rate: float) -> Float[Array, "b h w c"]:
-    """``x``, but zero in a random share ``rate`` of the images, and scaled so that the mean is the same.
-
-    Stochastic depth (arXiv 1603.09382) of one ``branch`` of a block; nothing is dropped without ``keys``.
-    """
-    if keys is None or rate == 0:
-        return x
-    kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, branch), 1 - rate))(keys)
-    return x * (kept / (1 - rate)).astype(x.dtype)[:, None, None, None]
-
-
 class ViT(nnx.Module):
     """A vision transformer without class token, classifier and last norm; returns C4, at stride 16."""
 
@@ -137,7 +104,7 @@ class ViT(nnx.Module):
         size = SIZES[config.backbone]
         channels = size.channels * config.backbone_width // 64
         init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        self.patch_embed = PatchEmbed(channels, kernel_init=init, dtype=dtype, rngs=rngs)
+        self.patch_embed = PatchConv(3, channels, PATCH, kernel_init=init, dtype=dtype, rngs=rngs)
         self.pos_embed = nnx.Param(
             nnx.initializers.normal(0.02)(rngs.params(), (_POSITIONS, _POSITIONS, channels))
         )
@@ -169,18 +136,13 @@ class ViT(nnx.Module):
         x = x + resize_positions(self.pos_embed[...], (h, w)).astype(x.dtype)
         recomputed = _QUARTERS if self.recomputed_stages < 0 else self.recomputed_stages
         for number, block in enumerate(self.blocks):
-            own_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
             apply = nnx.remat(_apply) if number < recomputed * self.per_quarter else _apply
-            x = apply(block, x, own_keys)
+            x = apply(block, x, keys_of_block(keys, number))
         return {"c4": x}
 
     def is_frozen(self, path: Sequence[str | int]) -> bool:
         """Never: a ViT is trained as a whole."""
         return False
-
-
-def _linear(inputs: int, outputs: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.normal(0.02), dtype=dtype, rngs=rngs)
 
 
 def _apply(block: Any, x: Float[Array, "b h w c"], keys: Keys) -> Float[Array, "b h w c"]:

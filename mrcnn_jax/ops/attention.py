@@ -6,7 +6,7 @@ Shapes: B maps (or windows of maps) of H x W cells, N heads of D channels.
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 
 def attend(
@@ -29,7 +29,7 @@ def attend(
     return jax.nn.dot_product_attention(q, k, v, bias=bias).reshape(b, h, w, n, d)
 
 
-def partition(x: Float[Array, "b h w c"], window: int) -> Float[Array, "b2 s s c"]:
+def partition(x: Shaped[Array, "b h w c"], window: int) -> Shaped[Array, "b2 s s c"]:
     """The map's windows of ``window`` x ``window`` cells; the last row and column are filled with zeros."""
     b, h, w, c = x.shape
     x = jnp.pad(x, ((0, 0), (0, -h % window), (0, -w % window), (0, 0)))

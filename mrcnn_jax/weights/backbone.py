@@ -1,4 +1,4 @@
-"""Loads an ImageNet ResNet or ResNeXt with torchvision's, Detectron2's or Caffe2's names, or a ViT."""
+"""Loads a pre-trained backbone; here ResNets with torchvision's, Detectron2's or Caffe2's names."""
 
 import re
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import Blueprint
 from mrcnn_jax.weights import detectron2, torchvision
 from mrcnn_jax.weights.files import find_arrays
+from mrcnn_jax.weights.four_stages import load_four_stages
 from mrcnn_jax.weights.layouts import Layout, conv, plain, read_model, shapes_of
 from mrcnn_jax.weights.mismatches import architecture, differing_fields, other_project
 from mrcnn_jax.weights.vit import load_vit
@@ -43,7 +44,7 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
     variance 1. A stage that is missing entirely keeps its random initialisation. Stage 5 of a C4 model counts
     as a stage, and so does a non-local block ("non_local"), which is always missing. A published backbone's
     name, such as "torchvision/resnet50", stands for its file, which is downloaded once (see
-    ``zoo.file_of``). A vision transformer is loaded by ``load_vit``.
+    ``zoo.file_of``). ViTs are loaded by ``load_vit``, ConvNeXt and Swin by ``load_four_stages``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -52,8 +53,11 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
         OSError: the file cannot be downloaded.
     """
     path = file_of(path)
-    if blueprint.config.backbone.startswith("vit_"):
-        return load_vit(path, blueprint)
+    match blueprint.config.backbone.partition("_")[0]:
+        case "vit":
+            return load_vit(path, blueprint)
+        case "convnext" | "swin":
+            return load_four_stages(path, blueprint)
     arrays = find_arrays(path, _known_names(blueprint)).arrays
     found = {
         name: array for name, array in arrays.items() if _PARTS.match(name) and not _UNUSED.fullmatch(name)

@@ -47,7 +47,7 @@ def from_detectron2(
 def layouts(blueprint: Blueprint) -> dict[str, Layout]:
     """The layout of each of our arrays in a Detectron2 file.
 
-    Raises ValueError if Detectron2 has no such heads.
+    Raises ValueError if Detectron2 has no such backbone or heads.
     """
     config = blueprint.config
     problems = [
@@ -55,6 +55,8 @@ def layouts(blueprint: Blueprint) -> dict[str, Layout]:
         for name, plain in (("mask_loss", "sigmoid"), ("mask_fcs", 0))
         if (value := getattr(config, name)) != plain
     ]
+    if config.backbone.startswith(("convnext_", "swin_")):
+        problems.append(f"model.backbone is {config.backbone!r}; it must be a ResNet, RegNet or ViT")
     if problems:
         raise ValueError("Detectron2 has no such model:\n  " + "\n  ".join(problems))
     return {name: _layout(name, shape, blueprint) for name, shape in shapes_of(blueprint).items()}

@@ -70,8 +70,7 @@ def check_in_torchvision(config: ModelConfig) -> None:
             problems.append(f"model.{field} is False; torchvision's detectors have an RPN and a box head")
     if config.features != "fpn":
         problems.append(f"model.features is {config.features!r}; it must be 'fpn'")
-    if config.backbone != "resnet":
-        problems.append(f"model.backbone is {config.backbone!r}; it must be 'resnet'")
+    problems += _backbone_problems(config)
     if config.box_scores != "softmax":
         problems.append(f"model.box_scores is {config.box_scores!r}; it must be 'softmax'")
     if config.backbone_deformable:
@@ -84,6 +83,12 @@ def check_in_torchvision(config: ModelConfig) -> None:
         if getattr(config, field) == "group":
             problems.append(f"model.{field} is 'group'; torchvision has batch norm")
     _raise_if_any(problems + _head_problems(config))
+
+
+def _backbone_problems(config: ModelConfig) -> list[str]:
+    """What torchvision's detectors do not have as backbones, whose arrays have no names there."""
+    backbone = config.backbone
+    return [] if backbone == "resnet" else [f"model.backbone is {backbone!r}; it must be 'resnet'"]
 
 
 def _head_problems(config: ModelConfig) -> list[str]:
@@ -124,9 +129,9 @@ def _new_name(name: str) -> str:
 def layouts(blueprint: Blueprint) -> dict[str, Layout]:
     """The layout of each of our arrays in torchvision's state dict.
 
-    Raises ValueError if torchvision has no such heads.
+    Raises ValueError if torchvision has no such backbone or heads.
     """
-    _raise_if_any(_head_problems(blueprint.config))
+    _raise_if_any(_backbone_problems(blueprint.config) + _head_problems(blueprint.config))
     return {name: _layout(name, shape, blueprint) for name, shape in shapes_of(blueprint).items()}
 
 

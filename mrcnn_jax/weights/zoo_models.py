@@ -1,6 +1,6 @@
 """The published models that this project can load: addresses, sizes, checksums and reported accuracy.
 
-Sources: torchvision 0.28 (``models/detection/*.py``, ``models/resnet.py``); Detectron2's ``MODEL_ZOO.md`` and
+Sources: torchvision 0.28 (``models/detection/*.py`` and ``models/*.py``); Detectron2's ``MODEL_ZOO.md`` and
 ``model_zoo/model_zoo.py`` of June 2026. docs/zoo.md has the table for readers.
 """
 
@@ -289,6 +289,10 @@ _BACKBONES = (
             ("resnext101_32x8d-8ba56ff5.pth", 339.586, ""),
             ("resnext101_32x8d-110c445d.pth", 339.673, "_v2"),
             ("resnext101_64x4d-173b62eb.pth", 319.318, ""),
+            ("convnext_tiny-983f1562.pth", 109.119, ""),
+            ("convnext_small-0c510722.pth", 191.703, ""),
+            ("swin_t-704ceda3.pth", 108.19, ""),
+            ("swin_s-5e29d889.pth", 189.786, ""),
         )
     ),
     *(

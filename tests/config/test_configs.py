@@ -24,6 +24,7 @@ VARIANTS = [
     *((path, ()) for path in PATHS),
     (ROOT / "configs" / "balloon.py", ("torchvision",)),
     (ROOT / "configs" / "cityscapes.py", ("coco",)),
+    *((ROOT / "configs" / f"{name}.py", ("s",)) for name in ("convnext", "swin")),
     *((path, (word,)) for path in TORCHVISION for word in ("hflip", "multiscale", "lsj")),
 ]
 
@@ -49,6 +50,13 @@ def test_a_config_is_valid_and_makes_a_model(path: Path, words: tuple[str, ...])
     validate(config)
     blueprint = make_blueprint(config.model, num_classes=3, num_keypoints=5)
     assert blueprint.config == config.model
+
+
+def test_sizes_that_there_are() -> None:
+    with pytest.raises(
+        ValueError, match="backbone is 'swin_x'; it must be one of convnext_t, convnext_s, sw"
+    ):
+        load(ROOT / "configs" / "swin.py", "x")
 
 
 def test_a_word_makes_a_difference() -> None:

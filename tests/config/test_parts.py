@@ -41,6 +41,24 @@ def check_problems(config: Config, lines: list[str]) -> None:
             ["model.backbone_drop_path is 0.1; must be 0.0 with model.backbone 'regnetx_4gf'"],
         ),
         (
+            {
+                "backbone": "swin_t",
+                "features": "dc5",
+                "backbone_deformable": "plain",
+                "backbone_norm": "group",
+                "backbone_width": 20,
+                "backbone_drop_path": 1.0,
+            },
+            [
+                "model.backbone_deformable is 'plain'; must be '' with model.backbone 'swin_t'",
+                "model.features is 'dc5'; must be 'fpn' with model.backbone 'swin_t'",
+                "model.backbone_norm is 'group'; must be 'frozen_batch' with model.backbone 'swin_t'",
+                "model.backbone_width is 20; must be a multiple of 8 with model.backbone 'swin_t'",
+                "model.backbone_drop_path is 1.0; must be below 1, or nothing of the last block is trained",
+            ],
+        ),
+        ({"backbone": "convnext_s", "backbone_drop_path": 0.6, "backbone_frozen_stages": 3}, []),
+        (
             {"backbone": "vit_b", "features": "c4", "backbone_width": 12, "backbone_drop_path": 1.0},
             [
                 "model.features is 'c4'; must be 'fpn' with model.backbone 'vit_b'",
@@ -125,6 +143,15 @@ def test_mask_heads_that_make_no_sense(changes, lines):
 def test_parts_of_the_model(changes, lines):
     config = Config(model=dataclasses.replace(Config().model, **changes))
     check_problems(config, lines)
+
+
+def test_devices_share_images_of_convnext_but_not_of_swin():
+    config = Config()
+    config.model.backbone = "convnext_t"
+    config.train.spatial_devices, config.data.canvases = 2, ((1344, 1344),)
+    validate(config)
+    config.model.backbone = "swin_t"
+    check_problems(config, ["train.spatial_devices is 2; must be 1 with model.backbone 'swin_t'"])
 
 
 @pytest.mark.parametrize("field", ["train_proposals", "val_proposals"])

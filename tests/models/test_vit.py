@@ -9,7 +9,7 @@ from flax import nnx
 from mrcnn_jax.config import ModelConfig, presets
 from mrcnn_jax.models.simple_pyramid import SimplePyramid
 from mrcnn_jax.models.variables import make_blueprint
-from mrcnn_jax.models.vit import SIZES, Size, ViT, drop_path
+from mrcnn_jax.models.vit import SIZES, Size, ViT
 
 
 @pytest.fixture
@@ -45,17 +45,6 @@ def test_number_of_parameters(size):
         for part in ("backbone.", "fpn.")
     )
     assert found == PARAMETERS[size]
-
-
-def test_drop_path_keeps_the_mean():
-    keys = jax.random.split(jax.random.key(0), 4000)
-    x = jnp.ones((4000, 1, 1, 1))
-    found = drop_path(x, keys, 0, rate=0.25).ravel()
-    assert set(np.unique(found)) == {np.float32(0), np.float32(4 / 3)}
-    assert found.mean() == pytest.approx(1, abs=0.03)
-    other = drop_path(x, keys, 1, rate=0.25).ravel()
-    assert np.mean((found > 0) & (other > 0)) == pytest.approx(0.75**2, abs=0.03)  # independent branches
-    np.testing.assert_array_equal(drop_path(x, None, 0, rate=0.25), x)
 
 
 def test_paths_are_dropped_by_image(two_blocks_a_quarter):

@@ -1,4 +1,4 @@
-"""Convolutions: ``plain.py`` is the definition, ``cpu.py`` is faster on CPUs, ``forms.py`` chooses."""
+"""Convolutions: ``plain.py`` is the definition, ``forms.py`` chooses among it and faster ones for CPUs."""
 
 from mrcnn_jax.ops.conv.forms import add_bias, convolve
 

@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from mrcnn_jax.distributed.spatial import rows_are_split
-from mrcnn_jax.ops.conv import cpu, plain
+from mrcnn_jax.ops.conv import cpu, depthwise, plain
 from mrcnn_jax.runtime.barriers import cpu_barrier
 from mrcnn_jax.runtime.platforms import by_platform
 
@@ -29,10 +29,18 @@ def convolve(
     size = kernel.shape[0]
     plain_form = functools.partial(plain.convolve, stride=stride, dilation=dilation, groups=groups)
     # The partitioner can split XLA's own convolution by rows, but would gather the maps for a CPU's forms.
-    if rows_are_split() or not (x.dtype == kernel.dtype == jnp.float32 and dilation == groups == 1):
+    is_depthwise = groups == x.shape[-1] == kernel.shape[-1] and stride == 1
+    if (
+        rows_are_split()
+        or not x.dtype == kernel.dtype == jnp.float32
+        or dilation > 1
+        or not (groups == 1 or is_depthwise)
+    ):
         return plain_form(x, kernel)
     cpu_form: Callable[[Array, Array], Array]
-    if size == 1:
+    if groups > 1:
+        cpu_form = depthwise.convolve
+    elif size == 1:
         cpu_form = functools.partial(cpu.conv1x1, stride=stride)
     elif size == 3 and stride == 1:
         cpu_form = cpu.conv3x3

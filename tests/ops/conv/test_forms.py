@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mrcnn_jax.ops.conv import add_bias, convolve, cpu, winograd
+from mrcnn_jax.ops.conv import add_bias, convolve, cpu, plain, winograd
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -49,6 +49,16 @@ def test_values_and_gradients_equal_xlas(shape, stride):
     wanted = with_gradients(
         lambda *a: lax.conv_general_dilated(*a, *arguments, dimension_numbers=DIMENSIONS), x, kernel
     )
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 5, 6, 6, 7), (1, 2, 3, 4, 4, 3)])
+def test_depthwise_values_and_gradients_equal_xlas(shape):
+    x, kernel = arrays(*shape)
+    kernel, groups = kernel[:, :, :1], shape[3]
+    found = with_gradients(lambda *a: convolve(*a, groups=groups), x, kernel)
+    wanted = with_gradients(lambda *a: plain.convolve(*a, groups=groups), x, kernel)
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
