@@ -200,8 +200,9 @@ class DataConfig:
     canvases: tuple[tuple[int, int], ...] = training(
         ((800, 1344), (1344, 800), (800, 1088), (1088, 800), (800, 1216)), not_empty, positive
     )
-    # Pillow on 8-bit pixels, or "torchvision": on floats, not antialiased, size floored.
-    resize: str = behaviour("detectron2", one_of("detectron2", "torchvision"))
+    # Pillow on 8-bit pixels, "torchvision": on floats, not antialiased, size floored, or "mmdetection": as
+    # OpenCV, on 8-bit pixels, not antialiased.
+    resize: str = behaviour("detectron2", one_of("detectron2", "torchvision", "mmdetection"))
     # Rows of ground truth per image. If there are more objects, the largest are trained on, and the others
     # are ignored like crowds, several in a row.
     max_objects: int = training(100, positive)
