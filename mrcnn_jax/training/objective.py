@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Key
+from jaxtyping import Bool, Float, Key
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import map_images
@@ -71,25 +71,16 @@ def compute_losses(
     )
     # Makes XLA sum the heads' feature gradients before computing the RPN's, which saves memory.
     features = model.region_features(dataclasses.replace(features, maps=cpu_barrier(features.maps)))
-    losses |= _box_losses(model, features, regions, batch, config)
+    box_losses, of_stages = _box_losses(model, features, regions, batch, config)
+    losses |= box_losses
 
-    regions, positive = jax.vmap(lambda targets: positive_regions(targets, train))(regions)
-    if gt.masks is not None and gt.mask_boxes is not None:
-        softmax = config.model.mask_loss == "softmax"
-        mask_outputs = model.mask_log_probabilities if softmax else model.mask_logits
-        outputs = _rows(mask_outputs(features, regions.boxes, regions.labels, positive))
-        with jax.named_scope("targets"):
-            targets = crop_box_masks(
-                _rows(_take(gt.masks, regions.gt_index)),
-                _rows(_take(gt.mask_boxes, regions.gt_index)),
-                _rows(regions.boxes),
-                size=outputs.shape[1],
-            )
-        if not train.mask_soft_targets:
-            targets = (targets >= _HALF).astype(jnp.float32)
-        has_mask = _take(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
-        loss_of = softmax_mask_loss if softmax else mask_loss
-        losses["mask"] = loss_of(outputs, targets, _rows(positive & has_mask))
+    choose = jax.vmap(lambda targets: positive_regions(targets, train))
+    regions, positive = choose(regions)
+    if gt.masks is not None:
+        losses["mask"] = _mask_loss(model, features, regions, positive, batch, config)
+        for stage in range(1, len(of_stages) if config.model.mask_cascade else 1):
+            chosen = choose(of_stages[stage])
+            losses[f"mask_{stage + 1}"] = _mask_loss(model, features, *chosen, batch, config, stage=stage)
     if gt.keypoints is not None:
         keypoint_logits = _rows(model.keypoint_logits(features, regions.boxes, positive))
         cells, visible = encode_keypoints(
@@ -102,13 +93,45 @@ def compute_losses(
     return losses
 
 
+def _mask_loss(
+    model: MaskRCNN,
+    features: Features,
+    regions: RegionTargets,
+    positive: Bool[Array, "b r"],
+    batch: Batch,
+    config: Config,
+    *,
+    stage: int = 0,
+) -> Float[Array, ""]:
+    """The loss of the mask head, or of the one for this stage of a cascade, on the positive regions."""
+    gt = batch.gt
+    assert gt.masks is not None and gt.mask_boxes is not None
+    softmax = config.model.mask_loss == "softmax"
+    mask_outputs = model.mask_log_probabilities if softmax else partial(model.mask_logits, stage=stage)
+    outputs = _rows(mask_outputs(features, regions.boxes, regions.labels, positive))
+    with jax.named_scope("targets"):
+        targets = crop_box_masks(
+            _rows(_take(gt.masks, regions.gt_index)),
+            _rows(_take(gt.mask_boxes, regions.gt_index)),
+            _rows(regions.boxes),
+            size=outputs.shape[1],
+        )
+    if not config.train.mask_soft_targets:
+        targets = (targets >= _HALF).astype(jnp.float32)
+    has_mask = _take(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
+    loss_of = softmax_mask_loss if softmax else mask_loss
+    return loss_of(outputs, targets, _rows(positive & has_mask))
+
+
 def _box_losses(
     model: MaskRCNN, features: Features, regions: RegionTargets, batch: Batch, config: Config
-) -> dict[str, Float[Array, ""]]:
-    """The losses of the box head and of the further heads of a cascade, ``box_2`` and so on."""
+) -> tuple[dict[str, Float[Array, ""]], list[RegionTargets]]:
+    """The losses of the box head and of the further heads of a cascade, ``box_2`` and so on, and the regions
+    that each head was trained on."""
     train, gt = config.train, batch.gt
     all_weights = (config.model.box_weights, *config.model.box_cascade)
     losses: dict[str, Array] = {}
+    of_stages = [regions]
     for stage, box_weights in enumerate(all_weights):
         valid = regions.assignment != Assignment.IGNORE
         logits, deltas = model.box_outputs(features, regions.boxes, valid, stage=stage)
@@ -126,11 +149,13 @@ def _box_losses(
         found["box"] = _weighted(found["box"], train.box_loss_weight)
         losses |= {f"{name}_{stage + 1}" if stage else name: loss for name, loss in found.items()}
         if stage + 1 < len(all_weights):
-            refine = partial(refine_boxes, weights=box_weights)
+            limits = config.model.box_scale_limits
+            refine = partial(refine_boxes, weights=box_weights, scale_limits=limits)
             boxes = map_images(refine, regions.boxes, deltas, batch.image_sizes)
             label = partial(refined_targets, iou=train.cascade_positive_ious[stage], config=train)
             regions = map_images(label, boxes, valid, gt)
-    return losses
+            of_stages.append(regions)
+    return losses, of_stages
 
 
 def _rpn_losses(
