@@ -26,7 +26,10 @@ from mrcnn_jax.weights.zoo_models import BACKBONES, find_model, run_config
 
 _config = command_line.define_config()
 _SOURCE = flags.DEFINE_enum(
-    "source", None, ["torchvision", "detectron2", "run"], "where the weights in --input come from"
+    "source",
+    None,
+    ["torchvision", "detectron2", "mmdetection", "run"],
+    "where the weights in --input come from",
 )
 _TARGET = flags.DEFINE_enum("target", None, ["torchvision"], "what to export the weights in --workdir for")
 _INPUT = flags.DEFINE_string(
