@@ -27,9 +27,18 @@ _NAMES = (
     (r"mask_head(\.\d)?\.conv_logits\.", r"\1.mask_head.predictor."),
 )
 
+# Factors of the values, besides.
+_GAINS = (
+    # Proposals are sorted by their probabilities, which must differ in float32.
+    (r"\.rpn_cls\.weight$", 0.4),
+    # The means of three heads' logits should be as spread as those of one.
+    (r"\.bbox_head\.\d\.fc_cls\.weight$", 1.7),
+)
+
 
 def seeded(name: str, shape: tuple[int, ...], *, pixel_std: float = 1.0) -> np.ndarray:
     """Float32 values that depend only on the name and the shape, and on ``pixel_std`` in the first layer."""
+    gain = next((gain for pattern, gain in _GAINS if re.search(pattern, name)), 1.0)
     for theirs, ours in _NAMES:
         name = re.sub(theirs, ours, name)
-    return detectron2_seeded(name, shape, pixel_std=pixel_std)
+    return detectron2_seeded(name, shape, pixel_std=pixel_std) * np.float32(gain)
