@@ -197,7 +197,7 @@ def _explained(error: str, source: str, found: Mapping[str, np.ndarray], path: P
             "convert reads only torchvision's, Detectron2's and MMDetection's own Mask, Keypoint, Faster and "
             "Cascade R-CNN on ResNets"
         )
-        if project.startswith("MMDetection"):
+        if project.startswith(("MMDetection's other detectors", "MMDetection's other heads")):
             advice += f"; to use the backbone alone: --config.model.backbone_weights={path}"
         return f"{path}: has the names of {project}\n{advice}"
     if not all(array.size for array in found.values()):

@@ -17,12 +17,12 @@ _EXAMPLES = 2  # of the names of each kind
 
 # Names that only one project or model has. The first pattern that is found in a name holds.
 _PROJECTS = (
-    (r"^(bbox_head|mask_head|panoptic_head|semantic_head)\.", "MMDetection's other detectors"),
     (
         r"^roi_head\.(semantic_head|grid_head|mask_iou_head|point_head|shared_head)\.",
         "MMDetection's other heads",
     ),
-    (r"^backbone\.(stages\.\d+|conv_res|stage\d|norm\d)\b", "MMDetection's other backbones"),
+    (r"^backbone\.(stages\.\d+|stage\d|norm\d|downsample_layers)\b", "MMDetection's other backbones"),
+    (r"^(bbox_head|mask_head|panoptic_head|semantic_head)\.", "MMDetection's other detectors"),
     (r"^roi_heads\.(box|mask|keypoint)\.(feature_extractor|predictor)\.", "maskrcnn-benchmark"),
     (
         r"^(conv_rpn|rpn_cls_logits|rpn_bbox_pred|fpn_inner_|_\[mask\]_|conv5_mask_|mask_fcn_logits_)",
@@ -124,13 +124,8 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if first["conv3"] is not None:
         channels, of_group = first["conv2"][:2]
         fields |= {"backbone_groups": channels // max(of_group, 1), "backbone_group_width": of_group}
-    fields["features"] = (
-        "fpn"
-        if re.search(r"\bfpn\b|\bfpn_", names)
-        else "dc5"
-        if re.search(r"^backbone\.(res5|layer4)\.", names, re.MULTILINE)
-        else "c4"
-    )
+    one_map = "dc5" if re.search(r"^backbone\.(res5|layer4)\.", names, re.MULTILINE) else "c4"
+    fields["features"] = "fpn" if re.search(r"\bfpn\b|\bfpn_", names) else one_map
     fields |= {"mask": "mask_head." in names, "keypoint": "keypoint_head." in names}
     fields |= {"rpn": re.search(r"\brpn\.|\brpn_head\.", names) is not None}
     fields |= {"box": "box_predictor." in names or "bbox_head." in names}

@@ -20,8 +20,8 @@ CONFIGS = Path(mmdet.__file__).parent / ".mim/configs"
 
 # The configurations that the narrow models start from.
 TINY_MODELS = {
-    "mask": "mask_rcnn/mask-rcnn_r50_fpn_1x_coco",
-    "cascade": "cascade_rcnn/cascade-mask-rcnn_r50-caffe_fpn_1x_coco",
+    "mask": "mask_rcnn/mask-rcnn_r50-caffe_fpn_1x_coco",
+    "cascade": "cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco",
     "deform": "dcnv2/mask-rcnn_r50-mdconv-c3-c5_fpn_1x_coco",
     "faster": "faster_rcnn/faster-rcnn_x101-32x4d_fpn_1x_coco",
 }
@@ -60,8 +60,7 @@ def tiny_config(kind: str) -> Config:
     model.backbone.update(base_channels=8)
     if kind == "faster":
         model.backbone.update(depth=50, groups=4, base_width=2)
-    expansion = 4
-    model.neck.update(in_channels=[8 * expansion * 2**stage for stage in range(4)], out_channels=16)
+    model.neck.update(in_channels=[32 * 2**stage for stage in range(4)], out_channels=16)
     model.rpn_head.update(in_channels=16, feat_channels=16)
     model.rpn_head.anchor_generator.update(scales=[4])
     heads = model.roi_head

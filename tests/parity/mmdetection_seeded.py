@@ -27,12 +27,12 @@ _NAMES = (
     (r"mask_head(\.\d)?\.conv_logits\.", r"\1.mask_head.predictor."),
 )
 
-# Factors of the values, besides.
+# Further factors.
 _GAINS = (
     # Proposals are sorted by their probabilities, which must differ in float32.
-    (r"\.rpn_cls\.weight$", 0.4),
+    (r"\.rpn_cls\.weight", 0.4),
     # The means of three heads' logits should be as spread as those of one.
-    (r"\.bbox_head\.\d\.fc_cls\.weight$", 1.7),
+    (r"\.bbox_head\.\d\.fc_cls\.weight", 1.7),
 )
 
 

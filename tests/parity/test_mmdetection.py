@@ -14,7 +14,7 @@ from tests.parity.mmdetection_seeded import seeded
 
 def make_config(kind: str):
     """MMDetection's settings for the model that ``mmdetection_models.tiny_config`` describes."""
-    config = presets.mmdetection("caffe" if kind == "cascade" else "pytorch")
+    config = presets.mmdetection("caffe" if kind == "mask" else "pytorch")
     narrow.shrink(config, kind)
     model = config.model
     model.anchor_sizes = (16.0, 32.0, 64.0, 128.0, 256.0)
@@ -52,11 +52,11 @@ def model_of(kind: str) -> narrow.Model:
     return narrow.Model(dataclasses.replace(PEER, seeded=weights), kind, config)
 
 
-@pytest.mark.parametrize("kind", narrow.quick(KINDS, "cascade"))
+@pytest.mark.parametrize("kind", narrow.quick(KINDS, "faster"))
 def test_every_stage(kind: str):
     narrow.check_stages(model_of(kind))
 
 
-@pytest.mark.parametrize("kind", narrow.quick(KINDS, "cascade"))
+@pytest.mark.parametrize("kind", narrow.quick(KINDS, "faster"))
 def test_detections(kind: str):
     narrow.check_detections(model_of(kind))
