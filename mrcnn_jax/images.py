@@ -1,8 +1,8 @@
 """Reads, resizes and pads images, for both training and prediction.
 
 Sizes are ``(height, width)`` in pixels; images are RGB ``[H W 3]``, 0 to 255, uint8 when read. A canvas is
-the padded size of an image. ``rule`` selects whose resizing is reproduced, "detectron2" or "torchvision"
-(``config.data.resize``).
+the padded size of an image. ``rule`` selects whose resizing is reproduced, "detectron2", "torchvision" or
+"mmdetection" (``config.data.resize``).
 """
 
 import math
@@ -145,9 +145,10 @@ def resized_shape(
 ) -> Size:
     """The size with the short side at ``short_side``, or less if the long side would exceed ``long_side``.
 
-    Sides are at least 1 pixel. The rule "detectron2" rounds half up (its ResizeShortestEdge), "torchvision"
-    rounds down (its GeneralizedRCNNTransform): 480 x 640 at 800 becomes 800 x 1067 or 800 x 1066. Raises
-    ValueError for another rule.
+    Sides are at least 1 pixel. The rules "detectron2" (its ResizeShortestEdge) and "mmdetection" (mmcv's
+    imrescale) round half up, "torchvision" (its GeneralizedRCNNTransform) rounds down: 480 x 640 at 800
+    becomes 800 x 1067 or 800 x 1066. The former two compute the scale in different steps. Raises ValueError
+    for another rule.
     """
     match rule:
         case "detectron2":
@@ -162,11 +163,14 @@ def resized_shape(
         case "torchvision":
             scale = min(short_side / min(height, width), long_side / max(height, width))
             return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
+        case "mmdetection":
+            scale = min(long_side / max(height, width), short_side / min(height, width))
+            return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
     raise _unknown_rule(rule)
 
 
 def _unknown_rule(rule: str) -> ValueError:
-    return ValueError(f"resize is {rule!r}; it must be 'detectron2' or 'torchvision'")
+    return ValueError(f"resize is {rule!r}; it must be 'detectron2', 'torchvision' or 'mmdetection'")
 
 
 def choose_canvas(shape: Size, canvases: Sequence[Size]) -> Size:
@@ -213,7 +217,8 @@ def resize(image: np.ndarray, shape: Size, *, rule: str = "detectron2") -> np.nd
     """``image`` (uint8) resized to ``shape`` with bilinear interpolation.
 
     The rule "detectron2" gives uint8, antialiased, like Pillow; "torchvision" gives float32, not antialiased,
-    like torch's ``interpolate`` with ``align_corners=False``. Raises ValueError for another rule.
+    like torch's ``interpolate`` with ``align_corners=False``; "mmdetection" gives uint8, not antialiased,
+    with the bits of OpenCV's ``INTER_LINEAR``. Raises ValueError for another rule.
     """
     match rule:
         case "detectron2":
@@ -222,6 +227,8 @@ def resize(image: np.ndarray, shape: Size, *, rule: str = "detectron2") -> np.nd
             return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
         case "torchvision":
             return _interpolate(image, shape)
+        case "mmdetection":
+            return image if image.shape[:2] == tuple(shape) else _interpolate_in_fixed_point(image, shape)
     raise _unknown_rule(rule)
 
 
@@ -252,6 +259,42 @@ def _lerp(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarr
     second *= weight
     second += first
     return second
+
+
+def _interpolate_in_fixed_point(image: np.ndarray, shape: Size) -> np.ndarray:
+    """The resized image, uint8, as OpenCV's ``resize`` computes it: with weights of 11 bits.
+
+    At exactly half the size OpenCV takes the means of 2 x 2 pixels.
+    """
+    (old_height, old_width), (height, width) = image.shape[:2], shape
+    values = image.astype(np.int32)
+    if (old_height, old_width) == (2 * height, 2 * width):
+        rows = values[::2] + values[1::2]
+        return ((rows[:, ::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
+    left, fraction = _fixed_point_positions(old_width, width)
+    fraction = np.where((left < 0) | (left >= old_width - 1), np.float32(0), fraction)  # of columns only
+    left, right = np.clip(left, 0, old_width - 1), np.clip(left + 1, 0, old_width - 1)
+    first, second = _fixed_point_weights(fraction)
+    values = values[:, left] * first[:, None] + values[:, right] * second[:, None]
+    values >>= 4
+    top, fraction = _fixed_point_positions(old_height, height)
+    top, bottom = np.clip(top, 0, old_height - 1), np.clip(top + 1, 0, old_height - 1)
+    first, second = (weight[:, None, None] for weight in _fixed_point_weights(fraction))
+    values = ((values[top] * first) >> 16) + ((values[bottom] * second) >> 16)
+    return ((values + 2) >> 2).astype(np.uint8)
+
+
+def _fixed_point_positions(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the new pixels of an axis lie between its old ones: the first's index, and the rest, float32."""
+    position = ((np.arange(new) + 0.5) * (old / new) - 0.5).astype(np.float32)
+    index = np.floor(position)
+    return index.astype(np.int64), position - index
+
+
+def _fixed_point_weights(fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The weights of the first and the second pixel, each rounded by itself to whole 2048ths."""
+    first, second = ((weight * 2048).astype(np.float32) for weight in (1 - fraction, fraction))
+    return np.rint(first).astype(np.int32), np.rint(second).astype(np.int32)
 
 
 def pad(image: np.ndarray, canvas: Size) -> np.ndarray:

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import os
 import struct
@@ -293,8 +294,36 @@ def test_resize_equals_torch():
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
 
 
+def test_resize_of_mmdetection_by_hand():
+    # Weights of 3/4 and 1/4 are whole 2048ths.
+    pixels = np.array([[0, 100]], np.uint8)[:, :, None].repeat(3, axis=2)
+    found = images.resize(pixels, (1, 4), rule="mmdetection")
+    assert found.dtype == np.uint8 and found[0, :, 0].tolist() == [0, 25, 75, 100]
+    # Not antialiased, but for exactly half the size.
+    stripes = np.zeros((2, 8, 3), np.uint8)
+    stripes[:, 1::4] = 200
+    assert images.resize(stripes, (2, 2), rule="mmdetection")[0, :, 0].tolist() == [100, 100]
+    assert images.resize(stripes, (1, 4), rule="mmdetection")[0, :, 0].tolist() == [100, 0, 100, 0]
+    assert images.resize(stripes, (2, 8), rule="mmdetection") is stripes
+
+
+def test_resize_equals_opencv_bit_by_bit():
+    fixture = np.load(FIXTURE.with_name("opencv_resize.npz"))
+    for (height, width, *shape), expected in zip(
+        fixture["cases"].tolist(), fixture["digests"].tolist(), strict=True
+    ):
+        image = np.random.default_rng([height, width]).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        found = images.resize(image, tuple(shape), rule="mmdetection")
+        assert found.shape[:2] == tuple(shape)
+        assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == expected, (height, width, shape)
+    for height, width, *expected in fixture["scaled"].tolist():
+        found = images.resized_shape(height, width, short_side=800, long_side=1333, rule="mmdetection")
+        assert found == tuple(expected)
+
+
 def test_an_unknown_rule_is_an_error():
-    with pytest.raises(ValueError, match="resize is 'keras'; it must be 'detectron2' or 'torchvision'"):
+    rules = "it must be 'detectron2', 'torchvision' or 'mmdetection'"
+    with pytest.raises(ValueError, match=f"resize is 'keras'; {rules}"):
         images.resized_shape(10, 10, short_side=8, long_side=8, rule="keras")
     with pytest.raises(ValueError, match="resize is 'keras'"):
         images.resize(np.zeros((10, 10, 3), np.uint8), (8, 8), rule="keras")

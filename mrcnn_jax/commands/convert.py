@@ -1,16 +1,18 @@
-"""Creates a run from the weights of torchvision, Detectron2 or another run, or exports a run's weights.
+"""Creates a run from weights of torchvision, Detectron2, MMDetection or a run, or exports a run's weights.
 
     mrcnn-jax convert --source=torchvision --config=torchvision/mask_rcnn_r50_fpn \\
         --input=maskrcnn_resnet50_fpn_coco.pth --workdir=runs/converted
     mrcnn-jax convert --source=detectron2 --config=detectron2/mask_rcnn_r50_fpn_3x \\
         --input=detectron2/mask_rcnn_r50_fpn_3x --new_categories=annotations.json --workdir=runs/mine
+    mrcnn-jax convert --source=mmdetection --config=mmdetection/mask_rcnn_r50_fpn_1x \\
+        --input=epoch_12.pth --categories=annotations.json --workdir=runs/mine
     mrcnn-jax convert --source=run --config=balloon --input=runs/converted \\
         --new_categories=annotations.json --workdir=runs/balloon
     mrcnn-jax convert --source=run --config=FILE --input=runs/rpn --join=runs/heads --workdir=runs/joined
     mrcnn-jax convert --target=torchvision --workdir=runs/balloon --output=balloon.safetensors
     mrcnn-jax convert --target=torchvision --workdir=torchvision/mask_rcnn_r50_fpn --output=r50.safetensors
 
-The first four commands create a run for mrcnn-jax predict, evaluate and train. Weights files end in
+The first five commands create a run for mrcnn-jax predict, evaluate and train. Weights files end in
 .safetensors, .npz, .pth, .pt, .ckpt, .bin, .pth.tar or .pkl, and cannot run code. Training checkpoints may
 hold more than the weights, under any key. Weights of published models are downloaded by name, once
 (docs/zoo.md). If anything does not match, nothing is written. Existing files are never overwritten.
@@ -26,7 +28,10 @@ from mrcnn_jax.weights.zoo_models import BACKBONES, find_model, run_config
 
 _config = command_line.define_config()
 _SOURCE = flags.DEFINE_enum(
-    "source", None, ["torchvision", "detectron2", "run"], "where the weights in --input come from"
+    "source",
+    None,
+    ["torchvision", "detectron2", "mmdetection", "run"],
+    "where the weights in --input come from",
 )
 _TARGET = flags.DEFINE_enum("target", None, ["torchvision"], "what to export the weights in --workdir for")
 _INPUT = flags.DEFINE_string(

@@ -11,7 +11,7 @@ A line reads ``name: type = what_it_decides(default, rules)``. What a field deci
 and the rules say which values it may have (``rules.py``).
 
 "paper" is Mask R-CNN (arXiv 1703.06870), "FPN" arXiv 1612.03144, "Faster" arXiv 1506.01497, "D2" Detectron2,
-"TV" torchvision. Where these two differ, ``presets.py`` has both settings of the field.
+"TV" torchvision, "MMDet" MMDetection. Where these differ, ``presets.py`` has each system's settings.
 
 A file in ``configs/`` defines ``get_config() -> Config``; ``--config.train.steps=100`` overrides a field.
 """
@@ -115,6 +115,9 @@ class ModelConfig:
     rpn_convs: int = architecture(1, positive)  # 3x3 convolutions of the RPN's head (2 in TV's v2)
     # Of the RPN's deltas dx, dy, dw, dh.
     rpn_box_weights: tuple[float, float, float, float] = behaviour((1.0, 1.0, 1.0, 1.0), positive)
+    # Of dw and dh in proposals and detections: at most log(1000 / 16), or also at least its negative ("both",
+    # MMDet).
+    box_scale_limits: str = behaviour("above", one_of("above", "both"))
     # Pixels: proposals with a shorter side, or none at all, are dropped (TV 1e-3).
     rpn_smallest_side: float = behaviour(0.0, not_negative)
 
@@ -122,7 +125,7 @@ class ModelConfig:
     # Pixels: a box of this size is pooled from p4 (FPN equation 1) ...
     roi_canonical_size: float = behaviour(224.0, positive)
     # ... and that equation is rounded by this system's rule.
-    roi_level_rule: str = behaviour("detectron2", one_of("detectron2", "torchvision"))
+    roi_level_rule: str = behaviour("detectron2", one_of("detectron2", "torchvision", "mmdetection"))
     # RoIAlign, RoIPool ("pool") or RoIWarp (paper tables 2c, 2d, 6). RoIPool takes maxima of whole cells, the
     # others means of bilinear samples or, with "_max", maxima.
     roi_pooling: str = behaviour("align", one_of("align", "align_max", "pool", "warp", "warp_max"))
@@ -162,6 +165,8 @@ class ModelConfig:
     # A sigmoid per category, or a softmax over the categories and the background (paper table 2b).
     mask_loss: str = architecture("sigmoid", one_of("sigmoid", "softmax"))
     mask_agnostic: bool = architecture(False)  # one mask for all categories (paper 4.2, D2)
+    # A mask head for each box head of a cascade, whose probabilities are averaged (MMDet), in place of one.
+    mask_cascade: bool = architecture(False)
 
     # Keypoint head: convolutions, deconvolution, x2 bilinear, one softmax over the map per keypoint.
     keypoint: bool = architecture(False)
@@ -209,8 +214,9 @@ class DataConfig:
     canvases: tuple[tuple[int, int], ...] = training(
         ((800, 1344), (1344, 800), (800, 1088), (1088, 800), (800, 1216)), not_empty, positive
     )
-    # Pillow on 8-bit pixels, or "torchvision": on floats, not antialiased, size floored.
-    resize: str = behaviour("detectron2", one_of("detectron2", "torchvision"))
+    # Pillow on 8-bit pixels, "torchvision": on floats, not antialiased, size floored, or "mmdetection": as
+    # OpenCV, on 8-bit pixels, not antialiased.
+    resize: str = behaviour("detectron2", one_of("detectron2", "torchvision", "mmdetection"))
     # Rows of ground truth per image. If there are more objects, the largest are trained on, and the others
     # are ignored like crowds, several in a row.
     max_objects: int = training(100, positive)
@@ -350,6 +356,8 @@ class TestConfig:
     nms_iou: float = inference(0.5, share)  # within a category
     candidates: int = inference(4096, positive)  # best (region, category) pairs that suppression looks at
     detections: int = inference(100, positive)  # per image
+    # Of a cascade: the mean of its heads' probabilities (D2), or those of their mean logits ("logit", MMDet).
+    cascade_score: str = inference("probability", one_of("probability", "logit"))
     # Pixels: boxes with a shorter side are dropped before suppression (TV 1e-2); 0: empty ones after.
     box_smallest_side: float = inference(0.0, not_negative)
     mask_threshold: float = inference(0.5, positive, share)

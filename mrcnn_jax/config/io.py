@@ -182,6 +182,12 @@ def _mask_problems(values: dict[str, Any]) -> Iterator[str]:
     for name, plain in (("mask_loss", "sigmoid"), ("mask_agnostic", False), ("mask_fcs", 0)):
         if not values["model.mask"] and (value := values[f"model.{name}"]) != plain:
             yield f"model.{name} is {value!r}; must be {plain!r} with model.mask False"
+    if values["model.mask_cascade"]:
+        for name, wanted in (("mask", True), ("mask_loss", "sigmoid")):
+            if (value := values[f"model.{name}"]) != wanted:
+                yield f"model.{name} is {value!r}; must be {wanted!r} with model.mask_cascade True"
+        if not values["model.box_cascade"]:
+            yield "model.mask_cascade is True; must be False without a cascade (model.box_cascade is empty)"
     if (fcs := values["model.mask_fcs"]) > 0:
         for name, none in (("mask_convs", 0), ("mask_norm", "")):
             if (value := values[f"model.{name}"]) != none:

@@ -1,13 +1,16 @@
-"""The two settings of every field in which torchvision and Detectron2 differ (R50-FPN on COCO).
+"""The settings of every field in which torchvision, Detectron2 and MMDetection differ (R50-FPN on COCO).
 
-The files in ``configs/torchvision`` and ``configs/detectron2`` begin with one of them. What each field does
-is said in ``fields.py``, how near the results come to that system in ``docs/fidelity.md``.
+The files in ``configs/torchvision``, ``configs/detectron2`` and ``configs/mmdetection`` begin with one of
+them. What each field does is said in ``fields.py``, how near the results come to that system in
+``docs/fidelity.md``.
 """
 
 from mrcnn_jax.config import Config, DataConfig, ModelConfig, TestConfig, TrainConfig
 
 # Weights of the second and third box head's deltas in Cascade R-CNN (arXiv 1712.00726).
 CASCADE = ((20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
+# The same in MMDetection, which has their inverses: .05 and .1, .033 and .067.
+MMDETECTION_CASCADE = ((20.0, 20.0, 10.0, 10.0), (1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067))
 SMALL_TO_LARGE = (640, 672, 704, 736, 768, 800)  # pixels: Detectron2's training scales
 
 
@@ -78,6 +81,35 @@ def detectron2_3x() -> Config:
     return config
 
 
+def mmdetection(style: str = "pytorch") -> Config:
+    """As ``mask-rcnn_r50_fpn_1x_coco`` (MMDetection 3.3): 12 epochs of 7330 steps of 16 images.
+
+    ``style`` says which ResNet it begins from: torchvision's ("pytorch") or, as in the configurations with
+    "caffe" in their names, Detectron2's ("caffe"), which has the strides in other convolutions and takes BGR
+    pixels that are not divided. How training differs from MMDetection's is said in ``docs/fidelity.md``.
+    Raises ValueError for another style.
+    """
+    if style not in ("pytorch", "caffe"):
+        raise ValueError(f"style is {style!r}; it must be 'pytorch' or 'caffe'")
+    model = (torchvision() if style == "pytorch" else detectron2()).model
+    pixels = {name: getattr(model, name) for name in ("pixel_order", "pixel_mean", "pixel_std")}
+    return Config(
+        model=ModelConfig(
+            **pixels,
+            backbone_stride_in_1x1=style == "caffe",
+            roi_level_rule="mmdetection",
+            box_scale_limits="both",
+            roi_sampling_ratio=0,
+            roi_aligned=True,
+        ),
+        data=DataConfig(resize="mmdetection", train_short_sides=(800,)),
+        train=TrainConfig(
+            steps=87_960, decay_steps=(58_640, 80_630), warmup_steps=500, rpn_normalizer="sampled"
+        ),
+        test=TestConfig(cascade_score="logit"),
+    )
+
+
 def as_c4(config: Config) -> None:
     """Makes Detectron2's R50-C4 of its R50-FPN: what ``Base-RCNN-C4.yaml`` changes."""
     model = config.model
@@ -102,6 +134,13 @@ def as_cascade(config: Config) -> None:
     config.model.box_cascade = CASCADE
     config.train.cascade_positive_ious = (0.6, 0.7)
     config.train.rpn_post_nms = 2000
+
+
+def as_mmdetection_cascade(config: Config) -> None:
+    """Makes MMDetection's Cascade Mask R-CNN of its R50-FPN, which has a mask head for each box head."""
+    as_cascade(config)
+    config.model.box_cascade = MMDETECTION_CASCADE
+    config.model.mask_cascade = True
 
 
 def vitdet(size: str) -> Config:

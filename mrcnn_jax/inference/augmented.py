@@ -168,7 +168,7 @@ def describe(
     features = model.region_features(model.features(images, image_sizes))
     described = {}
     if model.mask_head is not None:
-        masks = jax.nn.sigmoid(model.mask_logits(features, boxes, merged.labels, merged.valid))
+        masks = model.mask_probabilities(features, boxes, merged.labels, merged.valid)
         described["masks"] = jnp.where(flipped, masks[..., ::-1], masks)
     if model.keypoint_head is not None:
         logits = model.keypoint_logits(features, boxes, merged.valid)

@@ -42,8 +42,8 @@ def predict(
     """
     features, detections = detect_boxes(model, images, image_sizes, config, given)
     if model.mask_head is not None:
-        mask_logits = model.mask_logits(features, detections.boxes, detections.labels, detections.valid)
-        detections = replace(detections, masks=jax.nn.sigmoid(mask_logits))
+        masks = model.mask_probabilities(features, detections.boxes, detections.labels, detections.valid)
+        detections = replace(detections, masks=masks)
     if model.keypoint_head is not None:
         keypoint_logits = model.keypoint_logits(features, detections.boxes, detections.valid)
         decode = partial(decode_keypoints, score=config.test.keypoint_score)
@@ -70,14 +70,18 @@ def detect_boxes(
     logits, deltas = model.box_outputs(features, proposals.boxes)
     all_logits, box_weights = [logits], config.model.box_weights
     for stage, next_weights in enumerate(config.model.box_cascade, start=1):
-        refine = partial(refine_boxes, weights=box_weights)
+        refine = partial(refine_boxes, weights=box_weights, scale_limits=config.model.box_scale_limits)
         boxes = map_images(refine, proposals.boxes, deltas, image_sizes)
         proposals = replace(proposals, boxes=boxes)
         logits, deltas = model.box_outputs(features, boxes, stage=stage)
         all_logits.append(logits)
         box_weights = next_weights
     select = partial(
-        select_detections, config=test, box_weights=box_weights, scores_of=config.model.box_scores
+        select_detections,
+        config=test,
+        box_weights=box_weights,
+        scores_of=config.model.box_scores,
+        scale_limits=config.model.box_scale_limits,
     )
     return features, map_images(select, proposals, tuple(all_logits), deltas, image_sizes)
 
@@ -122,6 +126,7 @@ def select_detections(
     config: TestConfig,
     box_weights: BoxWeights,
     scores_of: str = "softmax",
+    scale_limits: str = "above",
 ) -> Detections:
     """The detections of one image: (proposal, category) pairs above the score threshold, after NMS.
 
@@ -129,11 +134,14 @@ def select_detections(
     best score and stops once ``config.detections`` are kept, so the limit matters only if NMS would run out
     of candidates before that. A box emptied by clipping takes up a detection unless its side is under
     ``config.box_smallest_side``, but is not valid (Detectron2 drops it after counting it). The deltas are
-    those of each category, or one set for all (K = 1). A cascade's scores are the means of its heads', whose
-    ``logits`` are given in turn; ``scores_of`` is ``model.box_scores``.
+    those of each category, or one set for all (K = 1); ``scale_limits`` are as in ``decode_boxes``, and
+    ``scores_of`` is ``model.box_scores``. A cascade's ``logits`` are given in turn: its scores are the means
+    of its heads', or with ``config.cascade_score`` "logit" those of their mean logits.
     """
     to_scores = jax.nn.sigmoid if scores_of == "sigmoid" else jax.nn.softmax
     num_proposals, num_classes = len(logits[0]), logits[0].shape[1] - 1
+    if len(logits) > 1 and config.cascade_score == "logit":
+        logits = (sum(logits[1:], logits[0]) / len(logits),)
     scores = to_scores(logits[0])[:, 1:]
     if len(logits) > 1:
         scores = sum((to_scores(later)[:, 1:] for later in logits[1:]), scores) / len(logits)
@@ -141,7 +149,7 @@ def select_detections(
     top_scores, pair = jax.lax.top_k(scores.reshape(-1), min(config.candidates, num_proposals * num_classes))
     proposal, category = pair // num_classes, pair % num_classes
     own_deltas = deltas[proposal, 0] if deltas.shape[1] == 1 else deltas[proposal, category]
-    boxes = decode_boxes(own_deltas, proposals.boxes[proposal], box_weights)
+    boxes = decode_boxes(own_deltas, proposals.boxes[proposal], box_weights, scale_limits=scale_limits)
     boxes = clip_boxes(boxes, image_size)
     large_enough = jnp.all(boxes[:, 2:] - boxes[:, :2] >= config.box_smallest_side, axis=-1)
     index, kept = nms(

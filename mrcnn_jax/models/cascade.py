@@ -15,12 +15,15 @@ def refine_boxes(
     image_size: Shaped[Array, "2"],
     *,
     weights: BoxWeights,
+    scale_limits: str = "above",
 ) -> Float[Array, "r 4"]:
     """An image's boxes as a class-agnostic head moves them, cut at its border: the next head's regions.
 
-    No gradient flows through them, as through proposals.
+    ``weights`` and ``scale_limits`` are as in ``decode_boxes``. No gradient flows through them, as through
+    proposals.
     """
-    return jax.lax.stop_gradient(clip_boxes(decode_boxes(deltas[:, 0], boxes, weights), image_size))
+    refined = decode_boxes(deltas[:, 0], boxes, weights, scale_limits=scale_limits)
+    return jax.lax.stop_gradient(clip_boxes(refined, image_size))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -87,17 +87,16 @@ class MaskRCNN(nnx.Module):
         )
         self.box_head = make_box_head() if config.box else None
         self.cascade_heads = nnx.List([make_box_head() for _ in config.box_cascade])
-        self.mask_head = (
-            make_mask_head(
-                config,
-                channels,
-                pool_size=-(-config.mask_pool_size // stride),
-                num_classes=num_classes,
-                **kwargs,
-            )
-            if config.mask
-            else None
+        make_head = partial(
+            make_mask_head,
+            config,
+            channels,
+            pool_size=-(-config.mask_pool_size // stride),
+            num_classes=num_classes,
+            **kwargs,
         )
+        self.mask_head = make_head() if config.mask else None
+        self.cascade_mask_heads = nnx.List([make_head() for _ in config.box_cascade if config.mask_cascade])
         self.keypoint_head = (
             KeypointHead(
                 channels,
@@ -176,6 +175,7 @@ class MaskRCNN(nnx.Module):
             post_nms=config.rpn_post_nms,
             nms_iou=config.rpn_nms_iou,
             box_weights=self.config.rpn_box_weights,
+            scale_limits=self.config.box_scale_limits,
             smallest_side=self.config.rpn_smallest_side,
         )
         return map_images(select, rpn_outputs, anchors, image_sizes)
@@ -224,13 +224,33 @@ class MaskRCNN(nnx.Module):
         boxes: Float[Array, "b r 4"],
         labels: Int[Array, "b r"],
         valid: Bool[Array, "b r"],
+        *,
+        stage: int = 0,
     ) -> Float[Array, "b r m m"]:
         """Mask logits of every region for its label; rows that are not ``valid`` are undefined.
 
         With ``mask_loss`` "softmax" these are margins: the label's logit minus the largest of the other
-        classes'. Raises ValueError if the model has no mask head.
+        classes'. With ``model.mask_cascade`` there is a head for each ``stage``, from 0. Raises ValueError if
+        the model has no mask head.
         """
-        return self._mask_outputs(operator.call, features, boxes, labels, valid)
+        heads = self._mask_heads()[stage : stage + 1]
+        return self._mask_outputs(operator.call, heads, features, boxes, labels, valid)[0]
+
+    def mask_probabilities(
+        self,
+        features: Features,
+        boxes: Float[Array, "b r 4"],
+        labels: Int[Array, "b r"],
+        valid: Bool[Array, "b r"],
+    ) -> Float[Array, "b r m m"]:
+        """Mask probabilities of every region for its label; rows that are not ``valid`` are undefined.
+
+        With ``model.mask_cascade`` they are the means of the heads'. Raises ValueError if the model has no
+        mask head.
+        """
+        outputs = self._mask_outputs(operator.call, self._mask_heads(), features, boxes, labels, valid)
+        first, *further = map(jax.nn.sigmoid, outputs)
+        return sum(further, first) / len(outputs) if further else first
 
     def mask_log_probabilities(
         self,
@@ -248,21 +268,31 @@ class MaskRCNN(nnx.Module):
             raise ValueError(
                 "this model's masks are sigmoids: model.mask_loss is not 'softmax' in its config"
             )
-        return self._mask_outputs(_log_probabilities, features, boxes, labels, valid)
+        return self._mask_outputs(_log_probabilities, self._mask_heads(), features, boxes, labels, valid)[0]
 
-    def _mask_outputs(
-        self, method: Callable[..., Array], features: Features, boxes: Array, labels: Array, valid: Array
-    ) -> Array:
+    def _mask_heads(self) -> list[Any]:
         if self.mask_head is None:
             raise ValueError("this model has no mask head: model.mask is False in its config")
+        return [self.mask_head, *self.cascade_mask_heads]
+
+    def _mask_outputs(
+        self,
+        method: Callable[..., Array],
+        heads: list[Any],
+        features: Features,
+        boxes: Array,
+        labels: Array,
+        valid: Array,
+    ) -> list[Array]:
+        """What ``method`` of each of the ``heads`` makes of the regions."""
         if self.config.mask_agnostic:
             labels = jnp.minimum(labels, 1)  # the head's one category
         count = boxes.shape[1]
         boxes, labels, valid = share_regions((boxes, labels, valid))
         regions = self._pool(features, boxes, self.config.mask_pool_size)
         with jax.named_scope("mask_head"):
-            outputs = self._apply_to_valid(self.mask_head, valid, regions, labels, method=method)
-        return collect_regions(outputs, count)
+            outputs = [self._apply_to_valid(head, valid, regions, labels, method=method) for head in heads]
+        return [collect_regions(output, count) for output in outputs]
 
     def keypoint_logits(
         self, features: Features, boxes: Float[Array, "b r 4"], valid: Bool[Array, "b r"]

@@ -83,6 +83,7 @@ def select_proposals(
     post_nms: int,
     nms_iou: float,
     box_weights: BoxWeights,
+    scale_limits: str = "above",
     smallest_side: float = 0.0,
 ) -> Proposals:
     """The proposals of one image: each level's best anchors after decoding, clipping and NMS.
@@ -94,13 +95,16 @@ def select_proposals(
         post_nms: number of rows returned, over all levels; a box suppresses only boxes of its own level (as
             in Detectron2).
         box_weights: weights of the deltas; see ``encode_boxes``.
+        scale_limits: of the deltas; see ``decode_boxes``.
         smallest_side: boxes with a side shorter than this, in pixels, are dropped; empty boxes always are.
     """
     boxes, scores, valid = [], [], []
     for level, (objectness, deltas) in outputs.items():
         objectness = jnp.where(anchors[level].in_image, objectness, -jnp.inf)
         top_scores, index = jax.lax.top_k(objectness, min(pre_nms, len(objectness)))
-        decoded = decode_boxes(take_deltas(deltas, index), anchors[level].boxes[index], box_weights)
+        decoded = decode_boxes(
+            take_deltas(deltas, index), anchors[level].boxes[index], box_weights, scale_limits=scale_limits
+        )
         boxes.append(clip_boxes(decoded, image_size))
         scores.append(top_scores)
         valid.append(is_nonempty(boxes[-1], smallest_side) & jnp.isfinite(top_scores))

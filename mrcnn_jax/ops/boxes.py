@@ -103,17 +103,24 @@ def encode_boxes(
 
 
 def decode_boxes(
-    deltas: Shaped[Array, "*n 4"], anchors: Shaped[Array, "*n 4"], weights: BoxWeights
+    deltas: Shaped[Array, "*n 4"],
+    anchors: Shaped[Array, "*n 4"],
+    weights: BoxWeights,
+    *,
+    scale_limits: str = "above",
 ) -> Float[Array, "*n 4"]:
     """Boxes from ``anchors`` and weighted ``deltas``: the inverse of :func:`encode_boxes`.
 
-    ``dw`` and ``dh`` are limited to log(1000/16), as in Detectron2 and torchvision, so that no box overflows.
+    ``dw`` and ``dh`` are limited to log(1000/16), as in Detectron2 and torchvision, so that no box overflows;
+    with ``scale_limits`` "both" they are also at least -log(1000/16), as in MMDetection.
     """
 
     def decode(shift: Array, log_scale: Array, low: Array, high: Array, number: int) -> list[Array]:
         side = high - low
         centre = low + 0.5 * side + shift / np.float32(weights[number]) * side
         log_scale = jnp.minimum(log_scale / np.float32(weights[number + 2]), MAX_LOG_SCALE)
+        if scale_limits == "both":
+            log_scale = jnp.maximum(log_scale, -MAX_LOG_SCALE)
         half = 0.5 * side * jnp.exp(log_scale)
         return [centre - half, centre + half]
 

@@ -53,8 +53,9 @@ def assign_levels(
 ) -> Int32[Array, " n"]:
     """Pyramid level of each box: 4 at ``canonical_size`` pixels, one more per doubling (FPN equation 1).
 
-    The floor of ``4 + log2(sqrt(area) / canonical_size + 1e-8)`` (rule "detectron2") or of
-    ``4 + log2(sqrt(area) / canonical_size) + 1e-6`` ("torchvision"), clamped to ``min_level`` to
+    The floor of ``4 + log2(sqrt(area) / canonical_size + 1e-8)`` (rule "detectron2"), of
+    ``4 + log2(sqrt(area) / canonical_size) + 1e-6`` ("torchvision") or of
+    ``2 + log2(sqrt(area) / (canonical_size / 4) + 1e-6)`` ("mmdetection"), clamped to ``min_level`` to
     ``max_level``. The rules differ for boxes a millionth below a power of two. Raises ``ValueError`` for any
     other rule.
     """
@@ -64,6 +65,11 @@ def assign_levels(
             level = 4.0 + jnp.log2(ratio + 1e-8)
         case "torchvision":
             level = 4.0 + jnp.log2(ratio) + 1e-6
+        case "mmdetection":
+            # Rounded down before 2 is added, which could round up.
+            level = 2.0 + jnp.floor(jnp.log2(jnp.sqrt(area(boxes)) / (canonical_size / 4.0) + 1e-6))
         case _:
-            raise ValueError(f"level rule is {rule!r}; it must be 'detectron2' or 'torchvision'")
+            raise ValueError(
+                f"level rule is {rule!r}; it must be 'detectron2', 'torchvision' or 'mmdetection'"
+            )
     return jnp.clip(jnp.floor(level), min_level, max_level).astype(jnp.int32)

@@ -97,25 +97,16 @@ def sum_losses(
     )
     # Makes XLA sum the heads' feature gradients before computing the RPN's, which saves memory.
     features = model.region_features(dataclasses.replace(features, maps=cpu_barrier(features.maps)))
-    losses |= _box_losses(model, features, regions, batch, region_keys, config, image_counts)
+    box_losses, of_stages = _box_losses(model, features, regions, batch, region_keys, config, image_counts)
+    losses |= box_losses
 
-    regions, positive = jax.vmap(lambda targets: positive_regions(targets, train))(regions)
-    if gt.masks is not None and gt.mask_boxes is not None:
-        softmax = config.model.mask_loss == "softmax"
-        mask_outputs = model.mask_log_probabilities if softmax else model.mask_logits
-        outputs = _rows(mask_outputs(features, regions.boxes, regions.labels, positive))
-        with jax.named_scope("targets"):
-            targets = crop_box_masks(
-                _rows(_take(gt.masks, regions.gt_index)),
-                _rows(_take(gt.mask_boxes, regions.gt_index)),
-                _rows(regions.boxes),
-                size=outputs.shape[1],
-            )
-        if not train.mask_soft_targets:
-            targets = (targets >= _HALF).astype(jnp.float32)
-        has_mask = _take(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
-        loss_of = softmax_mask_loss if softmax else mask_loss
-        losses["mask"] = loss_of(outputs, targets, _rows(positive & has_mask))
+    choose = jax.vmap(lambda targets: positive_regions(targets, train))
+    regions, positive = choose(regions)
+    if gt.masks is not None:
+        losses["mask"] = _mask_loss(model, features, regions, positive, batch, config)
+        for stage in range(1, len(of_stages) if config.model.mask_cascade else 1):
+            chosen = choose(of_stages[stage])
+            losses["mask" + _number(stage)] = _mask_loss(model, features, *chosen, batch, config, stage=stage)
     if gt.keypoints is not None:
         keypoint_logits = _rows(model.keypoint_logits(features, regions.boxes, positive))
         cells, visible = encode_keypoints(
@@ -129,6 +120,37 @@ def sum_losses(
     return losses
 
 
+def _mask_loss(
+    model: MaskRCNN,
+    features: Features,
+    regions: RegionTargets,
+    positive: Bool[Array, "b r"],
+    batch: Batch,
+    config: Config,
+    *,
+    stage: int = 0,
+) -> LossSums:
+    """``mask``, the loss of the mask head on the positive regions, or ``mask_2`` of a cascade's next, ..."""
+    gt = batch.gt
+    assert gt.masks is not None and gt.mask_boxes is not None
+    softmax = config.model.mask_loss == "softmax"
+    mask_outputs = model.mask_log_probabilities if softmax else partial(model.mask_logits, stage=stage)
+    outputs = _rows(mask_outputs(features, regions.boxes, regions.labels, positive))
+    with jax.named_scope("targets"):
+        targets = crop_box_masks(
+            _rows(_take(gt.masks, regions.gt_index)),
+            _rows(_take(gt.mask_boxes, regions.gt_index)),
+            _rows(regions.boxes),
+            size=outputs.shape[1],
+        )
+    if not config.train.mask_soft_targets:
+        targets = (targets >= _HALF).astype(jnp.float32)
+    has_mask = _take(jnp.any(gt.masks > 0, axis=(2, 3)), regions.gt_index)
+    loss_of = softmax_mask_loss if softmax else mask_loss
+    found = loss_of(outputs, targets, _rows(positive & has_mask))
+    return _of_stage(found, stage)
+
+
 def _box_losses(
     model: MaskRCNN,
     features: Features,
@@ -137,11 +159,13 @@ def _box_losses(
     keys: Key[Array, " b"],
     config: Config,
     image_counts: Float[Array, " c"] | None,
-) -> dict[str, LossSums]:
-    """The losses of the box head and of the further heads of a cascade, ``box_2`` and so on."""
+) -> tuple[dict[str, LossSums], list[RegionTargets]]:
+    """The losses of the box head and of the further heads of a cascade, ``box_2`` and so on, and the regions
+    that each head was trained on."""
     train, gt = config.train, batch.gt
     all_weights = (config.model.box_weights, *config.model.box_cascade)
     losses: dict[str, LossSums] = {}
+    of_stages = [regions]
     for stage, box_weights in enumerate(all_weights):
         valid = regions.assignment != Assignment.IGNORE
         logits, deltas = model.box_outputs(features, regions.boxes, valid, stage=stage)
@@ -162,15 +186,16 @@ def _box_losses(
             scores=config.model.box_scores,
             classes=classes,
         )
-        number = f"_{stage + 1}" if stage else ""
-        sums = _weighted(found.sums, "box", train.box_loss_weight)
-        losses[f"box{number}"] = LossSums({f"{n}{number}": loss for n, loss in sums.items()}, found.count)
+        found = LossSums(_weighted(found.sums, "box", train.box_loss_weight), found.count)
+        losses["box" + _number(stage)] = _of_stage(found, stage)
         if stage + 1 < len(all_weights):
-            refine = partial(refine_boxes, weights=box_weights)
+            limits = config.model.box_scale_limits
+            refine = partial(refine_boxes, weights=box_weights, scale_limits=limits)
             boxes = map_images(refine, regions.boxes, deltas, batch.image_sizes)
             label = partial(refined_targets, iou=train.cascade_positive_ious[stage], config=train)
             regions = map_images(label, boxes, valid, gt)
-    return losses
+            of_stages.append(regions)
+    return losses, of_stages
 
 
 def _trained_classes(
@@ -213,6 +238,15 @@ def _rpn_losses(
     )
     sums = _weighted(losses.sums, "rpn_box", train.rpn_box_loss_weight)
     return rpn_outputs, anchors, dataclasses.replace(losses, sums=sums)
+
+
+def _of_stage(found: LossSums, stage: int) -> LossSums:
+    """The losses of a cascade's stage, with its number in their names."""
+    return LossSums({name + _number(stage): loss for name, loss in found.sums.items()}, found.count)
+
+
+def _number(stage: int) -> str:
+    return f"_{stage + 1}" if stage else ""
 
 
 def _weighted(sums: dict[str, Array], name: str, factor: float) -> dict[str, Array]:

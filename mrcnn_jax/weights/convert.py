@@ -1,4 +1,4 @@
-"""Starts a new run from the weights of torchvision, Detectron2 or another run."""
+"""Starts a new run from the weights of torchvision, Detectron2, MMDetection or another run."""
 
 import shlex
 from collections.abc import Callable, Collection, Mapping
@@ -17,7 +17,7 @@ from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints
 from mrcnn_jax.runs.description import write_run
-from mrcnn_jax.weights import detectron2, torchvision
+from mrcnn_jax.weights import detectron2, mmdetection, torchvision
 from mrcnn_jax.weights.files import find_arrays
 from mrcnn_jax.weights.layouts import Layout
 from mrcnn_jax.weights.mismatches import architecture, differing_fields, examples, other_project
@@ -45,6 +45,12 @@ _SYSTEMS = {
         detectron2.layouts,
         COCO,
         ("proposal_generator.", "roi_heads.box_head.fc1."),
+    ),
+    "mmdetection": _System(
+        mmdetection.from_mmdetection,
+        mmdetection.layouts,
+        COCO,
+        ("rpn_head.rpn_conv.", "roi_head.bbox_head."),
     ),
 }
 SOURCES = (*_SYSTEMS, "run")
@@ -88,8 +94,8 @@ def import_weights(
     """Creates a run in ``workdir`` whose checkpoint of step 0 holds the weights of ``path``.
 
     Args:
-        source: The kind of ``path``: a weights file (see ``files.find_arrays``) of "torchvision" or
-            "detectron2", or the directory of another "run".
+        source: The kind of ``path``: a weights file (see ``files.find_arrays``) of "torchvision",
+            "detectron2" or "mmdetection", or the directory of another "run".
         path: The file or directory.
         config: Settings of the new run; its model must match the weights. Of another run's model, it may lack
             the RPN or heads, and those that the other lacks are initialised with ``config.train.seed``.
@@ -188,16 +194,18 @@ def _explained(error: str, source: str, found: Mapping[str, np.ndarray], path: P
     """The message for a file that does not fit: the mismatches, or why there are so many, and a remedy."""
     if project := other_project(found):
         advice = (
-            "convert reads only torchvision's and Detectron2's own Mask, Keypoint and Faster R-CNN on ResNets"
+            "convert reads only torchvision's, Detectron2's and MMDetection's own Mask, Keypoint, Faster and "
+            "Cascade R-CNN on ResNets"
         )
-        if project.startswith("MMDetection"):
+        if project.startswith(("MMDetection's other detectors", "MMDetection's other heads")):
             advice += f"; to use the backbone alone: --config.model.backbone_weights={path}"
         return f"{path}: has the names of {project}\n{advice}"
     if not all(array.size for array in found.values()):
         return f"{error}\nsome arrays are empty, as in a DeepSpeed ZeRO-3 checkpoint: run its zero_to_fp32.py"
     if (system := _system_of(found)) is None:
         return (
-            f"{path}: is not a detector of torchvision or Detectron2, by its names: {examples(found)}\n"
+            f"{path}: is not a detector of torchvision, Detectron2 or MMDetection, by its names: "
+            f"{examples(found)}\n"
             "to train from a backbone, use --config.model.backbone_weights=FILE"
         )
     if system != source:

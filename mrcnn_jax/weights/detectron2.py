@@ -52,7 +52,7 @@ def layouts(blueprint: Blueprint) -> dict[str, Layout]:
     config = blueprint.config
     problems = [
         f"model.{name} is {value!r}; it must be {plain!r}"
-        for name, plain in (("mask_loss", "sigmoid"), ("mask_fcs", 0))
+        for name, plain in (("mask_loss", "sigmoid"), ("mask_fcs", 0), ("mask_cascade", False))
         if (value := getattr(config, name)) != plain
     ]
     if config.backbone.startswith(("convnext_", "swin_")):

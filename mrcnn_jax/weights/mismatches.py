@@ -17,7 +17,12 @@ _EXAMPLES = 2  # of the names of each kind
 
 # Names that only one project or model has. The first pattern that is found in a name holds.
 _PROJECTS = (
-    (r"^(rpn_head\.rpn_conv|roi_head\.|bbox_head\.|mask_head\.convs|neck\.lateral_convs)", "MMDetection"),
+    (
+        r"^roi_head\.(semantic_head|grid_head|mask_iou_head|point_head|shared_head)\.",
+        "MMDetection's other heads",
+    ),
+    (r"^backbone\.(stages\.\d+|stage\d|norm\d|downsample_layers)\b", "MMDetection's other backbones"),
+    (r"^(bbox_head|mask_head|panoptic_head|semantic_head)\.", "MMDetection's other detectors"),
     (r"^roi_heads\.(box|mask|keypoint)\.(feature_extractor|predictor)\.", "maskrcnn-benchmark"),
     (
         r"^(conv_rpn|rpn_cls_logits|rpn_bbox_pred|fpn_inner_|_\[mask\]_|conv5_mask_|mask_fcn_logits_)",
@@ -87,7 +92,7 @@ def other_project(names: Collection[str]) -> str | None:
 def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The fields of ``ModelConfig`` that can be told from a detector's arrays, with their values.
 
-    The names are torchvision's or Detectron2's; it is empty for backbones that are none of ours.
+    The names are torchvision's, Detectron2's or MMDetection's; it is empty for backbones that are not ours.
     """
     shapes = {name: array.shape for name, array in arrays.items() if len(name) < 200}  # a detector's
     names = "\n".join(shapes)
@@ -119,42 +124,59 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if first["conv3"] is not None:
         channels, of_group = first["conv2"][:2]
         fields |= {"backbone_groups": channels // max(of_group, 1), "backbone_group_width": of_group}
-    fields["features"] = (
-        "fpn" if re.search(r"\bfpn\b|\bfpn_", names) else "dc5" if "backbone.res5." in names else "c4"
-    )
+    one_map = "dc5" if re.search(r"^backbone\.(res5|layer4)\.", names, re.MULTILINE) else "c4"
+    fields["features"] = "fpn" if re.search(r"\bfpn\b|\bfpn_", names) else one_map
     fields |= {"mask": "mask_head." in names, "keypoint": "keypoint_head." in names}
     fields |= {"rpn": re.search(r"\brpn\.|\brpn_head\.", names) is not None}
-    fields |= {"box": "box_predictor." in names}
-    deeper = re.findall(r"rpn\S*head\.conv\.(?:conv)?(\d+)\.(?:0\.)?weight$", names, re.MULTILINE)
+    fields |= {"box": "box_predictor." in names or "bbox_head." in names}
+    deeper = re.findall(
+        r"rpn\S*head\.(?:rpn_)?conv\.(?:conv)?(\d+)\.(?:0\.|conv\.)?weight$", names, re.MULTILINE
+    )
     fields["rpn_convs"] = len(set(deeper)) or 1
-    convs = re.findall(r"roi_heads\.box_head\.(?:(?:\d+\.)?conv(\d+)|(\d+)\.0)\.weight$", names, re.MULTILINE)
+    convs = re.findall(
+        r"roi_heads?\.b?box_head\.(?:(?:\d+\.)?conv(\d+)|(\d+)\.0|(?:\d+\.)?shared_convs\.(\d+)\.conv)\.weight$",
+        names,
+        re.MULTILINE,
+    )
     fields["box_convs"] = len(set(convs))
-    offsets = {shape for name, shape in shapes.items() if name.endswith(".conv2_offset.bias")}
+    offsets = {
+        shape for name, shape in shapes.items() if name.endswith(("2_offset.bias", ".conv_offset.bias"))
+    }
     if offsets <= {(18,), (27,)}:
         fields["backbone_deformable"] = "modulated" if (27,) in offsets else "plain" if offsets else ""
     return fields | _agnostic_fields(shapes) | _cascade_fields(names)
 
 
 def _cascade_fields(names: str) -> dict[str, Any]:
-    """The number of box heads, as the fields have it; empty if it is none that Detectron2 has models of."""
-    heads = len(set(re.findall(r"^roi_heads\.box_predictor\.(\d+)\.", names, re.MULTILINE)))
+    """The number of box heads, as the fields have it; empty if it is none that a system has models of."""
+    detectron2, mmdetection = (
+        len(set(re.findall(rf"^{head}\.(\d+)\.", names, re.MULTILINE)))
+        for head in (r"roi_heads\.box_predictor", r"roi_head\.bbox_head")
+    )
+    heads = detectron2 + mmdetection
     if heads == 0:
         return {"box_cascade": ()}
-    if heads == 1 + len(presets.CASCADE):
-        return {"box_cascade": presets.CASCADE, "box_agnostic": True}
-    return {}
+    if heads != 1 + len(presets.CASCADE):
+        return {}
+    fields = {"box_cascade": presets.CASCADE, "box_agnostic": True}
+    if mmdetection:
+        fields |= {"box_cascade": presets.MMDETECTION_CASCADE, "mask_cascade": "mask_head." in names}
+    return fields
 
 
 def _agnostic_fields(shapes: Mapping[str, Shape]) -> dict[str, bool]:
-    """Whether Detectron2's heads are class-agnostic; empty if it cannot be told, as with one category."""
+    """Whether Detectron2's and MMDetection's heads are class-agnostic; empty if it cannot be told."""
 
-    def rows(layer: str) -> int:
-        return next(iter(shapes.get(f"roi_heads.{layer}.bias", ())), 0)
+    def rows(*layers: str) -> int:
+        return sum(next(iter(shapes.get(f"{layer}.bias", ())), 0) for layer in layers)
 
-    if rows("box_predictor.cls_score") <= 2:  # one category and the background
+    # One category and the background, or a cascade.
+    if rows("roi_heads.box_predictor.cls_score", "roi_head.bbox_head.fc_cls") <= 2:
         return {}
-    layers = {"box_agnostic": ("box_predictor.bbox_pred", 4), "mask_agnostic": ("mask_head.predictor", 1)}
-    return {name: rows(layer) == of_one for name, (layer, of_one) in layers.items() if rows(layer)}
+    of_boxes = rows("roi_heads.box_predictor.bbox_pred", "roi_head.bbox_head.fc_reg")
+    of_masks = rows("roi_heads.mask_head.predictor", "roi_head.mask_head.conv_logits")
+    counts = {"box_agnostic": (of_boxes, 4), "mask_agnostic": (of_masks, 1)}
+    return {name: count == of_one for name, (count, of_one) in counts.items() if count}
 
 
 def differing_fields(theirs: Mapping[str, Any], config: ModelConfig) -> tuple[dict[str, Any], str]:

@@ -29,7 +29,11 @@ def layers_per_category(model: ModelConfig) -> dict[str, int]:
         layers["box_head.bbox_pred"] = 0
     if model.mask and not model.mask_agnostic:
         name = "mask_fc_logits" if model.mask_fcs else "mask_fcn_logits"
-        layers[f"mask_head.{name}"] = int(model.mask_loss == "softmax")
+        heads = ["mask_head"]
+        heads += [
+            f"cascade_mask_heads.{number}" for number in range(len(model.box_cascade) * model.mask_cascade)
+        ]
+        layers |= {f"{head}.{name}": int(model.mask_loss == "softmax") for head in heads}
     return layers
 
 

@@ -26,7 +26,7 @@ class Part:
 PARTS = (
     Part("rpn", ("rpn",), ("rpn_", "anchor_")),
     Part("box", ("box_head", "cascade_heads", "res5"), ("box_", "roi_")),
-    Part("mask", ("mask_head",), ("mask_",)),
+    Part("mask", ("mask_head", "cascade_mask_heads"), ("mask_",)),
     Part("keypoint", ("keypoint_head",), ("keypoint_",)),
 )
 

@@ -195,7 +195,8 @@ _OTHER_FORMATS = (
     ),
     (
         r"(mmengine|mmcv|mmdet)\..*",
-        "it is a training checkpoint of MMDetection or a related project, whose models are not converted",
+        "it holds an object of MMDetection or a related project; save only the weights in torch: "
+        'torch.save({"state_dict": ...}, ...)',
     ),
     (r"(ultralytics|models\.yolo|models\.common)\..*", "it is a YOLO model, which is not converted"),
     (

@@ -196,6 +196,7 @@ _IGNORED = (
 # Dicts of settings, whose items follow.
 _DICTS = (
     *("collections.defaultdict", "easydict.EasyDict", "addict.addict.Dict"),
+    *("mmengine.config.config.ConfigDict", "mmcv.utils.config.ConfigDict"),
     *(f"{module}.config.CfgNode" for module in ("yacs", "fvcore.common", "detectron2.config")),
     *(
         f"{module}.utilities.parsing.AttributeDict"
@@ -212,6 +213,18 @@ _TORCH_DTYPES = (
     *("bool", "uint8", "int8", "int16", "int32", "int64"),
 )
 
+
+# MMEngine's log of training, with methods of its class that it asks for by name.
+_HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
+
+
+def _take_method(arguments: tuple) -> Any:
+    match arguments:
+        case (Name(dotted), str()) if dotted == _HISTORY:
+            return ignore(())
+    raise ValueError("it asks for an attribute, which could run code and which weights do not need")
+
+
 _BUILDERS = {
     **NUMPY_BUILDERS,
     **dict.fromkeys((*_DTYPES, *_TENSOR_TYPES), never_called),
@@ -220,5 +233,6 @@ _BUILDERS = {
     "torch._tensor._rebuild_from_type_v2": _make_subclass,
     **dict.fromkeys(_DICTS, lambda arguments: {}),
     **dict.fromkeys(_TYPES, never_called),
-    **dict.fromkeys(_IGNORED, ignore),
+    **dict.fromkeys((*_IGNORED, _HISTORY), ignore),
+    **dict.fromkeys(("__builtin__.getattr", "builtins.getattr"), _take_method),
 }

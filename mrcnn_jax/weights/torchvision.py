@@ -97,6 +97,7 @@ def _head_problems(config: ModelConfig) -> list[str]:
         "box_agnostic": False,
         "box_cascade": (),
         "mask_agnostic": False,
+        "mask_cascade": False,
         "mask_loss": "sigmoid",
         "mask_fcs": 0,
     }

@@ -1,7 +1,7 @@
 """The published models that this project can load: addresses, sizes, checksums and reported accuracy.
 
 Sources: torchvision 0.28 (``models/detection/*.py`` and ``models/*.py``); Detectron2's ``MODEL_ZOO.md`` and
-``model_zoo/model_zoo.py`` of June 2026. docs/zoo.md has the table for readers.
+``model_zoo/model_zoo.py`` of June 2026; ``zoo_mmdetection.py``. docs/zoo.md has the table for readers.
 """
 
 import dataclasses
@@ -12,15 +12,16 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.runs.description import read_run
+from mrcnn_jax.weights import zoo_mmdetection
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
-# A torchvision file's name has the first digits of its SHA-256, which torch.hub checks; a Detectron2 file's
-# those of its MD5 (MODEL_ZOO.md).
+# The name of a file of torchvision or MMDetection has the first digits of its SHA-256; that of a file
+# of Detectron2 those of its MD5 (MODEL_ZOO.md).
 _CHECKSUMS: dict[str, re.Pattern[str]] = {
     "sha256": re.compile(r"-([0-9a-f]{8,64})\.pth"),
     "md5": re.compile(r"model_final_([0-9a-f]{6,32})\.pkl"),
@@ -36,8 +37,9 @@ class Weights:
     mib: float | None  # size in 2^20 bytes, to three digits after the point; None if not published
 
     @property
-    def system(self) -> Literal["torchvision", "detectron2"]:
-        return "torchvision" if self.name.startswith("torchvision/") else "detectron2"
+    def system(self) -> str:
+        """Whose it is: "torchvision", "detectron2" or "mmdetection"."""
+        return self.name.partition("/")[0]
 
     @property
     def file(self) -> str:
@@ -94,7 +96,8 @@ def find_weights(name_or_path: str | Path, table: Mapping[str, _Item]) -> _Item 
     name = str(name_or_path)
     if Path(name).exists():
         return None
-    if name not in table and name.startswith(("torchvision/", "detectron2/")) and not Path(name).suffix:
+    systems = ("torchvision/", "detectron2/", "mmdetection/")
+    if name not in table and name.startswith(systems) and not Path(name).suffix:
         raise ValueError(f"{name}: there is no such file or directory; {unknown_name(name, table)}")
     return table.get(name)
 
@@ -166,6 +169,19 @@ def _vitdet(folder: str, id_and_md5: str, ap: tuple[float | None, ...], config: 
         f"https://dl.fbaipublicfiles.com/detectron2/ViTDet/COCO/{folder}/f{model_id}/model_final_{md5}.pkl"
     )
     return Model(f"detectron2/{config}", address, None, f"detectron2/{config}", ap)
+
+
+def _mmdetection(
+    folder: str, name: str, date: str, ap: tuple[float, ...], config: str, changes: Mapping[str, Any]
+) -> Model:
+    stem = f"{name}_coco"
+    if date.startswith("AP"):
+        values = (f"{value / 100:.3f}".rstrip("0") for value in ap)
+        kinds = ("bbox", "segm")
+        infix = "__".join(f"{kind}_mAP-{value}" for kind, value in zip(kinds, values, strict=False))
+        date = f"_{infix}{date.removeprefix('AP')}"
+    address = f"https://download.openmmlab.com/mmdetection/v2.0/{folder}/{stem}/{stem}{date}.pth"
+    return Model(f"mmdetection/{name}", address, None, f"mmdetection/{config}", ap, changes)
 
 
 # Configs of several models.
@@ -268,6 +284,7 @@ _MODELS = (
     *(_vitdet(*row) for row in _VITDET),
     _detectron2("COCO-Detection", "rpn_R_50_C4_1x", "137258005/450694", (None,), "rpn_r50_c4_1x", {}),
     _detectron2("COCO-Detection", "rpn_R_50_FPN_1x", "137258492/02ce48", (None,), "rpn_r50_fpn_1x", {}),
+    *(_mmdetection(*row) for row in zoo_mmdetection.ROWS),
 )
 
 # ImageNet backbones. Detectron2's MSRA and FAIR files expect BGR pixels; see ``backbone.expected_input``.

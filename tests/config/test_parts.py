@@ -102,6 +102,13 @@ def check_problems(config: Config, lines: list[str]) -> None:
             ],
         ),
         ({"mask_fcs": 2, "mask_convs": 0, "mask_loss": "softmax", "mask_agnostic": True}, []),
+        (
+            {"mask_cascade": True, "mask_loss": "softmax"},
+            [
+                "model.mask_loss is 'softmax'; must be 'sigmoid' with model.mask_cascade True",
+                "model.mask_cascade is True; must be False without a cascade (model.box_cascade is empty)",
+            ],
+        ),
         ({"mask": False, "box_agnostic": True}, []),
     ],
 )

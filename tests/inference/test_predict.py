@@ -73,6 +73,15 @@ def test_sigmoids_are_scores_whatever_the_background():
     np.testing.assert_allclose(cascade.scores[0], (scores[0] + scores[2]) / 2, atol=1e-6)
 
 
+def test_the_scores_of_a_cascade_of_mean_logits():
+    proposals = Proposals(boxes=np.array([A, B], np.float32), scores=np.zeros(2), valid=np.ones(2, bool))
+    heads = np.log([[[0.2, 0.8], [0.5, 0.5]], [[0.8, 0.2], [0.1, 0.9]]])
+    select = _selection(detections=2, cascade_score="logit")
+    found = select(proposals, tuple(heads), np.zeros((2, 1, 4)), np.array([100, 100]))
+    # The odds of the object against the background are geometric means: of 1 and 9, and of 4 and 1/4.
+    np.testing.assert_allclose(found.scores, [3 / 4, 1 / 2], atol=1e-6)
+
+
 def test_invalid_proposals_and_boxes_outside_the_image_give_no_detections():
     found = _select([A, [120, 0, 140, 20]], [[0.1, 0.9], [0.1, 0.9]], valid=[False, True])
     assert not found.valid.any()

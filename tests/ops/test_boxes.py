@@ -77,6 +77,14 @@ def test_decode_clips_the_scale():
     np.testing.assert_allclose(box[3] - box[1], np.sqrt(16 * 1000), rtol=1e-5)
 
 
+def test_decode_limits_how_far_a_box_shrinks_if_asked():
+    decode_both = jax.jit(lambda *given: ops.decode_boxes(*given, ONES, scale_limits="both"))
+    anchor, deltas = np.array([[0.0, 0, 1000, 1000]]), np.array([[0.0, 0, -1e6, 1e6]])
+    box = decode_both(deltas, anchor)[0]
+    np.testing.assert_allclose([box[2] - box[0], box[3] - box[1]], [16, 62_500], rtol=1e-5)
+    assert float(decode_boxes(deltas, anchor, ONES)[0, 2]) == 500  # a box without width
+
+
 def test_encoding_of_degenerate_boxes_is_finite():
     boxes = np.array([[3.0, 3, 3, 3], [5, 5, 2, 2], [0, 0, 4, 4]])
     assert np.isfinite(encode_boxes(boxes, boxes[::-1], (10.0, 10.0, 5.0, 5.0))).all()

@@ -26,10 +26,15 @@ def test_the_rules_differ_just_below_a_power_of_two():
     boxes = jnp.array([[0.0, 0, 223.9999, 223.9999], [0, 0, 223.9, 223.9], [0, 0, 224, 224]])
     found = {
         rule: assign_levels(boxes, min_level=2, max_level=5, rule=rule).tolist()
-        for rule in ("detectron2", "torchvision")
+        for rule in ("detectron2", "torchvision", "mmdetection")
     }
-    assert found == {"detectron2": [3, 3, 4], "torchvision": [4, 3, 4]}
-    with pytest.raises(ValueError, match="level rule is 'keras'; it must be 'detectron2' or 'torchvision'"):
+    # MMDetection's 1e-6 is of a quarter of the size: 4 + 1e-6 less 1.8e-6.
+    assert found == {"detectron2": [3, 3, 4], "torchvision": [4, 3, 4], "mmdetection": [3, 3, 4]}
+    nearly = jnp.array([[0.0, 0, 223.99995, 223.99995]])
+    assert assign_levels(nearly, min_level=2, max_level=5, rule="mmdetection").tolist() == [4]
+    assert assign_levels(nearly, min_level=2, max_level=5).tolist() == [3]
+    rules = "it must be 'detectron2', 'torchvision' or 'mmdetection'"
+    with pytest.raises(ValueError, match=f"level rule is 'keras'; {rules}"):
         assign_levels(boxes, min_level=2, max_level=5, rule="keras")
 
 

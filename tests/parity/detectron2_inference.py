@@ -16,12 +16,12 @@ Calls = list[tuple[tuple[Any, ...], Any]]
 
 @contextmanager
 def spied(owner: Any, method: str, keep: Callable[[Any], Any] = lambda result: result) -> Iterator[Calls]:
-    """Records a method's calls inside the context: the arguments, and ``keep(result)``."""
+    """Records a method's calls inside the context: the positional arguments, and ``keep(result)``."""
     calls: Calls = []
     original = getattr(owner, method)
 
-    def call(*arguments: Any) -> Any:
-        result = original(*arguments)
+    def call(*arguments: Any, **options: Any) -> Any:
+        result = original(*arguments, **options)
         calls.append((arguments, keep(result)))
         return result
 

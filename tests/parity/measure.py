@@ -1,14 +1,15 @@
-"""Measures how closely this project matches torchvision or Detectron2, stage by stage, on real images.
+"""Measures how closely this project matches another system, stage by stage, on real images.
 
     python tests/parity/measure.py --peer=PEER/bin/python --model=maskrcnn_resnet50_fpn \
         --config=configs/torchvision/mask_rcnn_r50_fpn.py --images=COCO/val2017 \
         --annotations=COCO/annotations/instances_val2017.json --output=DIR --train
 
 PEER is an environment with torch, torchvision and pycocotools. For Detectron2 add ``--source=DETECTRON2``, a
-checkout, and name the model as its zoo does: ``COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x``. Both sides
-get the same seeded weights, which give many detections. It prints the largest difference in each quantity
-beside its bound, and exits with code 1 if any exceeds it. ``--reuse`` compares with what the peer wrote to
-DIR before.
+checkout, and name the model as its zoo does: ``COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x``. For
+MMDetection PEER also has what ``mmdetection_peer.py`` needs; a model is a file of its ``configs/``, such as
+``mask_rcnn/mask-rcnn_r50_fpn_1x_coco``, and training is not compared. Both sides get the same seeded weights,
+which give many detections. It prints the largest difference in each quantity beside its bound, and exits with
+code 1 if any exceeds it. ``--reuse`` compares with what the peer wrote to DIR before.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runtime.setup import setup
-from mrcnn_jax.weights import detectron2, torchvision
+from mrcnn_jax.weights import detectron2, mmdetection, torchvision
 from mrcnn_jax.weights.files import read_arrays
 from mrcnn_jax.weights.layouts import write_model
 from tests.parity import compare, ours
@@ -109,12 +110,23 @@ DETECTRON2 = System(
     },
     own_masks="polygons",
 )
+MMDETECTION = System(
+    script="mmdetection_peer.py",
+    categories=COCO,
+    weights="weights.pth",
+    read=mmdetection.from_mmdetection,
+    layouts=mmdetection.layouts,
+    heads=DETECTRON2.heads,
+    losses={},
+    own_masks="",
+)
 
 
 def main() -> int:
     arguments = _parse()
     setup()
-    system = DETECTRON2 if arguments.source else TORCHVISION
+    of_mmdetection = "-rcnn_" in arguments.model  # as in all of its names
+    system = DETECTRON2 if arguments.source else MMDETECTION if of_mmdetection else TORCHVISION
     config = _config(arguments)
     output = arguments.output
     categories = COCO_PERSON if config.model.keypoint else system.categories

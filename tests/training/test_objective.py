@@ -56,9 +56,9 @@ def losses_of(outputs, batch, key, config, model=DEFAULT):
             asked[f"box {stage}" if stage else "box"] = boxes, valid
             return outputs["cascade"][stage - 1] if stage else (outputs["logits"], outputs["deltas"])
 
-        def mask_logits(self, features, boxes, labels, valid):
-            asked["mask"] = boxes, labels, valid
-            return outputs["mask"]
+        def mask_logits(self, features, boxes, labels, valid, *, stage=0):
+            asked[f"mask {stage}" if stage else "mask"] = boxes, labels, valid
+            return outputs["mask"] * (1 - stage)  # 0 of a second head: undecided
 
         def mask_log_probabilities(self, features, boxes, labels, valid):
             asked["mask"] = boxes, labels, valid
@@ -384,6 +384,26 @@ def test_the_losses_of_a_cascades_second_head_by_hand():
     losses, _ = CASCADE(outputs, make_batch(), KEY)
     assert float(losses["box_class_2"]) == pytest.approx(np.log(4), rel=1e-5)
     assert float(losses["box_2"]) == pytest.approx(3 * 0.25 / 7, rel=1e-5)
+
+
+def test_each_mask_head_of_a_cascade_learns_from_the_regions_of_its_box_head():
+    """The first box head moves every positive region onto its object, so that IoUs of .9 are exceeded."""
+    outputs = right_outputs()
+    encoded = encode_boxes(jnp.array(GT_BOXES[IMAGE, OBJECT]), jnp.array(REGIONS), (10.0, 10.0, 5.0, 5.0))
+    deltas = np.where(POSITIVE[..., None], encoded, 0)[:, :, None]
+    outputs["deltas"] = np.pad(deltas, [(0, 0), (0, 4), (0, 0), (0, 0)])
+    outputs["cascade"] = [(outputs["logits"], jnp.zeros((2, 8, 1, 4)))]
+    model = {"box_agnostic": True, "box_cascade": ((20.0, 20.0, 10.0, 10.0),), "mask_cascade": True}
+    train = dataclasses.replace(TAKE_ALL, cascade_positive_ious=(0.9,))
+    losses, asked = compiled(train, **model)(outputs, make_batch(), KEY)
+    assert abs(float(losses["mask"])) < 1e-5
+    assert float(losses["mask_2"]) == pytest.approx(np.log(2), rel=1e-5)
+    np.testing.assert_array_equal(asked["mask"][0], REGIONS)
+    boxes, _, positive = map(np.asarray, asked["mask 1"])
+    assert positive.sum() == np.asarray(asked["mask"][2]).sum() > 0
+    for image, objects in enumerate(GT_BOXES):
+        distance = np.abs(boxes[image][positive[image], None] - objects).max(axis=-1).min(axis=1)
+        assert (distance < 1e-4).all()
 
 
 def test_every_image_and_stage_has_a_sample_of_its_own():

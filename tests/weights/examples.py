@@ -8,9 +8,13 @@ import numpy as np
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.models.variables import make_blueprint
-from mrcnn_jax.weights import detectron2, torchvision
+from mrcnn_jax.weights import detectron2, mmdetection, torchvision
 
-_LAYOUTS = {"torchvision": torchvision.layouts, "detectron2": detectron2.layouts}
+_LAYOUTS = {
+    "torchvision": torchvision.layouts,
+    "detectron2": detectron2.layouts,
+    "mmdetection": mmdetection.layouts,
+}
 SCORES = "roi_heads.box_predictor.cls_score.bias"
 DRAWN = ("box_head.cls_score", "box_head.bbox_pred", "mask_head.mask_fcn_logits")  # for new categories
 

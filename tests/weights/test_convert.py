@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.config.presets import MMDETECTION_CASCADE
 from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints, load_weights
 from mrcnn_jax.runs.description import Run, read_run, write_run
-from mrcnn_jax.weights import detectron2
+from mrcnn_jax.weights import detectron2, mmdetection
 from mrcnn_jax.weights.convert import SOURCES, import_weights
 from mrcnn_jax.weights.export import export_torchvision
 from mrcnn_jax.weights.files import read_arrays, write_arrays
@@ -89,6 +90,29 @@ def test_class_agnostic_heads_of_detectron2(tmp_path: Path, agnostic: Config) ->
     assert written.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(written[name], array, err_msg=name)
+
+
+def test_a_cascade_of_mmdetection(tmp_path: Path, cascade: Config) -> None:
+    """From a file in its naming, and back: three box heads and three mask heads."""
+    config = changed(cascade, box_cascade=MMDETECTION_CASCADE, mask_cascade=True)
+    arrays = arrays_of("mmdetection", config, classes=80)
+    assert arrays["roi_head.bbox_head.2.fc_reg.weight"].shape == (4, 16)
+    write_arrays(tmp_path / "w.npz", arrays | {"backbone.bn1.num_batches_tracked": np.array(7)})
+    made = import_weights("mmdetection", tmp_path / "w.npz", config, tmp_path / "run")
+    assert made.categories == COCO
+    _, weights = load_weights(tmp_path / "run")
+    found = arrays["roi_head.bbox_head.1.fc_cls.bias"]
+    np.testing.assert_array_equal(weights["cascade_heads.0.cls_score.bias"], np.roll(found, 1))
+    written = write_model(weights, mmdetection.layouts(make_blueprint(config.model, num_classes=80)))
+    assert written.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(written[name], array, err_msg=name)
+    # The other categories' outputs of all mask heads are new.
+    new = Categories((1, 2), ("person", "crab"))
+    again = import_weights("mmdetection", tmp_path / "w.npz", config, tmp_path / "new", new_categories=new)
+    assert {f"cascade_mask_heads.{number}.mask_fcn_logits" for number in (0, 1)} <= set(again.new_layers)
+    with pytest.raises(ValueError, match=r"MMDetection has no such model:\n  model\.mask_cascade is False"):
+        import_weights("mmdetection", tmp_path / "w.npz", cascade, tmp_path / "other")
 
 
 def test_a_cascade_of_detectron2(tmp_path: Path, cascade: Config, masks_only: Config) -> None:

@@ -53,15 +53,18 @@ def test_files_of_another_kind(tmp_path: Path, masks_only: Config) -> None:
         "its names are not those of --source=torchvision\nthe names match --source=detectron2"
     )
     assert error("detectron2", {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}) == (
-        "is not a detector of torchvision or Detectron2, by its names: conv1.weight\n"
+        "is not a detector of torchvision, Detectron2 or MMDetection, by its names: conv1.weight\n"
         "to train from a backbone, use --config.model.backbone_weights=FILE"
     )
-    mmdetection = {"backbone.conv1.weight": np.zeros(2), "rpn_head.rpn_conv.weight": np.zeros(2)}
-    assert error("torchvision", mmdetection).splitlines() == [
-        "has the names of MMDetection (rpn_head.rpn_conv.weight)",
-        "convert reads only torchvision's and Detectron2's own Mask, Keypoint and Faster R-CNN on ResNets; "
-        f"to use the backbone alone: --config.model.backbone_weights={tmp_path}/w.npz",
+    retinanet = {"backbone.conv1.weight": np.zeros(2), "bbox_head.cls_convs.0.conv.weight": np.zeros(2)}
+    assert error("torchvision", retinanet).splitlines() == [
+        "has the names of MMDetection's other detectors (bbox_head.cls_convs.0.conv.weight)",
+        "convert reads only torchvision's, Detectron2's and MMDetection's own Mask, Keypoint, Faster and "
+        "Cascade R-CNN on ResNets; to use the backbone alone: "
+        f"--config.model.backbone_weights={tmp_path}/w.npz",
     ]
+    names = arrays_of("mmdetection", masks_only, classes=80)
+    assert error("detectron2", names).endswith("the names match --source=mmdetection")
     empty = {name: np.zeros((0,), np.float32) for name in arrays_of("torchvision", masks_only, classes=90)}
     assert error("torchvision", empty).endswith("DeepSpeed ZeRO-3 checkpoint: run its zero_to_fp32.py")
 
@@ -101,13 +104,14 @@ def test_class_agnostic_heads_must_be_asked_for(tmp_path: Path, masks_only: Conf
             ["model.mask_loss is 'softmax'; it must be 'sigmoid'", "model.mask_fcs is 2; it must be 0"],
         ),
         ("torchvision", {"mask_agnostic": True}, ["model.mask_agnostic is True; it must be False"]),
+        ("mmdetection", {"keypoint": True}, ["model.keypoint is True; it must be False"]),
     ],
 )
 def test_heads_that_another_system_lacks(tmp_path, masks_only, source, changes, problems):
     write_arrays(tmp_path / "w.npz", arrays_of(source, masks_only, classes=80))
     with pytest.raises(ValueError) as error:
         import_weights(source, tmp_path / "w.npz", changed(masks_only, **changes), tmp_path / "run")
-    system = {"torchvision": "torchvision", "detectron2": "Detectron2"}[source]
+    system = {"torchvision": "torchvision", "detectron2": "Detectron2", "mmdetection": "MMDetection"}[source]
     assert str(error.value).splitlines() == [
         f"{system} has no such model:",
         *(f"  {problem}" for problem in problems),

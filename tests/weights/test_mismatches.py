@@ -5,7 +5,7 @@ import pytest
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import make_blueprint
-from mrcnn_jax.weights import detectron2, torchvision
+from mrcnn_jax.weights import detectron2, mmdetection, torchvision
 from mrcnn_jax.weights.mismatches import (
     architecture,
     check_fit,
@@ -15,7 +15,11 @@ from mrcnn_jax.weights.mismatches import (
 )
 from mrcnn_jax.weights.zoo_models import MODELS, config_of
 
-LAYOUTS = {"torchvision": torchvision.layouts, "detectron2": detectron2.layouts}
+LAYOUTS = {
+    "torchvision": torchvision.layouts,
+    "detectron2": detectron2.layouts,
+    "mmdetection": mmdetection.layouts,
+}
 
 
 def test_mismatches_by_hand():
@@ -42,8 +46,9 @@ def test_examples():
 @pytest.mark.parametrize(
     ("name", "project"),
     [
-        ("neck.lateral_convs.0.conv.weight", "MMDetection"),
-        ("roi_head.bbox_head.fc_cls.weight", "MMDetection"),
+        ("bbox_head.cls_convs.0.conv.weight", "MMDetection's other detectors"),
+        ("roi_head.shared_head.layer4.0.conv1.weight", "MMDetection's other heads"),
+        ("backbone.stages.0.blocks.0.norm1.weight", "MMDetection's other backbones"),
         ("roi_heads.box.feature_extractor.fc6.weight", "maskrcnn-benchmark"),
         ("conv_rpn_fpn2_w", "Detectron"),
         ("roi_heads.mask_head.point_head.fc1.weight", "Detectron2's PointRend"),
@@ -78,6 +83,8 @@ NAMES = (
     *("detectron2/mask_rcnn_r50_fpn_lsj_100ep", "detectron2/fast_rcnn_r50_fpn_1x"),
     *("detectron2/rpn_r50_fpn_1x", "detectron2/rpn_r50_c4_1x", "detectron2/cascade_mask_rcnn_r50_fpn_3x"),
     "detectron2/mask_rcnn_r50_fpn_3x_dconv_c3-c5",
+    *("mmdetection/cascade_mask_rcnn_r50_fpn_1x", "mmdetection/mask_rcnn_r50_fpn_mdconv_c3-c5_1x"),
+    "mmdetection/mask_rcnn_r50_fpn_syncbn-all_rpn-2conv_ssj_32x2_270k",
 )
 
 
@@ -96,9 +103,10 @@ def test_architectures(name: str):
             "box_agnostic",
             *(
                 ["mask_agnostic"]
-                if model.system == "detectron2" and config.mask and not config.box_cascade
+                if model.system != "torchvision" and config.mask and not config.box_cascade
                 else []
             ),
+            *(["mask_cascade"] if config.mask_cascade else []),
         }
     assert len(fields) == 12 + len(agnostic) and agnostic <= fields.keys()
     assert fields == {field: getattr(config, field) for field in fields}

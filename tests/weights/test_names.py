@@ -1,11 +1,11 @@
-"""Names and layouts of torchvision's and Detectron2's detectors, by hand; tests/parity has whole models."""
+"""Names and layouts of other systems' detectors, by hand; tests/parity has whole models."""
 
 import numpy as np
 import pytest
 
 from mrcnn_jax.config import presets
 from mrcnn_jax.models.variables import make_blueprint
-from mrcnn_jax.weights import detectron2, torchvision
+from mrcnn_jax.weights import detectron2, mmdetection, torchvision
 
 
 @pytest.fixture
@@ -161,3 +161,38 @@ def test_models_that_neither_system_has():
     for name, system in (("torchvision", torchvision), ("Detectron2", detectron2)):
         with pytest.raises(ValueError, match=rf"{name} has nothing like backbone\.non_local\."):
             system.layouts(blueprint)
+
+
+MMDETECTION = {
+    "backbone.bn1.mean": ("backbone.bn1.running_mean", (64,)),
+    "backbone.layer1.0.downsample.1.scale": ("backbone.layer1.0.downsample.1.weight", (256,)),
+    "backbone.layer2.0.conv2.offset.kernel": ("backbone.layer2.0.conv2.conv_offset.weight", (18, 128, 3, 3)),
+    "fpn.inner.0.conv.kernel": ("neck.lateral_convs.0.conv.weight", (256, 256, 1, 1)),
+    "fpn.layer.3.conv.bias": ("neck.fpn_convs.3.conv.bias", (256,)),
+    "rpn.convs.0.kernel": ("rpn_head.rpn_conv.weight", (256, 256, 3, 3)),
+    "rpn.bbox_pred.kernel": ("rpn_head.rpn_reg.weight", (12, 256, 1, 1)),
+    "box_head.fcs.0.kernel": ("roi_head.bbox_head.0.shared_fcs.0.weight", (1024, 256 * 49)),
+    "cascade_heads.1.cls_score.kernel": ("roi_head.bbox_head.2.fc_cls.weight", (81, 1024)),
+    "cascade_heads.0.bbox_pred.bias": ("roi_head.bbox_head.1.fc_reg.bias", (4,)),
+    "mask_head.convs.layers.3.conv.bias": ("roi_head.mask_head.0.convs.3.conv.bias", (256,)),
+    "mask_head.conv5_mask.kernel": ("roi_head.mask_head.0.upsample.weight", (256, 256, 2, 2)),
+    "cascade_mask_heads.1.mask_fcn_logits.kernel": (
+        "roi_head.mask_head.2.conv_logits.weight",
+        (80, 256, 1, 1),
+    ),
+}
+
+
+def test_mmdetection_and_the_old_names_of_its_offsets(rng):
+    config = presets.mmdetection()
+    presets.as_mmdetection_cascade(config)
+    config.model.backbone_deformable = "plain"
+    blueprint = _blueprint(config)
+    layouts = mmdetection.layouts(blueprint)
+    assert {ours: (layouts[ours].name, layouts[ours].shape) for ours in MMDETECTION} == MMDETECTION
+    arrays = {layout.name: np.broadcast_to(np.float32(1), layout.shape) for layout in layouts.values()}
+    bias = rng.random(18, dtype=np.float32)
+    del arrays["backbone.layer2.0.conv2.conv_offset.bias"]
+    arrays["backbone.layer2.0.conv2_offset.bias"] = bias
+    found = mmdetection.from_mmdetection(arrays, blueprint, source="file")
+    np.testing.assert_array_equal(found["backbone.layer2.0.conv2.offset.bias"], bias)

@@ -244,7 +244,7 @@ def test_a_negative_view_is_not_read_with_the_wrong_sign():
         ("torch.distributed.tensor.DTensor", "one part of a sharded checkpoint"),
         ("torch.distributed._shard.sharded_tensor.api.ShardedTensor", "one part of a sharded checkpoint"),
         ("deepspeed.runtime.zero.config.ZeroStageEnum", r"zero_to_fp32\.py"),
-        ("mmengine.logging.history_buffer.HistoryBuffer", "a training checkpoint of MMDetection"),
+        ("mmdet.structures.DetDataSample", "it holds an object of MMDetection or a related project"),
         ("ultralytics.nn.tasks.DetectionModel", "it is a YOLO model"),
         ("__torch__.torch.nn.modules.linear.Linear", "it is a TorchScript program"),
         ("torch.ao.nn.quantized.modules.linear.Linear", "it holds quantised tensors"),
@@ -253,6 +253,15 @@ def test_a_negative_view_is_not_read_with_the_wrong_sign():
 def test_formats_that_cannot_be_converted(dotted: str, message: str):
     with pytest.raises(ValueError, match=message):
         read_torch(zipped({"a": Called(dotted, "x")}))
+
+
+def test_only_methods_of_a_training_log_are_asked_for():
+    log = "mmengine.logging.history_buffer.HistoryBuffer"
+    content = read_torch(zipped({"a": Called("builtins.getattr", Called(log), "mean"), "b": 1}))
+    assert content["b"] == 1
+    for arguments in ((Called("torch.Tensor"), "mean"), (1, "real"), (Called(log),)):
+        with pytest.raises(ValueError, match="it asks for an attribute, which could run code"):
+            read_torch(zipped({"a": Called("__builtin__.getattr", *arguments)}))
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,9 @@ def test_the_table_by_hand() -> None:
     assert model.arguments == (
         "--config=detectron2/mask_rcnn_r50_fpn_lsj_100ep --config.model.backbone_depth=101"
     )
+    model = MODELS["mmdetection/mask_rcnn_r50_caffe_fpn_1x"]
+    assert model.file.endswith("_bbox_mAP-0.38__segm_mAP-0.344_20200504_231812-0ebd1859.pth")
+    assert model.checksum == ("sha256", "0ebd1859")
     model = MODELS["torchvision/mask_rcnn_r50_fpn"]
     assert (model.checksum, model.mib) == (("sha256", "bf2d0c1e"), 169.84)
     backbone = BACKBONES["detectron2/MSRA/R-50"]
@@ -257,9 +260,9 @@ def test_the_table_is_consistent() -> None:
     assert len({cache_path(entry) for entry in entries}) == len(entries)
     for entry in entries:
         assert urlparse(entry.address).scheme == "https"
-        assert re.fullmatch(r"(torchvision|detectron2)/[\w/-]+", entry.name)
+        assert re.fullmatch(r"(torchvision|detectron2|mmdetection)/[\w/-]+", entry.name)
         assert entry.checksum or "ImageNetPretrained" in entry.address
-        assert (entry.mib is None) == (entry.system == "detectron2")
+        assert (entry.mib is None) == (entry.system != "torchvision")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -276,9 +279,12 @@ def test_configs_of_the_table(name: str) -> None:
     else:
         assert config.backbone == "resnet"
         assert config.backbone_depth == int(re.search(r"_[rx](\d+)", name)[1])
-    assert config.backbone_groups == (32 if "x101_32x8d" in name else 1)
+    groups = re.search(r"x101_(\d+)x(\d)d", name)
+    assert config.backbone_groups == (int(groups[1]) if groups else 1)
+    assert config.backbone_group_width == (int(groups[2]) if groups else 64)
     plain = "x101" not in name and not other
-    assert config.backbone_stride_in_1x1 == (model.system == "detectron2" and plain)
+    in_1x1 = (model.system == "detectron2" and plain) or "caffe" in name
+    assert config.backbone_stride_in_1x1 == in_1x1
     assert config.mask == ("mask_rcnn" in name) and config.keypoint == ("/keypoint_rcnn" in name)
     assert config.box == ("/rpn_" not in name) and config.rpn == ("/fast_rcnn" not in name)
     assert [value is not None for value in (*model.ap, None, None)][:3] == [
@@ -304,7 +310,7 @@ def test_a_converted_run_is_recognised(tmp_path: Path, name: str) -> None:
 def test_every_config_has_a_model() -> None:
     configs = {
         path.relative_to(zoo_models.CONFIGS).with_suffix("").as_posix()
-        for system in ("torchvision", "detectron2")
+        for system in ("torchvision", "detectron2", "mmdetection")
         for path in (zoo_models.CONFIGS / system).glob("*.py")
     }
     assert {model.config for model in MODELS.values()} == configs
