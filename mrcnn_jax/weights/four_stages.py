@@ -1,9 +1,11 @@
-"""Loads a pre-trained ConvNeXt or Swin with the names of torchvision or of the papers' code."""
+"""ConvNeXt and Swin by the names of torchvision, of the papers' code, and in MMDetection's detectors."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from mrcnn_jax.models.variables import Blueprint
@@ -115,6 +117,53 @@ def author_layout(name: str, shape: Shape, backbone: str) -> Layout:
         else:
             their_module = f"stages.{stage}.{block}.{unit}".rstrip(".")
     return _layout(their_module, leaf, shape)
+
+
+_MMDETECTION_CONVNEXT = {
+    "dwconv": "depthwise_conv",
+    "pwconv1": "pointwise_conv1",
+    "pwconv2": "pointwise_conv2",
+}
+_MMDETECTION_SWIN = {"attn": "attn.w_msa", "fc1": "ffn.layers.0.0", "fc2": "ffn.layers.1"}
+
+
+def mmdetection_layout(name: str, shape: Shape, backbone: str) -> Layout:
+    """The layout in MMDetection's Swin, or in MMPretrain's ConvNeXt, which its detectors have."""
+    if not backbone.startswith("swin"):
+        layout = author_layout(name, shape, backbone)
+        parts = layout.name.split(".")
+        return replace(layout, name=".".join(_MMDETECTION_CONVNEXT.get(part, part) for part in parts))
+    module, leaf = name.rpartition(".")[::2]
+    if module in ("stem", "stem_norm"):
+        unit = "projection" if module == "stem" else "norm"
+        return _layout(f"patch_embed.{unit}", leaf, shape)
+    if module.startswith(_NORMS):
+        return _layout(module.replace("norms.", "norm"), leaf, shape)
+    if match := re.fullmatch(r"stages\.(\d)\.downsample\.(\w+)", module):
+        layout = _layout(f"stages.{int(match[1]) - 1}.downsample.{match[2]}", leaf, shape)
+        return _with_neighbouring_cells(layout, shape)
+    stage, block, unit = _place(module)
+    first, dot, rest = unit.partition(".")
+    their_unit = _MMDETECTION_SWIN.get(first, first) + dot + rest
+    return _layout(f"stages.{stage}.blocks.{block}.{their_unit}", leaf, shape)
+
+
+def _with_neighbouring_cells(layout: Layout, shape: Shape) -> Layout:
+    """``layout``, whose inputs are the channels of 2 x 2 cells.
+
+    They are ordered by column, row and channel here, by channel, row and column there.
+    """
+    ours = (2, 2, shape[0] // 4, *shape[1:])
+    theirs = (ours[2], 2, 2, *shape[1:])
+
+    def swap(x: np.ndarray, axes: Shape) -> np.ndarray:
+        return x.reshape(axes).swapaxes(0, 2).reshape(shape)
+
+    return replace(
+        layout,
+        read=lambda x: swap(layout.read(x), theirs),
+        write=lambda x: layout.write(swap(x, ours)),
+    )
 
 
 def _place(module: str) -> tuple[int, int, str]:

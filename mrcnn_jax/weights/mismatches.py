@@ -21,7 +21,7 @@ _PROJECTS = (
         r"^roi_head\.(semantic_head|grid_head|mask_iou_head|point_head|shared_head)\.",
         "MMDetection's other heads",
     ),
-    (r"^backbone\.(stages\.\d+|stage\d|norm\d|downsample_layers)\b", "MMDetection's other backbones"),
+    (r"^backbone\.(layers\.\d+|stage\d)\b", "MMDetection's other backbones"),
     (r"^(bbox_head|mask_head|panoptic_head|semantic_head)\.", "MMDetection's other detectors"),
     (r"^roi_heads\.(box|mask|keypoint)\.(feature_extractor|predictor)\.", "maskrcnn-benchmark"),
     (
@@ -48,6 +48,9 @@ _PROJECTS = (
         "timm's models other than plain ResNets",
     ),
 )
+
+# A block of MMDetection's Swin or ConvNeXt, which are ours, too, with its number in the third stage.
+_FOUR_STAGES = r"backbone\.stages\.2\.(?:blocks\.)?(\d+)\.(attn\.w_msa|depthwise_conv)\."
 
 _BLOCKS = {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101, (36, True): 152}
 
@@ -82,6 +85,8 @@ def check_fit(wanted: Mapping[str, Shape], found: Mapping[str, np.ndarray], *, s
 
 def other_project(names: Collection[str]) -> str | None:
     """The project whose models have such names, with one of them; None if none is recognised."""
+    if any(re.match(_FOUR_STAGES, name) for name in names):
+        return None
     for pattern, project in _PROJECTS:
         for name in names:
             if re.search(pattern, name):
@@ -99,8 +104,16 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if "backbone.bottom_up.s1.b1.f.a.weight" in shapes:
         squeezed = "backbone.bottom_up.s1.b1.f.se.f_ex.0.weight" in shapes
         return {"backbone": "regnety_4gf" if squeezed else "regnetx_4gf"}
-    if blocks := set(re.findall(r"^backbone\.net\.blocks\.(\d+)\.", names, re.MULTILINE)):
-        backbone = {12: "vit_b", 24: "vit_l", 32: "vit_h"}.get(len(blocks))
+    if units := re.findall(_FOUR_STAGES, names):
+        blocks = 1 + max(int(number) for number, _ in units)
+        sizes = {
+            "attn.w_msa": {6: "swin_t", 18: "swin_s"},
+            "depthwise_conv": {9: "convnext_t", 27: "convnext_s"},
+        }
+        backbone = sizes[units[0][1]].get(blocks)
+        return {"backbone": backbone} if backbone else {}
+    if numbers := set(re.findall(r"^backbone\.net\.blocks\.(\d+)\.", names, re.MULTILINE)):
+        backbone = {12: "vit_b", 24: "vit_l", 32: "vit_h"}.get(len(numbers))
         return {"backbone": backbone, "fpn_norm": "layer"} | _cascade_fields(names) if backbone else {}
     stages = {
         number: len(set(re.findall(rf"^backbone\S*\b{stage}\.(\d+)\.", names, re.MULTILINE)))

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import Blueprint
+from mrcnn_jax.weights.four_stages import mmdetection_layout
 from mrcnn_jax.weights.layouts import (
     Layout,
     Shape,
@@ -42,7 +44,7 @@ def from_mmdetection(
     found = {
         _OLD_OFFSETS.sub(r".conv2.conv_offset.\1", name): array
         for name, array in arrays.items()
-        if not name.endswith(".num_batches_tracked")
+        if not name.endswith((".num_batches_tracked", ".relative_position_index"))
     }
     return read_model(found, layouts(blueprint), source=source)
 
@@ -60,12 +62,13 @@ def layouts(blueprint: Blueprint) -> dict[str, Layout]:
 def _problems(config: ModelConfig) -> list[str]:
     wanted = {
         "features": "fpn",
-        "backbone": "resnet",
         "non_local": "",
         "keypoint": False,
         "mask_loss": "sigmoid",
         "mask_fcs": 0,
     }
+    if config.backbone.startswith(("regnet", "vit_")):
+        wanted["backbone"] = "resnet"
     if config.mask:
         wanted["mask_cascade"] = bool(config.box_cascade)
     return [
@@ -77,6 +80,9 @@ def _problems(config: ModelConfig) -> list[str]:
 
 def _layout(name: str, shape: Shape, config: ModelConfig) -> Layout:
     part, _, rest = name.partition(".")
+    if part == "backbone" and config.backbone != "resnet":
+        layout = mmdetection_layout(rest, shape, config.backbone)
+        return replace(layout, name=f"backbone.{layout.name}")
     module, _, leaf = rest.rpartition(".")
     leaf = _LEAVES[leaf]
     match part:

@@ -1,4 +1,4 @@
-"""MMDetection's published Mask, Faster and Cascade R-CNN on ResNets with a pyramid, as rows for the zoo.
+"""MMDetection's published Mask, Faster and Cascade R-CNN with a pyramid, as rows for the zoo.
 
 Source: MMDetection 3.3 (``configs/*/metafile.yml``; one mask AP, which is absent there, is from
 ``configs/mask_rcnn/README.md``). Left out are models trained otherwise but equal in layers (in half
@@ -41,6 +41,9 @@ _RGB = {
     "pixel_mean": (123.675, 116.28, 103.53),
     "pixel_std": (58.395, 57.12, 57.375),
 }
+_SWIN_T = {"backbone": "swin_t", "backbone_frozen_stages": 0, "backbone_drop_path": 0.2}
+_SWIN_S = _SWIN_T | {"backbone": "swin_s"}
+_CONVNEXT_T = {"backbone": "convnext_t", "backbone_frozen_stages": 0, "backbone_drop_path": 0.4}
 _SYNC_BN = {
     **dict.fromkeys(("backbone_norm", "fpn_norm", "box_norm", "mask_norm"), "batch"),
     "backbone_frozen_stages": 0,
@@ -211,4 +214,13 @@ ROWS: tuple[Row, ...] = (
      "_20220324_201229-80ee90b7", (45.1, 40.3), _MASK, _SYNC_BN),
     ("simple_copy_paste", "mask_rcnn_r50_fpn_syncbn-all_rpn-2conv_ssj_scp_32x2_90k",
      "_20220316_181307-6bc5726f", (43.8, 39.2), _MASK, _SYNC_BN),
+    ("swin", "mask_rcnn_swin-t-p4-w7_fpn_1x", "_20210902_120937-9d6b7cfa", (42.7, 39.3), _MASK, _SWIN_T),
+    ("swin", "mask_rcnn_swin-t-p4-w7_fpn_ms-crop-3x", "_20210906_131725-bacf6f7b",
+     (46.0, 41.6), _MASK, _SWIN_T),
+    ("swin", "mask_rcnn_swin-t-p4-w7_fpn_fp16_ms-crop-3x", "_20210908_165006-90a4008c",
+     (46.0, 41.7), _MASK, _SWIN_T),
+    ("swin", "mask_rcnn_swin-s-p4-w7_fpn_fp16_ms-crop-3x", "_20210903_104808-b92c91f1",
+     (48.2, 43.2), _MASK, _SWIN_S),
+    ("convnext", "mask_rcnn_convnext-t_p4_w7_fpn_fp16_ms-crop_3x", "_20220426_154953-050731f4",
+     (46.2, 41.7), _MASK, _CONVNEXT_T),
 )

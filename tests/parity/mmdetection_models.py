@@ -23,6 +23,7 @@ TINY_MODELS = {
     "mask": "mask_rcnn/mask-rcnn_r50-caffe_fpn_1x_coco",
     "cascade": "cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco",
     "deform": "dcnv2/mask-rcnn_r50-mdconv-c3-c5_fpn_1x_coco",
+    "swin": "swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco",
     "faster": "faster_rcnn/faster-rcnn_x101-32x4d_fpn_1x_coco",
 }
 
@@ -46,7 +47,9 @@ def build(config: Config) -> torch.nn.Module:
     model = build_unseeded(config)
     std = config.model.data_preprocessor.std[0]
     state = {
-        name: torch.from_numpy(seeded(name, tuple(value.shape), pixel_std=std)) if value.ndim else value
+        name: torch.from_numpy(seeded(name, tuple(value.shape), pixel_std=std))
+        if value.is_floating_point()
+        else value
         for name, value in model.state_dict().items()
     }
     model.load_state_dict(state)
@@ -57,10 +60,11 @@ def tiny_config(kind: str) -> Config:
     """The configuration of a narrow model that has all parts of the full one."""
     config = read_config(TINY_MODELS[kind])
     model = config.model
-    model.backbone.update(base_channels=8)
+    channels = 12 if kind == "swin" else 32
+    model.backbone.update({"embed_dims": 12} if kind == "swin" else {"base_channels": 8})
     if kind == "faster":
         model.backbone.update(depth=50, groups=4, base_width=2)
-    model.neck.update(in_channels=[32 * 2**stage for stage in range(4)], out_channels=16)
+    model.neck.update(in_channels=[channels * 2**stage for stage in range(4)], out_channels=16)
     model.rpn_head.update(in_channels=16, feat_channels=16)
     model.rpn_head.anchor_generator.update(scales=[4])
     heads = model.roi_head

@@ -31,10 +31,10 @@ and for images 0 and 1, or all of ``--tiny``:
 - ``i/detected_boxes [D 4]``, ``i/detected_labels [D]`` int: before boxes are scaled back to the image file
 - ``i/mask_logits [D M M]`` of the detected category; of a cascade, those of the first head
 
-``--tiny`` writes a fixture: the same keys, prefixed with "mask/", "cascade/", "deform/" and "faster/", for
-the narrow models of ``mmdetection_models.py`` on the scenes ``DETECTED`` of ``seeded.py``. Arrays are reduced
-by ``thin``. ``<model>/weights`` lists the state dict, a name and its shape per row; ``mmdetection_seeded.py``
-makes the values.
+``--tiny`` writes a fixture: the same keys, prefixed with "mask/", "cascade/", "deform/", "swin/" and
+"faster/", for the narrow models of ``mmdetection_models.py`` on the scenes ``DETECTED`` of ``seeded.py``.
+Arrays are reduced by ``thin``. ``<model>/weights`` lists the state dict, a name and its shape per row;
+``mmdetection_seeded.py`` makes the values.
 """
 
 import argparse

@@ -12,6 +12,7 @@ except ModuleNotFoundError:  # imported by a test, not run beside it
 # What Detectron2 calls the same layer.
 _NAMES = (
     (r"^backbone\.conv1\.", "backbone.stem.conv1."),
+    (r"^backbone\.patch_embed\.projection\.", "backbone.stem.conv1."),
     (r"\.bn(\d)\.", r".conv\1.norm."),
     (r"\.downsample\.1\.", ".shortcut.norm."),
     (r"\.conv2\.conv_offset\.", ".conv2_offset."),
@@ -31,6 +32,9 @@ _NAMES = (
 _GAINS = (
     # Proposals are sorted by their probabilities, which must differ in float32.
     (r"\.rpn_cls\.weight", 0.4),
+    (r"^backbone\.norm\d\.weight", 0.4),
+    # The sum of a Swin's residual branches stays small.
+    (r"(w_msa\.proj|ffn\.layers\.1)\.weight", 0.3),
     # The means of three heads' logits should be as spread as those of one.
     (r"\.bbox_head\.\d\.fc_cls\.weight", 1.7),
 )

@@ -23,6 +23,8 @@ def make_config(kind: str):
         model.backbone_groups, model.backbone_group_width = 4, 16
     if kind == "deform":
         model.backbone_deformable = "modulated"
+    if kind == "swin":
+        model.backbone, model.backbone_frozen_stages = "swin_t", 0
     if kind == "cascade":
         presets.as_mmdetection_cascade(config)
     return config
@@ -42,7 +44,7 @@ PEER = narrow.Peer(
     trained=(),
     coordinates=np.float64,
 )
-KINDS = ("mask", "cascade", "deform", "faster")
+KINDS = ("mask", "cascade", "deform", "swin", "faster")
 
 
 @functools.cache

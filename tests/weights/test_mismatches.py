@@ -48,7 +48,7 @@ def test_examples():
     [
         ("bbox_head.cls_convs.0.conv.weight", "MMDetection's other detectors"),
         ("roi_head.shared_head.layer4.0.conv1.weight", "MMDetection's other heads"),
-        ("backbone.stages.0.blocks.0.norm1.weight", "MMDetection's other backbones"),
+        ("backbone.layers.0.1.0.norm1.weight", "MMDetection's other backbones"),
         ("roi_heads.box.feature_extractor.fc6.weight", "maskrcnn-benchmark"),
         ("conv_rpn_fpn2_w", "Detectron"),
         ("roi_heads.mask_head.point_head.fc1.weight", "Detectron2's PointRend"),

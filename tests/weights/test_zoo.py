@@ -273,9 +273,10 @@ def test_configs_of_the_table(name: str) -> None:
     assert model.config.startswith(f"{model.system}/")
     features = re.search(r"_(fpn|c4|dc5|vitdet)", name)[1]
     assert config.features == features.replace("vitdet", "fpn")
-    other = re.search(r"regnet[xy]_4gf|(?<=vitdet_)[blh]", name)
+    other = re.search(r"regnet[xy]_4gf|(?<=vitdet_)[blh]|(swin|convnext)-[ts]", name)
     if other:
-        assert config.backbone == other[0] or config.backbone == f"vit_{other[0]}"
+        backbone = other[0].replace("-", "_")
+        assert config.backbone in (backbone, f"vit_{backbone}")
     else:
         assert config.backbone == "resnet"
         assert config.backbone_depth == int(re.search(r"_[rx](\d+)", name)[1])
