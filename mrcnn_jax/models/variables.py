@@ -7,7 +7,7 @@ arrays, and batch norm's running statistics.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -20,6 +20,7 @@ from mrcnn_jax.runtime.compilations import quick_compilation
 
 Arrays = dict[str, Array]
 Path = tuple[Any, ...]  # attribute names and list indices
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +65,11 @@ class Blueprint:
         """``arrays`` converted for ``folded().build``."""
         return arrays_of(fold_norms(self.build(arrays)))
 
-    def split(self, arrays: Mapping[str, Any]) -> tuple[Arrays, Arrays, Arrays]:
+    def split(self, arrays: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T], dict[str, T]]:
         """``arrays``, or their shapes, split into three groups: params (trained), frozen, batch_stats."""
-        params: Arrays = {}
-        frozen: Arrays = {}
-        batch_stats: Arrays = {}
+        params: dict[str, T] = {}
+        frozen: dict[str, T] = {}
+        batch_stats: dict[str, T] = {}
         for path, variable in self.variables.items():
             if name_of(path) in self.frozen_layers:
                 group = frozen

@@ -73,7 +73,7 @@ def test_a_config_of_this_project_by_name(tmp_path, flag):
     done = run_here("train", *flag, "--workdir=run", "--config.data.root=photos", directory=tmp_path)
     assert "error: photos: there is no such folder (data.root)" in done.stderr
     done = run_here("train", "--config=torchvision/none", "--workdir=run", directory=tmp_path)
-    assert "this project has balloon, cityscapes, coco, detectron2/" in done.stderr
+    assert "this project has balloon, cityscapes, coco, convnext, detectron2/" in done.stderr
     # A folder of that name, such as the dataset, is no config; a file comes first.
     (tmp_path / "shapes").mkdir()
     done = run_here("train", *flag, "--workdir=run", "--config.data.root=photos", directory=tmp_path)

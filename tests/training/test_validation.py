@@ -70,7 +70,7 @@ def test_it_is_part_of_an_evaluation(config, tiny_blueprint, tmp_path, monkeypat
     source = open_validation_source(config, mask_grid=config.data.mask_grid)
     losses = {"rpn_objectness": 0.5, "rpn_box": 0.25, "mask": 1.0, "loss": 1.75}
     monkeypatch.setattr(monitor, "on_local_devices", lambda weights, _: weights)
-    monkeypatch.setattr(monitor, "make_predict_fn", lambda *_: lambda _: None)
+    monkeypatch.setattr(monitor, "make_predict_fn", lambda *_: lambda _: lambda *_: None)
     monkeypatch.setattr(monitor, "evaluate", lambda *_, **__: {"per_category": {}})
     monkeypatch.setattr(Monitor, "_write_pictures", lambda *_: "folder")
     monkeypatch.setattr(ValidationLosses, "measure", lambda self, weights: losses)
