@@ -192,8 +192,8 @@ def adamw_3x(backbone: str) -> Config:
     """Mask R-CNN with ConvNeXt or Swin, trained for 36 epochs of 16 images a step with AdamW.
 
     As MMDetection's mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x and mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x,
-    without their crops and their factors for the rates and decays of single layers. Raises ValueError unless
-    ``backbone`` is one of theirs in size T or S.
+    without their crops and ConvNeXt's rates by layer. Raises ValueError unless ``backbone`` is one of theirs
+    in size T or S.
     """
     # MMDetection's; of ConvNeXt-S, in its Cascade Mask R-CNN.
     drop_paths = {"convnext_t": 0.4, "convnext_s": 0.6, "swin_t": 0.2, "swin_s": 0.2}
@@ -210,6 +210,8 @@ def adamw_3x(backbone: str) -> Config:
     train.decay_steps = (197_910, 241_890)  # after 27 and 33
     train.optimizer = "adamw"
     train.learning_rate, train.weight_decay = 1e-4, 0.05
+    if backbone.startswith("swin"):
+        train.weight_decay_factors = (("backbone.*.relative_position_bias_table", 0.0),)
     return config
 
 

@@ -110,7 +110,7 @@ def test_a_larger_canvas_changes_nothing(backbone):
         )
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ["convnext_t", pytest.param("swin_t", marks=pytest.mark.slow)])
 def test_paths_are_dropped_by_image(backbone):
     """An image's maps depend on its own key alone, and are those of inference without a key."""
     model = _seeded_model(backbone, backbone_drop_path=0.5)

@@ -42,7 +42,7 @@ def test_squeeze_excitation_by_hand():
     np.testing.assert_allclose(layer(x[:, :, :2], None)[0, 0], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("norm", ["frozen_batch", "batch"])
+@pytest.mark.parametrize("norm", ["batch", pytest.param("frozen_batch", marks=pytest.mark.slow)])
 def test_padding_and_folded_norms_change_nothing(norm, monkeypatch):
     """A larger canvas, whatever it holds; and norms folded into the convolutions. Of few blocks."""
     monkeypatch.setitem(SIZES, "regnety_4gf", SIZES["regnety_4gf"]._replace(blocks=(1, 2, 1, 1)))

@@ -74,6 +74,7 @@ def test_windows_see_themselves_and_the_last_of_a_quarter_sees_all(two_blocks_a_
     assert first_window(model) == 0
 
 
+@pytest.mark.slow
 def test_recomputing_changes_nothing(two_blocks_a_quarter):
     images = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
 

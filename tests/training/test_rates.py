@@ -2,7 +2,8 @@ import re
 
 import pytest
 
-from mrcnn_jax.config import TrainConfig
+from mrcnn_jax.config import TrainConfig, presets
+from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.training.patterns import matched
 from mrcnn_jax.training.rates import rate_factors, weight_decay_factors
 
@@ -39,3 +40,12 @@ def test_patterns_without_a_match_are_all_named_with_what_is_near():
         ValueError, match=r"train.weight_decay_factors has 'mask\*', which matches no trained array"
     ):
         weight_decay_factors(NAMES, TrainConfig(weight_decay_factors=(("mask*", 0.0),)))
+
+
+def test_swins_tables_do_not_decay():
+    config = presets.adamw_3x("swin_t")
+    config.model.backbone_width = 8
+    names = make_blueprint(config.model, num_classes=1).shapes()
+    tables = {name for name in names if name.endswith("relative_position_bias_table")}
+    factors = weight_decay_factors(names, config.train)
+    assert len(tables) == 12 and {name for name in names if factors[name] == 0} == tables
