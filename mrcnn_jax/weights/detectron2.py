@@ -7,6 +7,7 @@ import numpy as np
 
 from mrcnn_jax.models.variables import Blueprint
 from mrcnn_jax.weights.layouts import (
+    LEAVES,
     Layout,
     Shape,
     background_last,
@@ -19,13 +20,6 @@ from mrcnn_jax.weights.layouts import (
     shapes_of,
 )
 
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
 # Other contents of some files: constants, which are in our config, and batch counters, which are not needed.
 _NO_WEIGHTS = re.compile(
     r"pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d+|.*\.num_batches_tracked"
@@ -69,7 +63,7 @@ def backbone_name(name: str) -> str:
     module = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", module)
     module = re.sub(r"bn(\d)$", r"conv\1.norm", module).replace("conv2.offset", "conv2_offset")
     module = module.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
-    return f"{module}.{_LEAVES[leaf]}"
+    return f"{module}.{LEAVES[leaf]}"
 
 
 def regnet_name(name: str) -> str:
@@ -81,7 +75,7 @@ def regnet_name(name: str) -> str:
         units |= {"se.reduce": "f.se.f_ex.0", "se.expand": "f.se.f_ex.2"}
         unit = units.get(match[3], f"f.{match[3].replace('_norm', '_bn')}")
         module = f"s{match[1]}.b{int(match[2]) + 1}.{unit}"
-    return f"{module}.{_LEAVES[leaf]}"
+    return f"{module}.{LEAVES[leaf]}"
 
 
 def vit_layout(name: str, shape: Shape, *, prefix: str = "") -> Layout:
@@ -100,7 +94,7 @@ def vit_layout(name: str, shape: Shape, *, prefix: str = "") -> Layout:
         )
     module, leaf = name.rsplit(".", 1)
     module = module.replace("patch_embed", "patch_embed.proj").replace(".fc", ".mlp.fc")
-    their_name = f"{prefix}{module}.{_LEAVES.get(leaf, leaf)}"
+    their_name = f"{prefix}{module}.{LEAVES.get(leaf, leaf)}"
     if leaf == "kernel" and len(shape) == 2:
         return linear(their_name, shape)
     return _conv_or_vector(their_name, shape)
@@ -125,7 +119,7 @@ def _layout(name: str, shape: Shape, blueprint: Blueprint) -> Layout:
     config = blueprint.config
     part, _, rest = name.partition(".")
     module, _, leaf = rest.rpartition(".")
-    leaf = _LEAVES.get(leaf, leaf)
+    leaf = LEAVES.get(leaf, leaf)
     match part:
         case "backbone" if config.backbone.startswith("vit_"):
             return vit_layout(rest, shape, prefix="backbone.net.")

@@ -13,6 +13,15 @@ from mrcnn_jax.weights.mismatches import check_fit
 
 Shape = tuple[int, ...]
 
+# torch's names of an array in its layer.
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
 
 @dataclass(frozen=True)
 class Layout:

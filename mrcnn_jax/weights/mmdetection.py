@@ -10,6 +10,7 @@ from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import Blueprint
 from mrcnn_jax.weights.four_stages import mmdetection_layout
 from mrcnn_jax.weights.layouts import (
+    LEAVES,
     Layout,
     Shape,
     background_last,
@@ -22,13 +23,6 @@ from mrcnn_jax.weights.layouts import (
     shapes_of,
 )
 
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
 # The offsets of files made by mmcv before its layers had a version of 2.
 _OLD_OFFSETS = re.compile(r"\.conv2_offset\.(weight|bias)$")
 
@@ -84,7 +78,7 @@ def _layout(name: str, shape: Shape, config: ModelConfig) -> Layout:
         layout = mmdetection_layout(rest, shape, config.backbone)
         return replace(layout, name=f"backbone.{layout.name}")
     module, _, leaf = rest.rpartition(".")
-    leaf = _LEAVES[leaf]
+    leaf = LEAVES[leaf]
     match part:
         case "backbone":
             return _conv_or_vector(f"backbone.{_backbone_module(module, config)}.{leaf}", shape)

@@ -8,6 +8,7 @@ import numpy as np
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.variables import Blueprint
 from mrcnn_jax.weights.layouts import (
+    LEAVES,
     Layout,
     Shape,
     conv,
@@ -20,14 +21,6 @@ from mrcnn_jax.weights.layouts import (
     with_background,
     write_model,
 )
-
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
 
 # Names before torchvision 0.14 (the files of 2019) of layers that are now convolution-activation blocks.
 _OLD_NAMES = [
@@ -116,7 +109,7 @@ def _raise_if_any(problems: list[str]) -> None:
 def backbone_name(name: str) -> str:
     """torchvision's name of an array of our ``ResNet``: "layer1.0.bn2.scale" is "layer1.0.bn2.weight"."""
     module, leaf = name.rsplit(".", 1)
-    return f"{module}.{_LEAVES[leaf]}"
+    return f"{module}.{LEAVES[leaf]}"
 
 
 def _new_name(name: str) -> str:
@@ -160,7 +153,7 @@ def _box_layout(name: str, shape: Shape, blueprint: Blueprint) -> Layout:
     if name.startswith("convs."):
         return _conv_or_vector("roi_heads.box_head." + _unit(name.removeprefix("convs.layers.")), shape)
     module, leaf = name.rsplit(".", 1)
-    leaf = _LEAVES[leaf]
+    leaf = LEAVES[leaf]
     if module.startswith("fcs."):
         number = int(module.removeprefix("fcs."))
         # The convolutions are followed by a flatten layer, and each linear layer by an activation.
@@ -180,7 +173,7 @@ def _mask_layout(name: str, shape: Shape) -> Layout:
     if name.startswith("convs."):
         return _conv_or_vector("roi_heads.mask_head." + _unit(name.removeprefix("convs.layers.")), shape)
     module, leaf = name.rsplit(".", 1)
-    their_name = f"roi_heads.mask_predictor.{module}.{_LEAVES[leaf]}"
+    their_name = f"roi_heads.mask_predictor.{module}.{LEAVES[leaf]}"
     if (module, leaf) == ("conv5_mask", "kernel"):
         return deconv(their_name, shape)
     layout = conv(their_name, shape) if leaf == "kernel" else plain(their_name, shape)
@@ -192,7 +185,7 @@ def _keypoint_layout(name: str, shape: Shape) -> Layout:
     if match := re.fullmatch(r"convs\.layers\.(\d+)\.conv", module):
         # Convolutions alternate with activations.
         return _conv_or_vector(f"roi_heads.keypoint_head.{2 * int(match[1])}.{leaf}", shape)
-    their_name = f"roi_heads.keypoint_predictor.{module}.{_LEAVES[leaf]}"
+    their_name = f"roi_heads.keypoint_predictor.{module}.{LEAVES[leaf]}"
     return deconv(their_name, shape) if leaf == "kernel" else plain(their_name, shape)
 
 
@@ -203,5 +196,5 @@ def _unit(name: str) -> str:
 
 def _conv_or_vector(name: str, shape: Shape) -> Layout:
     module, leaf = name.rsplit(".", 1)
-    their_name = f"{module}.{_LEAVES[leaf]}"
+    their_name = f"{module}.{LEAVES[leaf]}"
     return conv(their_name, shape) if leaf == "kernel" else plain(their_name, shape)
