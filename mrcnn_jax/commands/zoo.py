@@ -3,10 +3,10 @@
     mrcnn-jax zoo
     mrcnn-jax zoo torchvision/mask_rcnn_r50_fpn torchvision/resnet50
 
-The list has the average precision of boxes, masks and keypoints that was reported on COCO's val2017, in
-percent, and the size of the file, if it is published or the file is here. A model's name stands for a run in
---workdir of mrcnn-jax predict and evaluate, and in --init of train; a backbone's for a file in
---config.model.backbone_weights.
+The list has the average precision of boxes, masks and keypoints that was reported on COCO's val2017 or, of
+models with "lvis" in their names, on LVIS's validation set, in percent, and the size of the file, if it is
+published or the file is here. A model's name stands for a run in --workdir of mrcnn-jax predict and evaluate,
+and in --init of train; a backbone's for a file in --config.model.backbone_weights.
 
 Downloads one file for each name, unless it is here already, and prints where it lies. Its checksum must begin
 with the digits in its name.

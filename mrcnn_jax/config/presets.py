@@ -167,7 +167,7 @@ def vitdet(size: str) -> Config:
     train.batch_size = 64
     train.steps = 138_281 if size == "h" else 184_375  # 75 epochs, 100 epochs
     train.decay_steps = (122_916, 133_159) if size == "h" else (163_889, 177_546)
-    train.warmup_steps = 250
+    train.warmup_steps = 187 if size == "h" else 250  # there a share of the steps, which stays the same
     train.optimizer = "adamw"
     train.learning_rate = 1e-4
     # Detectron2 knows the norms of the blocks as such, but not those of its own class.
@@ -175,6 +175,24 @@ def vitdet(size: str) -> Config:
     train.rate_factors = layer_rates(depth, rate_decay)
     if size != "h":
         train.weight_decay_factors = (("backbone.pos_embed", 0.0), ("backbone.blocks.*.norm?.*", 0.0))
+    return config
+
+
+def vitdet_lvis(size: str) -> Config:
+    """As ``LVIS/mask_rcnn_vitdet_<size>_100ep`` of the same project: 100 epochs of LVIS v1."""
+    config = vitdet(size)
+    model, data, train, test = config.model, config.data, config.train, config.test
+    model.box_scores = "sigmoid"
+    if size == "h":
+        model.backbone_drop_path = 0.4
+    data.train_images = data.val_images = "."
+    data.train_annotations = "annotations/lvis_v1_train.json"
+    data.val_annotations = "annotations/lvis_v1_val.json"
+    data.repeat_threshold = 0.001
+    train.steps, train.decay_steps, train.warmup_steps = 156_250, (138_889, 150_463), 250
+    train.learning_rate = 1e-4 if size == "h" else 2e-4
+    train.federated_classes = 50
+    test.score_threshold, test.detections = 0.02, 300
     return config
 
 

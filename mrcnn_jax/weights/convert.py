@@ -13,6 +13,7 @@ import numpy as np
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.categories import KeypointRule, read_categories_file
 from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON
+from mrcnn_jax.data.lvis_categories import LVIS
 from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints
@@ -102,7 +103,8 @@ def import_weights(
         workdir: A directory that is new or empty.
         step: The checkpoint of another run to read; see ``load_weights``.
         key: Which weights of a file to take, if several fit, e.g. "ema"; see ``state_dicts.choose``.
-        categories: COCO-format file with the categories that a weights file was trained on; COCO's if None.
+        categories: COCO-format file with the categories that a weights file was trained on. None: LVIS v1's
+            if there are 1203, else COCO's.
         new_categories: Other categories to train on, or a COCO-format file with them. In the last layers of
             the heads, the outputs for categories of the same name are kept (paper, appendix A), and those for
             the background along with them; the others are re-initialised with ``config.train.seed``. All
@@ -147,7 +149,8 @@ def import_weights(
         new_layers, left_out = taken.new_modules, taken.left_out
     else:
         blueprint, weights, place = _read_file(source, Path(path), config, key)
-        known = given or _coco_categories(_SYSTEMS[source], config)
+        is_lvis = blueprint.num_classes == len(LVIS) and not config.model.keypoint
+        known = given or (LVIS if is_lvis else _coco_categories(_SYSTEMS[source], config))
         if problems := _other_numbers(known, blueprint, path=path, where=str(categories or "COCO")):
             if given or new is None:
                 raise ValueError(problems)

@@ -20,9 +20,11 @@ from mrcnn_jax.weights.layouts import (
     shapes_of,
 )
 
-# Other contents of some files: constants, which are in our config, and batch counters, which are not needed.
+# Other contents of some files: constants, which are in our config or, of the federated loss, come from the
+# training images; and batch counters, which are not needed.
 _NO_WEIGHTS = re.compile(
     r"pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d+|.*\.num_batches_tracked"
+    r"|roi_heads\.box_predictor\.(\d\.)?fed_loss_cls_weights"
 )
 
 

@@ -58,10 +58,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class Model(Weights):
-    """A detector, trained on COCO's train2017."""
+    """A detector, trained on COCO's train2017 or, with "lvis" in its name, on LVIS v1."""
 
     config: str  # of this project
-    ap: tuple[float | None, ...]  # percent on val2017, as reported: boxes, masks, keypoints
+    # Percent on val2017 or LVIS's validation set, as reported: boxes, masks, keypoints.
+    ap: tuple[float | None, ...]
     changes: Mapping[str, Any] = field(default_factory=dict)  # to the config's model
 
     @property
@@ -165,9 +166,7 @@ def _detectron2(
 
 def _vitdet(folder: str, id_and_md5: str, ap: tuple[float | None, ...], config: str) -> Model:
     model_id, md5 = id_and_md5.split("/")
-    address = (
-        f"https://dl.fbaipublicfiles.com/detectron2/ViTDet/COCO/{folder}/f{model_id}/model_final_{md5}.pkl"
-    )
+    address = f"https://dl.fbaipublicfiles.com/detectron2/ViTDet/{folder}/{model_id}/model_final_{md5}.pkl"
     return Model(f"detectron2/{config}", address, None, f"detectron2/{config}", ap)
 
 
@@ -202,14 +201,27 @@ _X101 = {
 }
 
 # Of the files of project ViTDet.
+# fmt: off
 _VITDET = (
-    ("mask_rcnn_vitdet_b", "325346929/61ccd1", (51.6, 45.9), "mask_rcnn_vitdet_b_100ep"),
-    ("mask_rcnn_vitdet_l", "325599698/6146ed", (55.5, 49.2), "mask_rcnn_vitdet_l_100ep"),
-    ("mask_rcnn_vitdet_h", "329145471/7224f1", (56.7, 50.2), "mask_rcnn_vitdet_h_75ep"),
-    ("cascade_mask_rcnn_vitdet_b", "325358525/435fa9", (54.0, 46.7), "cascade_mask_rcnn_vitdet_b_100ep"),
-    ("cascade_mask_rcnn_vitdet_l", "328021305/1a9f28", (57.6, 50.0), "cascade_mask_rcnn_vitdet_l_100ep"),
-    ("cascade_mask_rcnn_vitdet_h", "328730692/f05665", (58.7, 51.0), "cascade_mask_rcnn_vitdet_h_75ep"),
+    ("COCO/mask_rcnn_vitdet_b", "f325346929/61ccd1", (51.6, 45.9), "mask_rcnn_vitdet_b_100ep"),
+    ("COCO/mask_rcnn_vitdet_l", "f325599698/6146ed", (55.5, 49.2), "mask_rcnn_vitdet_l_100ep"),
+    ("COCO/mask_rcnn_vitdet_h", "f329145471/7224f1", (56.7, 50.2), "mask_rcnn_vitdet_h_75ep"),
+    ("COCO/cascade_mask_rcnn_vitdet_b", "f325358525/435fa9", (54.0, 46.7),
+     "cascade_mask_rcnn_vitdet_b_100ep"),
+    ("COCO/cascade_mask_rcnn_vitdet_l", "f328021305/1a9f28", (57.6, 50.0),
+     "cascade_mask_rcnn_vitdet_l_100ep"),
+    ("COCO/cascade_mask_rcnn_vitdet_h", "f328730692/f05665", (58.7, 51.0), "cascade_mask_rcnn_vitdet_h_75ep"),
+    ("LVIS/mask_rcnn_vitdet_b", "329225748/5251c5", (40.2, 38.2), "mask_rcnn_vitdet_b_lvis_100ep"),
+    ("LVIS/mask_rcnn_vitdet_l", "329211570/021b3a", (46.1, 43.6), "mask_rcnn_vitdet_l_lvis_100ep"),
+    ("LVIS/mask_rcnn_vitdet_h", "332434656/866730", (49.1, 46.0), "mask_rcnn_vitdet_h_lvis_100ep"),
+    ("LVIS/cascade_mask_rcnn_vitdet_b", "329226874/df306f", (43.0, 38.9),
+     "cascade_mask_rcnn_vitdet_b_lvis_100ep"),
+    ("LVIS/cascade_mask_rcnn_vitdet_l", "329042206/3e81c2", (49.2, 44.5),
+     "cascade_mask_rcnn_vitdet_l_lvis_100ep"),
+    ("LVIS/cascade_mask_rcnn_vitdet_h", "332552778/11bbb7", (51.5, 46.6),
+     "cascade_mask_rcnn_vitdet_h_lvis_100ep"),
 )
+# fmt: on
 
 _DEFORMABLE = {"backbone_deformable": "plain"}
 _REGNETX = {

@@ -9,6 +9,7 @@ import pytest
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID
+from mrcnn_jax.data.lvis_categories import LVIS
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import load_weights
@@ -24,6 +25,12 @@ def test_categories_come_from_a_file(tmp_path: Path, tiny_config: Config, file: 
     made = import_weights("torchvision", file, tiny_config, tmp_path / "run", categories=named)
     assert made.categories.ids == (2, 4, 6) and made.categories.keypoint_labels == (3,)
     assert read_run(tmp_path / "run").categories == made.categories
+
+
+def test_1203_categories_are_those_of_lvis(tmp_path: Path, masks_only: Config) -> None:
+    write_arrays(tmp_path / "w.npz", arrays_of("detectron2", masks_only, classes=1203))
+    made = import_weights("detectron2", tmp_path / "w.npz", masks_only, tmp_path / "run")
+    assert made.categories == read_run(tmp_path / "run").categories == LVIS
 
 
 def test_categories_that_do_not_fit(tmp_path: Path, tiny_config: Config, file: Path) -> None:

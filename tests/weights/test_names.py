@@ -101,6 +101,9 @@ def test_detectron2_has_the_background_last(rng):
     # Some files also hold the model's constants.
     arrays["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((3, 4))
     arrays["pixel_mean"] = np.zeros((3, 1, 1))
+    # Of the federated loss; a cascade's have a number.
+    arrays["roi_heads.box_predictor.fed_loss_cls_weights"] = np.zeros(2)
+    arrays["roi_heads.box_predictor.2.fed_loss_cls_weights"] = np.zeros(2)
     found = detectron2.from_detectron2(arrays, blueprint, source="model_final.pkl")
     np.testing.assert_array_equal(found["box_head.cls_score.bias"], bias[[2, 0, 1]])
     arrays["roi_heads.box_predictor.cls_score.weight"] = np.zeros((2, 1024), np.float32)
