@@ -210,10 +210,9 @@ def adamw_3x(backbone: str) -> Config:
     """Mask R-CNN with ConvNeXt or Swin, trained for 36 epochs of 16 images a step with AdamW.
 
     As MMDetection's mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x and mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x,
-    without their crops and ConvNeXt's rates by layer. Raises ValueError unless ``backbone`` is one of theirs
-    in size T or S.
+    without their crops; ConvNeXt-S has the dropped paths and the factors of rates of its Cascade Mask R-CNN.
+    Raises ValueError unless ``backbone`` is one of theirs in size T or S.
     """
-    # MMDetection's; of ConvNeXt-S, in its Cascade Mask R-CNN.
     drop_paths = {"convnext_t": 0.4, "convnext_s": 0.6, "swin_t": 0.2, "swin_s": 0.2}
     if backbone not in drop_paths:
         raise ValueError(f"backbone is {backbone!r}; it must be one of {', '.join(drop_paths)}")
@@ -228,9 +227,26 @@ def adamw_3x(backbone: str) -> Config:
     train.decay_steps = (197_910, 241_890)  # after 27 and 33
     train.optimizer = "adamw"
     train.learning_rate, train.weight_decay = 1e-4, 0.05
-    if backbone.startswith("swin"):
+    if backbone.startswith("convnext"):
+        train.rate_factors = convnext_rates(backbone.removeprefix("convnext_"))
+        train.weight_decay_factors = (("*.bias", 0.0), ("backbone.*.gamma", 0.0))
+    else:
         train.weight_decay_factors = (("backbone.*.relative_position_bias_table", 0.0),)
     return config
+
+
+def convnext_rates(size: str) -> tuple[tuple[str, float], ...]:
+    """Factors of the learning rate for ConvNeXt "t" or "s", the less the nearer a layer is to the image.
+
+    Layers are the stem, stages 1 and 2, every three blocks of stage 3, and stage 4; what is above has the
+    full rate (MMDetection's ``LearningRateDecayOptimizerConstructor``).
+    """
+    blocks, decay = {"t": (9, 0.95), "s": (27, 0.7)}[size]
+    top = 3 + blocks // 3
+    layers = [("stem*", 0), ("stages.0.*", 1), ("stages.1.*", 2), ("stages.2.*", 3)]
+    layers += [(f"stages.2.blocks.{i}.*", 3 + i // 3) for i in range(blocks)]
+    layers += [("stages.3.*", top)]
+    return tuple((f"backbone.{name}", decay ** (top + 1 - layer)) for name, layer in layers)
 
 
 def jitter_scale(data: DataConfig) -> None:

@@ -1,4 +1,7 @@
+import hashlib
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -6,6 +9,7 @@ from mrcnn_jax.config import TrainConfig, presets
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.training.patterns import matched
 from mrcnn_jax.training.rates import rate_factors, weight_decay_factors
+from mrcnn_jax.weights.mmdetection import layouts
 
 NAMES = ("backbone.conv1.kernel", "backbone.layer1.0.bn1.bias", "fpn.inner.0.bias", "rpn.conv.kernel")
 
@@ -40,6 +44,25 @@ def test_patterns_without_a_match_are_all_named_with_what_is_near():
         ValueError, match=r"train.weight_decay_factors has 'mask\*', which matches no trained array"
     ):
         weight_decay_factors(NAMES, TrainConfig(weight_decay_factors=(("mask*", 0.0),)))
+
+
+@pytest.mark.parametrize(
+    "name", ["convnext_t", *(pytest.param(n, marks=pytest.mark.slow) for n in ("convnext_s", "swin_t"))]
+)
+def test_rates_and_decays_of_mmdetections_recipes(name):
+    """What its optimizers have, stored by ``tests/fixtures/mmdetection_rates.py``."""
+    config = presets.adamw_3x(name)
+    blueprint = make_blueprint(config.model, num_classes=80)
+    trained, _, _ = blueprint.split(blueprint.shapes())
+    rates, factors = rate_factors(trained, config.train), weight_decay_factors(trained, config.train)
+    lines = []
+    for array, layout in layouts(blueprint).items():
+        if name != "convnext_s" or array.startswith("backbone."):
+            is_norm = f"{array.rpartition('.')[0]}.scale" in trained
+            decay = config.train.weight_decay_norm if is_norm else config.train.weight_decay
+            lines.append(f"{layout.name} {rates[array]:.6g} {decay * factors[array]:.6g}")
+    wanted = json.loads((Path(__file__).parents[1] / "fixtures/mmdetection_rates.json").read_text())[name]
+    assert hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16] == wanted
 
 
 def test_swins_tables_do_not_decay():
