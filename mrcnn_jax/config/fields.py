@@ -8,7 +8,8 @@ A line reads ``name: type = what_it_decides(default, rules)``. What a field deci
     inference      what is detected, but not how training goes: may change when a run is resumed
     free           none of these: may change when a run is resumed
 
-and the rules say which values it may have (``rules.py``).
+and the rules say which values it may have (``rules.py``). Those of the last section, from head outputs to
+detections, are in ``inference_fields.py``.
 
 "paper" is Mask R-CNN (arXiv 1703.06870), "FPN" arXiv 1612.03144, "Faster" arXiv 1506.01497, "D2" Detectron2,
 "TV" torchvision, "MMDet" MMDetection. Where these differ, ``presets.py`` has each system's settings.
@@ -19,6 +20,7 @@ A file in ``configs/`` defines ``get_config() -> Config``; ``--config.train.step
 import dataclasses
 from dataclasses import dataclass, field
 
+from mrcnn_jax.config.inference_fields import TestConfig
 from mrcnn_jax.config.rules import (
     anything,
     architecture,
@@ -209,6 +211,7 @@ class DataConfig:
     train_short_sides: tuple[int, ...] = training((640, 672, 704, 736, 768, 800), not_empty, positive)
     test_short_side: int = inference(800, positive)
     long_side: int = behaviour(1333, positive)  # pixels: the most the longer side may have after resizing
+    train_long_side: int = training(0, not_negative)  # pixels, likewise in training; 0: long_side
     # Height, width: each image lies on the smallest that holds it at its largest training size. A shape is
     # compiled for each. For COCO's sizes, see docs/data.md.
     canvases: tuple[tuple[int, int], ...] = training(
@@ -273,16 +276,23 @@ class TrainConfig:
     optimizer: str = training("sgd", one_of("sgd", "adamw"))
     learning_rate: float = training(0.02, positive)  # after warm-up
     schedule: str = training("step", one_of("step", "cosine"))
+    # Of "cosine": the rate that it ends at, as a share of learning_rate.
+    cosine_end: float = training(0.0, share)
     # Of "step": where the rate is multiplied ...
     decay_steps: tuple[int, ...] = training((60_000, 80_000), positive)
     decay_factor: float = training(0.1, share)  # ... by this
     warmup_steps: int = training(1000, not_negative)
     warmup_factor: float = training(0.001, share)  # the rate of step 0, as a share of learning_rate
     momentum: float = training(0.9, share)  # of SGD; beta 1 of AdamW
+    nesterov: bool = training(False)  # SGD looks ahead by its momentum, as torch defines it
     adam_b2: float = training(0.999, share)  # of AdamW: decay of the mean of squared gradients, per step
     weight_decay: float = training(1e-4, not_negative)  # AdamW multiplies it by the learning rate
     weight_decay_norm: float = training(0.0, not_negative)  # on scales and offsets of normalisation (D2)
-    clip_norm: float = training(0.0, not_negative)  # largest norm of the whole gradient; 0: no clipping
+    # Largest norm of the whole gradient, norm of each array's, and size of each of its numbers; 0: any. D2's
+    # CLIP_GRADIENTS are the latter two.
+    clip_norm: float = training(0.0, not_negative)
+    clip_array_norm: float = training(0.0, not_negative)
+    clip_value: float = training(0.0, not_negative)
     # Patterns of names of arrays that are not trained, such as "backbone.*"; * stands for dots, too.
     frozen: tuple[str, ...] = training((), no_empty_item)
     # Likewise factors of the learning rate and of both weight decays, such as (("backbone.*", 0.1),); of
@@ -304,6 +314,7 @@ class TrainConfig:
     # Of the deltas ("smooth_l1") or of the boxes that they make (generalised IoU, arXiv 1902.09630).
     rpn_box_loss: str = training("smooth_l1", one_of("smooth_l1", "giou"))
     rpn_box_loss_weight: float = training(1.0, not_negative)  # factor of this loss, also as logged
+    rpn_objectness_weight: float = training(1.0, not_negative)  # likewise of the loss of objectness
     rpn_beta: float = training(0.0, not_negative)  # smooth L1 below this is quadratic; 0: L1 (TV 1/9)
     # Of both losses: rpn_samples per image, or "sampled": those there were (TV).
     rpn_normalizer: str = training("fixed", one_of("fixed", "sampled"))
@@ -339,40 +350,6 @@ class TrainConfig:
     validation_loss: bool = free(False)  # evaluations measure the losses of these images, too
     # Evaluations in a row without a better mean score after which training ends; 0: it does not.
     stop_after: int = free(0, not_negative)
-
-
-@dataclass
-class TestConfig:
-    """From head outputs to detections."""
-
-    __test__ = False  # not a class of tests, whatever pytest makes of its name
-
-    batch_size: int = free(1, positive)  # images at a time in evaluation
-    spatial_devices: int = free(1, positive)  # devices that share each image, in evaluation and prediction
-    rpn_pre_nms: int = inference(1000, positive)
-    rpn_post_nms: int = inference(1000, positive)  # or from data.val_proposals
-    rpn_nms_iou: float = inference(0.7, share)
-    score_threshold: float = inference(0.05, share)
-    nms_iou: float = inference(0.5, share)  # within a category
-    candidates: int = inference(4096, positive)  # best (region, category) pairs that suppression looks at
-    detections: int = inference(100, positive)  # per image
-    # Of a cascade: the mean of its heads' probabilities (D2), or those of their mean logits ("logit", MMDet).
-    cascade_score: str = inference("probability", one_of("probability", "logit"))
-    # Pixels: boxes with a shorter side are dropped before suppression (TV 1e-2); 0: empty ones after.
-    box_smallest_side: float = inference(0.0, not_negative)
-    mask_threshold: float = inference(0.5, positive, share)
-    # Bilinear at pixel centres, or "torchvision": in a box of whole pixels.
-    mask_paste: str = inference("detectron2", one_of("detectron2", "torchvision"))
-    # Of a keypoint: its logit (TV), or "probability" within its region (D2).
-    keypoint_score: str = inference("logit", one_of("logit", "probability"))
-
-    # Test-time augmentation (paper appendix B; D2 TEST.AUG): short sides, in pixels, to which every image is
-    # resized in turn; (): to data.test_short_side alone.
-    scales: tuple[int, ...] = inference((), positive)
-    # Pixels: the most that the longer side may have at any of them (D2 4000); 0: data.long_side, in
-    # proportion to the scale.
-    scales_long_side: int = inference(0, not_negative)
-    flip: bool = inference(False)  # detect in the mirrored image, too
 
 
 @dataclass

@@ -152,6 +152,8 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     decay_steps = values["train.decay_steps"]
     if any(later <= earlier for earlier, later in itertools.pairwise(decay_steps)):
         yield f"train.decay_steps is {_shown(decay_steps)}; must ascend"
+    if values["train.nesterov"] and values["train.optimizer"] != "sgd":
+        yield f"train.nesterov is True; must be False with train.optimizer {values['train.optimizer']!r}"
     if values["train.optimizer"] == "adamw":  # both correct the bias of their mean by 1 - beta^step
         for name in ("train.momentum", "train.adam_b2"):
             if values[name] == 1:
@@ -266,23 +268,40 @@ def _canvas_problems(values: dict[str, Any]) -> Iterator[str]:
                     f"{SHARED_HEIGHT}"
                 )
     # What no canvas holds would be shrunk to below the size that is asked for.
-    long = values["data.long_side"]
-    short = min(max((*values["data.train_short_sides"], values["data.test_short_side"])), long)
-    for height, width in dict.fromkeys([(short, long), (long, short)]):
+    for (height, width), sides in _largest_sizes(values).items():
         if canvases and not any(height <= canvas[0] and width <= canvas[1] for canvas in canvases):
             missing = tuple(-(-side // CANVAS_UNIT) * CANVAS_UNIT for side in (height, width))
             yield (
                 f"data.canvases is {_shown(canvases)}; one must hold images of {height}x{width} (height x "
-                "width), the largest that data.train_short_sides, data.test_short_side and data.long_side "
-                f"make: add {missing!r}"
+                f"width), the largest that {sides} make: add {missing!r}"
             )
+
+
+def _largest_sizes(values: dict[str, Any]) -> dict[tuple[int, int], str]:
+    """The largest heights and widths of images, and the fields that make them."""
+    train, test = max(values["data.train_short_sides"]), values["data.test_short_side"]
+    train_long, long = values["data.train_long_side"], values["data.long_side"]
+    if train_long in (0, long):
+        fields = "data.train_short_sides, data.test_short_side and data.long_side"
+        largest = [(max(train, test), long, fields)]
+    else:
+        largest = [
+            (train, train_long, "data.train_short_sides and data.train_long_side"),
+            (test, long, "data.test_short_side and data.long_side"),
+        ]
+    return {
+        size: fields
+        for short, long, fields in largest
+        for size in ((min(short, long), long), (long, min(short, long)))
+    }
 
 
 def _augmentation_problems(values: dict[str, Any]) -> Iterator[str]:
     jitter = values["data.scale_jitter"]
     if jitter and (len(jitter) != 2 or jitter[0] > jitter[1]):
         yield f"data.scale_jitter is {_shown(jitter)}; must be the lowest and the highest factor, or empty"
-    crop, sides, long = values["data.crop"], values["data.crop_size"], values["data.long_side"]
+    crop, sides = values["data.crop"], values["data.crop_size"]
+    long = values["data.train_long_side"] or values["data.long_side"]
     rule = ""
     if crop.startswith("relative") and max(sides) > 1:
         rule = "must be shares of the height and width, at most 1,"

@@ -41,6 +41,7 @@ LIMITS = {
     "data.train_short_sides": _SIDE,
     "data.test_short_side": _SIDE,
     "data.long_side": _SIDE,
+    "data.train_long_side": _SIDE,
     "data.canvases": _SIDE,
     "data.max_objects": 100_000,
     "data.mask_grid": 4096,

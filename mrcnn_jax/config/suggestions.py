@@ -64,6 +64,7 @@ _OTHER_NAMES = {
     "data.train_short_sides": "min_size min_size_train img_scale image_size img_size imgsz",
     "data.test_short_side": "min_size min_size_test img_scale image_size img_size imgsz",
     "data.long_side": "max_size max_size_train max_size_test img_scale image_size img_size imgsz",
+    "data.train_long_side": "max_size_train",
     "data.canvases": "pad_size pad_shape",
     "data.min_keypoints": "min_keypoints_per_image roi_keypoint_head_min_keypoints_per_image",
     "data.flip": "random_flip flip_ratio flip_prob hflip horizontal_flip",
@@ -86,13 +87,16 @@ _OTHER_NAMES = {
     "train.adam_b2": "beta2 adam_beta2 betas",
     "train.learning_rate": "lr base_lr initial_lr init_lr max_lr peak_lr",
     "train.schedule": "scheduler policy lr_policy lr_scheduler lr_scheduler_name param_scheduler lr_config",
+    "train.cosine_end": "base_lr_end eta_min min_lr final_lr",
     "train.decay_steps": "solver_steps lr_steps lr_step lr_config_step lr_step_size step_size milestones",
     "train.decay_factor": "gamma lr_gamma",
     "train.warmup_steps": "warmup_iters lr_warmup_iters warmup_epochs lr_warmup_epochs",
     "train.warmup_factor": "warmup_ratio start_factor lr_warmup_decay",
     "train.weight_decay": "wd",
     "train.weight_decay_norm": "norm_weight_decay",
-    "train.clip_norm": "grad_clip clip_grad clip_gradients clip_value max_norm max_grad_norm",
+    "train.clip_norm": "grad_clip clip_grad clip_gradients max_norm max_grad_norm",
+    "train.clip_array_norm": "clip_gradients clip_type",
+    "train.clip_value": "clip_gradients clip_type",
     "train.frozen": "freeze frozen_layers frozen_parameters freeze_layers freeze_modules",
     "train.rate_factors": "lr_mult lr_factors paramwise_cfg custom_keys lr_factor_func backbone_multiplier",
     "train.weight_decay_factors": "decay_mult wd_mult norm_decay_mult bias_decay_mult weight_decay_overrides",
@@ -108,7 +112,8 @@ _OTHER_NAMES = {
     ),
     "train.rpn_nms_iou": "rpn_nms_thresh rpn_nms_iou_threshold rpn_proposal_nms_iou_threshold",
     "train.rpn_box_loss": "rpn_bbox_reg_loss_type",
-    "train.rpn_box_loss_weight": "rpn_bbox_reg_loss_weight",
+    "train.rpn_box_loss_weight": "rpn_bbox_reg_loss_weight rpn_loss_weight",
+    "train.rpn_objectness_weight": "rpn_loss_weight",
     "train.rpn_beta": "rpn_smooth_l1_beta smooth_l1_beta",
     "train.roi_samples": "batch_size_per_image roi_heads_batch_size_per_image box_batch_size_per_image",
     "train.roi_positive_fraction": "roi_heads_positive_fraction box_positive_fraction pos_fraction",
@@ -160,9 +165,8 @@ _ANSWERS = {
     "use model.backbone_weights for a backbone; mrcnn-jax convert makes a run of a whole model": (
         "weights pretrained load_from init_cfg weights_backbone"
     ),
-    "use train.rpn_box_loss_weight, train.box_loss_weight or train.keypoint_weight; the others are 1": (
-        "loss_weight"
-    ),
+    "use train.rpn_objectness_weight, train.rpn_box_loss_weight, train.box_loss_weight or "
+    "train.keypoint_weight; the others are 1": "loss_weight",
     "a run is resumed by starting it again with its --workdir": "resume resume_from auto_resume",
     "use the flag --workdir": "output_dir out_dir work_dir workdir log_dir save_dir",
     "tf.data chooses how many images are read at a time": "workers num_workers workers_per_gpu",

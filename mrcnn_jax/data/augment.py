@@ -136,8 +136,9 @@ def _shapes(original: Size, config: DataConfig) -> list[Size]:
 
 
 def _at_short_side(original: Size, canvas: Size, side: int, config: DataConfig) -> Size:
+    long = config.train_long_side or config.long_side
     return images.fitted_shape(
-        *original, short_side=side, long_side=config.long_side, canvases=(canvas,), rule=config.resize
+        *original, short_side=side, long_side=long, canvases=(canvas,), rule=config.resize
     )[0]
 
 

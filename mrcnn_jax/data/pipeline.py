@@ -202,7 +202,7 @@ def training_canvas(size: images.Size, config: DataConfig, *, turned: bool = Fal
             images.resized_shape(
                 *(shape[::-1] if turned else shape),
                 short_side=max(config.train_short_sides),
-                long_side=config.long_side,
+                long_side=config.train_long_side or config.long_side,
                 rule=config.resize,
             )
             for shape in shapes

@@ -51,9 +51,9 @@ def compute_losses(
 ) -> dict[str, Float[Array, ""]]:
     """The losses by name; training minimises their sum (paper 3).
 
-    The mask and keypoint losses are included if the batch has masks and keypoints. The box and keypoint
-    losses have been multiplied by their weights in ``train``, so the logged values are weighted, as in
-    Detectron2.
+    The mask and keypoint losses are included if the batch has masks and keypoints. The RPN's, the box and the
+    keypoint losses have been multiplied by their weights in ``train``, so the logged values are weighted, as
+    in Detectron2.
 
     ``image_counts`` are the numbers of training images with each category, for ``train.federated_classes``;
     None: all equal.
@@ -236,7 +236,8 @@ def _rpn_losses(
         beta=train.rpn_beta,
         kind=train.rpn_box_loss,
     )
-    sums = _weighted(losses.sums, "rpn_box", train.rpn_box_loss_weight)
+    sums = _weighted(losses.sums, "rpn_objectness", train.rpn_objectness_weight)
+    sums = _weighted(sums, "rpn_box", train.rpn_box_loss_weight)
     return rpn_outputs, anchors, dataclasses.replace(losses, sums=sums)
 
 

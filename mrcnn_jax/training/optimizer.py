@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -26,7 +27,7 @@ def with_steps(config: Config, *, images: int | float) -> Config:
 
 
 def make_schedule(config: TrainConfig) -> optax.Schedule:
-    """The learning rate by step: linear warm-up times step decay or cosine decay to zero.
+    """The learning rate by step: linear warm-up times step decay or cosine decay.
 
     The decay counts from step 0 and warm-up scales it (as in Detectron2), so the two may overlap.
     """
@@ -35,7 +36,7 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
             boundaries = {step: config.decay_factor for step in config.decay_steps}
             decay = optax.piecewise_constant_schedule(config.learning_rate, boundaries)
         case "cosine":
-            decay = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+            decay = optax.cosine_decay_schedule(config.learning_rate, config.steps, config.cosine_end)
         case _:
             raise ValueError(f"train.schedule is {config.schedule!r}; it must be 'step' or 'cosine'")
 
@@ -47,7 +48,7 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig, names: Iterable[str]) -> optax.GradientTransformation:
-    """The optimizer that ``config.optimizer`` names, as torch defines it, after clipping by global norm.
+    """The optimizer that ``config.optimizer`` names, as torch defines it, after clipping.
 
     "sgd" adds weight decay to the gradient, then applies momentum and the learning rate. "adamw" (arXiv
     1711.05101) keeps weight decay out of both moments: the learning rate scales it together with Adam's step.
@@ -62,7 +63,6 @@ def make_optimizer(config: TrainConfig, names: Iterable[str]) -> optax.GradientT
     names = dict.fromkeys(names)  # in their order
     is_norm = {name: f"{name.rpartition('.')[0]}.scale" in names for name in names}
     factors = weight_decay_factors(names, config)
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     decay = [
         optax.add_decayed_weights(
             value * factor, {name: is_norm[name] == norm and factors[name] == factor for name in names}
@@ -76,12 +76,30 @@ def make_optimizer(config: TrainConfig, names: Iterable[str]) -> optax.GradientT
     ]
     match config.optimizer:
         case "sgd":
-            return optax.chain(clip, *decay, optax.trace(config.momentum), *learning_rate)
+            return optax.chain(
+                _clip(config), *decay, optax.trace(config.momentum, config.nesterov), *learning_rate
+            )
         case "adamw":
             adam = optax.scale_by_adam(config.momentum, config.adam_b2)
-            return optax.chain(clip, adam, *decay, *learning_rate)
+            return optax.chain(_clip(config), adam, *decay, *learning_rate)
         case _:
             raise ValueError(f"train.optimizer is {config.optimizer!r}; it must be 'sgd' or 'adamw'")
+
+
+def _clip(config: TrainConfig) -> optax.GradientTransformation:
+    """The limits of the whole gradient, then of each array's, then of each number."""
+    limits = []
+    if config.clip_norm:
+        limits.append(optax.clip_by_global_norm(config.clip_norm))
+    if largest := config.clip_array_norm:
+
+        def shorten(x: Array) -> Array:  # as torch.nn.utils.clip_grad_norm_
+            return x * jnp.minimum(1.0, largest / (jnp.linalg.norm(x) + 1e-6))
+
+        limits.append(optax.stateless(lambda gradient, _: jax.tree.map(shorten, gradient)))
+    if config.clip_value:
+        limits.append(optax.clip(config.clip_value))
+    return optax.chain(*limits) if limits else optax.identity()
 
 
 def _scale(factors: dict[str, float]) -> list[optax.GradientTransformation]:

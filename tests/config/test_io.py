@@ -108,6 +108,18 @@ def test_values_at_the_edge_of_their_range_are_valid():
             {"long_side": 5000},
             [("images of 800x5000", "add (800, 5024)"), ("images of 5000x800", "add (5024, 800)")],
         ),
+        (  # in training alone, and in prediction alone
+            {"train_long_side": 1440, "test_short_side": 960},
+            [
+                (
+                    "images of 800x1440",
+                    "data.train_short_sides and data.train_long_side make: add (800, 1440)",
+                ),
+                ("images of 1440x800", "add (1440, 800)"),
+                ("images of 960x1333", "data.test_short_side and data.long_side make: add (960, 1344)"),
+                ("images of 1333x960", "add (1344, 960)"),
+            ],
+        ),
     ],
 )
 def test_canvases_hold_every_size_that_is_asked_for(changes, lines):

@@ -30,9 +30,11 @@ from mrcnn_jax.config.suggestions import _ANSWERS, _OTHER_NAMES, suggest
         ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "use model.roi_pooling or model.roi_aligned"),
         ("MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "use train.keypoint_weight"),
         ("MODEL.RPN.BBOX_REG_LOSS_WEIGHT", "use train.rpn_box_loss_weight"),
+        ("MODEL.RPN.LOSS_WEIGHT", "use train.rpn_box_loss_weight or train.rpn_objectness_weight"),
         (
-            "MODEL.RPN.LOSS_WEIGHT",
-            "use train.rpn_box_loss_weight, train.box_loss_weight or train.keypoint_weight; the others are 1",
+            "MODEL.ROI_MASK_HEAD.LOSS_WEIGHT",
+            "use train.rpn_objectness_weight, train.rpn_box_loss_weight, train.box_loss_weight or "
+            "train.keypoint_weight; the others are 1",
         ),
         ("MODEL.BACKBONE.FREEZE_AT", "use model.backbone_frozen_stages"),
         ("DATALOADER.NUM_WORKERS", "tf.data chooses how many images are read at a time"),

@@ -166,6 +166,16 @@ def test_canvas_is_the_smallest_that_holds_the_largest_training_size(size, canva
     assert training_canvas(size, DataConfig(scale_jitter=(0.1, 2.0))) == (800, 1344)  # the first
 
 
+def test_the_longest_side_of_training_alone(mixed):
+    """Wide images of twice their height, for which 32 x 64 are allowed otherwise."""
+    data = config(train_short_sides=(32,), train_long_side=40)
+    assert training_canvas((480, 960), data) == (32, 64)
+    batch = next(batches(mixed, data))
+    assert batch.image_sizes.max() == 40
+    longer = DataConfig(train_long_side=1440, canvases=((800, 1344), (800, 1440)))
+    assert training_canvas((480, 960), longer) == (800, 1440)
+
+
 def test_canvases_of_turned_images_and_of_parts():
     turns = DataConfig(quarter_turns=True)
     assert training_canvas((480, 640), turns) == (800, 1088)

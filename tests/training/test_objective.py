@@ -273,12 +273,14 @@ def test_losses_by_hand():
     )
 
 
-def test_the_weights_of_the_box_losses():
+def test_the_weights_of_the_rpns_and_the_box_losses():
     plain, _ = AS_DETECTRON2(undecided_outputs(), make_batch(), KEY)
-    changed = dataclasses.replace(TAKE_ALL, rpn_box_loss_weight=2.0, box_loss_weight=10.0)
+    weights = {"rpn_box_loss_weight": 2.0, "rpn_objectness_weight": 0.5, "box_loss_weight": 10.0}
+    changed = dataclasses.replace(TAKE_ALL, **weights)
     weighted, _ = compiled(changed)(undecided_outputs(), make_batch(), KEY)
     expected = {name: float(loss) for name, loss in plain.items()}
     expected |= {"rpn_box": 2 * expected["rpn_box"], "box": 10 * expected["box"]}
+    expected["rpn_objectness"] /= 2
     assert {name: float(loss) for name, loss in weighted.items()} == pytest.approx(expected, rel=1e-5)
 
 

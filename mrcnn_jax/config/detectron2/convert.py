@@ -34,7 +34,7 @@ _SAME = {
     "MODEL.RPN.BBOX_REG_WEIGHTS": "model.rpn_box_weights",
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE": "train.rpn_samples",
     "MODEL.RPN.POSITIVE_FRACTION": "train.rpn_positive_fraction",
-    "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": "train.rpn_box_loss_weight",
+    "MODEL.RPN.LOSS_WEIGHT": "train.rpn_objectness_weight",
     "MODEL.RPN.SMOOTH_L1_BETA": "train.rpn_beta",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "train.roi_samples",
     "MODEL.ROI_HEADS.POSITIVE_FRACTION": "train.roi_positive_fraction",
@@ -59,6 +59,7 @@ _SAME = {
     "SOLVER.MAX_ITER": "train.steps",
     "SOLVER.BASE_LR": "train.learning_rate",
     "SOLVER.MOMENTUM": "train.momentum",
+    "SOLVER.NESTEROV": "train.nesterov",
     "SOLVER.WEIGHT_DECAY": "train.weight_decay",
     "SOLVER.WEIGHT_DECAY_NORM": "train.weight_decay_norm",
     "SOLVER.GAMMA": "train.decay_factor",
@@ -79,8 +80,7 @@ WITHOUT_EFFECT = frozenset(
         *("DATALOADER.NUM_WORKERS", "DATALOADER.ASPECT_RATIO_GROUPING", "INPUT.MASK_FORMAT"),
         *("TEST.EXPECTED_RESULTS", "MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"),
         *("MODEL.ANCHOR_GENERATOR.ANGLES", "TEST.PRECISE_BN.NUM_ITER"),
-        *("SOLVER.NUM_DECAYS", "SOLVER.RESCALE_INTERVAL", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE"),
-        *("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "SOLVER.CLIP_GRADIENTS.NORM_TYPE"),
+        "SOLVER.REFERENCE_WORLD_SIZE",  # for which the other settings hold, however many devices there are
     )
 )
 
@@ -192,6 +192,8 @@ def _set_data(config: Config, settings: Settings) -> None:
     if settings["INPUT.MIN_SIZE_TRAIN_SAMPLING"] == "range":
         sides = tuple(range(sides[0], sides[-1] + 1))
     data.train_short_sides = sides
+    if (longest := settings["INPUT.MAX_SIZE_TRAIN"]) != data.long_side:
+        data.train_long_side = longest
     if settings["INPUT.CROP.ENABLED"]:
         data.crop = settings["INPUT.CROP.TYPE"]
         first, second = settings["INPUT.CROP.SIZE"]
@@ -214,8 +216,10 @@ def _set_canvases(config: Config) -> None:
     Parts of images, of a random height and width, may be so high or wide that they need a square one.
     """
     data = config.data
-    short = min(max(*data.train_short_sides, data.test_short_side), data.long_side)
-    height, width = (-(-side // CANVAS_UNIT) * CANVAS_UNIT for side in (short, data.long_side))
+    train_long = data.train_long_side or data.long_side
+    short = max(min(max(data.train_short_sides), train_long), min(data.test_short_side, data.long_side))
+    long = max(train_long, data.long_side)
+    height, width = (-(-side // CANVAS_UNIT) * CANVAS_UNIT for side in (short, long))
     if height > data.canvases[0][0] or width > data.canvases[0][1]:
         data.canvases = ((height, width), (width, height))
     if data.crop.endswith("_range"):
@@ -228,12 +232,24 @@ def _set_training(config: Config, settings: Settings) -> None:
     (train.roi_positive_iou,) = settings["MODEL.ROI_HEADS.IOU_THRESHOLDS"][:1]
     if settings["MODEL.RPN.BBOX_REG_LOSS_TYPE"] == "giou":
         train.rpn_box_loss = "giou"
+    train.rpn_box_loss_weight = settings["MODEL.RPN.BBOX_REG_LOSS_WEIGHT"] * settings["MODEL.RPN.LOSS_WEIGHT"]
     if settings["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"] == "giou":
         train.box_loss = "giou"
     if config.model.box and settings["MODEL.ROI_BOX_HEAD.USE_FED_LOSS"]:
         train.federated_classes = settings["MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES"]
-    if settings["SOLVER.LR_SCHEDULER_NAME"] == "WarmupCosineLR":
-        train.schedule = "cosine"
+    match settings["SOLVER.LR_SCHEDULER_NAME"]:
+        case "WarmupCosineLR":
+            train.schedule = "cosine"
+            train.cosine_end = settings["SOLVER.BASE_LR_END"] / settings["SOLVER.BASE_LR"]
+        case "WarmupStepWithFixedGammaLR":  # in parts of equal length
+            parts = settings["SOLVER.NUM_DECAYS"] + 1
+            train.decay_steps = tuple(-(-train.steps * part // parts) for part in range(1, parts))
+    if settings["SOLVER.CLIP_GRADIENTS.ENABLED"]:
+        largest = settings["SOLVER.CLIP_GRADIENTS.CLIP_VALUE"]
+        if settings["SOLVER.CLIP_GRADIENTS.CLIP_TYPE"] == "norm":
+            train.clip_array_norm = largest
+        else:
+            train.clip_value = largest
     if (factor := settings["SOLVER.BIAS_LR_FACTOR"]) != 1:
         train.rate_factors = (("*.bias", factor),)
     if settings["SOLVER.WEIGHT_DECAY_BIAS"] == 0:

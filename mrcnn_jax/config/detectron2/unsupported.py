@@ -57,7 +57,6 @@ ONLY = {
     "MODEL.RPN.BOUNDARY_THRESH": _in_training(-1),
     "MODEL.RPN.IOU_LABELS": _in_training((0, -1, 1)),
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": _in_training("smooth_l1", "giou"),
-    "MODEL.RPN.LOSS_WEIGHT": _in_training(1.0),
     "MODEL.ROI_HEADS.NAME": _only("StandardROIHeads", "CascadeROIHeads", "Res5ROIHeads"),
     "MODEL.ROI_HEADS.IOU_LABELS": _in_training((0, 1)),
     "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": _in_training(True),
@@ -73,15 +72,14 @@ ONLY = {
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": _in_training("choice", "range"),
     "INPUT.RANDOM_FLIP": _in_training("horizontal", "vertical", "none"),
     "DATALOADER.SAMPLER_TRAIN": _in_training("TrainingSampler", "RepeatFactorTrainingSampler"),
-    "SOLVER.LR_SCHEDULER_NAME": _in_training("WarmupMultiStepLR", "WarmupCosineLR"),
-    "SOLVER.BASE_LR_END": _in_training(0.0),
-    "SOLVER.NESTEROV": _in_training(False),
-    "SOLVER.WARMUP_METHOD": _in_training("linear"),
-    "SOLVER.REFERENCE_WORLD_SIZE": _in_training(0, why="batches and rates do not depend on the devices"),
-    "SOLVER.CLIP_GRADIENTS.ENABLED": _in_training(
-        False, why="train.clip_norm clips the norm of the whole gradient, not of each array"
+    "SOLVER.LR_SCHEDULER_NAME": _in_training(
+        "WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"
     ),
-    "TEST.KEYPOINT_OKS_SIGMAS": _only((), why="evaluation takes COCO's"),
+    "SOLVER.WARMUP_METHOD": _in_training("linear"),
+    "SOLVER.RESCALE_INTERVAL": _in_training(False),
+    "TEST.KEYPOINT_OKS_SIGMAS": _in_training(
+        (), why="give them as the 'sigmas' of the annotations' category"
+    ),
     "TEST.PRECISE_BN.ENABLED": _in_training(False),
 }
 
@@ -94,6 +92,8 @@ def problems(settings: Settings) -> Iterator[Problem]:
             yield Problem(key, f"{rule}: {only.why}" if only.why else rule, only.training)
     yield from _architecture_problems(settings)
     yield from _head_problems(settings)
+    if settings["INPUT.MIN_SIZE_TEST"] < 1:
+        yield Problem("INPUT.MIN_SIZE_TEST", "must be positive: images are always resized")
     yield from _training_problems(settings)
 
 
@@ -240,15 +240,13 @@ def _training_problems(settings: Settings) -> Iterator[Problem]:
             yield Problem("DATALOADER.REPEAT_SQRT", "must be True", training=True)
         if not 0 <= settings["DATALOADER.REPEAT_THRESHOLD"] <= 1:
             yield Problem("DATALOADER.REPEAT_THRESHOLD", "must be between 0 and 1", training=True)
+    yield from _solver_problems(settings)
     if len(settings["MODEL.ROI_HEADS.IOU_THRESHOLDS"]) != 1:
         yield Problem("MODEL.ROI_HEADS.IOU_THRESHOLDS", "must be one", training=True)
     if len(settings["MODEL.RPN.IOU_THRESHOLDS"]) != 2:
         yield Problem("MODEL.RPN.IOU_THRESHOLDS", "must be two", training=True)
-    if settings["SOLVER.WEIGHT_DECAY_BIAS"] not in (None, 0, settings["SOLVER.WEIGHT_DECAY"]):
-        yield Problem("SOLVER.WEIGHT_DECAY_BIAS", "must be SOLVER.WEIGHT_DECAY, 0 or None", training=True)
-    if settings["INPUT.MAX_SIZE_TRAIN"] != settings["INPUT.MAX_SIZE_TEST"]:
-        longest = settings["INPUT.MAX_SIZE_TEST"]
-        yield Problem("INPUT.MAX_SIZE_TRAIN", f"must be INPUT.MAX_SIZE_TEST, {longest}", training=True)
+    if settings["INPUT.MAX_SIZE_TRAIN"] < 1:
+        yield Problem("INPUT.MAX_SIZE_TRAIN", "must be positive", training=True)
     if settings["INPUT.MIN_SIZE_TRAIN_SAMPLING"] == "range" and len(settings["INPUT.MIN_SIZE_TRAIN"]) != 2:
         yield Problem("INPUT.MIN_SIZE_TRAIN", "must be the two ends of the range", training=True)
     if settings["INPUT.CROP.ENABLED"] and settings["INPUT.CROP.TYPE"] not in CROPS:
@@ -259,3 +257,20 @@ def _training_problems(settings: Settings) -> Iterator[Problem]:
     if settings["INPUT.RANDOM_FLIP"] == "vertical" and settings["MODEL.KEYPOINT_ON"]:
         rule = "must be 'horizontal' or 'none' with keypoints: Detectron2 does not exchange left and right"
         yield Problem("INPUT.RANDOM_FLIP", rule, training=True)
+
+
+def _solver_problems(settings: Settings) -> Iterator[Problem]:
+    if settings["SOLVER.WEIGHT_DECAY_BIAS"] not in (None, 0, settings["SOLVER.WEIGHT_DECAY"]):
+        yield Problem("SOLVER.WEIGHT_DECAY_BIAS", "must be SOLVER.WEIGHT_DECAY, 0 or None", training=True)
+    rate, is_cosine = settings["SOLVER.BASE_LR"], settings["SOLVER.LR_SCHEDULER_NAME"] == "WarmupCosineLR"
+    if is_cosine and not 0 <= settings["SOLVER.BASE_LR_END"] <= rate:
+        yield Problem("SOLVER.BASE_LR_END", f"must be between 0 and SOLVER.BASE_LR, {rate}", training=True)
+    clip = "SOLVER.CLIP_GRADIENTS"
+    if settings[f"{clip}.ENABLED"]:
+        kind = settings[f"{clip}.CLIP_TYPE"]
+        if kind not in ("value", "norm"):
+            yield Problem(f"{clip}.CLIP_TYPE", "must be 'value' or 'norm'", training=True)
+        if kind == "norm" and settings[f"{clip}.NORM_TYPE"] != 2:
+            yield Problem(f"{clip}.NORM_TYPE", "must be 2.0", training=True)
+        if settings[f"{clip}.CLIP_VALUE"] <= 0:
+            yield Problem(f"{clip}.CLIP_VALUE", "must be positive", training=True)

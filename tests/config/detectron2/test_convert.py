@@ -21,7 +21,7 @@ PUBLISHED = {
 
 
 # The configs of the others are programs.
-@pytest.mark.parametrize("name", [n for n in PUBLISHED if not re.match(r"new_baselines/|COCO/.*vitdet", n)])
+@pytest.mark.parametrize("name", [n for n in PUBLISHED if not re.match(r"new_baselines/|.*vitdet", n)])
 def test_published_models_have_the_configs_of_this_project(zoo, name):
     config = read_config(zoo / f"{name}.yaml")
     validate(config)
@@ -64,6 +64,7 @@ def test_what_there_is_no_counterpart_for_is_refused(zoo, name):
     "name",
     [
         "Cityscapes/mask_rcnn_R_50_FPN",
+        "Misc/cascade_mask_rcnn_X_152_32x8d_FPN_IN5k_gn_dconv",
         "Detectron1-Comparisons/mask_rcnn_R_50_FPN_noaug_1x",
         "LVISv0.5-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_1x",
         "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x",
@@ -98,6 +99,32 @@ OTHERS = {
         "train.learning_rate": 0.01,
         "train.decay_steps": (18_000,),
         "train.eval_every": 8000,
+    },
+    "Misc/cascade_mask_rcnn_X_152_32x8d_FPN_IN5k_gn_dconv": {
+        "model.backbone_depth": 152,
+        "model.backbone_groups": 32,
+        "model.backbone_group_width": 8,
+        "model.backbone_deformable": "plain",
+        "model.backbone_stride_in_1x1": False,
+        "model.backbone_weights": "detectron2/FAIR/X-152-32x8d-IN5k",
+        "model.box_convs": 4,
+        "model.box_norm": "group",
+        "model.box_fcs": 1,
+        "model.box_agnostic": True,
+        "model.box_cascade": ((20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)),
+        "model.mask_convs": 8,
+        "model.mask_norm": "group",
+        "data.train_short_sides": tuple(range(640, 865)),
+        "data.train_long_side": 1440,
+        "data.canvases": ((864, 1440), (1440, 864), (1440, 1440)),
+        "data.crop": "relative_range",
+        "train.steps": 50_000,
+        "train.batch_size": 128,
+        "train.learning_rate": 0.16,
+        "train.decay_steps": (35_000, 45_000),
+        "train.rpn_post_nms": 2000,
+        "train.cascade_positive_ious": (0.6, 0.7),
+        "train.eval_every": 2500,
     },
     "Detectron1-Comparisons/mask_rcnn_R_50_FPN_noaug_1x": {
         "model.backbone_weights": "detectron2/MSRA/R-50",
@@ -193,6 +220,7 @@ class _Recorded(dict):
 
 
 CROP = {"INPUT.CROP.ENABLED": True}
+CLIP = {"SOLVER.CLIP_GRADIENTS.ENABLED": True}
 CANVASES = presets.detectron2().data.canvases
 
 
@@ -202,7 +230,9 @@ def test_every_key_is_read_or_known_to_change_nothing(zoo):
     names += ["LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x"]
     head = "MODEL.ROI_BOX_HEAD"
     switched_on = {"TEST.AUG.ENABLED": True, f"{head}.USE_SIGMOID_CE": True, f"{head}.USE_FED_LOSS": True}
-    read = set()
+    clip = "SOLVER.CLIP_GRADIENTS"
+    switched_on |= {f"{clip}.ENABLED": True, f"{clip}.CLIP_TYPE": "norm"}
+    read = {"SOLVER.BASE_LR_END", "SOLVER.NUM_DECAYS"}  # of other schedules: test_solver.py
     for name in (*names, "Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5"):
         settings = _Recorded(read_settings(zoo / f"{name}.yaml") | switched_on | CROP)
         assert not list(problems(settings))
@@ -331,7 +361,28 @@ CASCADE = {
             "INPUT.RANDOM_FLIP",
             "must be 'horizontal' or 'none' with keypoints",
         ),
-        ({"INPUT.MAX_SIZE_TRAIN": 1440}, "INPUT.MAX_SIZE_TRAIN", "must be INPUT.MAX_SIZE_TEST, 1333"),
+        ({"INPUT.MAX_SIZE_TRAIN": 0}, "INPUT.MAX_SIZE_TRAIN", "must be positive"),
+        ({"INPUT.MIN_SIZE_TEST": 0}, "INPUT.MIN_SIZE_TEST", "must be positive: images are always resized"),
+        (
+            {"SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR", "SOLVER.BASE_LR_END": 0.5},
+            "SOLVER.BASE_LR_END",
+            "must be between 0 and SOLVER.BASE_LR, 0.001",
+        ),
+        (
+            {**CLIP, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "full_model"},
+            "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+            "must be 'value'",
+        ),
+        (
+            {**CLIP, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "norm", "SOLVER.CLIP_GRADIENTS.NORM_TYPE": 1.0},
+            "SOLVER.CLIP_GRADIENTS.NORM_TYPE",
+            "must be 2.0",
+        ),
+        (
+            {**CLIP, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 0.0},
+            "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+            "must be positive",
+        ),
         ({"MODEL.RPN.IOU_THRESHOLDS": (0.3,)}, "MODEL.RPN.IOU_THRESHOLDS", "must be two"),
         ({"MODEL.ROI_HEADS.IOU_THRESHOLDS": ()}, "MODEL.ROI_HEADS.IOU_THRESHOLDS", "must be one"),
         (
@@ -372,6 +423,21 @@ def test_values_that_do_not_go_together(settings, key, rule):
                 "data.long_side": 1500,
             },
         ),
+        (
+            {
+                "INPUT.MAX_SIZE_TRAIN": 1440,
+                "MODEL.RPN.LOSS_WEIGHT": 0.5,
+                "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": 3.0,
+            },
+            {
+                "data.train_long_side": 1440,
+                "data.canvases": ((800, 1440), (1440, 800)),
+                "train.rpn_objectness_weight": 0.5,
+                "train.rpn_box_loss_weight": 1.5,
+            },
+        ),
+        ({"INPUT.MAX_SIZE_TRAIN": 1024}, {"data.train_long_side": 1024}),
+        ({"SOLVER.REFERENCE_WORLD_SIZE": 8}, {}),
         ({"INPUT.RANDOM_FLIP": "vertical"}, {"data.flip": False, "data.flip_vertical": True}),
         (CROP, {"data.crop": "relative_range", "data.canvases": (*CANVASES, (1344, 1344))}),
         (
