@@ -192,7 +192,7 @@ def _set_data(config: Config, settings: Settings) -> None:
     if settings["INPUT.MIN_SIZE_TRAIN_SAMPLING"] == "range":
         sides = tuple(range(sides[0], sides[-1] + 1))
     data.train_short_sides = sides
-    if (longest := settings["INPUT.MAX_SIZE_TRAIN"]) != data.long_side:
+    if (longest := settings["INPUT.MAX_SIZE_TRAIN"]) != data.long_side and longest > 0:
         data.train_long_side = longest
     if settings["INPUT.CROP.ENABLED"]:
         data.crop = settings["INPUT.CROP.TYPE"]
@@ -240,12 +240,13 @@ def _set_training(config: Config, settings: Settings) -> None:
     match settings["SOLVER.LR_SCHEDULER_NAME"]:
         case "WarmupCosineLR":
             train.schedule = "cosine"
-            train.cosine_end = settings["SOLVER.BASE_LR_END"] / settings["SOLVER.BASE_LR"]
+            if 0 < (end := settings["SOLVER.BASE_LR_END"]) <= train.learning_rate:
+                train.cosine_end = end / train.learning_rate
         case "WarmupStepWithFixedGammaLR":  # in parts of equal length
             parts = settings["SOLVER.NUM_DECAYS"] + 1
             train.decay_steps = tuple(-(-train.steps * part // parts) for part in range(1, parts))
-    if settings["SOLVER.CLIP_GRADIENTS.ENABLED"]:
-        largest = settings["SOLVER.CLIP_GRADIENTS.CLIP_VALUE"]
+    largest = settings["SOLVER.CLIP_GRADIENTS.CLIP_VALUE"]
+    if settings["SOLVER.CLIP_GRADIENTS.ENABLED"] and largest > 0:
         if settings["SOLVER.CLIP_GRADIENTS.CLIP_TYPE"] == "norm":
             train.clip_array_norm = largest
         else:

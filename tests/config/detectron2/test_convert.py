@@ -256,6 +256,20 @@ def test_each_value_without_a_counterpart_is_refused(key):
     assert key in {problem.key for problem in problems(settings)}
 
 
+def test_training_values_that_are_refused_do_not_reach_the_config_of_prediction(write):
+    path = write(
+        """
+        INPUT: {MAX_SIZE_TRAIN: -1}
+        SOLVER:
+          {BASE_LR: 0.1, BASE_LR_END: 1, LR_SCHEDULER_NAME: WarmupCosineLR,
+           CLIP_GRADIENTS: {ENABLED: True, CLIP_VALUE: -1}}
+        """
+    )
+    with pytest.raises(ValueError, match="BASE_LR_END is 1.0; must be between 0 and"):
+        read_config(path)
+    validate(read_config(path, for_inference=True))
+
+
 def test_rate_and_decay_of_biases():
     """Of all of them, also those of normalisation, as in Detectron2's ``get_default_optimizer_params``."""
     train = to_config({**DEFAULTS, "SOLVER.BIAS_LR_FACTOR": 2.0, "SOLVER.WEIGHT_DECAY_BIAS": 0.0}).train
