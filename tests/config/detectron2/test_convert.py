@@ -265,7 +265,7 @@ def test_training_values_that_are_refused_do_not_reach_the_config_of_prediction(
            CLIP_GRADIENTS: {ENABLED: True, CLIP_VALUE: -1}}
         """
     )
-    with pytest.raises(ValueError, match="BASE_LR_END is 1.0; must be between 0 and"):
+    with pytest.raises(ValueError, match=r"BASE_LR_END is 1\.0; must be between 0 and"):
         read_config(path)
     validate(read_config(path, for_inference=True))
 
