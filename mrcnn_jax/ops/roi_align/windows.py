@@ -9,7 +9,7 @@ Shapes: B images, H x W cells of a map, C channels, N regions of an image, P x P
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -49,8 +49,8 @@ def pool(
     maps: list[Array], regions: Regions, *, settings: Settings, interpret: bool = False
 ) -> tuple[Array, None]:
     """The features ``[N P P C]`` in the type of the maps, each bin the mean of its points."""
-    run = merged(functools.partial(_pool, settings=settings, interpret=interpret))
-    return run(maps, regions), None
+    run = functools.partial(_pool, settings=settings, interpret=interpret)
+    return merged(_as_branch(run, regions_at=1))(maps, regions), None
 
 
 def scatter(
@@ -63,8 +63,25 @@ def scatter(
     interpret: bool = False,
 ) -> list[Array]:
     """The gradients of the maps in the type of ``gradient``, which is ``[N P P C]``."""
-    run = merged(functools.partial(_scatter, settings=settings, shapes=shapes, interpret=interpret))
-    return run(regions, gradient)
+    run = functools.partial(_scatter, settings=settings, shapes=shapes, interpret=interpret)
+    return merged(_as_branch(run, regions_at=0))(regions, gradient)
+
+
+def _as_branch(run: Callable[..., Any], *, regions_at: int) -> Callable[..., Any]:
+    """``run``, taken as one branch of two: the other returns zeros, if no region has a map.
+
+    A computation of XLA's that has a kernel after convolutions is compiled worse. For a few images libtpu
+    moves strips of columns to the batch's axis, which alone fills its registers, but beside a kernel it
+    leaves half of the convolutions as they are. The branch is a computation apart. On a v5e the backbone of
+    one image is estimated at 8.5 ms with it, and 18.3 without.
+    """
+
+    def run_if_any(*operands: Any) -> Any:
+        has_map = jnp.any(operands[regions_at].map_size > 0)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(run, *operands))
+        return lax.cond(has_map, run, lambda *_: zeros, *operands)
+
+    return run_if_any
 
 
 def _pool(maps: list[Array], regions: Regions, *, settings: Settings, interpret: bool) -> Array:
