@@ -50,7 +50,7 @@ def pool(
 ) -> tuple[Array, None]:
     """The features ``[N P P C]`` in the type of the maps, each bin the mean of its points."""
     run = functools.partial(_pool, settings=settings, interpret=interpret)
-    return merged(_as_branch(run, regions_at=1))(maps, regions), None
+    return merged(_as_branch(run))(regions, maps), None
 
 
 def scatter(
@@ -64,27 +64,26 @@ def scatter(
 ) -> list[Array]:
     """The gradients of the maps in the type of ``gradient``, which is ``[N P P C]``."""
     run = functools.partial(_scatter, settings=settings, shapes=shapes, interpret=interpret)
-    return merged(_as_branch(run, regions_at=0))(regions, gradient)
+    return merged(_as_branch(run))(regions, gradient)
 
 
-def _as_branch(run: Callable[..., Any], *, regions_at: int) -> Callable[..., Any]:
-    """``run``, taken as one branch of two: the other returns zeros, if no region has a map.
+def _as_branch(run: Callable[..., Any]) -> Callable[..., Any]:
+    """``run``, of regions and other arrays, taken as one branch of two: the other returns zeros.
 
-    A computation of XLA's that has a kernel after convolutions is compiled worse. For a few images libtpu
-    moves strips of columns to the batch's axis, which alone fills its registers, but beside a kernel it
-    leaves half of the convolutions as they are. The branch is a computation apart. On a v5e the backbone of
-    one image is estimated at 8.5 ms with it, and 18.3 without.
+    The branch makes the kernels a computation apart. XLA fills a TPU's registers with strips of columns where
+    there are few images, but if a kernel follows in the same computation, it leaves half of the convolutions
+    as they are: by its own estimate one image's backbone takes 18.3 ms on a v5e then, else 8.5.
     """
 
-    def run_if_any(*operands: Any) -> Any:
-        has_map = jnp.any(operands[regions_at].map_size > 0)
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(run, *operands))
-        return lax.cond(has_map, run, lambda *_: zeros, *operands)
+    def run_if_any(regions: Regions, *operands: Any) -> Any:
+        results = jax.eval_shape(run, regions, *operands)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), results)
+        return lax.cond(jnp.any(regions.map_size > 0), run, lambda *_: zeros, regions, *operands)
 
     return run_if_any
 
 
-def _pool(maps: list[Array], regions: Regions, *, settings: Settings, interpret: bool) -> Array:
+def _pool(regions: Regions, maps: list[Array], *, settings: Settings, interpret: bool) -> Array:
     """The features ``[B N P P C]`` of ``maps`` ``[B H W C]`` and ``regions`` ``[B N ...]``."""
     batch, count, channels, dtype = *regions.level.shape, maps[0].shape[-1], maps[0].dtype
     size = settings.output_size
