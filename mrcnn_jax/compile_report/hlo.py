@@ -144,7 +144,7 @@ class Program:
         self.by_name = {op.name: op for ops in self.computations.values() for op in ops}
 
     def runs(self) -> Iterator[Run]:
-        """Every operation that runs by itself, with how often; of a conditional, all branches count."""
+        """Every operation that runs by itself, with how often; of a conditional, the longest branch does."""
 
         def walk(computation: str, times: int, known: bool) -> Iterator[Run]:
             for op in self.computations.get(computation, []):
@@ -152,7 +152,9 @@ class Program:
                 if op.opcode == "while":
                     trips = self.trips(op)
                     yield from walk(op.body, times * (trips or 1), known and trips is not None)
-                elif op.opcode in ("conditional", "call", "async-start"):
+                elif op.opcode == "conditional":
+                    yield from max((list(walk(name, times, known)) for name in op.called), key=len)
+                elif op.opcode in ("call", "async-start"):
                     for name in op.called:
                         yield from walk(name, times, known)
 

@@ -19,6 +19,7 @@ from mrcnn_jax.models.convs import Conv, he_normal
 from mrcnn_jax.models.deform import DeformConv
 from mrcnn_jax.models.non_local import NonLocal
 from mrcnn_jax.models.norm import Norm, make_norm
+from mrcnn_jax.models.stem import apply_stem
 from mrcnn_jax.ops.relu import relu
 from mrcnn_jax.runtime.platforms import RECOMPUTED_STAGES, platform
 
@@ -275,9 +276,7 @@ class ResNet(nnx.Module):
         Nothing is random, so ``keys`` are not read.
         """
         mask_at = partial(map_mask, images.shape[1:3], sizes)
-        mask = mask_at(2)
-        x = relu(mask_out(self.bn1(self.conv1(images), mask=mask), mask))
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = apply_stem(self.conv1, self.bn1, images, sizes)
         before, features = mask_at(4), {}
         recomputed = recomputed_stages(self.recomputed_stages)
         for number, (name, stride) in enumerate(self.strides.items(), start=1):

@@ -9,7 +9,7 @@ Shapes: B images, H x W cells of a map, C channels, N regions of an image, P x P
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -49,8 +49,8 @@ def pool(
     maps: list[Array], regions: Regions, *, settings: Settings, interpret: bool = False
 ) -> tuple[Array, None]:
     """The features ``[N P P C]`` in the type of the maps, each bin the mean of its points."""
-    run = merged(functools.partial(_pool, settings=settings, interpret=interpret))
-    return run(maps, regions), None
+    run = functools.partial(_pool, settings=settings, interpret=interpret)
+    return merged(_as_branch(run))(regions, maps), None
 
 
 def scatter(
@@ -63,11 +63,27 @@ def scatter(
     interpret: bool = False,
 ) -> list[Array]:
     """The gradients of the maps in the type of ``gradient``, which is ``[N P P C]``."""
-    run = merged(functools.partial(_scatter, settings=settings, shapes=shapes, interpret=interpret))
-    return run(regions, gradient)
+    run = functools.partial(_scatter, settings=settings, shapes=shapes, interpret=interpret)
+    return merged(_as_branch(run))(regions, gradient)
 
 
-def _pool(maps: list[Array], regions: Regions, *, settings: Settings, interpret: bool) -> Array:
+def _as_branch(run: Callable[..., Any]) -> Callable[..., Any]:
+    """``run``, of regions and other arrays, taken as one branch of two: the other returns zeros.
+
+    The branch makes the kernels a computation apart. XLA fills a TPU's registers with strips of columns where
+    there are few images, but if a kernel follows in the same computation, it leaves half of the convolutions
+    as they are: by its own estimate one image's backbone takes 18.3 ms on a v5e then, else 8.5.
+    """
+
+    def run_if_any(regions: Regions, *operands: Any) -> Any:
+        results = jax.eval_shape(run, regions, *operands)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), results)
+        return lax.cond(jnp.any(regions.map_size > 0), run, lambda *_: zeros, regions, *operands)
+
+    return run_if_any
+
+
+def _pool(regions: Regions, maps: list[Array], *, settings: Settings, interpret: bool) -> Array:
     """The features ``[B N P P C]`` of ``maps`` ``[B H W C]`` and ``regions`` ``[B N ...]``."""
     batch, count, channels, dtype = *regions.level.shape, maps[0].shape[-1], maps[0].dtype
     size = settings.output_size
