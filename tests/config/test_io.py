@@ -50,7 +50,10 @@ def test_from_dict_makes_tuples_of_lists_and_floats_of_ints():
         ({"train": {"steps": 3.0}}, "train.steps is 3.0; must be of type int"),
         ({"model": {"mask": 1}}, "model.mask is 1; must be of type bool"),
         ({"train": {"decay_steps": [1, "b"]}}, "decay_steps is [1, 'b']; must be of type tuple[int, ...]"),
-        ({"model": {"pixel_std": [1, 2]}}, "pixel_std is [1, 2]; must be of type tuple[float, float, float]"),
+        (
+            {"data": {"crop_size": [1]}},
+            "crop_size is [1]; must be of type tuple[float, float]",
+        ),
         ({"train": 3}, "train is 3; must be a dict of its fields"),
         ([1], "a config must be a dict of sections, not [1]"),
     ],
