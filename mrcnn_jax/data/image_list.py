@@ -12,7 +12,7 @@ from mrcnn_jax.data.source import check_size
 from mrcnn_jax.image_names import image_names
 from mrcnn_jax.images import Size, read_image
 from mrcnn_jax.json_files import read_json
-from mrcnn_jax.pixels import PixelFormat
+from mrcnn_jax.pixels import RGB, PixelFormat
 from mrcnn_jax.runs.categories import UNUSED, Categories
 
 _LISTED = 10  # problems of a kind that a message lists
@@ -28,7 +28,7 @@ class ImageList:
     sizes: list[Size]  # height and width; empty if not asked for
     categories: dict[int, str]  # names by id; empty if the file has none
 
-    def pixels(self, index: int, pixels: PixelFormat) -> np.ndarray:
+    def pixels(self, index: int, pixels: PixelFormat = RGB) -> np.ndarray:
         """The image; raises ValueError, naming it, unless it is as ``pixels`` and of the file's size."""
         path = self.images[index]
         values = read_image(path, pixels)
