@@ -116,8 +116,8 @@ def _open(data: bytes) -> Any:
         tifffile = importlib.import_module("tifffile")
     except ImportError as error:
         raise ValueError(
-            "a TIFF of several channels, or as it is, needs tifffile and imagecodecs: pip install "
-            "'mrcnn_jax[tiff]'"
+            "a TIFF of several channels, or as it is, needs tifffile and imagecodecs: pip install tifffile "
+            "imagecodecs (the extra [tiff])"
         ) from error
     # No metadata of microscopes, which name other places in the file, and other files.
     others = {f"is_{kind}": False for kind in ("lsm", "ndpi", "scanimage", "eer", "ome", "shaped", "mdgel")}

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrcnn_jax.config import Config, ModelConfig
+from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.mask_rcnn import normalize
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints, load_weights
 from mrcnn_jax.runs.description import write_run
-from mrcnn_jax.training.state import initial_weights
+from mrcnn_jax.weights import detectron2, mmdetection, torchvision
 from mrcnn_jax.weights.backbone import backbone_layouts, load_backbone
 from mrcnn_jax.weights.channels import (
     STEMS,
@@ -23,7 +23,6 @@ from mrcnn_jax.weights.channels import (
 )
 from mrcnn_jax.weights.convert import import_weights
 from mrcnn_jax.weights.export import difference_lines, loading_lines
-from mrcnn_jax.weights.files import write_arrays
 from mrcnn_jax.weights.layouts import write_model
 from tests.weights.examples import arrays_of, changed
 
@@ -52,9 +51,17 @@ def test_what_was_learnt_of_a_channel_is_not_dropped():
         convert_kernel(np.zeros((1, 4)), 3, axis=1)
 
 
-@pytest.mark.parametrize("order", ["rgb", "bgr"])
-@pytest.mark.parametrize("backbone", ["resnet", "regnetx_4gf", "convnext_t", "vit_b"])
-def test_a_widened_first_layer_gives_the_outputs_of_rgb(backbone, order):
+@pytest.mark.parametrize(
+    ("backbone", "stem", "order"),
+    [
+        ("resnet", "conv1", "rgb"),
+        ("resnet", "conv1", "bgr"),
+        ("regnetx_4gf", "stem", "rgb"),
+        ("convnext_t", "stem", "bgr"),
+        ("vit_b", "patch_embed", "rgb"),
+    ],
+)
+def test_a_widened_first_layer_gives_the_outputs_of_rgb(backbone, stem, order):
     """Whatever the further channels hold; and these get a gradient at once."""
     rgb = ModelConfig(
         backbone=backbone, backbone_depth=18, backbone_width=8, pixel_order=order,
@@ -63,91 +70,84 @@ def test_a_widened_first_layer_gives_the_outputs_of_rgb(backbone, order):
     six = dataclasses.replace(
         rgb, pixel_mean=(*rgb.pixel_mean, 9.0, 3000.0, 0.5), pixel_std=(*rgb.pixel_std, 2.0, 900.0, 0.1)
     )
-    arrays = {
-        name: x
-        for name, x in make_blueprint(rgb, num_classes=1).initialize(jax.random.key(0)).items()
-        if name.startswith("backbone.")
-    }
-    wide = convert_stem(arrays, 6)
-    (stem,) = (name for name in arrays if wide[name].shape != arrays[name].shape)
-    kernel = jnp.asarray(arrays[stem])
-    assert wide[stem].shape[2] == 6 and (wide[stem][:, :, :3] == kernel).all()
-
+    name = f"backbone.{stem}.kernel"
+    shape = make_blueprint(six, num_classes=1).shapes()[name].shape
+    assert name in STEMS and shape[2] == 6
     rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(*shape[:2], 3, shape[3])).astype(np.float32)
+    wide = convert_stem({name: jnp.asarray(kernel)}, 6)[name]
+    np.testing.assert_array_equal(wide[:, :, :3], kernel)
+
     images = jnp.asarray(rng.uniform(0, 255, (1, 32, 32, 6)), jnp.float32)
     sizes = jnp.array([[32, 32]], jnp.int32)
-    stride = {"resnet": 2, "regnetx_4gf": 2, "convnext_t": 4, "vit_b": 16}[backbone]
-
-    @jax.jit
-    def apply(kernel, images):
-        padding = 0 if stride > 2 else kernel.shape[0] // 2
-        return jax.lax.conv_general_dilated(
-            images, kernel, (stride, stride), [(padding, padding)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest",
-        )  # fmt: skip
-
-    wanted = apply(kernel, normalize(images[..., :3], sizes, rgb))
-    found = apply(jnp.asarray(wide[stem]), normalize(images, sizes, six))
-    np.testing.assert_allclose(found, wanted, atol=1e-5 * float(jnp.abs(wanted).max()))
-    gradient = jax.grad(lambda k: (apply(k, normalize(images, sizes, six)) ** 2).sum())(wide[stem])
+    wanted = convolve(jnp.asarray(kernel), normalize(images[..., :3], sizes, rgb))
+    x = normalize(images, sizes, six)
+    np.testing.assert_allclose(convolve(wide, x), wanted, atol=1e-5 * float(jnp.abs(wanted).max()))
+    gradient = jax.grad(lambda kernel: (convolve(kernel, x) ** 2).sum())(wide)
     assert (jnp.abs(gradient[:, :, 3:]).max(axis=(0, 1, 3)) > 0).all()
 
 
+@jax.jit
+def convolve(kernel, images):
+    return jax.lax.conv_general_dilated(
+        images, kernel, (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest"
+    )
+
+
 def test_gray_gives_the_outputs_of_rgb_with_equal_channels():
-    rgb = ModelConfig(backbone_depth=18, backbone_width=8)
-    arrays = make_blueprint(rgb, num_classes=1).initialize(jax.random.key(0))
-    kernel = arrays["backbone.conv1.kernel"]
-    gray = jnp.asarray(np.random.default_rng(0).normal(size=(1, 16, 16, 1)), jnp.float32)
-
-    def apply(kernel, x):
-        return jax.lax.conv(x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1), (2, 2), "SAME")
-
-    found = apply(convert_stem(arrays, 1)["backbone.conv1.kernel"], gray)
-    np.testing.assert_allclose(found, apply(kernel, gray.repeat(3, axis=3)), atol=1e-5)
+    rng = np.random.default_rng(0)
+    kernel = jnp.asarray(rng.normal(size=(7, 7, 3, 8)), jnp.float32)
+    gray = jnp.asarray(rng.normal(size=(1, 16, 16, 1)), jnp.float32)
+    found = convolve(convert_stem({"backbone.conv1.kernel": kernel}, 1)["backbone.conv1.kernel"], gray)
+    np.testing.assert_allclose(found, convolve(kernel, gray.repeat(3, axis=3)), atol=1e-4)
 
 
-@pytest.mark.parametrize("system", ["torchvision", "detectron2", "mmdetection"])
-def test_weights_of_other_systems_are_widened(system, tmp_path, masks_only):
-    arrays = arrays_of(system, masks_only, classes=3, keypoints=5)
-    write_arrays(tmp_path / "rgb.npz", arrays)
+@pytest.mark.parametrize(
+    ("system", "read"),
+    [
+        ("torchvision", torchvision.from_torchvision),
+        ("detectron2", detectron2.from_detectron2),
+        ("mmdetection", mmdetection.from_mmdetection),
+    ],
+)
+def test_weights_of_other_systems_are_widened(system, read, masks_only):
+    arrays = arrays_of(system, masks_only, classes=2)
+    wanted = read(arrays, make_blueprint(masks_only.model, num_classes=2), source="rgb")
     wide = changed(masks_only, **RGBD)
-    import_weights(
-        system, tmp_path / "rgb.npz", wide, tmp_path / "run", new_categories=Categories((1,), ("a",))
-    )
-    plain = changed(masks_only)
-    import_weights(
-        system, tmp_path / "rgb.npz", plain, tmp_path / "plain", new_categories=Categories((1,), ("a",))
-    )
-    (_, found), (_, wanted) = (load_weights(tmp_path / name) for name in ("run", "plain"))
+    found = read(arrays, make_blueprint(wide.model, num_classes=2), source="rgb")
     for name, array in wanted.items():
         if name == "backbone.conv1.kernel":
-            assert found[name].shape[2] == 4 and not np.asarray(found[name])[:, :, 3].any()
+            assert found[name].shape[2] == 4 and not found[name][:, :, 3].any()
             np.testing.assert_array_equal(found[name][:, :, :3], array)
         else:
             np.testing.assert_array_equal(found[name], array)
+    arrays = arrays_of(system, wide, classes=2)
+    with pytest.raises(ValueError, match=r"is \(8, 4, 7, 7\), must be \(8, 3, 7, 7\)"):
+        read(arrays, make_blueprint(masks_only.model, num_classes=2), source="rgbd")
 
 
-def test_a_backbone_is_widened(tmp_path):
-    model = ModelConfig(backbone_depth=18, backbone_width=4, backbone_frozen_stages=0, mask=False)
-    blueprint = make_blueprint(model, num_classes=1)
-    config = Config(model=model)
-    rgb = initial_weights(blueprint, config)
+def test_a_backbone_is_widened(tmp_path, masks_only):
+    blueprint = make_blueprint(masks_only.model, num_classes=2)
     layouts = backbone_layouts(blueprint, {"layer1.0.conv1.weight": np.zeros(1)})
-    file = tmp_path / "r18.npz"
-    np.savez(file, **write_model({name: np.asarray(rgb[name]) for name in layouts}, layouts))
-    wide = make_blueprint(dataclasses.replace(model, **RGBD), num_classes=1)
-    arrays, absent = load_backbone(file, wide)
+    rgb = random_arrays(blueprint)
+    np.savez(tmp_path / "r18.npz", **write_model({name: rgb[name] for name in layouts}, layouts))
+    wide = make_blueprint(changed(masks_only, **RGBD).model, num_classes=2)
+    arrays, absent = load_backbone(tmp_path / "r18.npz", wide)
     assert absent == ()
     np.testing.assert_array_equal(arrays["backbone.conv1.kernel"][:, :, :3], rgb["backbone.conv1.kernel"])
     assert not np.asarray(arrays["backbone.conv1.kernel"][:, :, 3]).any()
 
 
+def random_arrays(blueprint):
+    rng = np.random.default_rng(0)
+    return {name: rng.random(x.shape, np.float32) for name, x in blueprint.shapes().items()}
+
+
 def test_a_run_is_widened_and_only_its_pixels_may_differ(tmp_path, masks_only):
     categories = Categories((1, 2), ("a", "b"))
-    blueprint = make_blueprint(masks_only.model, num_classes=2)
-    weights = blueprint.initialize(jax.random.key(0))
+    weights = random_arrays(make_blueprint(masks_only.model, num_classes=2))
     with Checkpoints(tmp_path / "rgb", keep=1) as checkpoints:
-        checkpoints.save(0, weights)
+        checkpoints.save(0, {name: jnp.asarray(x) for name, x in weights.items()})
     write_run(tmp_path / "rgb", masks_only, categories)
     import_weights("run", tmp_path / "rgb", changed(masks_only, **RGBD), tmp_path / "rgbd")
     _, found = load_weights(tmp_path / "rgbd")
@@ -167,7 +167,7 @@ def test_new_channels_must_be_trained():
         make_blueprint(dataclasses.replace(model, backbone_frozen_stages=stages), num_classes=1)
         for stages in (0, 1)
     )
-    random = trained.initialize(jax.random.key(0))
+    random = {name: jnp.asarray(x) for name, x in random_arrays(trained).items()}
     assert describe_new_channels(random, frozen) == ""
     widened = convert_stem({"backbone.conv1.kernel": random["backbone.conv1.kernel"][:, :, :3]}, 4)
     found = "the weights of backbone.conv1.kernel for channel 3 of the images (from 0) are 0"
@@ -188,16 +188,3 @@ def test_torchvision_is_told_of_the_channels(masks_only):
     assert any("image_mean=[0.2], image_std=[0.1]" in line for line in said)
     assert not any("pixel_" in line for line in difference_lines(changed(masks_only, **RGBD)))
     assert not any("conv1" in line for line in loading_lines(file, masks_only, categories))
-
-
-def test_every_backbone_has_one_first_layer_that_is_known():
-    for backbone in ("resnet", "regnety_4gf", "convnext_s", "swin_t", "vit_l"):
-        config = ModelConfig(backbone=backbone, backbone_width=8, **RGBD)
-        if backbone.startswith("vit"):
-            config.padding_multiple = 1024
-        wide, rgb = (
-            make_blueprint(each, num_classes=1).shapes()
-            for each in (config, ModelConfig(backbone=backbone, backbone_width=8))
-        )
-        (name,) = (name for name in rgb if wide[name].shape != rgb[name].shape)
-        assert name in STEMS and wide[name].shape[2] == 4
