@@ -43,9 +43,11 @@ class PixelFormat:
         with what is given and what is wanted: for another number of channels, for "uint8" unless the values
         are uint8, and for values that are no finite float32.
         """
+        if not values.size:
+            raise ValueError(f"it is empty ({_shown(values)})")
         if values.ndim == 2:
             values = np.repeat(values[:, :, None], 3 if self.channels == 3 else 1, axis=2)
-        if values.ndim != 3 or values.shape[2] != self.channels or not values.size:
+        if values.ndim != 3 or values.shape[2] != self.channels:
             number = f"{values.shape[2]} channels" if values.ndim == 3 else f"{values.ndim} axes"
             raise ValueError(
                 f"it has {number} ({_shown(values)}), but the model takes {self}: as many channels as "
@@ -62,7 +64,7 @@ class PixelFormat:
         if values.dtype.kind not in "uif":
             raise ValueError(f"its values are {values.dtype}; they must be integers or floats")
         with np.errstate(over="ignore"):
-            floats = values.astype(np.float32)
+            floats = values.astype(np.float32, copy=False)
         if values.dtype.itemsize > 1 and not np.isfinite(floats).all():
             raise ValueError("its values must be finite, but some are infinite, NaN or beyond float32")
         return floats

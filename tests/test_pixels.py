@@ -42,7 +42,7 @@ def test_one_channel_is_gray():
         ),
         (PixelFormat(4), np.zeros((2, 3), np.uint8), "it has 1 channels"),
         (PixelFormat(1), np.zeros(3, np.uint8), "it has 1 axes"),
-        (PixelFormat(1), np.zeros((0, 3), np.uint8), "it has 1 channels"),
+        (PixelFormat(1), np.zeros((0, 3), np.uint8), r"it is empty \(\[0, 3\] uint8\)"),
         (
             PixelFormat(4),
             np.zeros((2, 3, 4), np.uint16),

@@ -34,7 +34,7 @@ def read_source(source: Any, index: int, pixels: PixelFormat) -> np.ndarray:
     if isinstance(source, str | os.PathLike):
         return read_image(Path(source), pixels)
     if isinstance(source, Image.Image):
-        return _decode(source, index, pixels)
+        return _check_pixels(_decode(source, index, pixels), index, pixels)
     return _check_pixels(source() if callable(source) else source, index, pixels)
 
 
