@@ -46,10 +46,8 @@ def draw_batch(batch: Batch, categories: Categories, pixels: PixelFormat = RGB) 
         size = max(1, round(height * float(scale[1]))), max(1, round(width * float(scale[0])))
         result = _as_result(batch.gt, row, shown, size, scale, categories)
         crowd = np.asarray(batch.gt.crowd)[row][np.asarray(batch.gt.valid)[row]]
-        image = np.asarray(batch.images)[row]
-        canvas_picture = np.zeros((*canvas, 3), np.uint8)
-        canvas_picture[:height, :width] = pixels.show(image[:height, :width])
-        picture = _paint(canvas_picture, shown, size, crowds=result.boxes[crowd])
+        image = pixels.show(np.asarray(batch.images)[row, :height, :width])
+        picture = _paint(image, shown, size, crowds=result.boxes[crowd])
         names = zip(result.names, result.labels.tolist(), crowd.tolist(), strict=True)
         texts = [
             (f"crowd: {name}" if label else "ignored") if crowd else name for name, label, crowd in names
@@ -96,10 +94,12 @@ def _as_result(
 
 
 def _paint(
-    canvas: Picture, shown: Size, size: Size, *, crowds: Float[np.ndarray, "n 4"]
+    image: Picture, shown: Size, size: Size, *, crowds: Float[np.ndarray, "n 4"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A canvas resized to ``shown``, with stripes over crowds and a checkerboard outside ``size``."""
-    picture = np.array(Image.fromarray(canvas).resize(shown[::-1], Image.Resampling.BICUBIC))
+    """An image resized to ``size`` on a checkerboard of ``shown``, with stripes over crowds."""
+    picture = np.zeros((*shown, 3), np.uint8)
+    resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
+    picture[: size[0], : size[1]] = np.asarray(resized)
     for box in crowds:
         stripes = _stripes(box, shown)
         picture[stripes] = picture[stripes] // 2 + 127  # translucent
