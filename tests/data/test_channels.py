@@ -106,6 +106,23 @@ def test_a_further_channel_leaves_the_others_as_they_would_be(folder, tmp_path, 
         assert batch.images[..., 3].any()
 
 
+def test_floats_are_augmented_like_8_bits(folder, tmp_path):
+    """Up to the rounding of 8 bits, and with corners of the means in their units."""
+    for number in range(4):
+        np.save(tmp_path / "images" / f"{number}.npy", pixels(number).astype(np.uint8))
+    model = dataclasses.replace(MODEL, pixel_mean=(120.0, 110.0, 100.0, 90.0))
+    changes = {"rotation": 30.0, "erase": 1.0, "copy_paste": 1.0, "crop": "relative"}
+    floats, eight_bits = (
+        batches_of(config_for(folder, dataclasses.replace(model, pixel_type=kind), **changes))
+        for kind in ("float32", "uint8")
+    )
+    for batch, wanted in zip(floats, eight_bits, strict=True):
+        assert batch.images.dtype == np.float32 and wanted.images.dtype == np.uint8
+        np.testing.assert_allclose(batch.images, wanted.images, atol=2)
+    outside = batches_of(config_for(folder, rotation=45.0, flip=False), count=1)[0].images
+    assert (outside[:, 0, 0] == MODEL.pixel_mean).all()
+
+
 def test_records_equal_the_folder(folder):
     dataset = read_coco(**folder.write())
     path, _ = prepare_records(dataset, folder.root / "records", mask_grid=GRID, num_workers=1, pixels=DEEP)
