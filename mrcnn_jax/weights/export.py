@@ -72,8 +72,8 @@ def loading_lines(output: Path, config: Config, categories: Categories) -> list[
     if channels != _RGB:
         # torchvision takes 8 bits as floats from 0 to 1.
         scale = 255 if config.model.pixel_type == "uint8" else 1
-        for name, values in (("image_mean", config.model.pixel_mean), ("image_std", config.model.pixel_std)):
-            arguments[name] = [round(value / scale, 6) for value in values]
+        for key, values in (("image_mean", config.model.pixel_mean), ("image_std", config.model.pixel_std)):
+            arguments[key] = [round(value / scale, 6) for value in values]
         conv = f"torch.nn.Conv2d({channels}, {config.model.backbone_width}, 7, 2, 3, bias=False)"
         replaced = [f"model.backbone.body.conv1 = {conv}"]
     given = ", ".join(f"{name}={value}" for name, value in arguments.items())
