@@ -26,7 +26,10 @@ _OTHER_SIGNATURES = (
     (b"version https://", "a pointer of Git LFS: fetch the file itself with git lfs pull"),
 )
 # Pillow's decoders of other formats read all kinds that photographs come in.
-_KINDS_NOT_READ = {"TIFF": ", or of a kind that is not read, such as colours as floats, or 64 bits"}
+_KINDS_NOT_READ = {
+    "TIFF": ", or of a kind that is not read, such as colours as floats, other channels "
+    "(docs/channels.md), or 64 bits"
+}
 
 
 def open_image(data: bytes) -> Image.Image:

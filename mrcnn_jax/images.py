@@ -1,20 +1,22 @@
 """Reads, resizes and pads images, for both training and prediction.
 
-Sizes are ``(height, width)`` in pixels; images are RGB ``[H W 3]``, 0 to 255, uint8 when read. A canvas is
-the padded size of an image. ``rule`` selects whose resizing is reproduced, "detectron2", "torchvision" or
-"mmdetection" (``config.data.resize``).
+Sizes are ``(height, width)`` in pixels; images are ``[H W C]``, by default RGB, 0 to 255, uint8 when read
+(``pixels.PixelFormat``). A canvas is the padded size of an image. ``rule`` selects whose resizing is
+reproduced, "detectron2", "torchvision" or "mmdetection" (``config.data.resize``).
 """
 
 import math
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
+from mrcnn_jax.channel_files import is_npy, is_tiff, read_npy, read_tiff
 from mrcnn_jax.image_formats import open_image
+from mrcnn_jax.pixels import RGB, PixelFormat
 
 Size = tuple[int, int]
 
@@ -23,25 +25,27 @@ _INTEGER_RANGES = ((255, 1.0), (4095, 1 / 16), (65535, 1 / 256))
 _FLOAT_RANGES = ((1, 255.0), *_INTEGER_RANGES)
 _LARGEST_FILE = 2**31  # bytes; the most pixels that Pillow reads take up to 1.4e9, uncompressed
 _NAMED = 3  # images that one line names
+_EXACT = ("PNG", "JPEG", "MPO")  # formats whose values are sure to be in 8 bits, or in 16 of one channel
 
 
 @dataclass(frozen=True)
 class Fitted:
     """An image resized and padded to a canvas."""
 
-    image: np.ndarray  # [H W 3] the canvas, uint8 or float32 (see resize), zero beyond size
+    image: np.ndarray  # [H W C] the canvas, uint8 or float32 (see resize), zero beyond size
     size: Size  # height and width of the resized image, at the top left of the canvas
 
 
-def read_image(source: str | Path | bytes) -> np.ndarray:
-    """The pixels of an image, given as a path or as the file's bytes, uint8 RGB ``[H W 3]`` (see ``to_rgb``).
+def read_image(source: str | Path | bytes, pixels: PixelFormat = RGB) -> np.ndarray:
+    """The ``pixels`` of an image, given as a path or as the file's bytes (see ``to_pixels``).
 
     Raises ValueError, naming the file and the reason, if the image cannot be fully decoded, is of no format
-    in ``image_formats.FORMATS``, or exceeds Pillow's limit against decompression bombs (179 million pixels).
+    in ``image_formats.FORMATS`` and no array of NumPy's, exceeds Pillow's limit against decompression bombs
+    (179 million pixels), or is of another number of channels or another type than ``pixels``.
     """
     if isinstance(source, bytes):
-        return decode_image(source, name=f"image of {len(source)} bytes")
-    return decode_image(read_file(source), name=str(source))
+        return decode_image(source, pixels, name=f"image of {len(source)} bytes")
+    return decode_image(read_file(source), pixels, name=str(source))
 
 
 def read_file(path: str | Path) -> bytes:
@@ -62,15 +66,44 @@ def read_file(path: str | Path) -> bytes:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def decode_image(data: bytes, *, name: str) -> np.ndarray:
+def decode_image(data: bytes, pixels: PixelFormat = RGB, *, name: str) -> np.ndarray:
     """The pixels of an image file's bytes, as from ``read_image``; errors are prefixed with ``name``."""
     try:
+        if is_npy(data):
+            return pixels.convert(read_npy(data))
+        if is_tiff(data) and not pixels.is_rgb:
+            return pixels.convert(read_tiff(data, pixels.channels))
         with open_image(data) as image:
-            return to_rgb(image)
+            return to_pixels(image, pixels)
     # Damaged files make Pillow's decoders raise nearly anything: SyntaxError, struct.error, IndexError ...
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ValueError(f"{name}: cannot be read: {reason}") from error
+
+
+def to_pixels(image: Image.Image, pixels: PixelFormat) -> np.ndarray:
+    """The pixels of an opened image in this format, rotated upright by its EXIF orientation.
+
+    They are those of ``to_rgb`` for the default format. Otherwise the values stay as they are: gray is one
+    channel, colours are three, and transparency is one more if the format has two or four channels. Raises
+    ValueError if the image does not have the channels and the type of the format, or more than the 8 bits per
+    colour that Pillow reads; and, because Pillow decodes the pixels only now, nearly any exception for a
+    damaged file.
+    """
+    if pixels.is_rgb:
+        return to_rgb(image)
+    if pixels.dtype == "float32" and image.format not in (*_EXACT, None):
+        raise ValueError(
+            f"it is {image.format}; with model.pixel_type 'float32' the formats read are .npy, TIFF, PNG and "
+            "JPEG"
+        )
+    if len(image.getbands()) > 1 and any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ())):
+        raise ValueError("it has 16 bits per colour, of which Pillow reads 8; save it as .npy or TIFF")
+    image = ImageOps.exif_transpose(image)
+    gray = image.mode in ("1", "L", "F") or image.mode.startswith("I")
+    if not gray and (image.mode not in ("LA", "RGBA") or len(image.mode) != pixels.channels):
+        image = image.convert("L" if image.mode in ("LA", "La") else "RGB")
+    return pixels.convert(np.asarray(image.convert("L") if image.mode == "1" else image))
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -125,9 +158,9 @@ def scale_to_8_bits(values: np.ndarray) -> np.ndarray:
 def is_nearly_black(pixels: np.ndarray) -> bool:
     """Whether no value of an 8-bit image reaches 16, as none does of 12 bits read as 16.
 
-    Even a photograph taken at night has a light, or noise, that is brighter.
+    Even a photograph taken at night has a light, or noise, that is brighter. Floats have units of their own.
     """
-    return bool(pixels.max() < 16)
+    return pixels.dtype == np.uint8 and bool(pixels.max() < 16)
 
 
 def describe_nearly_black(names: Sequence[str]) -> str:
@@ -214,22 +247,44 @@ def fitted_shape(
 
 
 def resize(image: np.ndarray, shape: Size, *, rule: str = "detectron2") -> np.ndarray:
-    """``image`` (uint8) resized to ``shape`` with bilinear interpolation.
+    """``image``, uint8 or float32, resized to ``shape`` with bilinear interpolation, each channel by itself.
 
-    The rule "detectron2" gives uint8, antialiased, like Pillow; "torchvision" gives float32, not antialiased,
-    like torch's ``interpolate`` with ``align_corners=False``; "mmdetection" gives uint8, not antialiased,
-    with the bits of OpenCV's ``INTER_LINEAR``. Raises ValueError for another rule.
+    The rule "detectron2" keeps the type and is antialiased, like Pillow; "torchvision" gives float32, not
+    antialiased, like torch's ``interpolate`` with ``align_corners=False``; "mmdetection" keeps the type, not
+    antialiased, like OpenCV's ``INTER_LINEAR``, of uint8 with the same bits. Raises ValueError for another
+    rule.
     """
     match rule:
         case "detectron2":
             if image.shape[:2] == tuple(shape):
                 return image
-            return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+            size, bilinear = (shape[1], shape[0]), Image.Resampling.BILINEAR
+            return map_channels(image, lambda part: part.resize(size, bilinear))
         case "torchvision":
             return _interpolate(image, shape)
         case "mmdetection":
-            return image if image.shape[:2] == tuple(shape) else _interpolate_in_fixed_point(image, shape)
+            if image.shape[:2] == tuple(shape):
+                return image
+            is_float = image.dtype == np.float32
+            return (_interpolate_as_opencv if is_float else _interpolate_in_fixed_point)(image, shape)
     raise _unknown_rule(rule)
+
+
+def map_channels(
+    image: np.ndarray, function: Callable[..., Image.Image], values: Sequence[float] = ()
+) -> np.ndarray:
+    """What a function of Pillow's images makes of RGB as a whole, or else of each channel as gray or floats.
+
+    It makes no difference to a function that treats all channels alike. ``values``, one for each channel, are
+    further arguments, with the channel that they are of.
+    """
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.asarray(function(Image.fromarray(image), *values))
+    parts = [
+        function(Image.fromarray(np.ascontiguousarray(image[:, :, channel])), *values[channel : channel + 1])
+        for channel in range(image.shape[2])
+    ]
+    return np.stack([np.asarray(part) for part in parts], axis=-1)
 
 
 def _interpolate(image: np.ndarray, shape: Size) -> np.ndarray:
@@ -259,6 +314,18 @@ def _lerp(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarr
     second *= weight
     second += first
     return second
+
+
+def _interpolate_as_opencv(image: np.ndarray, shape: Size) -> np.ndarray:
+    """The resized image, float32, as OpenCV's ``resize`` computes it, up to rounding.
+
+    Unlike torch it takes the means of 2 x 2 pixels at exactly half the size.
+    """
+    (old_height, old_width), (height, width) = image.shape[:2], shape
+    if (old_height, old_width) == (2 * height, 2 * width):
+        rows = image[::2] + image[1::2]
+        return (rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25)
+    return _interpolate(image, shape)
 
 
 def _interpolate_in_fixed_point(image: np.ndarray, shape: Size) -> np.ndarray:
@@ -302,7 +369,7 @@ def pad(image: np.ndarray, canvas: Size) -> np.ndarray:
     height, width = image.shape[:2]
     if height > canvas[0] or width > canvas[1]:
         raise ValueError(f"an image of {height}x{width} does not fit on a canvas of {canvas[0]}x{canvas[1]}")
-    padded = np.zeros((*canvas, 3), image.dtype)
+    padded = np.zeros((*canvas, image.shape[2]), image.dtype)
     padded[:height, :width] = image
     return padded
 
@@ -315,7 +382,7 @@ def fit(
     canvases: Sequence[Size],
     rule: str = "detectron2",
 ) -> Fitted:
-    """``image`` (uint8 ``[H W 3]``) resized and padded to the size and canvas of ``fitted_shape``."""
+    """``image [H W C]`` resized and padded to the size and canvas of ``fitted_shape``."""
     height, width = image.shape[:2]
     size, canvas = fitted_shape(
         height, width, short_side=short_side, long_side=long_side, canvases=canvases, rule=rule

@@ -43,7 +43,7 @@ class Proposals:
 class Batch:
     """One batch of the data pipeline."""
 
-    images: jax.Array  # [B H W 3] RGB, 0 to 255, uint8 or float32, zero beyond each image's size
+    images: jax.Array  # [B H W C] RGB, 0 to 255, or others; uint8 or float32, zero beyond each image's size
     image_sizes: jax.Array  # [B 2] int32: height and width before padding
     ids: jax.Array | None  # [B] int64 COCO image ids, on the host only
     gt: GroundTruth

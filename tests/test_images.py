@@ -2,6 +2,7 @@ import hashlib
 import io
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from mrcnn_jax import image_formats, images
+from mrcnn_jax.pixels import PixelFormat
 
 FIXTURE = Path(__file__).parent / "fixtures" / "torchvision_resize.npz"
 CANVASES = ((800, 1344), (1344, 800), (1088, 1088))
@@ -316,9 +318,71 @@ def test_resize_equals_opencv_bit_by_bit():
         found = images.resize(image, tuple(shape), rule="mmdetection")
         assert found.shape[:2] == tuple(shape)
         assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == expected, (height, width, shape)
+    for number, sizes in enumerate(
+        [(5, 7, 9, 4), (8, 12, 4, 6), (8, 12, 4, 9), (1, 3, 2, 8), (11, 6, 6, 11)]
+    ):
+        height, width, *shape = sizes
+        image = np.random.default_rng([height, width]).uniform(0, 5000, (height, width, 4)).astype(np.float32)
+        found = images.resize(image, tuple(shape), rule="mmdetection")
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, fixture[f"floats_{number}"], atol=5e-3)  # 1e-6 of the range
     for height, width, *expected in fixture["scaled"].tolist():
         found = images.resized_shape(height, width, short_side=800, long_side=1333, rule="mmdetection")
         assert found == tuple(expected)
+
+
+@pytest.mark.parametrize("rule", ["detectron2", "torchvision", "mmdetection"])
+@pytest.mark.parametrize("shape", [(20, 9), (4, 6)])
+def test_channels_are_resized_each_by_itself(rule, shape):
+    image = np.random.default_rng(0).integers(0, 256, (8, 12, 5), dtype=np.uint8)
+    found = images.resize(image, shape, rule=rule)
+    rgb = images.resize(np.ascontiguousarray(image[..., 1:4]), shape, rule=rule)
+    np.testing.assert_array_equal(found[..., 1:4], rgb)
+    floats = images.resize(image.astype(np.float32), shape, rule=rule)
+    assert floats.dtype == np.float32
+    np.testing.assert_allclose(floats, found, atol=1)  # 8 bits are rounded after each axis
+    if rule == "detectron2":
+        deep = images.resize(image.astype(np.float32) * 256, shape, rule=rule)
+        np.testing.assert_allclose(deep, floats * 256, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "F", "1"])
+def test_gray_files_keep_their_values_as_one_channel(mode):
+    values = {"L": [[3, 200]], "I;16": [[3, 60000]], "F": [[0.5, -7.25]], "1": [[0, 255]]}[mode]
+    kind = {"L": np.uint8, "I;16": np.uint16, "F": np.float32, "1": bool}[mode]
+    picture = Image.fromarray(np.array(values, kind))
+    pixels = images.to_pixels(picture, PixelFormat(1, "float32"))
+    assert pixels.dtype == np.float32 and pixels[..., 0].tolist() == values
+    if mode in ("L", "I;16"):
+        np.testing.assert_array_equal(images.read_image(encoded(picture), PixelFormat(1, "float32")), pixels)
+
+
+def test_colours_are_three_channels_and_transparency_one_more_if_wanted():
+    rgba = np.random.default_rng(0).integers(0, 256, (4, 6, 4), dtype=np.uint8)
+    data = encoded(Image.fromarray(rgba))
+    np.testing.assert_array_equal(images.read_image(data, PixelFormat(4)), rgba)
+    np.testing.assert_array_equal(images.read_image(data, PixelFormat(3, "float32")), rgba[..., :3])
+    for channels in (1, 2, 5):
+        with pytest.raises(ValueError, match=rf"it has 3 channels .* takes \[H W {channels}\] uint8"):
+            images.read_image(data, PixelFormat(channels))
+
+
+def test_depths_that_pillow_would_cut_are_errors():
+    header = b"\x89PNG\r\n\x1a\n"
+
+    def chunk(kind, content):
+        return (
+            len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+        )
+
+    size = (1).to_bytes(4, "big") * 2
+    rgb16 = header + chunk(b"IHDR", size + bytes([16, 2, 0, 0, 0]))
+    rgb16 += chunk(b"IDAT", zlib.compress(bytes(7))) + chunk(b"IEND", b"")
+    assert images.read_image(rgb16).shape == (1, 1, 3)  # of a photograph, the high bytes
+    with pytest.raises(ValueError, match=r"it has 16 bits per colour, of which Pillow reads 8; save it as"):
+        images.read_image(rgb16, PixelFormat(3, "float32"))
+    with pytest.raises(ValueError, match=r"it is WEBP; with model\.pixel_type 'float32' the formats read"):
+        images.read_image(encoded(Image.new("RGB", (2, 2)), "WEBP"), PixelFormat(3, "float32"))
 
 
 def test_an_unknown_rule_is_an_error():

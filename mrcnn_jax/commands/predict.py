@@ -87,21 +87,26 @@ _COCO = flags.DEFINE_string(
 
 
 def main(arguments: list[str]) -> int:
+    from mrcnn_jax.channel_files import NPY_SUFFIX
+    from mrcnn_jax.image_formats import suffixes
     from mrcnn_jax.inference.files import DETECTIONS, find_images, passed_over, picture_paths, read_image_ids
+    from mrcnn_jax.pixels import PixelFormat
 
     if not arguments:
         raise ValueError(
             "no images given: name image files or folders, as in: mrcnn-jax predict ... photo.jpg folder/"
         )
+    config = _override(run_config(_WORKDIR.value))
     errors: list[ValueError] = []
     listed = _read_list(arguments)
     if listed is not None:
         images = listed.images
     else:
-        images, errors = find_images(arguments)
+        wanted = suffixes() if PixelFormat.of(config).is_rgb else (*suffixes(), NPY_SUFFIX)
+        images, errors = find_images(arguments, wanted)
         if not images:
             return _report(errors)
-        if line := passed_over(arguments):
+        if line := passed_over(arguments, wanted):
             print(line, flush=True)
     output = Path(_OUTPUT.value)
     detections_file = output / DETECTIONS
@@ -111,7 +116,6 @@ def main(arguments: list[str]) -> int:
     if _ANNOTATIONS.value is not None:
         ids = read_image_ids(Path(_ANNOTATIONS.value), images)
 
-    config = _override(run_config(_WORKDIR.value))
     setup()
     from mrcnn_jax.data.findings import printable
     from mrcnn_jax.images import describe_nearly_black

@@ -11,6 +11,7 @@ unless --skip_bad leaves them out.
 
 import os
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -31,6 +32,12 @@ _WORKERS = flags.DEFINE_integer("workers", None, "processes; one per core if not
 _FORMAT = flags.DEFINE_enum(
     "format", "array_record", ["array_record", "tfrecord"], "tfrecord is only for tfds.load"
 )
+_CHANNELS = flags.DEFINE_integer(
+    "channels", 3, "channels of the images: as many as the model.pixel_mean of training has", lower_bound=1
+)
+_PIXEL_TYPE: Any = flags.DEFINE_enum(
+    "pixel_type", "uint8", ["uint8", "float32"], "type of the pixels; the model.pixel_type of training"
+)
 _CROWDS_ARE_OBJECTS = flags.DEFINE_bool(
     "crowds_are_objects", False, "read crowds as ordinary objects; the data.crowds_are_objects of training"
 )
@@ -43,6 +50,7 @@ def main(_: list[str]) -> None:
     from mrcnn_jax.data.coco import read_coco
     from mrcnn_jax.data.findings import printable, summary
     from mrcnn_jax.data.records import prepare_records, records_name
+    from mrcnn_jax.pixels import PixelFormat
 
     name = records_name(_ANNOTATIONS.value, _NAME.value)
     dataset = read_coco(
@@ -63,6 +71,7 @@ def main(_: list[str]) -> None:
         num_workers=_WORKERS.value or os.cpu_count() or 1,
         file_format=_FORMAT.value,
         skip_bad=_SKIP_BAD.value,
+        pixels=PixelFormat(_CHANNELS.value, _PIXEL_TYPE.value),
     )
     if dataset.findings:
         print(summary(dataset.findings))

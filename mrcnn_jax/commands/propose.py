@@ -191,11 +191,12 @@ def _open_images(config: Config, *, report: bool) -> _Images:
     from mrcnn_jax.data.findings import summary
     from mrcnn_jax.data.image_list import read_image_list
     from mrcnn_jax.data.open_data_source import open_data_source, open_validation_source
+    from mrcnn_jax.pixels import PixelFormat
 
     if _COCO.value:
         listed = read_image_list(Path(_COCO.value), Path(_IMAGES.value), sizes=True)
         ids, sizes = np.array(listed.ids, np.int64), np.array(listed.sizes, np.int32)
-        return _Images(str(listed.path), ids, sizes, listed.pixels)
+        return _Images(str(listed.path), ids, sizes, partial(listed.pixels, pixels=PixelFormat.of(config)))
     source = open_data_source(config) if _SPLIT.value == "train" else open_validation_source(config)
     if source.findings and report:
         print(summary(source.findings, rows=_FINDINGS), flush=True)

@@ -47,6 +47,7 @@ def main(_: list[str]) -> None:
     from mrcnn_jax.data.pipeline import training_batches
     from mrcnn_jax.data.selection import describe_selection
     from mrcnn_jax.data.summary import format_summary, summarise
+    from mrcnn_jax.pixels import PixelFormat
     from mrcnn_jax.training.show import caption_batch, contact_sheet, draw_batch
 
     source = open_data_source(config)
@@ -62,6 +63,7 @@ def main(_: list[str]) -> None:
         keypoints=config.model.keypoint,
         augment=augment,
         fill=mean_colour(config.model),
+        pixels=PixelFormat.of(config),
     )
 
     indices = tqdm(range(len(source.ids)), unit="image", leave=False, disable=None)
@@ -73,7 +75,7 @@ def main(_: list[str]) -> None:
     pictures, captions = [], []
     num_batches = -(-_COUNT.value // config.train.batch_size)
     for step, batch in enumerate(islice(batches, num_batches), start=_STEP.value):
-        pictures += draw_batch(batch, source.categories)
+        pictures += draw_batch(batch, source.categories, PixelFormat.of(config))
         captions += caption_batch(batch, step)
     output.mkdir(parents=True, exist_ok=True)
     path = output / "batches.png"

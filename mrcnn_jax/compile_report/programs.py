@@ -64,9 +64,10 @@ def lower_view(
 def _images(config: Config, canvas: Canvas) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """The shapes of a batch's images and their sizes, in inference."""
     count = config.test.batch_size
-    pixels = jnp.float32 if config.data.resize == "torchvision" else jnp.uint8
+    is_float = config.data.resize == "torchvision" or config.model.pixel_type == "float32"
+    shape = count, *canvas, len(config.model.pixel_mean)
     sizes = jax.ShapeDtypeStruct((count, 2), jnp.int32)
-    return jax.ShapeDtypeStruct((count, *canvas, 3), pixels), sizes
+    return jax.ShapeDtypeStruct(shape, jnp.float32 if is_float else jnp.uint8), sizes
 
 
 def _blueprint(config: Config, categories: int) -> Blueprint:
@@ -88,15 +89,15 @@ def _batch(config: Config, canvas: Canvas) -> Batch:
     """The shapes of a training batch as the data pipeline makes it."""
     count, objects, grid = config.train.batch_size, config.data.max_objects, config.data.mask_grid
     masks, keypoints = config.model.mask, config.model.keypoint
-    # Pillow resizes to whole values, and does so for jitter whatever the rule.
-    pixels = (
-        jnp.float32 if config.data.resize == "torchvision" and not config.data.scale_jitter else jnp.uint8
-    )
+    # Pillow resizes 8 bits to whole values, and does so for jitter whatever the rule.
+    is_float = config.data.resize == "torchvision" and not config.data.scale_jitter
+    pixels = jnp.float32 if is_float or config.model.pixel_type == "float32" else jnp.uint8
+    channels = len(config.model.pixel_mean)
 
     def make() -> Batch:
         rows = count, objects
         return Batch(
-            images=jnp.zeros((count, *canvas, 3), pixels),
+            images=jnp.zeros((count, *canvas, channels), pixels),
             image_sizes=jnp.zeros((count, 2), jnp.int32),
             ids=None,
             gt=GroundTruth(

@@ -52,10 +52,13 @@ _norm_or_none = one_of("", "frozen_batch", "batch", "group", "layer")
 class ModelConfig:
     """What a trained model needs to compute from pixels to head outputs."""
 
-    # Pixels: RGB 0 to 255 become (value - mean) / std, in the channel order the backbone was trained with.
+    # Pixels: RGB 0 to 255 become (value - mean) / std, in the channel order the backbone was trained with:
+    # "bgr" exchanges the first and third channel of an image. As many means as the images have channels.
     pixel_order: str = behaviour("rgb", one_of("rgb", "bgr"))
-    pixel_mean: tuple[float, float, float] = behaviour((123.675, 116.28, 103.53), not_negative)
-    pixel_std: tuple[float, float, float] = behaviour((58.395, 57.12, 57.375), positive)
+    pixel_mean: tuple[float, ...] = behaviour((123.675, 116.28, 103.53), not_empty)
+    pixel_std: tuple[float, ...] = behaviour((58.395, 57.12, 57.375), positive)
+    # 8 bits, or "float32": the values of the files, in whose units the means are (docs/channels.md).
+    pixel_type: str = behaviour("uint8", one_of("uint8", "float32"))
     # Pixels: results are those of an image padded to a multiple of this. 1: not padded (D2's C4).
     padding_multiple: int = behaviour(32, positive)
     dtype: str = training("float32", one_of("float32", "bfloat16"))  # compute type of backbone and heads
@@ -255,6 +258,8 @@ class DataConfig:
     skip_bad: bool = free(False)
     # Pixels added to the keypoints of files and taken off results (D2 0.5).
     keypoint_offset: float = behaviour(0.0, not_negative)
+    # Channels of an image, from 0, that pictures show: one, or three as RGB; (): the first three.
+    shown_channels: tuple[int, ...] = free((), not_negative)
 
 
 @dataclass

@@ -133,6 +133,7 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
         yield f"model.anchor_sizes is {_shown(sizes)}; must have {_LEVELS}, one per level p2 to p6"
     if features == "fpn" and multiple % CANVAS_UNIT:
         yield f"model.padding_multiple is {multiple}; must be a multiple of {CANVAS_UNIT}, the stride of p5"
+    yield from _pixel_problems(values)
     yield from backbone_problems(values)
     if values["model.res5_stride"] == 1 and features != "c4":
         yield (
@@ -161,6 +162,30 @@ def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     for name, none in (("train.validation_loss", False), ("train.stop_after", 0)):
         if values[name] and not values["train.eval_every"]:
             yield f"{name} is {values[name]}; must be {none} without evaluations (train.eval_every is 0)"
+
+
+def _pixel_problems(values: dict[str, Any]) -> Iterator[str]:
+    mean, std, kind = (values[f"model.{name}"] for name in ("pixel_mean", "pixel_std", "pixel_type"))
+    if len(std) != len(mean):
+        yield (
+            f"model.pixel_std is {_shown(std)}; must have one value for each channel, like model.pixel_mean, "
+            f"which is {_shown(mean)}"
+        )
+    if kind == "uint8" and min(mean, default=0) < 0:
+        yield f"model.pixel_mean is {_shown(mean)}; must not be negative with model.pixel_type 'uint8'"
+    if len(mean) < 3 and values["model.pixel_order"] != "rgb":
+        yield f"model.pixel_order is 'bgr'; must be 'rgb' with the channels of model.pixel_mean: {len(mean)}"
+    shown = values["data.shown_channels"]
+    if len(shown) not in (0, 1, 3) or max(shown, default=0) >= len(mean):
+        yield (
+            f"data.shown_channels is {_shown(shown)}; must be one or three of the {len(mean)} channels of "
+            f"model.pixel_mean, from 0 to {len(mean) - 1}, or empty"
+        )
+    if values["data.colour_jitter"] and (len(mean) != 3 or kind != "uint8"):
+        yield (
+            "data.colour_jitter is True; must be False unless images are RGB of 8 bits (model.pixel_mean has "
+            f"{len(mean)} values, model.pixel_type is {kind!r}); --augment can change other channels"
+        )
 
 
 def _data_set_problems(values: dict[str, Any]) -> Iterator[str]:

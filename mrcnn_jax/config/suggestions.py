@@ -14,7 +14,7 @@ _SIMILAR = 0.75
 # Detectron2's SOLVER.STEPS, are given in full where their last part alone means something else.
 _OTHER_NAMES = {
     "model.pixel_order": "input_format channel_order to_rgb bgr_to_rgb",
-    "model.pixel_mean": "mean image_mean",
+    "model.pixel_mean": "mean image_mean mean_pixel in_channels in_chans image_channel_count",
     "model.pixel_std": "std image_std",
     "model.padding_multiple": "size_divisor size_divisibility pad_size_divisor",
     "model.backbone_width": "stem_out_channels base_channels",

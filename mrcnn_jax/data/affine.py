@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from mrcnn_jax.images import Size
+from mrcnn_jax.images import Size, map_channels
 
 PointMap = Callable[[np.ndarray], np.ndarray]
 
@@ -44,17 +44,15 @@ def rotation(size: Size, degrees: float) -> PointMap:
     return lambda points: (points - before) @ matrix.T + after
 
 
-def rotate_pixels(pixels: np.ndarray, degrees: float, *, fill: tuple[int, int, int]) -> np.ndarray:
-    """The turned image, uint8 ``[H W 3]``, interpolated bilinearly, with corners of the colour ``fill``."""
+def rotate_pixels(pixels: np.ndarray, degrees: float, *, fill: tuple[float, ...]) -> np.ndarray:
+    """The turned image ``[H W C]``, interpolated bilinearly, with corners of the colour ``fill``."""
     size = pixels.shape[0], pixels.shape[1]
-    turned = _warp(
-        Image.fromarray(pixels),
-        rotation(size, degrees),
-        rotated_size(size, degrees),
-        Image.Resampling.BILINEAR,
-        fill=fill,
-    )
-    return np.asarray(turned)
+    new_size, bilinear = rotated_size(size, degrees), Image.Resampling.BILINEAR
+
+    def turn(part: Image.Image, *colour: float) -> Image.Image:
+        return _warp(part, rotation(size, degrees), new_size, bilinear, fill=colour)
+
+    return map_channels(pixels, turn, fill)
 
 
 def _warp(
@@ -63,7 +61,7 @@ def _warp(
     size: Size,
     resampling: Image.Resampling,
     *,
-    fill: int | tuple[int, int, int],
+    fill: float | tuple[float, ...],
 ) -> Image.Image:
     matrix, offset = _matrix(points)
     inverse = np.linalg.inv(matrix)

@@ -19,7 +19,7 @@ from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.data.transform import ImageTransform, transform_objects, transform_points
 from mrcnn_jax.images import Size
 
-Colour = tuple[int, int, int]  # RGB, 0 to 255
+Colour = tuple[float, ...]  # a value for each channel
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,11 @@ def needs_scene(config: DataConfig, augment: Augment | None = None) -> bool:
 
 
 def mean_colour(model: ModelConfig) -> Colour:
-    """The mean of the pixels, which is 0 for the model, as RGB."""
-    red, green, blue = (round(min(value, 255)) for value in model.pixel_mean)
-    return (red, green, blue) if model.pixel_order == "rgb" else (blue, green, red)
+    """The mean of the pixels, which is 0 for the model, in the order of an image's channels."""
+    colour = model.pixel_mean
+    if model.pixel_type == "uint8":
+        colour = tuple(round(min(value, 255)) for value in colour)
+    return colour if model.pixel_order == "rgb" else (*colour[2::-1], *colour[3:])
 
 
 class SceneLoader:

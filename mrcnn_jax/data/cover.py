@@ -27,9 +27,7 @@ def choose_pasted(scene: Scene, generator: np.random.Generator) -> list[CocoAnno
     return [items[index] for index in sorted({int(index) for index in drawn})]
 
 
-def paste(
-    scene: Scene, other: Scene, items: Sequence[CocoAnnotation], *, fill: tuple[int, int, int]
-) -> Scene:
+def paste(scene: Scene, other: Scene, items: Sequence[CocoAnnotation], *, fill: tuple[float, ...]) -> Scene:
     """The scene with ``items`` of the other one in front, at the place that they have there, not blended.
 
     What they cover is taken from the masks underneath, in whole pixels; the boxes of objects that lose a
@@ -42,7 +40,7 @@ def paste(
     windows = [mask_window(item, other.size) for item in items]
     height = max([scene.size[0], *(window.rows.stop for window in windows)])
     width = max([scene.size[1], *(window.columns.stop for window in windows)])
-    pixels = np.empty((height, width, 3), scene.pixels.dtype)
+    pixels = np.empty((height, width, scene.pixels.shape[2]), scene.pixels.dtype)
     pixels[:] = fill
     pixels[: scene.size[0], : scene.size[1]] = scene.pixels
     covered, pasted = np.zeros((height, width), bool), []
@@ -86,7 +84,7 @@ def _uncovered(item: CocoAnnotation, covered: np.ndarray, size: Size) -> CocoAnn
     )
 
 
-def erase(scene: Scene, generator: np.random.Generator, *, fill: tuple[int, int, int]) -> Scene:
+def erase(scene: Scene, generator: np.random.Generator, *, fill: tuple[float, ...]) -> Scene:
     """The scene with a random rectangle of the colour ``fill`` (arXiv 1708.04896, 1708.04552).
 
     Objects keep their boxes and masks, also for what is erased, as in both papers: the model is to infer it.
@@ -107,7 +105,7 @@ def erase(scene: Scene, generator: np.random.Generator, *, fill: tuple[int, int,
 
 
 def erase_rectangle(
-    scene: Scene, top: int, left: int, height: int, width: int, *, fill: tuple[int, int, int]
+    scene: Scene, top: int, left: int, height: int, width: int, *, fill: tuple[float, ...]
 ) -> Scene:
     """The scene with a given rectangle erased, see ``erase``."""
     pixels = scene.pixels.copy()

@@ -12,6 +12,7 @@ from mrcnn_jax.data.source import check_size
 from mrcnn_jax.image_names import image_names
 from mrcnn_jax.images import Size, read_image
 from mrcnn_jax.json_files import read_json
+from mrcnn_jax.pixels import RGB, PixelFormat
 from mrcnn_jax.runs.categories import UNUSED, Categories
 
 _LISTED = 10  # problems of a kind that a message lists
@@ -27,12 +28,12 @@ class ImageList:
     sizes: list[Size]  # height and width; empty if not asked for
     categories: dict[int, str]  # names by id; empty if the file has none
 
-    def pixels(self, index: int) -> np.ndarray:
-        """The image as RGB ``[H W 3]``; raises ValueError, naming it, unless it has the size in the file."""
+    def pixels(self, index: int, pixels: PixelFormat = RGB) -> np.ndarray:
+        """The image; raises ValueError, naming it, unless it is as ``pixels`` and of the file's size."""
         path = self.images[index]
-        pixels = read_image(path)
-        check_size(pixels, self.sizes[index], f"{path}: image {self.ids[index]} of {self.path}")
-        return pixels
+        values = read_image(path, pixels)
+        check_size(values, self.sizes[index], f"{path}: image {self.ids[index]} of {self.path}")
+        return values
 
     def check_categories(self, run: Categories) -> None:
         """Raises ValueError unless all categories of the run are in the file, with the same id and name."""

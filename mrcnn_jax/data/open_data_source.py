@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mrcnn_jax.config import Config, DataConfig
 from mrcnn_jax.data.check_images import check_images
@@ -11,6 +11,7 @@ from mrcnn_jax.data.coco import CocoDataset, leave_out, read_coco
 from mrcnn_jax.data.findings import Finding, errors, raise_errors
 from mrcnn_jax.data.joined import JoinedSource
 from mrcnn_jax.data.source import DataSource, FolderSource
+from mrcnn_jax.pixels import PixelFormat
 
 if TYPE_CHECKING:
     from mrcnn_jax.data.records import RecordSource
@@ -42,9 +43,9 @@ def open_data_source(config: Config) -> "FolderSource | RecordSource | JoinedSou
 def _open_training_set(
     config: Config, images: str, annotations: str, keypoints: str, records: str
 ) -> "FolderSource | RecordSource":
-    data = config.data
+    data, pixels = config.data, PixelFormat.of(config)
     if records:
-        source = _open_records(Path(data.root) / records, mask_grid=data.mask_grid)
+        source = _open_records(Path(data.root) / records, mask_grid=data.mask_grid, pixels=pixels)
         _check_crowds(source, data)
         return source
     dataset = read_coco(
@@ -56,13 +57,13 @@ def _open_training_set(
         crowds_are_objects=data.crowds_are_objects,
         skip_bad=True,
     )
-    findings = check_images(dataset)
+    findings = check_images(dataset, pixels)
     dataset = _with_warnings(leave_out(dataset, errors(findings)), findings)
     if not data.skip_bad:
         raise_errors(
             dataset.name, dataset.findings, remedy="--config.data.skip_bad trains without those listed"
         )
-    return FolderSource(dataset, mask_grid=data.mask_grid if config.model.mask else 0)
+    return FolderSource(dataset, mask_grid=data.mask_grid if config.model.mask else 0, pixels=pixels)
 
 
 def open_validation_source(config: Config, *, count: int | None = None, mask_grid: int = 0) -> DataSource:
@@ -72,9 +73,10 @@ def open_validation_source(config: Config, *, count: int | None = None, mask_gri
     Raises ValueError as ``open_data_source`` does, but regardless of ``skip_bad``: a score on part of the
     images would not be comparable.
     """
-    data = config.data
+    data, pixels = config.data, PixelFormat.of(config)
     if data.val_records:
-        records = _open_records(Path(data.root) / data.val_records, mask_grid=mask_grid or None, count=count)
+        folder = Path(data.root) / data.val_records
+        records = _open_records(folder, mask_grid=mask_grid or None, count=count, pixels=pixels)
         _check_crowds(records, data)
         if not len(records.ids):
             raise ValueError(f"{records.name}: has no images to evaluate on (data.val_records)")
@@ -90,11 +92,11 @@ def open_validation_source(config: Config, *, count: int | None = None, mask_gri
     if not dataset.images:
         raise ValueError(f"{dataset.name}: has no images to evaluate on (data.val_annotations)")
     dataset = dataclasses.replace(dataset, images=dataset.images[:count])
-    findings = check_images(dataset)
+    findings = check_images(dataset, pixels)
     raise_errors(
         dataset.name, findings, remedy="an evaluation needs all images, so data.skip_bad does not apply"
     )
-    return FolderSource(_with_warnings(dataset, findings), mask_grid=mask_grid)
+    return FolderSource(_with_warnings(dataset, findings), mask_grid=mask_grid, pixels=pixels)
 
 
 def _with_warnings(dataset: CocoDataset, findings: Sequence[Finding]) -> CocoDataset:
@@ -102,7 +104,7 @@ def _with_warnings(dataset: CocoDataset, findings: Sequence[Finding]) -> CocoDat
     return dataclasses.replace(dataset, findings=(*dataset.findings, *warnings))
 
 
-def _open_records(folder: Path, **settings: int | None) -> "RecordSource":
+def _open_records(folder: Path, **settings: Any) -> "RecordSource":
     # Imported here, as it imports TensorFlow, which evaluating on a folder does not need.
     from mrcnn_jax.data.records import RecordSource
 

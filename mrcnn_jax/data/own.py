@@ -19,6 +19,7 @@ from mrcnn_jax.data.findings import Finding, raise_errors
 from mrcnn_jax.data.keypoint_agreement import KeypointAgreement
 from mrcnn_jax.data.source import AnnotatedImage, DataSource, FolderSource, check_size
 from mrcnn_jax.images import Size
+from mrcnn_jax.pixels import RGB, PixelFormat
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.runs.categories import Categories
 
@@ -32,7 +33,7 @@ class Dataset(Protocol):
 
     An item is a mapping. For N objects in an image of H x W pixels it holds:
 
-    - ``image``: the path of an image file, or uint8 RGB ``[H W 3]``;
+    - ``image``: the path of an image file, or uint8 RGB ``[H W 3]`` (or what else the model takes);
     - ``labels``: N names of categories, or N integers from 1;
     - ``boxes``: ``[N 4]``, x1 y1 x2 y2 in pixels; without it, the boxes of the masks are taken;
     - ``masks``: N masks, each an array ``[H W]`` of 0 and 1, a list of polygons (each ``[P 2]`` or flat, x
@@ -51,24 +52,25 @@ class Dataset(Protocol):
     def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
 
 
-def as_source(data: DataSource | Dataset, *, mask_grid: int) -> DataSource:
+def as_source(data: DataSource | Dataset, *, mask_grid: int, pixels: PixelFormat = RGB) -> DataSource:
     """``data`` as a ``DataSource``; one that is a ``DataSource`` already is returned as it is.
 
     Args:
         data: The images and objects.
         mask_grid: S, the cells of a box-frame mask per axis; 0: no masks.
+        pixels: What the images are.
 
     Raises:
         ValueError: naming the item, the key and the rule, if an item is not as ``Dataset`` describes it, or
             if many boxes do not fit their masks.
     """
-    return data if isinstance(data, DataSource) else _OwnSource(data, mask_grid=mask_grid)
+    return data if isinstance(data, DataSource) else _OwnSource(data, mask_grid=mask_grid, pixels=pixels)
 
 
 class _OwnSource(FolderSource):
     """The ``DataSource`` of a ``Dataset``, whose annotations it keeps in memory."""
 
-    def __init__(self, dataset: Dataset, *, mask_grid: int) -> None:
+    def __init__(self, dataset: Dataset, *, mask_grid: int, pixels: PixelFormat) -> None:
         self._dataset = dataset
         name, categories = type(dataset).__name__, dataset.categories
         if not isinstance(categories, Categories):
@@ -76,12 +78,12 @@ class _OwnSource(FolderSource):
             categories = Categories(ids=ids, names=tuple(categories))
 
         def read(index: int) -> CocoImage:
-            return _Item(dataset[index], f"{name}[{index}]", categories).annotated(index + 1)
+            return _Item(dataset[index], f"{name}[{index}]", categories, pixels).annotated(index + 1)
 
         with ThreadPool(_THREADS) as pool:
-            found = pool.imap(read, range(len(dataset)), chunksize=4)
+            read_items = pool.imap(read, range(len(dataset)), chunksize=4)
             items = list(
-                tqdm(found, f"checking {name}", len(dataset), leave=False, unit="image", disable=None)
+                tqdm(read_items, f"checking {name}", len(dataset), leave=False, unit="image", disable=None)
             )
         if len({item.id for item in items}) < len(items):
             raise ValueError(f"{name}: several items have the same id")
@@ -94,10 +96,11 @@ class _OwnSource(FolderSource):
             for item in items
         ]
         findings = _compare_boxes(name, numbered)
-        super().__init__(CocoDataset(name, categories, tuple(numbered), findings), mask_grid=mask_grid)
+        found = CocoDataset(name, categories, tuple(numbered), findings)
+        super().__init__(found, mask_grid=mask_grid, pixels=pixels)
 
     def read(self, index: int) -> AnnotatedImage:
-        item = _Item(self._dataset[index], f"{self.name}[{index}]", self.categories)
+        item = _Item(self._dataset[index], f"{self.name}[{index}]", self.categories, self._pixels)
         pixels = item.pixels()
         height, width = self.sizes[index].tolist()
         check_size(pixels, (height, width), item.where)
@@ -131,8 +134,10 @@ def _compare_boxes(name: str, items: Iterable[CocoImage]) -> tuple[Finding, ...]
 class _Item:
     """One item of a ``Dataset``; ``where`` names it in messages."""
 
-    def __init__(self, values: Mapping[str, Any], where: str, categories: Categories) -> None:
-        self.where, self._categories = where, categories
+    def __init__(
+        self, values: Mapping[str, Any], where: str, categories: Categories, pixels: PixelFormat
+    ) -> None:
+        self.where, self._categories, self._pixels = where, categories, pixels
         if not isinstance(values, Mapping) or not {"image", "labels"} <= values.keys() <= _KEYS:
             given = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
             raise self._error(
@@ -144,18 +149,17 @@ class _Item:
         return ValueError(f"{self.where}: {problem}")
 
     def pixels(self) -> np.ndarray:
-        """The decoded image, uint8 ``[H W 3]``."""
+        """The decoded image ``[H W C]``."""
         image = self._values["image"]
         if isinstance(image, str | Path):
             try:
-                return images.read_image(image)
+                return images.read_image(image, self._pixels)
             except ValueError as error:
                 raise self._error(str(error)) from error
-        pixels = np.asarray(image)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-            given = f"{pixels.dtype} {list(pixels.shape)}"
-            raise self._error(f"image must be a path or a uint8 array [H W 3], got {given}")
-        return pixels
+        try:
+            return self._pixels.convert(np.asarray(image))
+        except ValueError as error:
+            raise self._error(f"image must be a path or an array of pixels: {error}") from error
 
     def annotated(self, default_id: int) -> CocoImage:
         """The annotations, whose ids are still 0; the image is decoded for its size."""

@@ -29,7 +29,7 @@ class Example:
     An object without a mask has one that is all False; without keypoints, all of visibility 0.
     """
 
-    image: np.ndarray  # [H W 3] uint8, RGB
+    image: np.ndarray  # [H W C], by default RGB uint8
     boxes: np.ndarray  # [N 4] float32: x1 y1 x2 y2
     masks: np.ndarray  # [N H W] bool
     keypoints: np.ndarray  # [N K 3] float32: x, y, visibility (0 absent, 1 hidden, 2 visible)
@@ -76,7 +76,7 @@ def apply_augment(
     ``where`` and the function, listing all fields that are not as ``Example`` describes them.
     """
     example = augment(_to_example(scene, len(categories.keypoint_names)), generator)
-    if problems := list(_problems(example, categories)):
+    if problems := list(_problems(example, categories, scene.pixels)):
         name = getattr(augment, "__name__", type(augment).__name__)
         raise ValueError(f"{where}: what the function {name} makes of it: {'; '.join(problems)}")
     size = example.image.shape[0], example.image.shape[1]
@@ -120,8 +120,11 @@ def _to_example(scene: Scene, num_keypoints: int) -> Example:
     )
 
 
-def _problems(example: object, categories: Categories) -> Iterator[str]:
-    """What is wrong with an example that a function made: the field, its value and the rule."""
+def _problems(example: object, categories: Categories, given: np.ndarray) -> Iterator[str]:
+    """What is wrong with an example that a function made: the field, its value and the rule.
+
+    Its image must have the channels and the type of the image that was ``given`` to the function.
+    """
     if not isinstance(example, Example):
         yield f"it must be an Example, got {type(example).__name__}"
         return
@@ -130,8 +133,9 @@ def _problems(example: object, categories: Categories) -> Iterator[str]:
         yield from (f"{name} must be a NumPy array, got {type(values[name]).__name__}" for name in others)
         return
     image = example.image
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        yield f"image must be uint8 [H W 3], got {image.dtype} {list(image.shape)}"
+    channels = given.shape[2]
+    if image.dtype != given.dtype or image.ndim != 3 or image.shape[2] != channels or not image.size:
+        yield f"image must be {given.dtype} [H W {channels}], got {image.dtype} {list(image.shape)}"
         return
     count, size, points = example.labels.size, image.shape[:2], len(categories.keypoint_names)
     shapes = {

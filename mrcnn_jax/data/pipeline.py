@@ -23,6 +23,7 @@ from mrcnn_jax.data.transform import (
     transform_points,
     transform_proposals,
 )
+from mrcnn_jax.pixels import RGB, PixelFormat
 from mrcnn_jax.proposals import DataProposals
 from mrcnn_jax.types import Batch, GroundTruth, Proposals
 
@@ -52,6 +53,7 @@ def training_batches(
     process_count: int = 1,
     augment: Augment | None = None,
     fill: Colour | None = None,
+    pixels: PixelFormat = RGB,
 ) -> Iterator[Batch]:
     """An endless iterator over the batches of steps ``start_step``, ``start_step + 1``, ..., in NumPy arrays.
 
@@ -73,6 +75,7 @@ def training_batches(
         augment: A function of one's own that changes each image and its objects (``data.own_augment``).
         fill: The colour of erased rectangles, and outside of turned and pasted images (``mean_colour``);
             None: ImageNet's mean.
+        pixels: What the images of ``source`` are.
 
     Raises:
         ValueError: immediately, if no image is left to train on, or if ``masks`` or ``keypoints`` is set but
@@ -125,9 +128,12 @@ def training_batches(
             num_proposals=num_proposals,
             turned=config.quarter_turns and place >= len(kept) // 2,
             extras=extras,
+            pixels=pixels,
         )
 
-    types = field_types(config, masks=masks, keypoints=keypoints, proposals=proposals is not None)
+    types = field_types(
+        config, masks=masks, keypoints=keypoints, proposals=proposals is not None, pixels=pixels
+    )
     return iterate_batches(load, types, first=start_step * share, batch=share)
 
 
@@ -221,12 +227,14 @@ def pixel_rule(config: DataConfig) -> str:
     return "detectron2" if config.scale_jitter else config.resize
 
 
-def field_types(config: DataConfig, *, masks: bool, keypoints: bool, proposals: bool) -> dict[str, type]:
+def field_types(
+    config: DataConfig, *, masks: bool, keypoints: bool, proposals: bool, pixels: PixelFormat = RGB
+) -> dict[str, type]:
     """The fields of an example, as ``load_example`` gives them with these settings, and their types."""
     absent = {"masks": not masks, "mask_boxes": not masks, "keypoints": not keypoints}
     absent |= dict.fromkeys(_PROPOSAL_FIELDS, not proposals)
     types = {field: kind for field, kind in _TYPES.items() if not absent.get(field)}
-    if pixel_rule(config) == "torchvision":
+    if pixel_rule(config) == "torchvision" or pixels.dtype == "float32":
         types["images"] = np.float32
     return types
 
@@ -244,19 +252,20 @@ def load_example(
     num_proposals: int = 0,
     turned: bool = False,
     extras: Extras | None = None,
+    pixels: PixelFormat = RGB,
 ) -> dict[str, np.ndarray]:
     """One row of a batch, by field; ``turned`` as in ``random_transform``."""
     extras, rule = extras or Extras(), pixel_rule(config)
     points: PointMap
     if needs_scene(config, extras.augment):
         loader = SceneLoader(source, config, extras, rule=rule, masks=masks, keypoints=keypoints)
-        pixels, size, rows, points = loader.load(index, generator=generator, canvas=canvas, turned=turned)
+        image, size, rows, points = loader.load(index, generator=generator, canvas=canvas, turned=turned)
     else:
         picture = source.read(index)
         original = picture.pixels.shape[0], picture.pixels.shape[1]
         transform = random_transform(generator, original, canvas, config, turned=turned)
-        pixels = jitter_colours(picture.pixels, generator) if config.colour_jitter else picture.pixels
-        pixels, size = transform_pixels(pixels, transform, canvas=canvas, rule=rule), transform.size
+        image = jitter_colours(picture.pixels, generator) if config.colour_jitter else picture.pixels
+        image, size = transform_pixels(image, transform, canvas=canvas, rule=rule), transform.size
         rows = transform_objects(
             picture.objects,
             transform,
@@ -267,12 +276,17 @@ def load_example(
             keypoint_offset=config.keypoint_offset,
         )
         points = partial(transform_points, transform=transform)
+    if image.shape[2] != pixels.channels:
+        raise ValueError(
+            f"{source.name}: image {source.ids[index]} has {image.shape[2]} channels; must have as many as "
+            f"model.pixel_mean has values, {pixels.channels}"
+        )
     given = {}
     if proposals is not None:
         given = transform_proposals(proposals[index], points, size=size, count=num_proposals)
     return {
         **{field: given[name] for field, name in _PROPOSAL_FIELDS.items() if given},
-        "images": pixels,
+        "images": image,
         "image_sizes": np.array(size, np.int32),
         "ids": np.array(source.ids[index], np.int64),
         **rows,

@@ -8,15 +8,19 @@ from mrcnn_jax.data.check_images import load_checked
 from mrcnn_jax.data.coco import CocoImage
 from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.data.objects import read_objects
+from mrcnn_jax.pixels import PixelFormat
 
 
-def make_record(task: tuple[CocoImage, int, int]) -> tuple[dict[str, Any] | None, Finding | None]:
-    """The record for ``task`` (image, mask grid S, number of keypoints), and what ``load_checked`` found.
+def make_record(
+    task: tuple[CocoImage, int, int, PixelFormat],
+) -> tuple[dict[str, Any] | None, Finding | None]:
+    """The record for ``task`` (image, mask grid S, number of keypoints, format of its pixels), and what
+    ``load_checked`` found.
 
     The record is None if the file is bad.
     """
-    image, mask_grid, num_keypoints = task
-    data, finding = load_checked(image)
+    image, mask_grid, num_keypoints, pixels = task
+    data, finding = load_checked(image, pixels)
     if data is None:
         return None, finding
     objects = read_objects(image, mask_grid=mask_grid, num_keypoints=num_keypoints)

@@ -34,6 +34,7 @@ from mrcnn_jax.data.record import make_record
 from mrcnn_jax.data.record_files import SPLIT, RecordFiles, record_features
 from mrcnn_jax.data.source import AnnotatedImage, FolderSource, check_size
 from mrcnn_jax.data.tensorflow import tfds
+from mrcnn_jax.pixels import RGB, PixelFormat
 from mrcnn_jax.runs.categories import CATEGORIES_FILE, check_consistent, load_categories, save_categories
 
 ANNOTATIONS_FILE = "annotations.jsonl"
@@ -60,6 +61,7 @@ class CocoObjectsConfig(tfds.core.BuilderConfig):
     mask_grid: int
     num_workers: int
     skip_bad: bool
+    pixels: PixelFormat
 
 
 class CocoObjects(tfds.core.ShardBasedBuilder):
@@ -101,7 +103,7 @@ class CocoObjects(tfds.core.ShardBasedBuilder):
         """The record of each image, or None if it is bad."""
         config: CocoObjectsConfig = self.builder_config
         dataset, points = config.dataset, len(config.dataset.categories.keypoint_names)
-        tasks = ((image, config.mask_grid, points) for image in dataset.images)
+        tasks = ((image, config.mask_grid, points, config.pixels) for image in dataset.images)
         records = _parallel_map(make_record, tasks, workers=config.num_workers)
         for record, finding in tqdm(
             records, unit="image", total=len(dataset.images), leave=False, disable=None
@@ -142,6 +144,7 @@ def prepare_records(
     num_workers: int,
     file_format: str = "array_record",
     skip_bad: bool = False,
+    pixels: PixelFormat = RGB,
 ) -> tuple[Path, CocoDataset]:
     """Writes the records of a dataset below ``output``; returns their folder and the dataset they hold.
 
@@ -157,6 +160,7 @@ def prepare_records(
         file_format: ``array_record`` for random access, or ``tfrecord``, which only ``tfds.load`` reads.
         skip_bad: Whether to drop images that cannot be read or whose size differs from the annotations, and
             to accept a dataset with findings.
+        pixels: What the images must be; the files are kept as they are.
 
     Raises:
         ValueError: if TFDS does not accept ``name``, these records already exist, or ``check_consistent``
@@ -170,6 +174,7 @@ def prepare_records(
         mask_grid=mask_grid,
         num_workers=num_workers,
         skip_bad=skip_bad,
+        pixels=pixels,
     )
     builder = CocoObjects(data_dir=str(output), config=config)
     folder = Path(builder.data_dir)
@@ -206,14 +211,22 @@ class RecordSource:
         folder: The records.
         mask_grid: The cells per axis that their masks must have; None: any number.
         count: How many of the images there are in this source, from the first on; None: all.
+        pixels: What the images are.
 
     Raises:
         ValueError: naming the folder, if it does not hold such records, or holds records of another file
             format or with other masks; from ``annotations``, as ``read_annotations`` does.
     """
 
-    def __init__(self, folder: Path, *, mask_grid: int | None = None, count: int | None = None) -> None:
-        self.name = str(folder)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        mask_grid: int | None = None,
+        count: int | None = None,
+        pixels: PixelFormat = RGB,
+    ) -> None:
+        self.name, self._pixels = str(folder), pixels
         self.findings: tuple[Finding, ...] = ()
         try:
             index = _read_index(folder / "index.npz")
@@ -260,7 +273,7 @@ class RecordSource:
         record = self._record(index)
         file_name = printable(record["name"].decode(errors="surrogateescape"))
         name = f"{self.name}: image {record['id']} ({file_name})"
-        pixels = images.decode_image(record["image"], name=name)
+        pixels = images.decode_image(record["image"], self._pixels, name=name)
         check_size(pixels, tuple(self._sizes[index].tolist()), name)
         return AnnotatedImage(name=name, pixels=pixels, objects=self._objects(record))
 

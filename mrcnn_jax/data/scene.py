@@ -31,7 +31,7 @@ FlipPairs = tuple[tuple[int, int], ...]
 class Scene:
     """An image and its objects, in the same pixels; boxes and masks do not reach beyond it."""
 
-    pixels: np.ndarray  # [H W 3], uint8 or, after resizing by torchvision's rule, float32
+    pixels: np.ndarray  # [H W C], uint8, float32 or, after resizing by torchvision's rule, float32
     items: tuple[CocoAnnotation, ...]
 
     @property
@@ -93,7 +93,7 @@ def crop(scene: Scene, top: int, left: int, height: int, width: int) -> Scene:
     return Scene(scene.pixels[top : top + height, left : left + width], items)
 
 
-def rotate(scene: Scene, degrees: float, *, fill: tuple[int, int, int]) -> Scene:
+def rotate(scene: Scene, degrees: float, *, fill: tuple[float, ...]) -> Scene:
     """The image turned counter-clockwise, on a larger one with corners of the colour ``fill``.
 
     Boxes are the smallest around the turned masks or, without a mask, around the turned boxes.

@@ -12,6 +12,7 @@ from mrcnn_jax.data.federated import Federated
 from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.data.objects import Objects, clipped_box, read_objects
 from mrcnn_jax.images import Size
+from mrcnn_jax.pixels import RGB, PixelFormat
 from mrcnn_jax.runs.categories import Categories
 
 
@@ -20,7 +21,7 @@ class AnnotatedImage:
     """One image and its objects, at the original size."""
 
     name: str  # identifies the image in messages
-    pixels: np.ndarray  # [H W 3] uint8
+    pixels: np.ndarray  # [H W C], by default RGB uint8
     objects: Objects
 
 
@@ -70,7 +71,8 @@ class DataSource(Protocol):
 class FolderSource:
     """The ``DataSource`` of a COCO folder read by ``read_coco``; ``mask_grid`` 0: no box-frame masks."""
 
-    def __init__(self, dataset: CocoDataset, *, mask_grid: int) -> None:
+    def __init__(self, dataset: CocoDataset, *, mask_grid: int, pixels: PixelFormat = RGB) -> None:
+        self._pixels = pixels
         self.name, self.categories, self.findings = dataset.name, dataset.categories, dataset.findings
         self._images, self._mask_grid = dataset.images, mask_grid
         self.ids = np.array([image.id for image in dataset.images], np.int64)
@@ -111,7 +113,7 @@ class FolderSource:
 
     def read(self, index: int) -> AnnotatedImage:
         image = self._images[index]
-        pixels = images.decode_image(self.file(index), name=str(image.path))
+        pixels = images.decode_image(self.file(index), self._pixels, name=str(image.path))
         check_size(pixels, (image.height, image.width), f"{image.path}: image {image.id} of {self.name}")
         return AnnotatedImage(name=str(image.path), pixels=pixels, objects=self.objects(index))
 

@@ -43,12 +43,12 @@ class ImageTransform:
 
 
 def transform_pixels(pixels: np.ndarray, transform: ImageTransform, *, canvas: Size, rule: str) -> np.ndarray:
-    """The transformed image ``[H W 3]`` at the top left of a canvas of zeros, resized by ``rule``."""
+    """The transformed image ``[H W C]`` at the top left of a canvas of zeros, resized by ``rule``."""
     return images.pad(place_pixels(pixels, transform, rule=rule), canvas)
 
 
 def place_pixels(pixels: np.ndarray, transform: ImageTransform, *, rule: str) -> np.ndarray:
-    """The transformed image ``[h w 3]``, resized by ``rule``, without padding."""
+    """The transformed image ``[h w C]``, resized by ``rule``, without padding."""
     resized = images.resize(np.rot90(pixels, transform.turns), transform.resized, rule=rule)
     height, width = transform.size
     crop = resized[transform.top : transform.top + height, transform.left : transform.left + width]

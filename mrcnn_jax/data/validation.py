@@ -10,6 +10,7 @@ from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.pipeline import field_types, iterate_batches, load_example, training_canvas
 from mrcnn_jax.data.selection import trained_images
 from mrcnn_jax.data.source import DataSource
+from mrcnn_jax.pixels import RGB, PixelFormat
 from mrcnn_jax.proposals import DataProposals
 from mrcnn_jax.types import Batch
 
@@ -37,6 +38,7 @@ def validation_batches(
     keypoints: bool,
     proposals: DataProposals | None = None,
     num_proposals: int = 0,
+    pixels: PixelFormat = RGB,
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """The images at ``indices [N]``, canvas by canvas, and with each batch the index of each of its rows.
 
@@ -68,10 +70,13 @@ def validation_batches(
             keypoints=keypoints,
             proposals=proposals,
             num_proposals=num_proposals,
+            pixels=pixels,
         )
         return _blank(example) if index < 0 else example
 
-    types = field_types(data, masks=masks, keypoints=keypoints, proposals=proposals is not None)
+    types = field_types(
+        data, masks=masks, keypoints=keypoints, proposals=proposals is not None, pixels=pixels
+    )
     batches = iterate_batches(load, types, end=len(rows), batch=batch_size)
     numbers = np.array([index for _, index in rows]).reshape(-1, batch_size)
     return zip(batches, numbers, strict=True)

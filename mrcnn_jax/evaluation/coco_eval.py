@@ -23,6 +23,7 @@ from mrcnn_jax.inference.detector import Detector, load
 from mrcnn_jax.inference.proposer import load_proposer
 from mrcnn_jax.inference.views import check_flip_pairs
 from mrcnn_jax.json_files import write_json
+from mrcnn_jax.pixels import PixelFormat
 from mrcnn_jax.proposals import DataProposals
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.description import read_run
@@ -70,12 +71,17 @@ def evaluate(
         config = read_run(workdir).config
         if not config.model.box:
             proposer = load_proposer(workdir, batch_size=config.test.batch_size)
-            source = open_validation_source(config) if source is None else as_source(source, mask_grid=0)
+            pixels = PixelFormat.of(config)
+            source = (
+                open_validation_source(config)
+                if source is None
+                else as_source(source, mask_grid=0, pixels=pixels)
+            )
             return evaluate_proposals(proposer, source, progress=progress)
         detector = load(workdir, batch_size=config.test.batch_size)
     if source is None:
         source = open_validation_source(detector.config)
-    source = as_source(source, mask_grid=0)
+    source = as_source(source, mask_grid=0, pixels=detector.pixels)
     check_evaluator(evaluator, source)
     proposals = check_source(detector.config, detector.categories, source)
     check_same_source(source)

@@ -35,7 +35,7 @@ from mrcnn_jax.ops.nms import nms
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.types import Detections
 
-# Takes a model's folded arrays, the views in the order of ``views_of`` (images [B H W 3] and their sizes
+# Takes a model's folded arrays, the views in the order of ``views_of`` (images [B H W C] and their sizes
 # without padding [B 2]), the images' sizes in the frame [B 2], and the order of keypoints in a mirrored image
 # [K]. Returns detections in the frame, without waiting for the device.
 AugmentedFn = Callable[

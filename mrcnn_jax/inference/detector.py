@@ -27,6 +27,7 @@ from mrcnn_jax.inference.results import Result, to_result
 from mrcnn_jax.inference.sources import Source, read_source, resize_proposals, stack_images
 from mrcnn_jax.inference.views import check_flip_pairs, plain_scale, scales_of, views_of
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
+from mrcnn_jax.pixels import PixelFormat
 from mrcnn_jax.proposals import ImageProposals
 from mrcnn_jax.runs.categories import Categories, keypoint_flip_order
 from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
@@ -35,7 +36,7 @@ from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.types import Detections, Proposals
 from mrcnn_jax.weights.zoo import workdir_of
 
-# Takes images [B H W 3] (uint8 or float32), their sizes without padding, [B 2] int32, and Proposals if the
+# Takes images [B H W C] (uint8 or float32), their sizes without padding, [B 2] int32, and Proposals if the
 # model has no RPN. Returns detections without waiting for the device. With test-time augmentation, it takes
 # the arguments of an ``augmented.AugmentedFn`` after the first.
 PredictFn = Callable[..., Detections]
@@ -90,6 +91,7 @@ class Detector:
         self.categories = categories
         self.batch_size = batch_size
         self.step = step
+        self.pixels = PixelFormat.of(config)
         self._predict_fn = predict_fn
         self._scales, self._views = scales_of(config), views_of(config)
         keypoints = len(categories.keypoint_names)
@@ -104,8 +106,9 @@ class Detector:
     def __call__(self, source: Source | list[Any] | tuple[Any, ...]) -> Result | list[Result]:
         """The result of one image, or the list of results of a list or tuple of images.
 
-        An image is a path, a ``PIL.Image.Image`` (converted like a file, see ``images.to_rgb``), a uint8
-        array [H W 3] (RGB) or [H W] (gray), or a function that returns such an array, called in a thread.
+        An image is a path, a ``PIL.Image.Image`` (converted like a file, see ``images.to_pixels``), an array
+        of ``pixels``, by default uint8 [H W 3] (RGB) or [H W] (gray), or a function that returns such an
+        array, called in a thread.
         Raises ``ValueError``, naming the image and the rule, for anything else and for a file that is missing
         or cannot be read.
         """
@@ -206,7 +209,7 @@ class Detector:
         inspect: Callable[[int, np.ndarray], None] | None,
         proposals: Propose | None,
     ) -> _Prepared:
-        image = read_source(source, index)
+        image = read_source(source, index, self.pixels)
         if inspect is not None:
             inspect(index, image)
         rule = self.config.data.resize
@@ -249,6 +252,7 @@ class Detector:
             mask_paste=self.config.test.mask_paste,
             keypoint_offset=self.config.data.keypoint_offset,
             path=prepared.path,
+            pixels=self.pixels,
         )
 
 

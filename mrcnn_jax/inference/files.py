@@ -17,18 +17,20 @@ DETECTIONS = "detections.json"
 PICTURE_MARK = {"Software": "mrcnn_jax predict"}  # text chunk that identifies our own PNG files
 
 
-def find_images(arguments: Sequence[str | Path]) -> tuple[list[Path], list[ValueError]]:
+def find_images(
+    arguments: Sequence[str | Path], wanted: Sequence[str] | None = None
+) -> tuple[list[Path], list[ValueError]]:
     """The images that ``arguments`` name, and an error for each argument without any.
 
     A file counts as an image, whatever its name. A folder stands for the images directly inside it, sorted by
-    name: files that are not hidden and have one of ``image_formats.suffixes``. ``passed_over`` says
-    which files of a folder were left out.
+    name: files that are not hidden and have one of the ``wanted`` suffixes, by default those of
+    ``image_formats.suffixes``. ``passed_over`` says which files of a folder were left out.
     """
     images: list[Path] = []
     errors = []
     for path in map(Path, arguments):
         try:
-            images += _images_at(path)
+            images += _images_at(path, wanted or suffixes())
         except ValueError as error:
             errors.append(error)
         except OSError as error:
@@ -36,7 +38,7 @@ def find_images(arguments: Sequence[str | Path]) -> tuple[list[Path], list[Value
     return images, errors
 
 
-def passed_over(arguments: Sequence[str | Path]) -> str:
+def passed_over(arguments: Sequence[str | Path], wanted: Sequence[str] | None = None) -> str:
     """The number of files in folders that ``find_images`` leaves out for their suffix, by suffix.
 
     For example "passed over 4 files: .txt (2), .raw (1), without suffix (1)"; "" if there are none. Hidden
@@ -46,28 +48,28 @@ def passed_over(arguments: Sequence[str | Path]) -> str:
     for path in map(Path, arguments):
         with contextlib.suppress(OSError):
             if path.is_dir():
-                counts.update(file.suffix.lower() or "without suffix" for file in _split(path)[1])
+                _, others = _split(path, wanted or suffixes())
+                counts.update(file.suffix.lower() or "without suffix" for file in others)
     kinds = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     number = "1 file" if counts.total() == 1 else f"{counts.total()} files"
     listed = ", ".join(f"{suffix} ({count})" for suffix, count in kinds)
     return f"passed over {number}: {listed}" if kinds else ""
 
 
-def _images_at(path: Path) -> list[Path]:
+def _images_at(path: Path, wanted: Sequence[str]) -> list[Path]:
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
     if not path.is_dir():
         return [path]
-    images, _ = _split(path)
+    images, _ = _split(path, wanted)
     if not images:
-        raise ValueError(f"{path}: no images in this folder; images end in {', '.join(suffixes())}")
+        raise ValueError(f"{path}: no images in this folder; images end in {', '.join(wanted)}")
     return images
 
 
-def _split(folder: Path) -> tuple[list[Path], list[Path]]:
+def _split(folder: Path, wanted: Sequence[str]) -> tuple[list[Path], list[Path]]:
     """The images and the other files of a folder, both sorted by name and without hidden files."""
     files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
-    wanted = suffixes()
     images = [file for file in files if file.suffix.lower() in wanted]
     return images, [file for file in files if file.suffix.lower() not in wanted]
 

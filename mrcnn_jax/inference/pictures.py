@@ -97,7 +97,8 @@ def _write(
 
 def _write_picture(image: Path, result: Result, picture: Path) -> None:
     # Reads the file again: keeping the pixels of all pending images would cost too much memory.
-    drawn = Image.fromarray(draw(read_image(image), result))
+    pixels = result.pixels
+    drawn = Image.fromarray(draw(pixels.show(read_image(image, pixels)), result))
     picture.parent.mkdir(parents=True, exist_ok=True)
     mark = PngInfo()
     for key, text in PICTURE_MARK.items():

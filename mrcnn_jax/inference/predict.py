@@ -20,7 +20,7 @@ from mrcnn_jax.types import Detections, Features, Proposals
 
 def predict(
     model: MaskRCNN,
-    images: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"],
+    images: UInt8[Array, "b h w n"] | Float[Array, "b h w n"],
     image_sizes: Int[Array, "b 2"],
     config: Config,
     given: Proposals | None = None,
@@ -34,7 +34,7 @@ def predict(
     (p itself may be less there, if more than two classes share the probability.)
 
     Args:
-        images: RGB, 0 to 255, padded to a canvas at the right and the bottom.
+        images: as read (``pixels.PixelFormat``), padded to a canvas at the right and the bottom.
         image_sizes: height and width of each image without padding.
         given: the proposals, for a model without an RPN.
 
@@ -54,7 +54,7 @@ def predict(
 
 def detect_boxes(
     model: MaskRCNN,
-    images: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"],
+    images: UInt8[Array, "b h w n"] | Float[Array, "b h w n"],
     image_sizes: Int[Array, "b 2"],
     config: Config,
     given: Proposals | None = None,
@@ -103,7 +103,7 @@ def check_finds_objects(model: ModelConfig) -> None:
 
 def predict_proposals(
     model: MaskRCNN,
-    images: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"],
+    images: UInt8[Array, "b h w n"] | Float[Array, "b h w n"],
     image_sizes: Int[Array, "b 2"],
     config: Config,
 ) -> Proposals:

@@ -30,7 +30,7 @@ from mrcnn_jax.weights.zoo import workdir_of
 
 _AHEAD = 2  # batches that are read or on the device ahead of the one whose proposals are returned
 
-# Takes images [B H W 3] and their sizes without padding, [B 2] int32; does not wait for the device.
+# Takes images [B H W C] and their sizes without padding, [B 2] int32; does not wait for the device.
 ProposeFn = Callable[[np.ndarray, np.ndarray], Proposals]
 
 
@@ -71,7 +71,7 @@ class Proposer:
         """Yields the index and the proposals of each of N images, those of one canvas after another.
 
         Args:
-            read: the pixels ``[H W 3]`` of the image at an index, called in threads.
+            read: the pixels ``[H W C]`` of the image at an index, called in threads.
             sizes: height and width of each image.
             done: indices of images that are not wanted. A batch that has any other image is computed as a
                 whole, so results do not depend on ``done``, bit for bit.

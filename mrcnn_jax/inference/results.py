@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 
-from mrcnn_jax.images import read_image, to_rgb
+from mrcnn_jax.images import read_image, to_pixels
 from mrcnn_jax.inference.outlines import signed_area, trace_outlines
 from mrcnn_jax.inference.paste import PastedMask, paste_mask
+from mrcnn_jax.pixels import RGB, PixelFormat
 from mrcnn_jax.rle import CompressedRle, Rle
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.types import Detections
@@ -39,6 +40,7 @@ class Result:
     keypoints: Float[np.ndarray, "n k 3"] | None = None  # x, y in pixels and a score (a logit); see to_result
     path: Path | None = None  # the image's file; None if it did not come from one
     keypoint_offset: float = 0.0  # pixels to subtract to get the coordinates of COCO's files
+    pixels: PixelFormat = RGB  # what the image is
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -124,8 +126,9 @@ class Result:
         """A picture of the image with the objects drawn on it, as by ``mrcnn-jax predict``.
 
         A result does not keep its image's pixels: they are read again from ``path``, or from ``image``, a
-        file, a Pillow image or an RGB array [H W 3]. An image under 640 pixels is enlarged (see ``draw``).
-        Raises ValueError if there is no image, or if it cannot be read or has another size.
+        file, a Pillow image or an array of ``pixels``, by default RGB [H W 3]. An image under 640 pixels is
+        enlarged (see ``draw``). Raises ValueError if there is no image, or if it cannot be read or has
+        another size.
         """
         from mrcnn_jax.inference.draw import draw  # here, because it imports this module
 
@@ -133,10 +136,12 @@ class Result:
         if source is None:
             raise ValueError("this result's image did not come from a file: give it, as in plot(image)")
         if isinstance(source, str | Path):
-            pixels = read_image(source)
+            values = read_image(source, self.pixels)
+        elif isinstance(source, Image.Image):
+            values = to_pixels(source, self.pixels)
         else:
-            pixels = to_rgb(source) if isinstance(source, Image.Image) else source
-        return Image.fromarray(draw(pixels, self))
+            values = source if self.pixels.is_rgb else self.pixels.convert(source)
+        return Image.fromarray(draw(self.pixels.show(values), self))
 
     def save(self, file: str | Path, image: str | Path | Image.Image | np.ndarray | None = None) -> None:
         """Writes the picture of ``plot`` to ``file``, in the format of its ending (.png, .jpg and others).
@@ -204,15 +209,16 @@ def to_result(
     mask_paste: str = "detectron2",
     keypoint_offset: float = 0.0,
     path: Path | None = None,
+    pixels: PixelFormat = RGB,
 ) -> Result:
     """The valid detections of one image, scaled from the resized image back to the original.
 
     ``detections`` are those of one image, without the batch axis, as NumPy arrays: ``boxes [D 4]``,
     ``masks [D M M]`` and so on. ``size`` is the height and width of the resized image before padding,
-    ``image_size`` that of the original. Boxes are clipped to the image, and objects whose box becomes empty
-    are dropped (Detectron2's ``detector_postprocess``). ``mask_paste`` is the ``rule`` of ``paste_mask``.
-    Keypoints may lie outside the image; they are zeros if the object's category has none. Raises
-    ``ValueError`` for a label that is not one of ``categories``.
+    ``image_size`` that of the original, whose format is ``pixels``. Boxes are clipped to the image, and
+    objects whose box becomes empty are dropped (Detectron2's ``detector_postprocess``). ``mask_paste`` is the
+    ``rule`` of ``paste_mask``. Keypoints may lie outside the image; they are zeros if the object's category
+    has none. Raises ``ValueError`` for a label that is not one of ``categories``.
     """
     height, width = image_size
     scale = np.array([width / size[1], height / size[0]], np.float32)  # x, y
@@ -247,4 +253,5 @@ def to_result(
         keypoints=keypoints,
         path=path,
         keypoint_offset=keypoint_offset,
+        pixels=pixels,
     )

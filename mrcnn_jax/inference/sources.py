@@ -12,60 +12,68 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mrcnn_jax.images import Fitted, Size, read_image, to_rgb
+from mrcnn_jax.images import Fitted, Size, read_image, to_pixels
+from mrcnn_jax.pixels import PixelFormat
 from mrcnn_jax.proposals import ImageProposals, pad_proposals
 from mrcnn_jax.types import Proposals
 
-# An image file, Pillow's image, or uint8 pixels, RGB [H W 3] or gray [H W], also as a function's result.
+# An image file, Pillow's image, or pixels [H W C] or gray [H W], by default RGB uint8, also as a function's
+# result.
 Source = str | os.PathLike[str] | Image.Image | np.ndarray | Callable[[], np.ndarray]
 
 # Pillow reads a file when its pixels are first accessed, which two threads must not do at once.
 _DECODE_LOCK = threading.Lock()
 
 
-def read_source(source: Any, index: int) -> np.ndarray:
-    """The RGB pixels ``[H W 3]`` of the image ``source``, which messages call number ``index``.
+def read_source(source: Any, index: int, pixels: PixelFormat) -> np.ndarray:
+    """The pixels of the image ``source``, which messages call number ``index``.
 
     Raises ValueError, naming the image and the rule, for anything that is no ``Source``, and for a file that
     is missing or cannot be read.
     """
     if isinstance(source, str | os.PathLike):
-        return read_image(Path(source))
+        return read_image(Path(source), pixels)
     if isinstance(source, Image.Image):
-        return _check_pixels(_decode(source, index), index)
-    return _check_pixels(source() if callable(source) else source, index)
+        return _check_pixels(_decode(source, index, pixels), index, pixels)
+    return _check_pixels(source() if callable(source) else source, index, pixels)
 
 
-def _decode(image: Image.Image, index: int) -> np.ndarray:
+def _decode(image: Image.Image, index: int, pixels: PixelFormat) -> np.ndarray:
     try:
         with _DECODE_LOCK:
-            return to_rgb(image)
+            return to_pixels(image, pixels)
     except Exception as error:  # a damaged file can raise nearly anything
         raise ValueError(f"image {index}, {image!r}: cannot be read: {error}") from error
 
 
-def _check_pixels(source: Any, index: int) -> np.ndarray:
-    """The RGB pixels of ``source``; raises ValueError unless it is an array that holds an image."""
+def _check_pixels(source: Any, index: int, pixels: PixelFormat) -> np.ndarray:
+    """The pixels of ``source``; raises ValueError unless it is an array that holds an image."""
     is_array = isinstance(source, np.ndarray)
-    is_image = is_array and (source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3))
-    if not is_image or source.dtype != np.uint8 or source.size == 0:
-        given = f"{source.dtype} {list(source.shape)}" if is_array else f"of type {type(source).__name__}"
-        raise ValueError(
-            f"image {index} is {given}; an image is a path, a PIL.Image.Image, or a uint8 NumPy array (0 to "
-            "255) [H W 3] (RGB) or [H W] (gray); pass several images as a list"
-        )
-    return source if source.ndim == 3 else np.repeat(source[:, :, None], 3, axis=2)
+    problem = ""
+    if is_array:
+        try:
+            return pixels.convert(source)
+        except ValueError as error:
+            problem = str(error)
+    given = f"{source.dtype} {list(source.shape)}" if is_array else f"of type {type(source).__name__}"
+    wanted = f"a {pixels.dtype} NumPy array [H W {pixels.channels}]"
+    if pixels.is_rgb:
+        wanted = "a uint8 NumPy array (0 to 255) [H W 3] (RGB) or [H W] (gray)"
+    raise ValueError(
+        f"image {index} is {given}; an image is a path, a PIL.Image.Image, or {wanted}; pass several images "
+        f"as a list{problem and f': {problem}'}"
+    )
 
 
 def stack_images(
     batch: Sequence[Fitted], batch_size: int, *, flipped: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images ``[B H W 3]`` of a batch, mirrored if ``flipped``, and their sizes ``[B 2]``.
+    """The images ``[B H W C]`` of a batch, mirrored if ``flipped``, and their sizes ``[B 2]``.
 
     The batch is filled up with blank images.
     """
-    height, width, _ = batch[0].image.shape
-    images = np.zeros((batch_size, height, width, 3), batch[0].image.dtype)
+    height, width, channels = batch[0].image.shape
+    images = np.zeros((batch_size, height, width, channels), batch[0].image.dtype)
     sizes = np.full((batch_size, 2), (height, width), np.int32)
     for row, fitted in enumerate(batch):
         images[row] = fitted.image

@@ -28,7 +28,7 @@ class Backbone(Protocol):
 
     def __call__(
         self,
-        images: Float[Array, "b h w 3"],
+        images: Float[Array, "b h w n"],
         sizes: Int[Array, "b 2"] | None = None,
         keys: Key[Array, " b"] | None = None,
     ) -> dict[str, Float[Array, "b _ _ _"]]:

@@ -70,7 +70,8 @@ class FourStages(nnx.Module):
     ) -> None:
         norm = partial(make_norm, "layer", epsilon=epsilon, dtype=dtype, rngs=rngs)
         init = nnx.initializers.normal(0.02)
-        self.stem = PatchConv(3, channels, _PATCH, kernel_init=init, dtype=dtype, rngs=rngs)
+        inputs = len(config.pixel_mean)
+        self.stem = PatchConv(inputs, channels, _PATCH, kernel_init=init, dtype=dtype, rngs=rngs)
         self.stem_norm = norm(channels)
         self.channels = {f"c{stage + 2}": channels * 2**stage for stage in range(len(depths))}
         self.strides = {f"c{stage + 2}": _PATCH * 2**stage for stage in range(len(depths))}
@@ -89,7 +90,7 @@ class FourStages(nnx.Module):
 
     def __call__(
         self,
-        images: Float[Array, "b h w 3"],
+        images: Float[Array, "b h w n"],
         sizes: Int[Array, "b 2"] | None = None,
         keys: Keys = None,
     ) -> dict[str, Float[Array, "b _ _ _"]]:

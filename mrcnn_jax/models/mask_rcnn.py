@@ -115,7 +115,7 @@ class MaskRCNN(nnx.Module):
     def features(
         self, images: Array, image_sizes: Int[Array, "b 2"], keys: Key[Array, " b"] | None = None
     ) -> Features:
-        """Feature maps for the RPN and the heads, zero beyond each image; ``images`` are RGB 0 to 255.
+        """Feature maps for the RPN and the heads, zero beyond each image; ``images`` are as read.
 
         In training, ``keys`` are for what the backbone does at random (``model.backbone_drop_path``).
         """
@@ -344,11 +344,15 @@ class MaskRCNN(nnx.Module):
         return map_regions(pool_image, features.sizes, features.maps, boxes)
 
 
-def normalize(images: Array, image_sizes: Int[Array, "b 2"], config: ModelConfig) -> Float[Array, "b h w 3"]:
-    """Images normalised for the backbone, zero beyond each image's size whatever the padding holds."""
+def normalize(images: Array, image_sizes: Int[Array, "b 2"], config: ModelConfig) -> Float[Array, "b h w n"]:
+    """Images normalised for the backbone, zero beyond each image's size whatever the padding holds.
+
+    With the order "bgr" the first and the third channel are exchanged; further ones stay.
+    """
     pixels = images.astype(jnp.float32)
     if config.pixel_order == "bgr":
-        pixels = pixels[..., ::-1]
+        reversed_, further = pixels[..., 2::-1], pixels[..., 3:]
+        pixels = jnp.concatenate([reversed_, further], axis=-1) if further.shape[-1] else reversed_
     pixels = (pixels - jnp.array(config.pixel_mean)) / jnp.array(config.pixel_std)
     return jnp.where(image_mask(images.shape[1:3], image_sizes), pixels, 0.0)
 

@@ -119,7 +119,7 @@ class RegNet(nnx.Module):
             return channels * config.backbone_width // 64
 
         in_channels = narrow(_STEM)
-        self.stem = plain_conv(3, in_channels, 3, 2, dtype=dtype, rngs=rngs)
+        self.stem = plain_conv(len(config.pixel_mean), in_channels, 3, 2, dtype=dtype, rngs=rngs)
         self.stem_norm = stage_norm(config, 0, dtype=dtype, rngs=rngs)(in_channels)
         self.frozen_stages = config.backbone_frozen_stages
         self.recomputed_stages = config.backbone_recomputed_stages
@@ -142,7 +142,7 @@ class RegNet(nnx.Module):
 
     def __call__(
         self,
-        images: Float[Array, "b h w 3"],
+        images: Float[Array, "b h w n"],
         sizes: Int[Array, "b 2"] | None = None,
         keys: Key[Array, " b"] | None = None,
     ) -> dict[str, Float[Array, "b _ _ _"]]:

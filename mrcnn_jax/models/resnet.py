@@ -250,7 +250,7 @@ class ResNet(nnx.Module):
     conv_norms = (("conv1", "bn1"),)
 
     def __init__(self, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.conv1 = plain_conv(3, config.backbone_width, 7, 2, dtype=dtype, rngs=rngs)
+        self.conv1 = plain_conv(len(config.pixel_mean), config.backbone_width, 7, 2, dtype=dtype, rngs=rngs)
         self.bn1 = stage_norm(config, 0, dtype=dtype, rngs=rngs)(config.backbone_width)
         self.frozen_stages = config.backbone_frozen_stages
         self.recomputed_stages = config.backbone_recomputed_stages
@@ -267,7 +267,7 @@ class ResNet(nnx.Module):
 
     def __call__(
         self,
-        images: Float[Array, "b h w 3"],
+        images: Float[Array, "b h w n"],
         sizes: Int[Array, "b 2"] | None = None,
         keys: Key[Array, " b"] | None = None,
     ) -> dict[str, Float[Array, "b _ _ _"]]:

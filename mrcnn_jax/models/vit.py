@@ -104,7 +104,8 @@ class ViT(nnx.Module):
         size = SIZES[config.backbone]
         channels = size.channels * config.backbone_width // 64
         init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        self.patch_embed = PatchConv(3, channels, PATCH, kernel_init=init, dtype=dtype, rngs=rngs)
+        inputs = len(config.pixel_mean)
+        self.patch_embed = PatchConv(inputs, channels, PATCH, kernel_init=init, dtype=dtype, rngs=rngs)
         self.pos_embed = nnx.Param(
             nnx.initializers.normal(0.02)(rngs.params(), (_POSITIONS, _POSITIONS, channels))
         )
@@ -126,7 +127,7 @@ class ViT(nnx.Module):
 
     def __call__(
         self,
-        images: Float[Array, "b h w 3"],
+        images: Float[Array, "b h w n"],
         sizes: Int[Array, "b 2"] | None = None,
         keys: Keys = None,
     ) -> dict[str, Float[Array, "b _ _ _"]]:

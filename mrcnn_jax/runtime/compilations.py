@@ -87,7 +87,7 @@ class CompilationTracker:
         """Whether this call compiles the function; warns, giving the reason, if that was not expected.
 
         Args:
-            images: [B H W 3].
+            images: [B H W C].
             inputs: All arguments of the call that may change between calls, the images included.
         """
         height, width = images.shape[1:3]

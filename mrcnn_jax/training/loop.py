@@ -33,6 +33,7 @@ from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh
 from mrcnn_jax.distributed.stopping import catching_interrupts
 from mrcnn_jax.models.variables import Arrays, make_blueprint
+from mrcnn_jax.pixels import PixelFormat
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import Checkpoints, is_untrained
 from mrcnn_jax.runs.description import how_to_train_longer, is_run, read_run, write_run
@@ -95,7 +96,7 @@ def train(
             or one without its training state; or the processes were given different configs, data or weights.
         FloatingPointError: a loss is not finite; the message names the step and the loss.
     """
-    workdir, data = Path(workdir), config.data
+    workdir, data, pixels = Path(workdir), config.data, PixelFormat.of(config)
 
     with hosts.fail_together():
         check_not_a_model(workdir)
@@ -106,7 +107,7 @@ def train(
             source, own = open_data_source(config), False
         else:
             grid = data.mask_grid if config.model.mask else 0
-            source, own = as_source(source, mask_grid=grid), True
+            source, own = as_source(source, mask_grid=grid, pixels=pixels), True
         names = source.categories.names
         hosts.say(f"{len(source.ids)} training images, {len(names)} categories: {_first(names)}")
         if source.findings:
@@ -152,7 +153,7 @@ def train(
         if not settings.eval_every:
             validation = None
         elif validation is not None:
-            validation = as_source(validation, mask_grid=val_grid)
+            validation = as_source(validation, mask_grid=val_grid, pixels=pixels)
         elif not own:
             validation = open_validation_source(
                 config, count=settings.eval_images or None, mask_grid=val_grid
@@ -210,6 +211,7 @@ def train(
             process_count=jax.process_count(),
             augment=augment,
             fill=mean_colour(config.model),
+            pixels=pixels,
         )
         batches = _on_devices(batches, batch_sharding(mesh))
         log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)

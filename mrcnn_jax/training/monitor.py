@@ -164,7 +164,7 @@ class Monitor:
         given = None if proposals is None else proposals.__getitem__
         results = detector.stream(images, proposals=given)
         for image_id, pixels, result in zip(ids, images, results, strict=True):
-            picture = draw(pixels, result.above(_PICTURE_SCORE))
+            picture = draw(detector.pixels.show(pixels), result.above(_PICTURE_SCORE))
             Image.fromarray(picture).save(folder / f"{image_id}.png")
             self._writer.add_image(f"validation/image_{image_id}", picture, step, dataformats="HWC")
         return folder

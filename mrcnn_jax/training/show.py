@@ -15,6 +15,7 @@ from mrcnn_jax.inference.draw import SMALLEST_LONG_SIDE, draw
 from mrcnn_jax.inference.fonts import draw_line, split_by_font
 from mrcnn_jax.inference.paste import paste_mask
 from mrcnn_jax.inference.results import Result
+from mrcnn_jax.pixels import RGB, PixelFormat
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.types import Batch, GroundTruth
 
@@ -29,12 +30,12 @@ _CHECK_COLOURS = np.array([(70, 70, 80), (100, 100, 110)], np.uint8)
 _STRIPES = 16  # pixels from one stripe of a crowd to the next
 
 
-def draw_batch(batch: Batch, categories: Categories) -> list[Picture]:
+def draw_batch(batch: Batch, categories: Categories, pixels: PixelFormat = RGB) -> list[Picture]:
     """A picture of each canvas in a batch of NumPy arrays, resized to a long side of 640 pixels.
 
     Boxes, masks (pasted through ``mask_boxes``), keypoints and names are drawn over the pixels. A crowd is
     striped and labelled as such, or as ignored if it stands for objects beyond ``data.max_objects``; padding
-    is a checkerboard.
+    is a checkerboard. ``pixels`` are what the images are.
     """
     canvas = batch.images.shape[1:3]
     rows, columns = (max(1, round(side * LONG_SIDE / max(canvas))) for side in canvas)
@@ -45,7 +46,8 @@ def draw_batch(batch: Batch, categories: Categories) -> list[Picture]:
         size = max(1, round(height * float(scale[1]))), max(1, round(width * float(scale[0])))
         result = _as_result(batch.gt, row, shown, size, scale, categories)
         crowd = np.asarray(batch.gt.crowd)[row][np.asarray(batch.gt.valid)[row]]
-        picture = _paint(np.asarray(batch.images)[row], shown, size, crowds=result.boxes[crowd])
+        image = pixels.show(np.asarray(batch.images)[row, :height, :width])
+        picture = _paint(image, shown, size, crowds=result.boxes[crowd])
         names = zip(result.names, result.labels.tolist(), crowd.tolist(), strict=True)
         texts = [
             (f"crowd: {name}" if label else "ignored") if crowd else name for name, label, crowd in names
@@ -92,11 +94,12 @@ def _as_result(
 
 
 def _paint(
-    pixels: np.ndarray, shown: Size, size: Size, *, crowds: Float[np.ndarray, "n 4"]
+    image: Picture, shown: Size, size: Size, *, crowds: Float[np.ndarray, "n 4"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A canvas resized to ``shown``, with stripes over crowds and a checkerboard outside ``size``."""
-    image = Image.fromarray(np.asarray(pixels).round().astype(np.uint8))
-    picture = np.array(image.resize(shown[::-1], Image.Resampling.BICUBIC))
+    """An image resized to ``size`` on a checkerboard of ``shown``, with stripes over crowds."""
+    picture = np.zeros((*shown, 3), np.uint8)
+    resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
+    picture[: size[0], : size[1]] = np.asarray(resized)
     for box in crowds:
         stripes = _stripes(box, shown)
         picture[stripes] = picture[stripes] // 2 + 127  # translucent

@@ -16,6 +16,7 @@ from mrcnn_jax.runs.checkpoint import Checkpoints
 from mrcnn_jax.runs.description import how_to_start_from_its_weights
 from mrcnn_jax.training.step import TrainState, make_state
 from mrcnn_jax.weights.backbone import expected_input, load_backbone
+from mrcnn_jax.weights.channels import describe_new_channels
 
 _NAMED = 8  # arrays
 
@@ -36,6 +37,9 @@ def first_state(
         weights = replicate(weights, mesh)
     else:
         weights = _first_weights(checkpoints, latest, blueprint, replicated(mesh), workdir)
+    with hosts.fail_together():
+        if line := describe_new_channels(weights, blueprint):
+            hosts.say(line)
     begin = partial(make_state, blueprint, config=config)
     return jax.jit(begin, out_shardings=replicated(mesh))(weights)
 

@@ -19,6 +19,7 @@ from mrcnn_jax.data.validation import measured_images, validation_batches
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.sharding import batch_sharding, replicated
 from mrcnn_jax.models.variables import Arrays, Blueprint
+from mrcnn_jax.pixels import PixelFormat
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.training.objective import sum_losses
@@ -87,6 +88,7 @@ class ValidationLosses:
             keypoints=self._keypoints,
             proposals=self._proposals,
             num_proposals=self._config.train.rpn_post_nms,
+            pixels=PixelFormat.of(self._config),
         )
         total: Sums = {}
         for batch, indices in batches:

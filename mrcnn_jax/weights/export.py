@@ -27,6 +27,8 @@ _BUILDERS: dict[str, dict[str, Any]] = {
 }
 _FIXED_ANCHORS = ("maskrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2")  # take no anchor generator
 _EPSILON = 1e-5  # the default of torchvision's batch norm
+_RGB = 3  # channels that torchvision's functions build a model for
+_PIXELS = ("pixel_mean", "pixel_std", "pixel_type")
 
 
 def export_torchvision(
@@ -60,12 +62,20 @@ def export_torchvision(
 
 def loading_lines(output: Path, config: Config, categories: Categories) -> list[str]:
     """Lines of Python that build torchvision's model and load the file ``output`` into it."""
-    arguments = {"num_classes": len(categories) + 1}  # including the background
+    arguments: dict[str, Any] = {"num_classes": len(categories) + 1}  # including the background
     if config.model.keypoint:
         arguments["num_keypoints"] = len(categories.keypoint_names)
     sizes = {"min_size": config.data.test_short_side, "max_size": config.data.long_side}
     if sizes != {"min_size": 800, "max_size": 1333}:
         arguments |= sizes
+    channels, replaced = len(config.model.pixel_mean), []
+    if channels != _RGB:
+        # torchvision takes 8 bits as floats from 0 to 1.
+        scale = 255 if config.model.pixel_type == "uint8" else 1
+        for key, values in (("image_mean", config.model.pixel_mean), ("image_std", config.model.pixel_std)):
+            arguments[key] = [round(value / scale, 6) for value in values]
+        conv = f"torch.nn.Conv2d({channels}, {config.model.backbone_width}, 7, 2, 3, bias=False)"
+        replaced = [f"model.backbone.body.conv1 = {conv}"]
     given = ", ".join(f"{name}={value}" for name, value in arguments.items())
     anchors = []
     if _passed_anchors(config):
@@ -81,9 +91,9 @@ def loading_lines(output: Path, config: Config, categories: Categories) -> list[
         imports = "import numpy, torch, torchvision"
         loaded = f"{{name: torch.from_numpy(x) for name, x in numpy.load({str(output)!r}).items()}}"
     else:
-        imports = "import safetensors.torch, torchvision"
+        imports = f"import safetensors.torch, {'torch, ' if replaced else ''}torchvision"
         loaded = f"safetensors.torch.load_file({str(output)!r})"
-    lines = [imports, *anchors, f"model = {built}", f"model.load_state_dict({loaded})"]
+    lines = [imports, *anchors, f"model = {built}", *replaced, f"model.load_state_dict({loaded})"]
     if config.model.backbone_norm_epsilon != _EPSILON:
         lines += ["for module in model.backbone.body.modules():", "    if hasattr(module, 'eps'):"]
         lines += [f"        module.eps = {config.model.backbone_norm_epsilon}"]
@@ -142,6 +152,8 @@ def _differences(config: Config, decides: str, changes: dict[str, Any]) -> dict[
         built.data, test_short_side=data.test_short_side, long_side=data.long_side
     )
     absent = tuple(f"{head}_" for head in ("mask", "keypoint") if not getattr(model, head))
+    if len(model.pixel_mean) != _RGB:
+        absent += _PIXELS
     return {
         name: values
         for name, values in differences(config, built).items()

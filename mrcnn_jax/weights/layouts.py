@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mrcnn_jax.models.variables import Blueprint
+from mrcnn_jax.weights.channels import STEMS, can_convert, convert_kernel
 from mrcnn_jax.weights.mismatches import check_fit
 
 Shape = tuple[int, ...]
@@ -101,11 +102,23 @@ def read_model(
 ) -> dict[str, np.ndarray]:
     """Our arrays, by our names, from another system's.
 
+    A first convolution for other channels is converted (``channels.convert_kernel``), if it can be.
+
     Raises ValueError that counts the missing and unexpected arrays and the wrong shapes, with examples by the
     other system's names; ``source`` is named in the message.
     """
+    for name, layout in layouts.items():
+        if f"backbone.{name.removeprefix('backbone.')}" in STEMS and layout.name in arrays:
+            arrays = {**arrays, layout.name: _with_channels(arrays[layout.name], layout.shape[1])}
     check_fit({layout.name: layout.shape for layout in layouts.values()}, arrays, source=source)
     return {name: np.ascontiguousarray(layout.read(arrays[layout.name])) for name, layout in layouts.items()}
+
+
+def _with_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """The kernel of a first convolution, OIHW, for these channels; as it is, if it cannot be converted."""
+    if kernel.ndim != 4 or not can_convert(kernel.shape[1], channels):
+        return kernel
+    return convert_kernel(kernel, channels, axis=1)
 
 
 def write_model(arrays: Mapping[str, np.ndarray], layouts: Mapping[str, Layout]) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from mrcnn_jax.models.variables import Arrays, Blueprint, make_blueprint
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
 from mrcnn_jax.runs.description import Run, model_differences, read_run
+from mrcnn_jax.weights.channels import can_convert, convert_stem
 
 
 @dataclass(frozen=True)
@@ -115,18 +116,27 @@ def _load(path: str | Path, step: int | Literal["best"] | None, config: Config, 
     """A run's weights; raises ValueError unless its model is the config's in the parts that both have."""
     absent = [part for part in PARTS if not (has(config, part) and has(run.config, part))]
     beginnings = tuple(f"model.{start}" for part in absent for start in part.fields)
-    flags = {f"model.{part.name}" for part in PARTS}
+    ignored = {f"model.{part.name}" for part in PARTS}
+    channels, known = len(config.model.pixel_mean), len(run.config.model.pixel_mean)
+    if can_convert(known, channels) and _other_pixels(config, run.config):
+        ignored |= {f"model.{name}" for name in ("pixel_mean", "pixel_std", "pixel_type")}
     lines = [
         f"\n  {name}: {ours!r} in the config, {theirs!r} in the run"
         for name, (ours, theirs) in model_differences(config, run.config).items()
-        if name not in flags and not name.startswith(beginnings)
+        if name not in ignored and not name.startswith(beginnings)
     ]
     if lines:
         raise ValueError(f"{path} is a run of a different model:" + "".join(lines))
     step, weights = load_weights(path, step)
     shapes = blueprint_of(run.config, run.categories).shapes()
     check_arrays_match(shapes, weights, source=f"{path}, step {step}")
-    return weights
+    return convert_stem(weights, channels)
+
+
+def _other_pixels(config: Config, run: Config) -> bool:
+    """Whether images have other channels or values in other units, so that their means differ, too."""
+    ours, theirs = config.model, run.model
+    return (len(ours.pixel_mean), ours.pixel_type) != (len(theirs.pixel_mean), theirs.pixel_type)
 
 
 def _of_parts(arrays: Arrays, parts: list[Part]) -> Arrays:

@@ -50,7 +50,10 @@ def test_from_dict_makes_tuples_of_lists_and_floats_of_ints():
         ({"train": {"steps": 3.0}}, "train.steps is 3.0; must be of type int"),
         ({"model": {"mask": 1}}, "model.mask is 1; must be of type bool"),
         ({"train": {"decay_steps": [1, "b"]}}, "decay_steps is [1, 'b']; must be of type tuple[int, ...]"),
-        ({"model": {"pixel_std": [1, 2]}}, "pixel_std is [1, 2]; must be of type tuple[float, float, float]"),
+        (
+            {"data": {"crop_size": [1]}},
+            "crop_size is [1]; must be of type tuple[float, float]",
+        ),
         ({"train": 3}, "train is 3; must be a dict of its fields"),
         ([1], "a config must be a dict of sections, not [1]"),
     ],
@@ -205,6 +208,46 @@ def test_validate_names_the_field_the_value_and_the_rule(name, value, rule):
     assert line.startswith(name)
     assert repr(value) in line or name == "data.canvases"
     assert rule in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model.pixel_mean": (1.0, 2.0, 3.0, 4.0)},
+            "model.pixel_std is (58.395, 57.12, 57.375); must have one value for each channel, like "
+            "model.pixel_mean, which is (1.0, 2.0, 3.0, 4.0)",
+        ),
+        ({"model.pixel_mean": (), "model.pixel_std": ()}, "model.pixel_mean is (); must not be empty"),
+        (
+            {"model.pixel_mean": (-1.0, 0.0, 0.0)},
+            "model.pixel_mean is (-1.0, 0.0, 0.0); must not be negative with model.pixel_type 'uint8'",
+        ),
+        (
+            {"model.pixel_mean": (1.0,), "model.pixel_std": (1.0,), "model.pixel_order": "bgr"},
+            "model.pixel_order is 'bgr'; must be 'rgb' with the channels of model.pixel_mean: 1",
+        ),
+        (
+            {"data.shown_channels": (0, 1, 3)},
+            "data.shown_channels is (0, 1, 3); must be one or three of the 3 channels of model.pixel_mean, "
+            "from 0 to 2, or empty",
+        ),
+        ({"data.shown_channels": (0, 1)}, "data.shown_channels is (0, 1); must be one or three"),
+        (
+            {"model.pixel_type": "float32", "data.colour_jitter": True},
+            "data.colour_jitter is True; must be False unless images are RGB of 8 bits (model.pixel_mean has "
+            "3 values, model.pixel_type is 'float32'); --augment can change other channels",
+        ),
+    ],
+)
+def test_pixels_that_contradict_each_other_are_named(changes, message):
+    config = Config()
+    for name, value in changes.items():
+        section, field = name.split(".")
+        setattr(getattr(config, section), field, value)
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ def test_images_are_decoded_once(folder, monkeypatch):
     dataset = read_coco(**folder.write())
     decoded = []
     decode = module._decode
-    monkeypatch.setattr(module, "_decode", lambda image: decoded.append(image.id) or decode(image))
+    monkeypatch.setattr(
+        module, "_decode", lambda image, pixels: decoded.append(image.id) or decode(image, pixels)
+    )
     assert [finding.image_id for finding in check_images(dataset)] == [1]
     assert sorted(decoded) == [1, 2]
     decoded.clear()

@@ -9,8 +9,9 @@ from typing import Any
 
 from PIL import ExifTags
 
+from mrcnn_jax.channel_files import is_npy, is_tiff, npy_shape, tiff_size
 from mrcnn_jax.data.findings import Finding
-from mrcnn_jax.data.importers.files import IMAGE_SUFFIXES, find_files
+from mrcnn_jax.data.importers.files import find_images
 from mrcnn_jax.data.importers.regions import Region, to_coco
 from mrcnn_jax.image_formats import open_image
 from mrcnn_jax.images import Size, read_file
@@ -107,7 +108,7 @@ class CocoBuilder:
 
     def leave_out_other_images(self, what: str) -> None:
         """Counts the image files as left out that no entry has described, correctly or not."""
-        files = find_files(self.images, IMAGE_SUFFIXES)
+        files = find_images(self.images)
         described = sum(path.relative_to(self.images).as_posix() in self._described for path in files)
         if others := len(files) - described:
             self.leave_out(what, others)
@@ -162,9 +163,23 @@ def upright_size(path: Path) -> tuple[Size, bool]:
     """
     data = read_file(path)
     try:
+        if is_npy(data):
+            height, width = npy_shape(data)[:2]
+            return (height, width), False
+        if is_tiff(data) and not _pillow_opens(data):
+            return tiff_size(data), False
         with open_image(data) as image:
             rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             width, height = image.size
     except Exception as error:  # damaged headers make Pillow raise nearly anything
         raise ValueError(f"{path}: cannot be read: {error}") from error
     return ((width, height) if rotated else (height, width)), rotated
+
+
+def _pillow_opens(data: bytes) -> bool:
+    """Whether a TIFF is of a kind that Pillow reads: few are with more than three channels."""
+    try:
+        with open_image(data):
+            return True
+    except ValueError:
+        return False

@@ -10,6 +10,7 @@ from xml.parsers import expat
 import numpy as np
 from PIL import Image
 
+from mrcnn_jax.channel_files import NPY_SUFFIX
 from mrcnn_jax.image_formats import suffixes
 from mrcnn_jax.images import read_file
 
@@ -17,7 +18,7 @@ from mrcnn_jax.images import read_file
 MASK_FOLDERS = ("PedMasks", "masks", "labels", "SegmentationObject")
 IMAGE_FOLDERS = ("PNGImages", "images", "imgs", "JPEGImages")
 # JPEG first: of several files of one name, it is the photograph.
-IMAGE_SUFFIXES = tuple(sorted(suffixes(), key=lambda suffix: suffix not in (".jpg", ".jpeg")))
+IMAGE_SUFFIXES = (*sorted(suffixes(), key=lambda suffix: suffix not in (".jpg", ".jpeg")), NPY_SUFFIX)
 
 
 def find_files(source: Path, suffixes: Iterable[str]) -> list[Path]:
@@ -39,6 +40,16 @@ def find_files(source: Path, suffixes: Iterable[str]) -> list[Path]:
             if name.lower().endswith(wanted) and not name.startswith(".")
         ]
     return found
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The images in the folder and below, sorted, as by ``find_files``.
+
+    A .npy file is one only if no other image has its name: Ultralytics keeps decoded images so.
+    """
+    found = find_files(folder, IMAGE_SUFFIXES)
+    others = {path.with_suffix("") for path in found if path.suffix.lower() != NPY_SUFFIX}
+    return [path for path in found if path.suffix.lower() != NPY_SUFFIX or path.with_suffix("") not in others]
 
 
 def find_folder(source: Path, name: str) -> Path | None:

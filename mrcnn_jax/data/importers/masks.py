@@ -20,9 +20,9 @@ from tqdm import tqdm
 from mrcnn_jax.data.importers.builder import CocoBuilder, ImageFile
 from mrcnn_jax.data.importers.files import (
     IMAGE_FOLDERS,
-    IMAGE_SUFFIXES,
     MASK_FOLDERS,
     find_files,
+    find_images,
     image_names,
     read_mask,
 )
@@ -99,7 +99,7 @@ def _pairs(builder: CocoBuilder, source: Path) -> list[tuple[Path, list[Path], l
         folders = {"images": (images, IMAGE_FOLDERS), "masks": (masks, MASK_FOLDERS)}
         missing = [f"{kind} ({', '.join(names)})" for kind, (path, names) in folders.items() if path is None]
         raise ValueError(f"{source}: has no folder of {' and none of '.join(missing)}")
-    image_files = find_files(images, IMAGE_SUFFIXES)
+    image_files = find_images(images)
     by_name: dict[str, list[Path]] = {}
     for path in image_files:
         by_name.setdefault(path.stem, []).append(path)
@@ -128,7 +128,7 @@ def _pairs_of_subfolders(builder: CocoBuilder, source: Path) -> list[tuple[Path,
     for folder in sorted(path for path in source.iterdir() if path.is_dir()):
         if not ((folder / "images").is_dir() and (folder / "masks").is_dir()):
             continue
-        images: Sequence[Path] = find_files(folder / "images", IMAGE_SUFFIXES)
+        images: Sequence[Path] = find_images(folder / "images")
         if len(images) != 1:
             builder.problem(folder / "images", f"must have one image, got {len(images)}")
             continue

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mrcnn_jax.data import fields
 from mrcnn_jax.data.importers.builder import CocoBuilder
-from mrcnn_jax.data.importers.files import IMAGE_SUFFIXES, find_files, image_names, read_lines
+from mrcnn_jax.data.importers.files import find_images, image_names, read_lines
 from mrcnn_jax.data.importers.regions import Region, polygon, rectangle
 from mrcnn_jax.yaml_files import parse_yaml
 
@@ -151,7 +151,7 @@ def _find_images(builder: CocoBuilder, root: Path, dataset: _Dataset, split: str
                 raise ValueError(
                     f"--split={split}: there is no data.yaml with splits, and no {root / folder}"
                 )
-            return find_files(root / folder, IMAGE_SUFFIXES)
+            return find_images(root / folder)
         inner = builder.images / "images"
         return _not_empty(inner if inner.is_dir() else builder.images)
     if split is None:
@@ -174,7 +174,7 @@ def _find_images(builder: CocoBuilder, root: Path, dataset: _Dataset, split: str
 
 
 def _not_empty(folder: Path) -> list[Path]:
-    images = find_files(folder, IMAGE_SUFFIXES)
+    images = find_images(folder)
     if not images:
         raise ValueError(f"{folder}: there are no images")
     return images
