@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn_jax.config import ModelConfig, presets
+from mrcnn_jax.models.regnet import SIZES
 
 Shape = tuple[int, ...]
 
@@ -101,9 +102,11 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """
     shapes = {name: array.shape for name, array in arrays.items() if len(name) < 200}  # a detector's
     names = "\n".join(shapes)
-    if "backbone.bottom_up.s1.b1.f.a.weight" in shapes:
+    if regnet_blocks := re.findall(r"^backbone\.bottom_up\.s(\d)\.b\d+\.f\.a\.weight$", names, re.MULTILINE):
         squeezed = "backbone.bottom_up.s1.b1.f.se.f_ex.0.weight" in shapes
-        return {"backbone": "regnety_4gf" if squeezed else "regnetx_4gf"}
+        blocks = tuple(regnet_blocks.count(str(stage)) for stage in range(1, 5))
+        backbone = {(x.blocks, x.squeezed > 0): name for name, x in SIZES.items()}.get((blocks, squeezed))
+        return {"backbone": backbone} if backbone else {}
     if units := re.findall(_FOUR_STAGES, names):
         blocks = 1 + max(int(number) for number, _ in units)
         sizes = {
