@@ -1,4 +1,4 @@
-"""RegNetX and RegNetY (arXiv 2003.13678), as torchvision and Detectron2 have them: images to feature maps C2 to C5.
+"""RegNetX and RegNetY (arXiv 2003.13678), images to feature maps C2 to C5, as in torchvision and Detectron2.
 
 The masks ``before`` and ``after`` mark the cells of a block's input and output that belong to an image: see
 ``canvas``.

@@ -38,7 +38,7 @@ def find_arrays(path: str | Path, wanted: Collection[str] = (), *, key: str | No
     The suffix determines the format:
 
     - ``.safetensors``; ``.npz``;
-    - ``.pth``, ``.pt``, ``.ckpt``, ``.bin``, ``.pth.tar``, ``.pyth``: a torch.save file, in either of its formats;
+    - ``.pth``, ``.pt``, ``.ckpt``, ``.bin``, ``.pth.tar``, ``.pyth``: a torch.save file, in either format;
     - ``.pkl``: a pickled dict of NumPy arrays, as Detectron2 and Caffe2 have it (the optimizer's momentum is
       left out).
 

@@ -58,8 +58,8 @@ def load_regnet(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Array
     if not known & found.keys():
         names = f"has the names of {project}" if (project := other_project(arrays)) else "has other names"
         raise ValueError(
-            f"{path}: {names}\na backbone must be {blueprint.config.backbone!r} with the names of torchvision, "
-            "pycls or Detectron2"
+            f"{path}: {names}\na backbone must be {blueprint.config.backbone!r} with the names of "
+            "torchvision, pycls or Detectron2"
         )
     layouts = of_torchvision if any(name.startswith("trunk_output.") for name in found) else of_pycls
     read = read_model(found, layouts, source=str(path))

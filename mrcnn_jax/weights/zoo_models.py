@@ -287,7 +287,8 @@ _MODELS = (
     *(_mmdetection(*row) for row in zoo_mmdetection.ROWS),
 )
 
-# ImageNet backbones. Detectron2's MSRA and FAIR files and pycls's expect BGR pixels; see ``backbone.expected_input``.
+# ImageNet backbones. Detectron2's MSRA and FAIR files and pycls's expect BGR pixels; see
+# ``backbone.expected_input``.
 _BACKBONES = (
     *(
         Weights(f"torchvision/{file.partition('-')[0]}{version}",

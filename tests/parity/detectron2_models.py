@@ -7,6 +7,7 @@ import types
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -105,17 +106,40 @@ _NARROW = {
 }
 
 
+def build_full(source: Path, model: str, weights: Path, options: dict[str, Any], *, class_gain: float) -> Any:
+    """Detectron2's predictor with the model of ``configs/<model>.yaml`` or ``.py``, and its weights' file.
+
+    Of a program only the model is taken: the other settings are ``MASK_RCNN``'s, as in all of these.
+    ``class_gain`` multiplies the seeded weights of the class logits.
+    """
+    program = source / "configs" / f"{model}.py"
+    config = load_config(source, MASK_RCNN if program.is_file() else model, weights, options)
+
+    from detectron2.config import LazyConfig, instantiate
+    from detectron2.engine import DefaultPredictor, defaults
+    from detectron2.modeling import build_model
+
+    if not program.is_file():
+        write_weights(build_model(config), config.MODEL.PIXEL_STD, weights, class_gain=class_gain)
+        return DefaultPredictor(config)
+    settings = LazyConfig.load(str(program)).model
+    write_weights(instantiate(settings), settings.pixel_std, weights, class_gain=class_gain)
+    with mock.patch.object(defaults, "build_model", lambda _: instantiate(settings)):
+        return DefaultPredictor(config)
+
+
 def build_tiny(source: Path, kind: str, options: dict[str, Any]) -> Any:
     """Detectron2's predictor with a narrow model that has all parts of the full one."""
     model, of_kind = TINY_MODELS[kind]
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pkl"
         config = load_config(source, model, weights, _NARROW | options | of_kind)
-        write_weights(config, weights)
 
         from detectron2.engine import DefaultPredictor
+        from detectron2.modeling import build_model
         from detectron2.modeling.poolers import ROIPooler
 
+        write_weights(build_model(config), config.MODEL.PIXEL_STD, weights)
         predictor = DefaultPredictor(config)
     for module in predictor.model.modules():
         if isinstance(module, ROIPooler):
@@ -249,16 +273,19 @@ def vitdet_rates(model: torch.nn.Module) -> dict[str, np.ndarray]:
     }
 
 
-def write_weights(config: Any, path: Path) -> None:
+def write_weights(
+    model: torch.nn.Module, pixel_std: list[float], path: Path, *, class_gain: float = 1.0
+) -> None:
     """Writes seeded weights like a file of Detectron2's model zoo, which also holds the cell anchors."""
-    from detectron2.modeling import build_model
-
-    model = build_model(config)
-    pixel_std = float(np.mean(config.MODEL.PIXEL_STD))
     arrays = {
-        name: seeded(name, tuple(value.shape), pixel_std=pixel_std)
+        name: seeded(name, tuple(value.shape), pixel_std=float(np.mean(pixel_std)))
+        if value.is_floating_point()
+        else value.numpy()  # norms count their batches
         for name, value in model.state_dict().items()
     }
+    for name in arrays:
+        if name.endswith("cls_score.weight"):
+            arrays[name] *= np.float32(class_gain)
     for level, anchors in enumerate(model.proposal_generator.anchor_generator.cell_anchors):
         arrays[f"proposal_generator.anchor_generator.cell_anchors.{level}"] = anchors.numpy()
     with path.open("wb") as file:
