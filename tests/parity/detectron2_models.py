@@ -4,6 +4,7 @@ import pickle
 import sys
 import tempfile
 import types
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from unittest import mock
 import numpy as np
 import torch
 from detectron2_seeded import seeded
-from seeded import CLASSES, KEYPOINTS
+from seeded import CLASSES, KEYPOINTS, factor
 
 # A model of project ViTDet, whose own configuration is a program: what a YAML file can say of it.
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x"
@@ -106,11 +107,13 @@ _NARROW = {
 }
 
 
-def build_full(source: Path, model: str, weights: Path, options: dict[str, Any], *, class_gain: float) -> Any:
+def build_full(
+    source: Path, model: str, weights: Path, options: dict[str, Any], *, gains: Sequence[str]
+) -> Any:
     """Detectron2's predictor with the model of ``configs/<model>.yaml`` or ``.py``, and its weights' file.
 
     Of a program only the model is taken: the other settings are ``MASK_RCNN``'s, as in all of these.
-    ``class_gain`` multiplies the seeded weights of the class logits.
+    ``gains`` are further factors of the seeded weights (``seeded.factor``).
     """
     program = source / "configs" / f"{model}.py"
     config = load_config(source, MASK_RCNN if program.is_file() else model, weights, options)
@@ -120,10 +123,10 @@ def build_full(source: Path, model: str, weights: Path, options: dict[str, Any],
     from detectron2.modeling import build_model
 
     if not program.is_file():
-        write_weights(build_model(config), config.MODEL.PIXEL_STD, weights, class_gain=class_gain)
+        write_weights(build_model(config), config.MODEL.PIXEL_STD, weights, gains=gains)
         return DefaultPredictor(config)
     settings = LazyConfig.load(str(program)).model
-    write_weights(instantiate(settings), settings.pixel_std, weights, class_gain=class_gain)
+    write_weights(instantiate(settings), settings.pixel_std, weights, gains=gains)
     with mock.patch.object(defaults, "build_model", lambda _: instantiate(settings)):
         return DefaultPredictor(config)
 
@@ -274,7 +277,7 @@ def vitdet_rates(model: torch.nn.Module) -> dict[str, np.ndarray]:
 
 
 def write_weights(
-    model: torch.nn.Module, pixel_std: list[float], path: Path, *, class_gain: float = 1.0
+    model: torch.nn.Module, pixel_std: list[float], path: Path, *, gains: Sequence[str] = ()
 ) -> None:
     """Writes seeded weights like a file of Detectron2's model zoo, which also holds the cell anchors."""
     arrays = {
@@ -283,9 +286,9 @@ def write_weights(
         else value.numpy()  # norms count their batches
         for name, value in model.state_dict().items()
     }
-    for name in arrays:
-        if name.endswith("cls_score.weight"):
-            arrays[name] *= np.float32(class_gain)
+    for name, array in arrays.items():
+        if array.dtype == np.float32:
+            array *= factor(name, gains)
     for level, anchors in enumerate(model.proposal_generator.anchor_generator.cell_anchors):
         arrays[f"proposal_generator.anchor_generator.cell_anchors.{level}"] = anchors.numpy()
     with path.open("wb") as file:

@@ -110,7 +110,7 @@ def main() -> None:
     size = {"INPUT.MIN_SIZE_TEST": args.short_side, "INPUT.MAX_SIZE_TEST": args.long_side}
     weights = args.output / "weights.pkl"
     options = size | EVERY_CANDIDATE
-    predictor = build_full(args.source, args.model, weights, options, class_gain=args.class_gain)
+    predictor = build_full(args.source, args.model, weights, options, gains=args.gain)
     found = inference(predictor, choose_images(args.images, args.count))
     np.savez(args.output / "inference.npz", **found)
     if args.train:
@@ -130,9 +130,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path)
     parser.add_argument("--keypoints", type=Path, help="annotations for models with keypoints")
     parser.add_argument("--count", type=int, default=6)
-    parser.add_argument(
-        "--class_gain", type=float, default=1.0, help="factor of the class logits' seeded weights"
-    )
+    parser.add_argument("--gain", action="append", default=[], help="PATTERN=FACTOR (seeded.factor)")
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--learning_rate", type=float, default=2e-5)

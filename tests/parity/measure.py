@@ -280,7 +280,8 @@ def _run_peer(arguments: argparse.Namespace, system: System, *, masks: bool) -> 
     command += [f"--output={arguments.output}", f"--images={arguments.images}", f"--count={arguments.count}"]
     command += [f"--short_side={arguments.short_side}", f"--long_side={arguments.long_side}"]
     if arguments.source:
-        command += [f"--source={arguments.source}", f"--class_gain={arguments.class_gain}"]
+        command.append(f"--source={arguments.source}")
+    command += [f"--gain={gain}" for gain in arguments.gain]
     if arguments.train:
         keypoints = "keypoints" if "keypoint" in arguments.model else "annotations"
         command += ["--train", f"--{keypoints}={arguments.annotations}", f"--steps={arguments.steps}"]
@@ -303,8 +304,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--count", type=int, default=8, help="images")
-    # Class logits after norms are nearly the same in all regions.
-    parser.add_argument("--class_gain", type=float, default=1.0, help="for Detectron2's models with norms")
+    parser.add_argument(
+        "--gain",
+        action="append",
+        default=[],
+        help="PATTERN=FACTOR, which multiplies seeded weights; not for torchvision",
+    )
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--steps", type=int, default=10)
     # Steps amplify rounding: after ten, Detectron2 with one thread and with two differ by 3e-6 of a loss at
