@@ -105,9 +105,9 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """
     shapes = {name: array.shape for name, array in arrays.items() if len(name) < 200}  # a detector's
     names = "\n".join(shapes)
-    if stages := re.findall(_REGNET, names, re.MULTILINE):
+    if regnet_stages := re.findall(_REGNET, names, re.MULTILINE):
         squeezed = "backbone.bottom_up.s1.b1.f.se.f_ex.0.weight" in shapes
-        counts = tuple(stages.count(number) for number in "1234")
+        counts = tuple(regnet_stages.count(number) for number in "1234")
         for name, size in SIZES.items():
             if (size.blocks, size.squeezed > 0) == (counts, squeezed):
                 return {"backbone": name}
