@@ -49,7 +49,7 @@ def _resnet_problems(values: dict[str, Any]) -> Iterator[str]:
 
 
 def _regnet_problems(values: dict[str, Any]) -> Iterator[str]:
-    yield from _unless(values, {**_OF_RESNETS, "features": "fpn", "backbone_weights": ""})
+    yield from _unless(values, {**_OF_RESNETS, "features": "fpn"})
     yield from _width_problems(values)
 
 

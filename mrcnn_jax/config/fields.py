@@ -39,8 +39,10 @@ from mrcnn_jax.config.rules import (
     training,
 )
 
+_regnets = ("400mf", "800mf", "1_6gf", "3_2gf", "4gf", "8gf", "16gf", "32gf")
 _backbones = (
-    *("resnet", "regnetx_4gf", "regnety_4gf"),
+    "resnet",
+    *(f"regnet{kind}_{size}" for kind in "xy" for size in _regnets),
     *("convnext_t", "convnext_s", "swin_t", "swin_s", "vit_b", "vit_l", "vit_h"),
 )
 _norm = one_of("frozen_batch", "batch", "group")  # "group": of 32 groups

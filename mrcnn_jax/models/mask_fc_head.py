@@ -1,18 +1,20 @@
 """The fully connected mask head, to compare the convolutional one with (paper table 2e)."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from mrcnn_jax.models.convs import apply_linear
 from mrcnn_jax.models.fpn import xavier_uniform
-from mrcnn_jax.ops.masks import label_log_probabilities, label_margins
+from mrcnn_jax.models.label_masks import LabelMasks
 from mrcnn_jax.ops.relu import relu
 
 
-class MaskFCHead(nnx.Module):
+class MaskFCHead(LabelMasks):
     """Fully connected layers with ReLU, and one that gives a logit for each category and cell.
 
     The last layer computes the logits of all categories: for those of a region's own category alone, its
@@ -44,27 +46,14 @@ class MaskFCHead(nnx.Module):
         outputs = (num_classes + softmax) * self.size**2
         self.mask_fc_logits = linear(channels, outputs, nnx.initializers.normal(0.001))
 
-    def __call__(
-        self,
-        regions: Float[Array, "n p p c"],
-        labels: Int[Array, " n"],
-        valid: Bool[Array, " n"] | None = None,
-    ) -> Float[Array, "n m m"]:
-        """As ``MaskHead``'s; no layer depends on which regions are ``valid``."""
-        logits = self._all_logits(regions)
-        if self.softmax:
-            return label_margins(jnp.moveaxis(logits, 1, -1), labels)
+    def _of_labels(self, regions: Array, labels: Array, valid: Array | None) -> Float[Array, "n m m"]:
         category = jnp.maximum(labels - 1, 0)
-        return jnp.take_along_axis(logits, category[:, None, None, None], axis=1)[:, 0]
+        return jnp.take_along_axis(self._all_logits(regions), category[:, None, None, None], axis=1)[:, 0]
 
-    def log_probabilities(
-        self,
-        regions: Float[Array, "n p p c"],
-        labels: Int[Array, " n"],
-        valid: Bool[Array, " n"] | None = None,
-    ) -> Float[Array, "n m m 2"]:
-        """As ``MaskHead.log_probabilities``."""
-        return label_log_probabilities(jnp.moveaxis(self._all_logits(regions), 1, -1), labels)
+    def _of_all_classes(
+        self, function: Callable[[Array, Array], Array], regions: Array, labels: Array, valid: Array | None
+    ) -> Float[Array, "n m m *_"]:
+        return function(jnp.moveaxis(self._all_logits(regions), 1, -1), labels)
 
     def _all_logits(self, regions: Float[Array, "n p p c"]) -> Float[Array, "n l m m"]:
         x = regions.reshape(len(regions), -1)

@@ -7,21 +7,21 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.convs import Conv, ConvStack
 from mrcnn_jax.models.deconv import Deconv2x2, FourCells, interleave
+from mrcnn_jax.models.label_masks import LabelMasks
 from mrcnn_jax.models.mask_fc_head import MaskFCHead
-from mrcnn_jax.ops.masks import label_log_probabilities, label_margins
 from mrcnn_jax.ops.relu import relu
 
 
-class MaskHead(nnx.Module):
+class MaskHead(LabelMasks):
     """3x3 convolutions (or none), a 2x2 deconvolution, and one logit per cell and category.
 
-    Only the logits for a region's own category are used (paper 3), so only these are computed. With
-    ``softmax`` the background has logits too, the first ones, and those of all classes are needed.
+    Only the logits for a region's own category are used (paper 3), so only these are computed; with
+    ``softmax`` those of all classes are needed.
     """
 
     def __init__(
@@ -48,20 +48,8 @@ class MaskHead(nnx.Module):
         )
         self.softmax = softmax
 
-    def __call__(
-        self,
-        regions: Float[Array, "n p p c"],
-        labels: Int[Array, " n"],
-        valid: Bool[Array, " n"] | None = None,
-    ) -> Float[Array, "n m m"]:
-        """Mask logits for the ``labels`` (1 to K) in each region's frame, M = 2 P, float32.
-
-        With ``softmax`` these are margins over the strongest other class (``label_margins``). Batch norm uses
-        only the ``valid`` regions.
-        """
+    def _of_labels(self, regions: Array, labels: Array, valid: Array | None) -> Float[Array, "n m m"]:
         cells = self._cells(regions, valid)
-        if self.softmax:
-            return interleave(_each(lambda x: label_margins(self._all_logits(x), labels), cells))
         category = jnp.maximum(labels - 1, 0)
         kernel, bias = self.mask_fcn_logits.kernel, self.mask_fcn_logits.bias
         assert bias is not None
@@ -69,24 +57,16 @@ class MaskHead(nnx.Module):
         logits = interleave(_each(lambda x: jnp.einsum("nijc,nc->nij", x, kernels), cells))
         return logits.astype(jnp.float32) + bias[...][category, None, None]
 
-    def log_probabilities(
-        self,
-        regions: Float[Array, "n p p c"],
-        labels: Int[Array, " n"],
-        valid: Bool[Array, " n"] | None = None,
-    ) -> Float[Array, "n m m 2"]:
-        """Log-probabilities of the ``labels`` and of the background in each cell, float32.
+    def _of_all_classes(
+        self, function: Callable[[Array, Array], Array], regions: Array, labels: Array, valid: Array | None
+    ) -> Float[Array, "n m m *_"]:
+        def of_cell(x: Array) -> Array:
+            return function(self.mask_fcn_logits(x).astype(jnp.float32), labels)
 
-        Of a head with ``softmax``.
-        """
-        cells = self._cells(regions, valid)
-        return interleave(_each(lambda x: label_log_probabilities(self._all_logits(x), labels), cells))
+        return interleave(_each(of_cell, self._cells(regions, valid)))
 
     def _cells(self, regions: Float[Array, "n p p c"], valid: Bool[Array, " n"] | None) -> FourCells:
         return _each(relu, self.conv5_mask(self.convs(regions, valid)))
-
-    def _all_logits(self, x: Float[Array, "n p p c"]) -> Float[Array, "n p p l"]:
-        return self.mask_fcn_logits(x).astype(jnp.float32)
 
 
 def _each(function: Callable[[Array], Array], cells: FourCells) -> FourCells:

@@ -1,4 +1,4 @@
-"""RegNetX and RegNetY (arXiv 2003.13678), as Detectron2 has them: images to feature maps C2 to C5.
+"""RegNetX and RegNetY (arXiv 2003.13678), images to feature maps C2 to C5, as in torchvision and Detectron2.
 
 The masks ``before`` and ``after`` mark the cells of a block's input and output that belong to an image: see
 ``canvas``.
@@ -35,13 +35,28 @@ class Size(NamedTuple):
 
     blocks: tuple[int, int, int, int]
     channels: tuple[int, int, int, int]
-    group_width: int  # channels of a group of the 3x3 convolutions
+    group_width: int  # channels of a group of the 3x3 convolutions, but at most all that there are
     squeezed: float  # channels within a squeeze-and-excitation, as a share of the block's input; 0: none
 
 
+# Those of 4 GF are pycls's and Detectron2's, the others also torchvision's.
 SIZES = {
+    "regnetx_400mf": Size((1, 2, 7, 12), (32, 64, 160, 400), 16, 0.0),
+    "regnetx_800mf": Size((1, 3, 7, 5), (64, 128, 288, 672), 16, 0.0),
+    "regnetx_1_6gf": Size((2, 4, 10, 2), (72, 168, 408, 912), 24, 0.0),
+    "regnetx_3_2gf": Size((2, 6, 15, 2), (96, 192, 432, 1008), 48, 0.0),
     "regnetx_4gf": Size((2, 5, 14, 2), (80, 240, 560, 1360), 40, 0.0),
+    "regnetx_8gf": Size((2, 5, 15, 1), (80, 240, 720, 1920), 120, 0.0),
+    "regnetx_16gf": Size((2, 6, 13, 1), (256, 512, 896, 2048), 128, 0.0),
+    "regnetx_32gf": Size((2, 7, 13, 1), (336, 672, 1344, 2520), 168, 0.0),
+    "regnety_400mf": Size((1, 3, 6, 6), (48, 104, 208, 440), 8, 0.25),
+    "regnety_800mf": Size((1, 3, 8, 2), (64, 144, 320, 784), 16, 0.25),
+    "regnety_1_6gf": Size((2, 6, 17, 2), (48, 120, 336, 888), 24, 0.25),
+    "regnety_3_2gf": Size((2, 5, 13, 1), (72, 216, 576, 1512), 24, 0.25),
     "regnety_4gf": Size((2, 6, 12, 2), (128, 192, 512, 1088), 64, 0.25),
+    "regnety_8gf": Size((2, 4, 10, 1), (224, 448, 896, 2016), 56, 0.25),
+    "regnety_16gf": Size((2, 4, 11, 1), (224, 448, 1232, 3024), 112, 0.25),
+    "regnety_32gf": Size((2, 5, 12, 1), (232, 696, 1392, 3712), 232, 0.25),
 }
 _STEM = 32  # channels
 _STAGES = (("stem", "stem_norm"), ("s1",), ("s2",), ("s3",), ("s4",))
@@ -128,7 +143,7 @@ class RegNet(nnx.Module):
         for stage, (count, channels) in enumerate(zip(size.blocks, size.channels, strict=True), start=1):
             make = partial(
                 Block,
-                group_width=narrow(size.group_width),
+                group_width=narrow(min(size.group_width, channels)),
                 squeezed=size.squeezed,
                 norm=stage_norm(config, stage, dtype=dtype, rngs=rngs),
                 dtype=dtype,

@@ -17,6 +17,10 @@ from jax import lax
 ROI_ALIGN = {"cpu": "cached", "tpu": "windows", "default": "gather"}
 ROI_ALIGN_GRADIENT = {"cpu": "cached", "tpu": "windows", "default": "gather"}
 
+# How a deformable convolution reads the four cells around each place. "together" takes a TPU a quarter of the
+# time, by libtpu's own schedule; it was not measured. On a CPU "apart" is the faster.
+DEFORM_CONV = {"cpu": "apart", "default": "together"}
+
 # Boxes that non-maximum suppression decides together. Few on a CPU, so that most suppressed boxes are only
 # compared with kept ones; 32 was the fastest of 32, 64 and 128. Elsewhere a loop step costs more than its
 # arithmetic, so all boxes of an image are decided at once, up to 16384. For accelerators this is reasoned

@@ -15,6 +15,7 @@ from mrcnn_jax.weights.files import find_arrays
 from mrcnn_jax.weights.four_stages import load_four_stages
 from mrcnn_jax.weights.layouts import Layout, conv, plain, read_model, shapes_of
 from mrcnn_jax.weights.mismatches import architecture, differing_fields, other_project
+from mrcnn_jax.weights.regnet import load_regnet
 from mrcnn_jax.weights.vit import load_vit
 from mrcnn_jax.weights.zoo import file_of
 
@@ -44,7 +45,8 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
     variance 1. A stage that is missing entirely keeps its random initialisation. Stage 5 of a C4 model counts
     as a stage, and so does a non-local block ("non_local"), which is always missing. A published backbone's
     name, such as "torchvision/resnet50", stands for its file, which is downloaded once (see
-    ``zoo.file_of``). ViTs are loaded by ``load_vit``, ConvNeXt and Swin by ``load_four_stages``.
+    ``zoo.file_of``). ViTs are loaded by ``load_vit``, ConvNeXt and Swin by ``load_four_stages``, RegNets by
+    ``load_regnet``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -58,6 +60,8 @@ def load_backbone(path: str | Path, blueprint: Blueprint) -> tuple[dict[str, Arr
             return load_vit(path, blueprint)
         case "convnext" | "swin":
             return load_four_stages(path, blueprint)
+        case "regnetx" | "regnety":
+            return load_regnet(path, blueprint)
     arrays = find_arrays(path, _known_names(blueprint)).arrays
     found = {
         name: array for name, array in arrays.items() if _PARTS.match(name) and not _UNUSED.fullmatch(name)

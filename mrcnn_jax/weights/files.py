@@ -38,7 +38,7 @@ def find_arrays(path: str | Path, wanted: Collection[str] = (), *, key: str | No
     The suffix determines the format:
 
     - ``.safetensors``; ``.npz``;
-    - ``.pth``, ``.pt``, ``.ckpt``, ``.bin``, ``.pth.tar``: a torch.save file, in either of its formats;
+    - ``.pth``, ``.pt``, ``.ckpt``, ``.bin``, ``.pth.tar``, ``.pyth``: a torch.save file, in either format;
     - ``.pkl``: a pickled dict of NumPy arrays, as Detectron2 and Caffe2 have it (the optimizer's momentum is
       left out).
 
@@ -206,7 +206,7 @@ def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
 _READERS: dict[str, Callable[[Path], Any]] = {
     ".safetensors": _read_safetensors,
     ".npz": _read_npz,
-    **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin", ".pth.tar"), _read_torch),
+    **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin", ".pth.tar", ".pyth"), _read_torch),
     ".pkl": _read_pickle,
 }
 _WRITERS = {".safetensors": _write_safetensors, ".npz": _write_npz}

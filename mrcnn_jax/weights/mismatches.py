@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn_jax.config import ModelConfig, presets
+from mrcnn_jax.models.regnet import SIZES
 
 Shape = tuple[int, ...]
 
@@ -51,6 +52,9 @@ _PROJECTS = (
 
 # A block of MMDetection's Swin or ConvNeXt, which are ours, too, with its number in the third stage.
 _FOUR_STAGES = r"backbone\.stages\.2\.(?:blocks\.)?(\d+)\.(attn\.w_msa|depthwise_conv)\."
+
+# A block of a RegNet, with the number of its stage.
+_REGNET = r"^backbone\.bottom_up\.s(\d)\.b\d+\.f\.a\.weight$"
 
 _BLOCKS = {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101, (36, True): 152}
 
@@ -101,9 +105,13 @@ def architecture(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """
     shapes = {name: array.shape for name, array in arrays.items() if len(name) < 200}  # a detector's
     names = "\n".join(shapes)
-    if "backbone.bottom_up.s1.b1.f.a.weight" in shapes:
+    if regnet_stages := re.findall(_REGNET, names, re.MULTILINE):
         squeezed = "backbone.bottom_up.s1.b1.f.se.f_ex.0.weight" in shapes
-        return {"backbone": "regnety_4gf" if squeezed else "regnetx_4gf"}
+        counts = tuple(regnet_stages.count(number) for number in "1234")
+        for name, size in SIZES.items():
+            if (size.blocks, size.squeezed > 0) == (counts, squeezed):
+                return {"backbone": name}
+        return {}
     if units := re.findall(_FOUR_STAGES, names):
         blocks = 1 + max(int(number) for number, _ in units)
         sizes = {

@@ -38,7 +38,7 @@ class Weights:
 
     @property
     def system(self) -> str:
-        """Whose it is: "torchvision", "detectron2" or "mmdetection"."""
+        """Whose it is: "torchvision", "detectron2", "mmdetection" or "pycls"."""
         return self.name.partition("/")[0]
 
     @property
@@ -97,7 +97,7 @@ def find_weights(name_or_path: str | Path, table: Mapping[str, _Item]) -> _Item 
     name = str(name_or_path)
     if Path(name).exists():
         return None
-    systems = ("torchvision/", "detectron2/", "mmdetection/")
+    systems = ("torchvision/", "detectron2/", "mmdetection/", "pycls/")
     if name not in table and name.startswith(systems) and not Path(name).suffix:
         raise ValueError(f"{name}: there is no such file or directory; {unknown_name(name, table)}")
     return table.get(name)
@@ -299,7 +299,8 @@ _MODELS = (
     *(_mmdetection(*row) for row in zoo_mmdetection.ROWS),
 )
 
-# ImageNet backbones. Detectron2's MSRA and FAIR files expect BGR pixels; see ``backbone.expected_input``.
+# ImageNet backbones. Detectron2's MSRA and FAIR files and pycls's expect BGR pixels; see
+# ``backbone.expected_input``.
 _BACKBONES = (
     *(
         Weights(f"torchvision/{file.partition('-')[0]}{version}",
@@ -322,6 +323,34 @@ _BACKBONES = (
             ("convnext_small-0c510722.pth", 191.703, ""),
             ("swin_t-704ceda3.pth", 108.19, ""),
             ("swin_s-5e29d889.pth", 189.786, ""),
+            ("regnet_x_400mf-adf1edd5.pth", 21.258, ""),
+            ("regnet_x_400mf-62229a5f.pth", 21.257, "_v2"),
+            ("regnet_x_800mf-ad17e45c.pth", 27.945, ""),
+            ("regnet_x_800mf-94a99ebd.pth", 27.945, "_v2"),
+            ("regnet_x_1_6gf-e3633e7f.pth", 35.339, ""),
+            ("regnet_x_1_6gf-a12f2b72.pth", 35.339, "_v2"),
+            ("regnet_x_3_2gf-f342aeae.pth", 58.756, ""),
+            ("regnet_x_3_2gf-7071aa85.pth", 58.756, "_v2"),
+            ("regnet_x_8gf-03ceed89.pth", 151.456, ""),
+            ("regnet_x_8gf-2b70d774.pth", 151.456, "_v2"),
+            ("regnet_x_16gf-2007eb11.pth", 207.627, ""),
+            ("regnet_x_16gf-ba3796d7.pth", 207.627, "_v2"),
+            ("regnet_x_32gf-9d47f8d0.pth", 412.039, ""),
+            ("regnet_x_32gf-6eb8fdc6.pth", 412.039, "_v2"),
+            ("regnet_y_400mf-c65dace8.pth", 16.806, ""),
+            ("regnet_y_400mf-e6988f5f.pth", 16.806, "_v2"),
+            ("regnet_y_800mf-1b27b58c.pth", 24.774, ""),
+            ("regnet_y_800mf-58fc7688.pth", 24.774, "_v2"),
+            ("regnet_y_1_6gf-b11a554e.pth", 43.152, ""),
+            ("regnet_y_1_6gf-0d7bc02a.pth", 43.152, "_v2"),
+            ("regnet_y_3_2gf-b5a9779c.pth", 74.567, ""),
+            ("regnet_y_3_2gf-9180c971.pth", 74.567, "_v2"),
+            ("regnet_y_8gf-d0d0e4a8.pth", 150.701, ""),
+            ("regnet_y_8gf-dc2b1b54.pth", 150.701, "_v2"),
+            ("regnet_y_16gf-9e6ed7dd.pth", 319.49, ""),
+            ("regnet_y_16gf-3e4a00f9.pth", 319.49, "_v2"),
+            ("regnet_y_32gf-4dee3f7a.pth", 554.076, ""),
+            ("regnet_y_32gf-8db6d4b5.pth", 554.076, "_v2"),
         )
     ),
     *(
@@ -342,6 +371,12 @@ _BACKBONES = (
         Weights(f"detectron2/FAIR/{file.partition('/')[2].removesuffix('.pkl')}",
                 f"https://dl.fbaipublicfiles.com/detectron/ImageNetPretrained/{file}", None)
         for file in ("FBResNeXt/X-101-64x4d.pkl", "25093814/X-152-32x8d-IN5k.pkl")
+    ),
+    *(  # which Detectron2's configs with RegNets begin from
+        Weights(f"pycls/regnet{kind}_4gf_dds_8gpu",
+                "https://dl.fbaipublicfiles.com/pycls/dds_baselines/"
+                f"{number}/RegNet{kind.upper()}-4.0GF_dds_8gpu.pyth", None)
+        for kind, number in (("x", 160906383), ("y", 160906838))
     ),
 )
 # fmt: on

@@ -1,5 +1,7 @@
 """RegNets; tests/parity compares whole models with Detectron2's."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,11 @@ from mrcnn_jax.config import ModelConfig
 from mrcnn_jax.models.folding import fold_norms
 from mrcnn_jax.models.regnet import SIZES, RegNet, SqueezeExcitation
 from mrcnn_jax.models.variables import name_of
+from mrcnn_jax.weights.layouts import conv, plain
+from mrcnn_jax.weights.regnet import torchvision_name
+from tests.fixtures.torchvision_regnet import BLOCKS, SIZE, seeded
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "torchvision_regnet.npz"
 
 
 def _regnet(backbone, **changes):
@@ -27,6 +34,58 @@ def test_number_of_parameters(backbone):
     assert model.strides == {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
     state = nnx.state(model, nnx.Param)
     assert sum(np.prod(v.shape) for _, v in nnx.to_flat_state(state)) == PARAMETERS[backbone]
+
+
+# of torchvision's models, as they are published
+ALL_PARAMETERS = {
+    "regnetx_400mf": 5_495_976,
+    "regnetx_800mf": 7_259_656,
+    "regnetx_1_6gf": 9_190_136,
+    "regnetx_3_2gf": 15_296_552,
+    "regnetx_8gf": 39_572_648,
+    "regnetx_16gf": 54_278_536,
+    "regnetx_32gf": 107_811_560,
+    "regnety_400mf": 4_344_144,
+    "regnety_800mf": 6_432_512,
+    "regnety_1_6gf": 11_202_430,
+    "regnety_3_2gf": 19_436_338,
+    "regnety_8gf": 39_381_472,
+    "regnety_16gf": 83_590_140,
+    "regnety_32gf": 145_046_770,
+}
+
+
+@pytest.mark.parametrize("backbone", ALL_PARAMETERS)
+def test_sizes_have_torchvisions_numbers_of_parameters(backbone):
+    """Counted by hand, as making all of them takes long."""
+    size, inputs = SIZES[backbone], 32
+    count = 3 * inputs * 9 + 2 * inputs
+    for blocks, channels in zip(size.blocks, size.channels, strict=True):
+        count += inputs * channels + 2 * channels  # the shortcut
+        for _ in range(blocks):
+            squeezed = round(inputs * size.squeezed)
+            count += (inputs + 9 * min(size.group_width, channels) + channels + 6) * channels
+            count += squeezed * (2 * channels + 1) + channels * (squeezed > 0)
+            inputs = channels
+    assert count + 1000 * (inputs + 1) == ALL_PARAMETERS[backbone]
+
+
+@pytest.mark.parametrize("backbone", ["regnetx_8gf", "regnety_3_2gf"])
+def test_features_equal_torchvision(backbone, monkeypatch):
+    """Of few blocks, an eighth as wide; the first has smaller groups in one stage than in the others."""
+    monkeypatch.setitem(SIZES, backbone, SIZES[backbone]._replace(blocks=BLOCKS))
+    model = _regnet(backbone, backbone_width=8)
+    for path, variable in nnx.to_flat_state(nnx.state(model)):
+        make_layout = conv if len(variable.shape) == 4 else plain
+        layout = make_layout(torchvision_name(name_of(path)), variable.shape)
+        variable[...] = jnp.asarray(layout.read(seeded(layout.name, layout.shape)))
+    graphdef, state = nnx.split(model)
+    image = jnp.asarray(seeded("image", (1, 3, *SIZE)).transpose(0, 2, 3, 1) * 8)
+    maps = jax.jit(lambda state, image: nnx.merge(graphdef, state)(image))(state, image)
+    with np.load(FIXTURE) as theirs:
+        for level, found in maps.items():
+            wanted = theirs[f"{backbone}/{level}"]
+            np.testing.assert_allclose(np.ravel(found)[::37], wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 def test_squeeze_excitation_by_hand():

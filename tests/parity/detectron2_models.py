@@ -4,14 +4,16 @@ import pickle
 import sys
 import tempfile
 import types
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from detectron2_seeded import seeded
-from seeded import CLASSES, KEYPOINTS
+from seeded import CLASSES, KEYPOINTS, factor
 
 # A model of project ViTDet, whose own configuration is a program: what a YAML file can say of it.
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x"
@@ -105,17 +107,42 @@ _NARROW = {
 }
 
 
+def build_full(
+    source: Path, model: str, weights: Path, options: dict[str, Any], *, gains: Sequence[str]
+) -> Any:
+    """Detectron2's predictor with the model of ``configs/<model>.yaml`` or ``.py``, and its weights' file.
+
+    Of a program only the model is taken: the other settings are ``MASK_RCNN``'s, as in all of these.
+    ``gains`` are further factors of the seeded weights (``seeded.factor``).
+    """
+    program = source / "configs" / f"{model}.py"
+    config = load_config(source, MASK_RCNN if program.is_file() else model, weights, options)
+
+    from detectron2.config import LazyConfig, instantiate
+    from detectron2.engine import DefaultPredictor, defaults
+    from detectron2.modeling import build_model
+
+    if not program.is_file():
+        write_weights(build_model(config), config.MODEL.PIXEL_STD, weights, gains=gains)
+        return DefaultPredictor(config)
+    settings = LazyConfig.load(str(program)).model
+    write_weights(instantiate(settings), settings.pixel_std, weights, gains=gains)
+    with mock.patch.object(defaults, "build_model", lambda _: instantiate(settings)):
+        return DefaultPredictor(config)
+
+
 def build_tiny(source: Path, kind: str, options: dict[str, Any]) -> Any:
     """Detectron2's predictor with a narrow model that has all parts of the full one."""
     model, of_kind = TINY_MODELS[kind]
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pkl"
         config = load_config(source, model, weights, _NARROW | options | of_kind)
-        write_weights(config, weights)
 
         from detectron2.engine import DefaultPredictor
+        from detectron2.modeling import build_model
         from detectron2.modeling.poolers import ROIPooler
 
+        write_weights(build_model(config), config.MODEL.PIXEL_STD, weights)
         predictor = DefaultPredictor(config)
     for module in predictor.model.modules():
         if isinstance(module, ROIPooler):
@@ -249,16 +276,19 @@ def vitdet_rates(model: torch.nn.Module) -> dict[str, np.ndarray]:
     }
 
 
-def write_weights(config: Any, path: Path) -> None:
+def write_weights(
+    model: torch.nn.Module, pixel_std: list[float], path: Path, *, gains: Sequence[str] = ()
+) -> None:
     """Writes seeded weights like a file of Detectron2's model zoo, which also holds the cell anchors."""
-    from detectron2.modeling import build_model
-
-    model = build_model(config)
-    pixel_std = float(np.mean(config.MODEL.PIXEL_STD))
     arrays = {
-        name: seeded(name, tuple(value.shape), pixel_std=pixel_std)
+        name: seeded(name, tuple(value.shape), pixel_std=float(np.mean(pixel_std)))
+        if value.is_floating_point()
+        else value.numpy()  # norms count their batches
         for name, value in model.state_dict().items()
     }
+    for name, array in arrays.items():
+        if array.dtype == np.float32:
+            array *= factor(name, gains)
     for level, anchors in enumerate(model.proposal_generator.anchor_generator.cell_anchors):
         arrays[f"proposal_generator.anchor_generator.cell_anchors.{level}"] = anchors.numpy()
     with path.open("wb") as file:

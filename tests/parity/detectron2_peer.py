@@ -91,10 +91,9 @@ from detectron2_inference import Arrays, predict
 from detectron2_models import (
     TINY_MODELS,
     TRAINED_ONLY,
+    build_full,
     build_tiny,
-    load_config,
     vitdet_rates,
-    write_weights,
 )
 from detectron2_training import EVERY_CANDIDATE, SGD, scene_example, settings, train, training
 from PIL import Image
@@ -110,12 +109,8 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     size = {"INPUT.MIN_SIZE_TEST": args.short_side, "INPUT.MAX_SIZE_TEST": args.long_side}
     weights = args.output / "weights.pkl"
-    config = load_config(args.source, args.model, weights, size | EVERY_CANDIDATE)
-    write_weights(config, weights)
-
-    from detectron2.engine import DefaultPredictor
-
-    predictor = DefaultPredictor(config)
+    options = size | EVERY_CANDIDATE
+    predictor = build_full(args.source, args.model, weights, options, gains=args.gain)
     found = inference(predictor, choose_images(args.images, args.count))
     np.savez(args.output / "inference.npz", **found)
     if args.train:
@@ -135,6 +130,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path)
     parser.add_argument("--keypoints", type=Path, help="annotations for models with keypoints")
     parser.add_argument("--count", type=int, default=6)
+    parser.add_argument("--gain", action="append", default=[], help="PATTERN=FACTOR (seeded.factor)")
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--learning_rate", type=float, default=2e-5)

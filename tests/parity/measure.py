@@ -7,13 +7,15 @@
 PEER is an environment with torch, torchvision and pycocotools. For Detectron2 add ``--source=DETECTRON2``, a
 checkout, and name the model as its zoo does: ``COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x``. For
 MMDetection PEER also has what ``mmdetection_peer.py`` needs; a model is a file of its ``configs/``, such as
-``mask_rcnn/mask-rcnn_r50_fpn_1x_coco``, and training is not compared. Both sides get the same seeded weights,
-which give many detections. It prints the largest difference in each quantity beside its bound, and exits with
-code 1 if any exceeds it. ``--reuse`` compares with what the peer wrote to DIR before.
+``mask_rcnn/mask-rcnn_r50_fpn_1x_coco``, and training is not compared. The config is a Python file, a YAML
+file of Detectron2 or the name of a published model; ``--categories`` is their number, if they are not COCO's.
+Both sides get the same seeded weights, which give many detections. It prints the largest difference in each
+quantity beside its bound, and exits with code 1 if any exceeds it. ``--reuse`` compares with what the peer
+wrote to DIR before.
 """
 
 import argparse
-import importlib.util
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -25,6 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.config.detectron2 import read_config
 from mrcnn_jax.config.io import validate
 from mrcnn_jax.data.coco_categories import COCO, COCO_BY_ID, COCO_PERSON
 from mrcnn_jax.distributed.sharding import make_mesh
@@ -36,6 +39,7 @@ from mrcnn_jax.runtime.setup import setup
 from mrcnn_jax.weights import detectron2, mmdetection, torchvision
 from mrcnn_jax.weights.files import read_arrays
 from mrcnn_jax.weights.layouts import write_model
+from mrcnn_jax.weights.zoo_models import MODELS, config_of
 from tests.parity import compare, ours
 
 HERE = Path(__file__).parent
@@ -130,6 +134,8 @@ def main() -> int:
     config = _config(arguments)
     output = arguments.output
     categories = COCO_PERSON if config.model.keypoint else system.categories
+    if count := arguments.categories:
+        categories = Categories(tuple(range(1, count + 1)), tuple(map(str, range(1, count + 1))))
     dataset = None
     if arguments.train:
         output.mkdir(parents=True, exist_ok=True)
@@ -239,12 +245,13 @@ def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
 
 
 def _config(arguments: argparse.Namespace) -> Config:
-    """The config from the file, with the image sizes of the arguments and without randomness."""
-    spec = importlib.util.spec_from_file_location("config", arguments.config)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    """The config, with the image sizes of the arguments and without randomness."""
+    if arguments.config in MODELS:
+        config = config_of(MODELS[arguments.config])
+    elif arguments.config.endswith(".yaml"):
+        config = read_config(Path(arguments.config))
+    else:
+        config = runpy.run_path(arguments.config)["get_config"]()
     short, long = arguments.short_side, arguments.long_side
     data = config.data
     data.train_short_sides, data.test_short_side, data.long_side = (short,), short, long
@@ -274,6 +281,7 @@ def _run_peer(arguments: argparse.Namespace, system: System, *, masks: bool) -> 
     command += [f"--short_side={arguments.short_side}", f"--long_side={arguments.long_side}"]
     if arguments.source:
         command.append(f"--source={arguments.source}")
+    command += [f"--gain={gain}" for gain in arguments.gain]
     if arguments.train:
         keypoints = "keypoints" if "keypoint" in arguments.model else "annotations"
         command += ["--train", f"--{keypoints}={arguments.annotations}", f"--steps={arguments.steps}"]
@@ -290,11 +298,18 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--peer", type=Path, help="Python of the environment with torch")
     parser.add_argument("--source", type=Path, help="a checkout of Detectron2")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--categories", type=int, help="default: COCO's")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--annotations", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--count", type=int, default=8, help="images")
+    parser.add_argument(
+        "--gain",
+        action="append",
+        default=[],
+        help="PATTERN=FACTOR, which multiplies seeded weights; not for torchvision",
+    )
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--steps", type=int, default=10)
     # Steps amplify rounding: after ten, Detectron2 with one thread and with two differ by 3e-6 of a loss at

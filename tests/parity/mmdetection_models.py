@@ -1,5 +1,6 @@
 """MMDetection's models with seeded weights, for ``mmdetection_peer.py``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import mmdetection_operators
 import numpy as np
 import torch
 from mmdetection_seeded import seeded
-from seeded import CLASSES
+from seeded import CLASSES, factor
 
 mmdetection_operators.install()
 
@@ -42,12 +43,12 @@ def build_unseeded(config: Config) -> torch.nn.Module:
     return MODELS.build(config.model)
 
 
-def build(config: Config) -> torch.nn.Module:
-    """The model, in evaluation mode, with seeded weights."""
+def build(config: Config, gains: Sequence[str] = ()) -> torch.nn.Module:
+    """The model, in evaluation mode, with seeded weights, times the ``gains`` (``seeded.factor``)."""
     model = build_unseeded(config)
     std = config.model.data_preprocessor.std[0]
     state = {
-        name: torch.from_numpy(seeded(name, tuple(value.shape), pixel_std=std))
+        name: torch.from_numpy(seeded(name, tuple(value.shape), pixel_std=std) * factor(name, gains))
         if value.is_floating_point()
         else value
         for name, value in model.state_dict().items()

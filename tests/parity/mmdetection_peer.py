@@ -59,7 +59,7 @@ def main() -> None:
         np.savez_compressed(args.output, **tiny())
         return
     args.output.mkdir(parents=True, exist_ok=True)
-    model = build(read_config(args.model))
+    model = build(read_config(args.model), args.gain)
     torch.save({"meta": {"epoch": 12}, "state_dict": model.state_dict()}, args.output / "weights.pth")
     pipeline = make_pipeline(args.short_side, args.long_side)
     arrays: Arrays = {}
@@ -82,6 +82,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--count", type=int, default=4)
+    parser.add_argument("--gain", action="append", default=[], help="PATTERN=FACTOR (seeded.factor)")
     parser.add_argument("--short_side", type=int, default=800)
     parser.add_argument("--long_side", type=int, default=1333)
     parser.add_argument("--threads", type=int, default=2)

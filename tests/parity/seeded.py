@@ -5,6 +5,7 @@ Uses only NumPy, and only functions of it that give the same bits everywhere.
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,12 @@ def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray:
     elif name.endswith("cls_score.bias"):
         values[0] += np.float32(5.6 + 1.3 * math.log(shape[0]))
     return values * np.float32(gain)
+
+
+def factor(name: str, gains: Iterable[str]) -> np.float32:
+    """The product of the factors of ``gains``, "PATTERN=FACTOR", whose patterns are found in the name."""
+    pairs = (gain.rsplit("=", 1) for gain in gains)
+    return np.float32(math.prod(float(value) for pattern, value in pairs if re.search(pattern, name)))
 
 
 def thin(array: np.ndarray) -> np.ndarray:

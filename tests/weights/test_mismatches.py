@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.config import ModelConfig
+from mrcnn_jax.models.regnet import SIZES
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.weights import detectron2, mmdetection, torchvision
 from mrcnn_jax.weights.mismatches import (
@@ -157,13 +158,16 @@ def test_offsets_of_no_known_shape_tell_nothing():
     assert "backbone_deformable" not in architecture(arrays)
 
 
-@pytest.mark.parametrize("kind", ["regnetx", "regnety"])
-def test_regnets(kind: str):
-    config = config_of(MODELS[f"detectron2/mask_rcnn_{kind}_4gf_dds_fpn_lsj_100ep"]).model
-    blueprint = make_blueprint(config, num_classes=2)
+@pytest.mark.parametrize("backbone", ["regnetx_4gf", "regnety_4gf", "regnetx_8gf"])
+def test_regnets(backbone: str):
+    blueprint = make_blueprint(ModelConfig(backbone=backbone, backbone_width=8), num_classes=2)
     arrays = {x.name: np.empty(x.shape, np.float32) for x in LAYOUTS["detectron2"](blueprint).values()}
     assert other_project(arrays) is None
-    assert architecture(arrays) == {"backbone": f"{kind}_4gf"}
+    assert architecture(arrays) == {"backbone": backbone}
+
+
+def test_regnets_differ_in_their_blocks():
+    assert len({(size.blocks, size.squeezed) for size in SIZES.values()}) == len(SIZES)
 
 
 @pytest.mark.parametrize("kind", ["mask_rcnn_vitdet_l_100ep", "cascade_mask_rcnn_vitdet_h_75ep"])

@@ -260,8 +260,8 @@ def test_the_table_is_consistent() -> None:
     assert len({cache_path(entry) for entry in entries}) == len(entries)
     for entry in entries:
         assert urlparse(entry.address).scheme == "https"
-        assert re.fullmatch(r"(torchvision|detectron2|mmdetection)/[\w/-]+", entry.name)
-        assert entry.checksum or "ImageNetPretrained" in entry.address
+        assert re.fullmatch(r"(torchvision|detectron2|mmdetection|pycls)/[\w/-]+", entry.name)
+        assert entry.checksum or "ImageNetPretrained" in entry.address or entry.system == "pycls"
         assert (entry.mib is None) == (entry.system != "torchvision")
 
 
