@@ -18,8 +18,8 @@
 # bandwidth ("of copy").
 #
 # The machine needs Python 3.11 or newer with jax (and its CUDA plugin), flax, optax, orbax, jaxtyping, absl-py, Pillow,
-# PyYAML and safetensors; for the tests also pytest, pytest-xdist and hypothesis. What else a part needs is brought along
-# in the folder on_gpu_site, made on a machine with a network (for Python 3.12):
+# PyYAML, safetensors and tqdm; for the tests also pytest, pytest-xdist and hypothesis. What else a part needs is brought
+# along in the folder on_gpu_site, made on a machine with a network (for Python 3.12):
 #
 #     pip install --target=on_gpu_site --no-deps --only-binary=:all: --python-version=3.12 \
 #         --platform=manylinux_2_28_x86_64 --platform=manylinux_2_17_x86_64 ml_collections beartype pycocotools
@@ -95,7 +95,7 @@ END
 
 echo "== $(date -u '+%F %T') UTC"
 if [[ ${#ONLY[@]} -eq 0 ]]; then environment; fi
-for module in jax flax optax orbax.checkpoint jaxtyping absl PIL yaml safetensors ml_collections; do
+for module in jax flax optax orbax.checkpoint jaxtyping absl PIL yaml safetensors tqdm ml_collections; do
     if ! has "$PYTHON" "$module"; then
         echo "error: $PYTHON has no $module; see the beginning of $0"
         exit 1

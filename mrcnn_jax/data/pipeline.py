@@ -70,7 +70,8 @@ def training_batches(
         keypoints: Whether to fill in ``gt.keypoints``.
         proposals: The images' proposals, to fill in ``proposals`` with; None: not filled in.
         num_proposals: Rows of proposals per image, with the best.
-        process_index: The process whose share of each batch to load ...
+        process_index: The process, or group of processes that load the same images, whose share of each batch
+            to load ...
         process_count: ... out of this many equal, contiguous shares.
         augment: A function of one's own that changes each image and its objects (``data.own_augment``).
         fill: The colour of erased rectangles, and outside of turned and pasted images (``mean_colour``);

@@ -14,10 +14,9 @@ from functools import partial
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mrcnn_jax.distributed import stopping
@@ -62,7 +61,7 @@ def join(
                 raise
             _check_launcher()
     if not is_single_process():
-        _connect()
+        connect(jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,)))
     if not handle_sigterm:
         return
     if is_single_process():
@@ -98,17 +97,23 @@ def _check_launcher() -> None:
         )
 
 
-def _connect() -> None:
-    """Makes all devices communicate once while all processes are in step, which opens the connections.
+def connect(mesh: Mesh) -> None:
+    """Makes the devices along each axis of ``mesh``, of all processes, communicate while these are in step.
 
     The connections stay open. If they were opened later, gloo would give up after 30 seconds, while one host
-    may take minutes longer than another to prepare.
+    may take minutes longer than another to prepare and to compile.
     """
+    if is_single_process():
+        return
     all_gather(None)
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    ones = np.ones(jax.local_device_count(), np.float32)
-    array = jax.make_array_from_process_local_data(NamedSharding(mesh, P("data")), ones)
-    jax.block_until_ready(jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, P()))(array))
+    axes = mesh.axis_names
+    spread = NamedSharding(mesh, P(axes))
+    ones = np.ones(len(mesh.local_devices), np.float32)
+    array = jax.make_array_from_process_local_data(spread, ones, (mesh.size,))
+    add_up = jax.shard_map(
+        lambda x: [jax.lax.psum(x, axis) for axis in axes], mesh=mesh, in_specs=P(axes), out_specs=P(axes)
+    )
+    jax.block_until_ready(jax.jit(add_up)(array))
 
 
 def is_single_process() -> bool:

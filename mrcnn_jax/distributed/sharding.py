@@ -22,22 +22,27 @@ def make_mesh(devices: list[jax.Device] | None = None, *, spatial_devices: int =
     """A mesh of ``devices``, by default all devices of all processes.
 
     Batches are split over the axis ``data``, and the rows of an image over the axis ``spatial``, which has
-    ``spatial_devices`` devices of one process.
+    ``spatial_devices`` devices: of one process, or all those of several successive processes.
 
     Raises:
-        ValueError: ``spatial_devices`` does not divide the number of devices of a process.
+        ValueError: ``spatial_devices`` neither divides the number of devices of a process nor is made of
+            whole processes.
     """
     devices = jax.devices() if devices is None else devices
     axes, types = ("data", "spatial"), (AxisType.Auto,) * 2
     if spatial_devices == 1:
         return jax.make_mesh((len(devices), 1), axes, axis_types=types, devices=devices)
-    for process, count in Counter(device.process_index for device in devices).items():
-        if count % spatial_devices:
-            raise ValueError(
-                f"spatial_devices ({spatial_devices}) must divide the number of devices of each process "
-                f"({count} in process {process})"
-            )
-    # jax.make_mesh might give the rows of an image to several processes, which load whole images.
+    counts = set(Counter(device.process_index for device in devices).values())
+    whole_processes = len(counts) == 1 and not spatial_devices % max(counts)
+    if any(count % spatial_devices for count in counts) and (
+        not whole_processes or len(devices) % spatial_devices
+    ):
+        of_each = " or ".join(map(str, sorted(counts)))
+        raise ValueError(
+            f"spatial_devices ({spatial_devices}) must divide the number of devices of each process "
+            f"({of_each}), or be a multiple of it that divides the number of all devices ({len(devices)})"
+        )
+    # jax.make_mesh might give the rows of an image to devices of more processes than need be.
     by_process = sorted(devices, key=lambda device: device.process_index)
     return Mesh(np.array(by_process).reshape(-1, spatial_devices), axes, axis_types=types)
 
@@ -47,6 +52,30 @@ def batch_sharding(mesh: Mesh) -> Batch:
     by_image: Any = NamedSharding(mesh, BY_IMAGE)
     by_row: Any = NamedSharding(mesh, BY_ROW)
     return Batch(images=by_row, image_sizes=by_image, ids=by_image, gt=by_image, proposals=by_image)
+
+
+def share_of_batch(mesh: Mesh) -> tuple[int, int]:
+    """Which share of each batch this process loads, from 0, and the number of shares.
+
+    They are as many as processes, except that processes that share an image all load it.
+    """
+    of_process = mesh.size // jax.process_count()
+    sharing = max(1, mesh.shape["spatial"] // of_process)
+    return jax.process_index() // sharing, jax.process_count() // sharing
+
+
+def place_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """A batch as arrays on the devices of all processes, from this process's share of it, in NumPy arrays."""
+    _, shares = share_of_batch(mesh)
+
+    def place(sharding: NamedSharding, field: Any) -> Any:
+        return jax.tree.map(
+            # The whole shape is given, as the process may have rows of an image that its devices do not.
+            lambda x: jax.make_array_from_process_local_data(sharding, x, (len(x) * shares, *x.shape[1:])),
+            field,
+        )
+
+    return jax.tree.map(place, batch_sharding(mesh), batch)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

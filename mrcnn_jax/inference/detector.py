@@ -306,13 +306,18 @@ def mesh_of_batch(batch_size: int, spatial_devices: int) -> Mesh:
     Raises ValueError if the devices are too few for one group.
     """
     devices = jax.local_devices()
-    if spatial_devices > len(devices):
-        raise ValueError(
-            f"test.spatial_devices ({spatial_devices}) must not exceed the number of devices of a process "
-            f"({len(devices)})"
-        )
+    check_fits_process(spatial_devices)
     groups = math.gcd(batch_size, len(devices) // spatial_devices)
     return make_mesh(devices[: groups * spatial_devices], spatial_devices=spatial_devices)
+
+
+def check_fits_process(spatial_devices: int) -> None:
+    """Raises ValueError if ``test.spatial_devices`` exceeds this process's devices: each works by itself."""
+    if spatial_devices > jax.local_device_count():
+        raise ValueError(
+            f"test.spatial_devices ({spatial_devices}) must not exceed the number of devices of a process "
+            f"({jax.local_device_count()})"
+        )
 
 
 def make_predict_fn(

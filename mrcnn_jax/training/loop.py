@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.data.augmented import mean_colour
@@ -30,7 +29,7 @@ from mrcnn_jax.data.selection import (
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.agreement import check_same_arrays, check_same_config, check_shared_workdir
-from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh
+from mrcnn_jax.distributed.sharding import make_mesh, place_batch, share_of_batch
 from mrcnn_jax.distributed.stopping import catching_interrupts
 from mrcnn_jax.models.variables import Arrays, make_blueprint
 from mrcnn_jax.pixels import PixelFormat
@@ -175,6 +174,7 @@ def train(
             write_run(workdir, config, categories, untrained=untrained)
     with hosts.fail_together():
         check_shared_workdir(workdir)
+    hosts.connect(mesh)
 
     with catching_interrupts(), Checkpoints(workdir, keep=settings.keep_checkpoints) as checkpoints:
         # State: restored from the last checkpoint, or new
@@ -197,6 +197,7 @@ def train(
             return True
 
         # Loop
+        share, shares = share_of_batch(mesh)
         batches = training_batches(
             source,
             data,
@@ -207,13 +208,13 @@ def train(
             keypoints=config.model.keypoint,
             proposals=proposals,
             num_proposals=settings.rpn_post_nms,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share,
+            process_count=shares,
             augment=augment,
             fill=mean_colour(config.model),
             pixels=pixels,
         )
-        batches = _on_devices(batches, batch_sharding(mesh))
+        batches = _on_devices(batches, mesh)
         log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)
         hosts.say(f"training on {_device_count(mesh)}")
         started = time.perf_counter()
@@ -272,15 +273,11 @@ def _with_categories_of_run(source: DataSource, workdir: Path) -> tuple[DataSour
     return source, dataclasses.replace(categories, sigmas=sigmas)
 
 
-def _on_devices(batches: Iterator[Batch], sharding: Batch) -> Iterator[Batch]:
+def _on_devices(batches: Iterator[Batch], mesh: Mesh) -> Iterator[Batch]:
     """The batches as device arrays, copied ahead of use; image ids are dropped, as they take 64 bits."""
-
-    def copy(sharding: NamedSharding, field: Any) -> Any:
-        return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), field)
-
     queue: deque[Batch] = deque()
     for batch in batches:
-        queue.append(jax.tree.map(copy, sharding, dataclasses.replace(batch, ids=None)))
+        queue.append(place_batch(dataclasses.replace(batch, ids=None), mesh))
         if len(queue) > _PREFETCH:
             yield queue.popleft()
 

@@ -18,7 +18,7 @@ from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.sharding import make_mesh, on_local_devices
 from mrcnn_jax.evaluation.coco_eval import check_same_source, check_source, evaluate
 from mrcnn_jax.evaluation.proposal_recall import evaluate_proposals
-from mrcnn_jax.inference.detector import Detector, make_predict_fn
+from mrcnn_jax.inference.detector import Detector, check_fits_process, make_predict_fn
 from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.inference.proposer import ProposeFn, Proposer, make_propose_fn
 from mrcnn_jax.models.variables import Arrays, Blueprint
@@ -63,6 +63,7 @@ class Monitor:
         self._categories = categories
         self._validation = validation
         self._callbacks = callbacks if hosts.is_main_process() else ()
+        check_fits_process(config.test.spatial_devices)
         self._mesh = make_mesh(jax.local_devices(), spatial_devices=config.test.spatial_devices)
         make = make_predict_fn if config.model.box else make_propose_fn
         self._with_weights: Any = make(blueprint, config, self._mesh)

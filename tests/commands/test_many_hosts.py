@@ -217,6 +217,47 @@ def test_evaluation_equals_one_process(by_two: Path, start: Start, directory: Pa
 
 
 @pytest.fixture(scope="module")
+def train_large(directory: Path, start: Start) -> Callable[..., dict[tuple[int, str], float]]:
+    """What a run wrote whose images of 256 x 256 pixels are each shared by so many of eight devices."""
+    make_shapes(directory / "large", train=8, val=4, image_size=256, seed=0)
+    sizes = ["train_short_sides=(256,)", "test_short_side=256", "long_side=256", "canvases=((256,256),)"]
+    flags = [*(f"--config.data.{size}" for size in sizes), "--config.data.root=large"]
+    flags += [
+        "--config.train.batch_size=4",
+        f"--config.train.steps={HALF}",
+        f"--config.train.eval_every={HALF}",
+    ]
+
+    def train(shared_by: int, count: int) -> dict[tuple[int, str], float]:
+        workdir = f"large-{shared_by}-{count}"
+        processes = start(
+            "train", "--config=tiny.py", f"--workdir={workdir}", *flags, "--config.test.batch_size=2",
+            f"--config.train.spatial_devices={shared_by}", "--config.test.spatial_devices=2", count=count,
+        )  # fmt: skip
+        assert processes.wait() == [0] * count, "".join(map(processes.output, range(count)))
+        assert f", {shared_by} an image" in processes.output(0)
+        return scalars(directory / workdir)
+
+    return train
+
+
+@pytest.mark.slow
+def test_devices_of_one_or_of_both_processes_share_images(
+    train_large: Callable[..., dict[tuple[int, str], float]],
+) -> None:
+    wanted = train_large(shared_by=2, count=1)
+    assert {step for step, name in wanted if name == "train/mask"} == {1, 2}
+    for shared_by in (2, 8):
+        found = train_large(shared_by, count=2)
+        assert found.keys() == wanted.keys()
+        for step, name in wanted:
+            tolerance = 1e-4 if name == "train/gradient_norm" else 2e-5
+            np.testing.assert_allclose(
+                found[step, name], wanted[step, name], rtol=tolerance, err_msg=f"{shared_by}, {step}: {name}"
+            )
+
+
+@pytest.fixture(scope="module")
 def rpn(tiny_config: Config, directory: Path) -> str:
     """A run of a region proposal network that has not been trained."""
     model = dataclasses.replace(tiny_config.model, box=False, mask=False, keypoint=False)

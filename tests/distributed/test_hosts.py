@@ -70,7 +70,7 @@ def test_a_single_process_notes_sigterm_and_others_pass_ctrl_c_on_as_sigterm(mon
     assert noted == [((signal.SIGTERM,), {})]
 
     monkeypatch.setattr(hosts, "is_single_process", lambda: False)
-    monkeypatch.setattr(hosts, "_connect", lambda: None)
+    monkeypatch.setattr(hosts, "connect", lambda mesh: None)
     monkeypatch.setattr(hosts.os, "kill", lambda *arguments: sent.append(arguments))
     hosts.join(None, 1, None, handle_sigterm=True)
     signals, options = noted[1]

@@ -4,13 +4,15 @@ import dataclasses
 import functools
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
+from mrcnn_jax.distributed import sharding
+from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated, share_of_batch
 from mrcnn_jax.distributed.spatial import (
     collect_regions,
     copy_maps,
@@ -104,8 +106,49 @@ def test_the_mesh_of_groups_of_devices():
     assert mesh.shape == {"data": 2, "spatial": 4}
     assert mesh.devices.tolist() == [devices[:4], devices[4:]]
     assert make_mesh().shape == make_mesh(spatial_devices=1).shape == {"data": 8, "spatial": 1}
-    with pytest.raises(ValueError, match=r"spatial_devices \(3\) must divide .* process \(8 in process 0\)"):
-        make_mesh(spatial_devices=3)
+
+
+def devices_of_processes(monkeypatch, *processes):
+    """Stand-ins for devices of several processes, of which only these numbers are read."""
+    monkeypatch.setattr(sharding, "Mesh", lambda devices, *_, **__: devices)
+    return [SimpleNamespace(process_index=process) for process in processes]
+
+
+@pytest.mark.parametrize("processes", [(0, 1, 1, 0), (1, 1, 0, 0)])
+@pytest.mark.parametrize("shared_by", [2, 4])
+def test_devices_of_an_image_are_of_few_processes(monkeypatch, processes, shared_by):
+    mesh = make_mesh(devices_of_processes(monkeypatch, *processes), spatial_devices=shared_by)
+    assert mesh.shape == (4 // shared_by, shared_by)
+    assert [device.process_index for device in mesh.ravel()] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("processes", "shared_by", "counts"),
+    [
+        ((0,) * 8, 3, "(8), or be a multiple of it that divides the number of all devices (8)"),
+        ((0, 0, 1, 1), 3, "(2), or be a multiple of it that divides the number of all devices (4)"),
+        ((0, 0, 1, 1, 2, 2), 4, "(2), or be a multiple of it that divides the number of all devices (6)"),
+        ((0, 0, 1, 1), 8, "(2), or be a multiple of it that divides the number of all devices (4)"),
+        ((0, 0, 1), 3, "(1 or 2), or be a multiple of it that divides the number of all devices (3)"),
+    ],
+)
+def test_other_numbers_of_devices_are_an_error(monkeypatch, processes, shared_by, counts):
+    with pytest.raises(ValueError) as error:
+        make_mesh(devices_of_processes(monkeypatch, *processes), spatial_devices=shared_by)
+    assert str(error.value) == (
+        f"spatial_devices ({shared_by}) must divide the number of devices of each process {counts}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("process", "shared_by", "share"),
+    [(0, 1, (0, 4)), (3, 1, (3, 4)), (3, 2, (3, 4)), (1, 4, (0, 2)), (2, 4, (1, 2)), (3, 8, (0, 1))],
+)
+def test_processes_that_share_an_image_load_the_same_share(monkeypatch, process, shared_by, share):
+    """Of four processes with two devices each."""
+    monkeypatch.setattr(sharding.jax, "process_count", lambda: 4)
+    monkeypatch.setattr(sharding.jax, "process_index", lambda: process)
+    assert share_of_batch(mesh_of((8 // shared_by, shared_by))) == share
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import pytest
 
 from mrcnn_jax.training import loop, state
@@ -26,17 +25,11 @@ def test_what_processes_agree_on_before_the_first_step(config, tmp_path, monkeyp
 
 
 def test_each_process_reads_its_share_of_a_batch(config, tmp_path, monkeypatch, counted_steps):
-    class Second:
-        process_index, process_count = staticmethod(lambda: 1), staticmethod(lambda: 2)
-
-        def __getattr__(self, name):
-            return getattr(jax, name)
-
     def read(*_, process_index, process_count, **__):
         assert (process_index, process_count) == (1, 2)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "jax", Second())
+    monkeypatch.setattr(loop, "share_of_batch", lambda mesh: (1, 2))
     monkeypatch.setattr(loop, "training_batches", read)
     with pytest.raises(KeyboardInterrupt):
         loop.train(one_step(config), tmp_path)
