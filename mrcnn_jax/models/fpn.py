@@ -5,7 +5,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
@@ -40,7 +39,7 @@ def _repeat_by_matmul(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """
     b, h, w, c = x.shape
     rows = jnp.broadcast_to(x[:, :, None], (b, h, 2, w, c)).reshape(b, 2 * h, w, c)
-    column = jnp.asarray(np.repeat(np.eye(w), 2, axis=0), x.dtype)
+    column = (jnp.arange(2 * w)[:, None] // 2 == jnp.arange(w)).astype(x.dtype)
     return jnp.einsum("bhwc,vw->bhvc", rows, column, precision="highest")
 
 
