@@ -11,7 +11,7 @@ from mrcnn_jax.json_files import dumps, replacing
 from mrcnn_jax.runs.categories import UNUSED, Categories
 
 # VIA imports nothing without "info" and a "supercategory", CVAT (datumaro) nothing without "licenses".
-_INFO = {"description": "Objects found by mrcnn_jax", "contributor": "mrcnn_jax"}
+INFO = {"description": "Objects found by mrcnn_jax", "contributor": "mrcnn_jax"}
 _SUPERCATEGORY = "object"
 
 _NOT_COCOS = ("file_name", "category")  # fields of ``Result.to_coco`` for people who read the list
@@ -39,7 +39,7 @@ def write_detections(
             if entry["category"] != UNUSED
         )
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        _write_list(file, entries, exact=False)
+        write_list(file, entries, exact=False)
         file.write("\n")
 
 
@@ -69,12 +69,12 @@ def write_dataset(
                 yield {"id": number, "image_id": image_ids[index]} | annotation
 
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        file.write(f'{{"info": {dumps(_INFO)},\n"licenses": [],\n"categories": ')
-        _write_list(file, _coco_categories(categories), exact=True)
+        file.write(f'{{"info": {dumps(INFO)},\n"licenses": [],\n"categories": ')
+        write_list(file, coco_categories(categories), exact=True)
         file.write(',\n"annotations": ')
-        _write_list(file, annotations(), exact=True)
+        write_list(file, annotations(), exact=True)
         file.write(',\n"images": ')
-        _write_list(file, entries, exact=True)
+        write_list(file, entries, exact=True)
         file.write("}\n")
 
 
@@ -107,7 +107,8 @@ def to_annotations(result: Result) -> list[dict[str, Any]]:
     return annotations
 
 
-def _coco_categories(categories: Categories) -> list[dict[str, Any]]:
+def coco_categories(categories: Categories) -> list[dict[str, Any]]:
+    """The categories of a COCO dataset, without unused labels."""
     entries = []
     for label, (category, name) in enumerate(zip(categories.ids, categories.names, strict=True), start=1):
         entry: dict[str, Any] = {"id": category, "name": name, "supercategory": _SUPERCATEGORY}
@@ -119,7 +120,7 @@ def _coco_categories(categories: Categories) -> list[dict[str, Any]]:
     return entries
 
 
-def _write_list(file: TextIO, items: Iterable[dict[str, Any]], *, exact: bool) -> None:
+def write_list(file: TextIO, items: Iterable[dict[str, Any]], *, exact: bool) -> None:
     """Writes a JSON list without holding it in memory; for ``exact``, see ``json_files.dumps``."""
     file.write("[")
     for number, item in enumerate(items):
