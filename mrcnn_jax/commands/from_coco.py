@@ -2,16 +2,15 @@
 
     mrcnn-jax from_coco out/detections.json --images=photos --format=labelme --output=photos
 
-The file is a COCO results list. Its images are found by their file_name, or, if it has none, by their image_id
-in --annotations, a COCO file. Images are neither copied nor changed. No file is replaced, and if anything is
-wrong, none is written. See docs/tools.md for what each format keeps, and how each tool takes the result.
+The file is a COCO results list. Its images are found by their file_name, or, if it has none, by their
+image_id in --annotations, a COCO file. Images are neither copied nor changed. No file is replaced, and if
+anything is wrong, none is written. See docs/tools.md for what each format keeps, and how each tool takes the
+result.
 """
 
 from pathlib import Path
 
 from absl import flags
-
-from mrcnn_jax import command_line
 
 ARGUMENTS = "the COCO results list"
 
@@ -32,13 +31,15 @@ _SCORE_THRESHOLD = flags.DEFINE_float(
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations",
     None,
-    "COCO file of the images and categories, for results without file_name or category; images without objects "
-    "are then written, too",
+    "COCO file of the images and categories, for results without file_name or category; images without "
+    "objects are then written, too",
 )
 _TOLERANCE = flags.DEFINE_float(
-    "tolerance", 1.0, "pixels by which polygons may miss a mask's outline; 0: exact, with a corner per pixel",
+    "tolerance",
+    0.75,
+    "pixels by which polygons may miss a mask's outline; 0 keeps it exactly, with every corner of its pixels",
     lower_bound=0,
-)  # fmt: skip
+)
 _IMAGE_URL = flags.DEFINE_string(
     "image_url",
     None,

@@ -11,7 +11,7 @@ from mrcnn_jax.exporters.folder import OutputFolder
 from mrcnn_jax.exporters.found import Found, FoundObject
 from mrcnn_jax.exporters.polygons import has_holes, outlines
 from mrcnn_jax.images import Size
-from mrcnn_jax.inference.coco_files import INFO, coco_categories, write_list
+from mrcnn_jax.inference.coco_sections import INFO, coco_categories, write_list
 from mrcnn_jax.json_files import dumps
 from mrcnn_jax.rle import Rle
 

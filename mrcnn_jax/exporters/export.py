@@ -28,7 +28,7 @@ FORMATS = (*_WRITERS, "label_studio")
 class Options:
     """How objects are written."""
 
-    tolerance: float = 1.0  # pixels by which polygons may miss the mask's outline; 0 keeps all corners
+    tolerance: float = 0.75  # pixels by which polygons may miss the mask's outline; 0 keeps all corners
     image_url: str | None = None  # label_studio: what precedes an image's name; None: its local files
 
 

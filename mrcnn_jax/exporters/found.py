@@ -55,8 +55,8 @@ class Found:
         score_threshold: Objects with a lower score are left out.
 
     Raises ValueError, naming the file and the entry, for what is wrong or missing. After an iteration,
-    ``given`` is the number of objects, and ``left_out`` counts what is not among them, as a noun in the plural
-    and the reason.
+    ``given`` is the number of objects, and ``left_out`` counts what is not among them, as a noun in the
+    plural and the reason.
     """
 
     def __init__(
@@ -116,13 +116,12 @@ class Found:
                 missing.append(f"{entry['file_name']!r}: {files.missing(found[image_id])}")
         if missing:
             listed = "".join(f"\n{line}" for line in missing[:_LISTED])
-            raise ValueError(
-                f"{self._results.path}: {len(missing)} of {len(found)} images are not in {self.folder}:{listed}"
-            )
+            count = f"{len(missing)} of {len(found)} images"
+            raise ValueError(f"{self._results.path}: {count} are not in {self.folder}:{listed}")
         if repeated := [str(file) for file, count in Counter(found.values()).items() if count > 1]:
             raise ValueError(
-                f"{self._results.path}: several image ids have the same file: {', '.join(repeated[:_LISTED])}; "
-                "--annotations=FILE.json says which images they are"
+                f"{self._results.path}: several image ids have the same file: "
+                f"{', '.join(repeated[:_LISTED])}; --annotations=FILE.json says which images they are"
             )
         return found
 
@@ -135,13 +134,7 @@ class Found:
         if label is None or (score is not None and score < self._threshold):
             self.left_out["objects of unused categories" if label is None else "objects of lower scores"] += 1
             return None
-        segmentation = coco_fields.read_segmentation(entry.get("segmentation"), size)
-        if segmentation is not None and not isinstance(segmentation, Rle):
-            raise fields.error("", "segmentation", "an RLE, as in COCO results", entry["segmentation"])
-        mask = None
-        if segmentation is not None:
-            pixels, top, left = segmentation.to_crop()
-            mask = PastedMask(top=top, left=left, mask=pixels) if pixels.size else None
+        mask = _read_mask(entry.get("segmentation"), size)
         if mask is not None and "bbox" not in entry:
             height, width = mask.mask.shape
             box = float(mask.left), float(mask.top), float(mask.left + width), float(mask.top + height)
@@ -155,6 +148,17 @@ class Found:
             self.left_out["sets of keypoints: boxes and masks are converted"] += 1
         name = self.categories.names[label - 1]
         return FoundObject(label, name, box, None if score is None else float(score), mask)
+
+
+def _read_mask(segmentation: Any, size: Size) -> PastedMask | None:
+    """The smallest crop with all of the mask; None if there is none, or no pixel in it."""
+    if segmentation and not isinstance(segmentation, dict):
+        raise fields.error("", "segmentation", "an RLE, as in COCO results", segmentation)
+    rle = coco_fields.read_segmentation(segmentation, size)
+    if not isinstance(rle, Rle):
+        return None
+    pixels, top, left = rle.to_crop()
+    return PastedMask(top=top, left=left, mask=pixels) if pixels.size else None
 
 
 def _categories(results: Path, names: dict[int, str | None]) -> Categories:

@@ -12,7 +12,7 @@ from mrcnn_jax.exporters.folder import OutputFolder
 from mrcnn_jax.exporters.found import Found, FoundImage, FoundObject
 from mrcnn_jax.exporters.polygons import outlines
 from mrcnn_jax.exporters.xml_text import xml_text
-from mrcnn_jax.inference.coco_files import write_list
+from mrcnn_jax.inference.coco_sections import write_list
 from mrcnn_jax.runs.categories import Categories
 
 LOCAL_FILES = "/data/local-files/?d="  # Label Studio's own server of files, by their path in its storage

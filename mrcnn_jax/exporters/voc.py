@@ -1,4 +1,4 @@
-"""Writes Pascal VOC's annotations: an XML file and two mask images for each image.
+"""Writes Pascal VOC's annotations: an XML file and two mask images for each image, by its name without folders.
 
 Format: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf
 """
@@ -31,17 +31,17 @@ def write_voc(found: Found, folder: OutputFolder, *, tolerance: float) -> None:
         raise ValueError(f"Pascal VOC has at most {_VOID - 1} categories, here are {len(found.categories)}")
     palette = _palette()
     with (
-        folder.open(f"ImageSets/Main/{_LIST}.txt") as main,
-        folder.open(f"ImageSets/Segmentation/{_LIST}.txt") as segmentation,
+        folder.open(f"ImageSets/Main/{_LIST}.txt") as all_images,
+        folder.open(f"ImageSets/Segmentation/{_LIST}.txt") as with_masks,
     ):
         for image in found:
-            name = Path(image.name).with_suffix("").as_posix()
+            name = Path(image.name).stem
             with folder.open(f"Annotations/{name}.xml") as file:
                 file.writelines(f"{line}\n" for line in _lines(image))
-            main.write(f"{name}\n")
+            all_images.write(f"{name}\n")
             if all(item.mask is None for item in image.objects):
                 continue
-            segmentation.write(f"{name}\n")
+            with_masks.write(f"{name}\n")
             if len(image.objects) >= _VOID:
                 found.left_out[f"masks after the {_VOID - 1}th of an image: the boxes are kept"] += (
                     len(image.objects) - _VOID + 1

@@ -33,7 +33,9 @@ def _line(item: FoundObject, size: Size, tolerance: float) -> str:
     height, width = size
     if item.mask is None:
         x1, y1, x2, y2 = item.box
-        values = np.array([(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height])
+        values = np.array(
+            [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
+        )
     else:
         values = joined(outlines(item.mask, tolerance)) / (width, height)
     return " ".join([str(item.label - 1), *(f"{value:.6f}" for value in values.ravel().tolist())])

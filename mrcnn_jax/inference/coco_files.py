@@ -3,16 +3,13 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from mrcnn_jax.inference.coco_sections import INFO, coco_categories, write_list
 from mrcnn_jax.inference.partial_results import ImageResults
 from mrcnn_jax.inference.results import Result
 from mrcnn_jax.json_files import dumps, replacing
 from mrcnn_jax.runs.categories import UNUSED, Categories
-
-# VIA imports nothing without "info" and a "supercategory", CVAT (datumaro) nothing without "licenses".
-INFO = {"description": "Objects found by mrcnn_jax", "contributor": "mrcnn_jax"}
-_SUPERCATEGORY = "object"
 
 _NOT_COCOS = ("file_name", "category")  # fields of ``Result.to_coco`` for people who read the list
 
@@ -105,24 +102,3 @@ def to_annotations(result: Result) -> list[dict[str, Any]]:
             annotation |= {"keypoints": visible, "num_keypoints": len(visible) // 3}
         annotations.append(annotation)
     return annotations
-
-
-def coco_categories(categories: Categories) -> list[dict[str, Any]]:
-    """The categories of a COCO dataset, without unused labels."""
-    entries = []
-    for label, (category, name) in enumerate(zip(categories.ids, categories.names, strict=True), start=1):
-        entry: dict[str, Any] = {"id": category, "name": name, "supercategory": _SUPERCATEGORY}
-        if label in categories.keypoint_labels:
-            entry["keypoints"] = list(categories.keypoint_names)
-            entry["skeleton"] = [[a + 1, b + 1] for a, b in categories.skeleton]
-        if name != UNUSED:
-            entries.append(entry)
-    return entries
-
-
-def write_list(file: TextIO, items: Iterable[dict[str, Any]], *, exact: bool) -> None:
-    """Writes a JSON list without holding it in memory; for ``exact``, see ``json_files.dumps``."""
-    file.write("[")
-    for number, item in enumerate(items):
-        file.write((",\n" if number else "\n") + dumps(item, exact=exact))
-    file.write("]")

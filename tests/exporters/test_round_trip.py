@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.data.importers.convert import Options, convert
-from tests.exporters.examples import BOX, NAMES, SIZE, best_ious, bitmap
+from tests.exporters.examples import BOX, NAMES, best_ious, bitmap
 
 MASKS = ("whole", "ring", "two parts", "other image")
 
 
 def read(folder, format, **options):
     """The masks by category, and the boxes of objects without one."""
-    builder = convert(folder, Options(format=format, images=str(folder.parent / "photos"), **options))
+    images = None if format == "yolo" else str(folder.parents[format == "masks"] / "photos")
+    builder = convert(folder, Options(format=format, images=images, **options))
     assert builder.findings == []
     return masks_of(builder.content())
 
@@ -31,7 +32,7 @@ def masks_of(content):
     return masks, boxes
 
 
-@pytest.mark.parametrize(("tolerance", "bound"), [(0.0, 1.0), (1.0, 0.93)])
+@pytest.mark.parametrize(("tolerance", "bound"), [(0.0, 1.0), (0.75, 0.94)])
 @pytest.mark.parametrize("format", ["labelme", "yolo", "voc", "coco"])
 def test_masks_come_back(write, format, tolerance, bound):
     folder = write(format, tolerance=tolerance)
@@ -40,13 +41,7 @@ def test_masks_come_back(write, format, tolerance, bound):
     else:
         if format == "yolo":
             (folder / "images").symlink_to(folder.parent / "photos")
-        split = {"yolo": "train", "voc": "default"}.get(format)
-        images = folder / "images" if format == "yolo" else folder.parent / "photos"
-        builder = convert(
-            folder, Options(format=format, images=None if format == "yolo" else str(images), split=split)
-        )
-        assert builder.findings == []
-        masks, boxes = masks_of(builder.content())
+        masks, boxes = read(folder, format, **({"split": "train"} if format == "yolo" else {}))
     assert len(masks) == len(MASKS) and len(boxes) == 1
     assert min(best_ious(masks, MASKS).values()) >= (1.0 if format == "voc" else bound)
     ((name, box),) = boxes
@@ -66,4 +61,3 @@ def test_png_masks_come_back(write):
     assert lines[0] == "mask,image,category,score"
     assert lines[1] == "dog/a/1.png,a.png,dog,0.9"
     assert lines[-1] == "dog/sub/b b/1.png,sub/b b.jpg,dog,0.5" and len(lines) == 6
-    assert SIZE == found[0][1].shape
