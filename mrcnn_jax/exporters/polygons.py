@@ -14,8 +14,8 @@ def outlines(mask: PastedMask, tolerance: float) -> list[Num[np.ndarray, "_ 2"]]
 
     See ``trace_outlines``. Corners are left out where the line between the others stays within ``tolerance``
     pixels of them; 0 keeps the mask exactly. At 0.75 a slanted edge, which is a staircase of pixels, becomes
-    a line: at 45 degrees its corners are 0.71 from that. Of an outline that would have no area left, all corners
-    are kept.
+    a line: at 45 degrees its corners are 0.71 from that. An outline that would have no area left keeps all
+    of its corners.
     """
     return [_simplify(polygon, tolerance) for polygon in trace_outlines(mask)]
 

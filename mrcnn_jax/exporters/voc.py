@@ -1,6 +1,7 @@
-"""Writes Pascal VOC's annotations: an XML file and two mask images for each image, by its name without folders.
+"""Writes Pascal VOC's annotations: an XML file and two mask images for each image.
 
-Format: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf
+The format has no folders of images: all files have the names of the images alone. It is described in
+http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf
 """
 
 import math

@@ -71,9 +71,13 @@ def test_label_studio(write):
         "polygonlabels", "brushlabels", "brushlabels", "rectanglelabels",
     ]  # fmt: skip
     assert box["value"] == {
-        "x": 75, "y": pytest.approx(25 / 3), "width": 15.625, "height": pytest.approx(205 / 12), "rotation": 0,
+        "x": 75,
+        "y": pytest.approx(25 / 3),
+        "width": 15.625,
+        "height": pytest.approx(205 / 12),
+        "rotation": 0,
         "rectanglelabels": [NAMES[1]],
-    }  # fmt: skip
+    }
     assert np.min(whole["value"]["points"], axis=0).tolist() == pytest.approx([3.75, 5])
     assert (whole["original_width"], whole["original_height"]) == (80, 60)
     assert len({item["id"] for item in (whole, ring, parts, box)}) == 4
