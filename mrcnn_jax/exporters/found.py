@@ -1,7 +1,7 @@
 """The objects of a COCO results list, image by image, with the images' files."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Found:
         self._threshold = score_threshold
         self._results = ResultsFile(results)
         listed = None if annotations is None else read_image_list(annotations, folder)
-        names = dict(self._results.categories) if listed is None else dict(listed.categories)
+        names: Mapping[int, str | None] = self._results.categories if listed is None else listed.categories
         if annotations is not None and (unknown := sorted(self._results.categories.keys() - names.keys())):
             raise ValueError(f"{results}: category ids {unknown[:_LISTED]} are not in {annotations}")
         self.categories = _categories(results, names)
@@ -161,7 +161,7 @@ def _read_mask(segmentation: Any, size: Size) -> PastedMask | None:
     return PastedMask(top=top, left=left, mask=pixels) if pixels.size else None
 
 
-def _categories(results: Path, names: dict[int, str | None]) -> Categories:
+def _categories(results: Path, names: Mapping[int, str | None]) -> Categories:
     """The categories that are used, by ascending id."""
     if unnamed := [category for category, name in sorted(names.items()) if name is None]:
         raise ValueError(

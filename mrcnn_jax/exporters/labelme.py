@@ -29,7 +29,7 @@ def write_labelme(found: Found, folder: OutputFolder, *, tolerance: float) -> No
     """
     for image in found:
         name = Path(image.name).with_suffix(".json")
-        content = {
+        content: dict[str, Any] = {
             "version": _VERSION,
             "flags": {},
             "shapes": [
@@ -47,7 +47,7 @@ def write_labelme(found: Found, folder: OutputFolder, *, tolerance: float) -> No
 
 
 def _shapes(item: FoundObject, number: int, tolerance: float) -> list[dict[str, Any]]:
-    common = {
+    common: dict[str, Any] = {
         "label": item.name,
         "group_id": None,
         "description": "" if item.score is None else f"score {item.score:.4g}",

@@ -16,6 +16,7 @@ from mrcnn_jax.exporters.found import Found, FoundImage, FoundObject
 from mrcnn_jax.exporters.xml_text import xml_text
 
 _VOID = 255  # the value of pixels that count for no object
+_DATABASE = "The VOC format"  # to_coco counts pixels from 1, as VOC does, if it begins with "The VOC"
 _LIST = "default"  # the name of the list of images; CVAT's and datumaro's
 
 
@@ -63,6 +64,7 @@ def _lines(image: FoundImage) -> Iterator[str]:
     height, width = image.size
     yield "<annotation>"
     yield f"  <filename>{xml_text(image.name)}</filename>"
+    yield f"  <source><database>{_DATABASE}</database></source>"
     yield f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
     yield f"  <segmented>{int(any(item.mask is not None for item in image.objects))}</segmented>"
     for item in image.objects:
@@ -71,7 +73,7 @@ def _lines(image: FoundImage) -> Iterator[str]:
         yield "    <truncated>0</truncated><difficult>0</difficult>"
         x1, y1, x2, y2 = item.box
         corners = {
-            "xmin": math.floor(x1), "ymin": math.floor(y1), "xmax": math.ceil(x2), "ymax": math.ceil(y2)
+            "xmin": math.floor(x1) + 1, "ymin": math.floor(y1) + 1, "xmax": math.ceil(x2), "ymax": math.ceil(y2)
         }  # fmt: skip
         inner = "".join(f"<{name}>{value}</{name}>" for name, value in corners.items())
         yield f"    <bndbox>{inner}</bndbox>"

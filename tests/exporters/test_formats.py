@@ -112,7 +112,7 @@ def test_voc(write):
     assert (folder / "ImageSets/Main/default.txt").read_text() == "a\nb b\n"
     root = ET.parse(folder / "Annotations/a.xml").getroot()
     assert [item.findtext("name") for item in root.findall("object")] == ["dog", NAMES[1], "dog", NAMES[1]]
-    assert [child.text for child in root.find("object/bndbox")] == ["3", "3", "27", "27"]
+    assert [child.text for child in root.find("object/bndbox")] == ["4", "4", "27", "27"]
     with Image.open(folder / "SegmentationObject/a.png") as image:
         assert image.mode == "P" and image.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
         assert iou(np.asarray(image) == 2, OBJECTS["ring"][3]) == 1

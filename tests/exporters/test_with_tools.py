@@ -39,7 +39,7 @@ def test_pycocotools(write: Write) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("format", "bound"), [("coco", 0.85), ("yolo", 0.75)])
+@pytest.mark.parametrize(("format", "bound"), [("coco", 0.9), ("yolo", 0.87)])
 def test_supervision(write: Write, format: str, bound: float) -> None:
     """It fills polygons with their edges included, as OpenCV does, so masks are wider by a pixel."""
     supervision = pytest.importorskip("supervision")
@@ -66,10 +66,11 @@ def test_supervision_reads_voc(write: Write) -> None:
         str(folder.parent / "photos"), str(folder / "Annotations")
     )
     (boxes,) = [found.xyxy for path, _, found in dataset if path.endswith("a.png")]
-    np.testing.assert_allclose(boxes[0], [3, 3, 27, 27], atol=1)
+    np.testing.assert_array_equal(boxes[0], [3, 3, 27, 27])
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves images open
 def test_labelme(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
     label_file = pytest.importorskip("labelme._label_file")
@@ -96,7 +97,7 @@ def test_labelme(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
         found += groups.values()
     ious = best_ious(found, MASKS)
     assert ious["ring"] == 1.0
-    assert min(ious.values()) >= 0.85  # it draws the edges of polygons, too
+    assert min(ious.values()) >= 0.9  # it draws the edges of polygons, too
 
 
 @pytest.mark.slow
@@ -107,7 +108,7 @@ def test_label_studio(write: Write) -> None:
     config = interface((folder / "config.xml").read_text())
     found = []
     for task in json.loads((folder / "tasks.json").read_text()):
-        assert config.validate_task(task)
+        assert config.validate_task({"data": task["data"]})
         for prediction in task["predictions"]:
             assert config.validate_prediction(prediction)
             for region in prediction["result"]:
