@@ -19,9 +19,10 @@ class OutputFolder:
     def open(self, name: str) -> TextIO:
         """Opens a new text file, in UTF-8, at ``name`` with "/" in the folder.
 
+        Bytes of file names that are not UTF-8 are written as they are.
         Raises ValueError for a name that leads out of the folder, or of which there is a file.
         """
-        return self._place(name).open("x", encoding="utf-8", newline="\n")
+        return self._place(name).open("x", encoding="utf-8", errors="surrogateescape", newline="\n")
 
     def open_bytes(self, name: str) -> BinaryIO:
         """Opens a new binary file, likewise."""

@@ -72,9 +72,8 @@ def _lines(image: FoundImage) -> Iterator[str]:
         yield f"    <name>{xml_text(item.name)}</name>"
         yield "    <truncated>0</truncated><difficult>0</difficult>"
         x1, y1, x2, y2 = item.box
-        corners = {
-            "xmin": math.floor(x1) + 1, "ymin": math.floor(y1) + 1, "xmax": math.ceil(x2), "ymax": math.ceil(y2)
-        }  # fmt: skip
+        first = {"xmin": math.floor(x1) + 1, "ymin": math.floor(y1) + 1}
+        corners = first | {"xmax": math.ceil(x2), "ymax": math.ceil(y2)}  # the last pixel, from 1
         inner = "".join(f"<{name}>{value}</{name}>" for name, value in corners.items())
         yield f"    <bndbox>{inner}</bndbox>"
         yield "  </object>"

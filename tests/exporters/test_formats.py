@@ -1,14 +1,17 @@
 """The files of each format, by hand; test_round_trip.py and test_with_tools.py read them back."""
 
 import json
+import os
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mrcnn_jax.exporters.export import export
+from mrcnn_jax.exporters.found import Found
 from mrcnn_jax.exporters.label_studio import brush_runs
-from tests.exporters.examples import NAMES, OBJECTS, SIZE, iou
+from tests.exporters.examples import NAMES, OBJECTS, SIZE, entries, iou, write_example
 
 
 def test_coco(write):
@@ -128,3 +131,49 @@ def test_nothing_is_overwritten(write, format):
     with pytest.raises(ValueError, match="exists; it is not overwritten"):
         write(format)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("format", ["coco", "labelme", "label_studio", "yolo", "masks"])
+def test_file_names_that_are_not_utf8(tmp_path, format):
+    name = os.fsdecode(b"caf\xe9.png")
+    results, images = write_example(tmp_path)
+    (images / "a.png").rename(images / name)
+    results.write_text(results.read_text().replace("a.png", "caf\\udce9.png"))
+    export(Found(results, images), tmp_path / "out", format)
+    data = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if path.is_file())
+    written = {"label_studio": b"caf%E9", "masks": b"caf\xe9.png", "yolo": b""}.get(format, b"caf\\udce9")
+    assert written in data
+    names = [path.name for path in (tmp_path / "out").rglob("*")]
+    assert format not in ("labelme", "yolo", "masks") or any(found.startswith("caf\udce9") for found in names)
+
+
+@pytest.mark.parametrize("format", ["cvat", "voc"])
+def test_names_that_xml_cannot_hold(tmp_path, format):
+    results, images = write_example(tmp_path)
+    (images / "a.png").rename(images / "a\x01.png")
+    results.write_text(results.read_text().replace("a.png", "a\\u0001.png"))
+    with pytest.raises(ValueError, match=r"'a.x01.png': XML cannot hold the character"):
+        export(Found(results, images), tmp_path / "out", format)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_whose_files_would_be_the_same(tmp_path):
+    results, images = write_example(tmp_path)
+    (images / "sub/b b.jpg").rename(images / "a.jpg")
+    results.write_text(results.read_text().replace("sub/b b.jpg", "a.jpg"))
+    with pytest.raises(
+        ValueError, match=r"out/a\.json: two images would be written to this file; rename one"
+    ):
+        export(Found(results, images), tmp_path / "out", "labelme")
+
+
+def test_masks_that_a_byte_cannot_number(tmp_path):
+    results, images = write_example(tmp_path)
+    first = entries()[0]
+    results.write_text(json.dumps([first] * 253 + [first | {"score": 0.95}] * 2))
+    found = Found(results, images)
+    export(found, tmp_path / "out", "voc")
+    assert found.left_out == {"masks after the 254th of an image: the boxes are kept": 1}
+    with Image.open(tmp_path / "out/SegmentationObject/a.png") as image:
+        assert np.unique(image).tolist() == [0, 254]  # the highest score is on top
+    assert len(ET.parse(tmp_path / "out/Annotations/a.xml").findall("object")) == 255

@@ -138,6 +138,7 @@ def test_datumaro(write: Write, format: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools'
 def test_fiftyone(write: Write) -> None:
     """Its importer of COCO data sets, without the database that its data sets are kept in."""
     coco = pytest.importorskip("fiftyone.utils.coco")
