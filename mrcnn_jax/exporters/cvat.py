@@ -23,6 +23,8 @@ def write_cvat(found: Found, folder: OutputFolder, *, tolerance: float) -> None:
     """
     with folder.open("annotations.xml") as file:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
+        labels = "".join(map(_label, found.categories.names))
+        file.write(f"  <meta><task><labels>\n{labels}  </labels></task></meta>\n")
         for number, image in enumerate(found):
             height, width = image.size
             size = f'width="{width}" height="{height}"'
@@ -31,6 +33,13 @@ def write_cvat(found: Found, folder: OutputFolder, *, tolerance: float) -> None:
                 file.writelines(f"    {line}\n" for line in _shape(item, tolerance))
             file.write("  </image>\n")
         file.write("</annotations>\n")
+
+
+def _label(name: str) -> str:
+    """The declaration of a label. CVAT takes those of the task; datumaro, for one, needs it."""
+    attribute = "<name>score</name><mutable>False</mutable><input_type>text</input_type>"
+    attributes = f"<attributes><attribute>{attribute}</attribute></attributes>"
+    return f"    <label><name>{xml_text(name)}</name>{attributes}</label>\n"
 
 
 def _shape(item: FoundObject, tolerance: float) -> Iterator[str]:

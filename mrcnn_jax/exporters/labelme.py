@@ -17,7 +17,7 @@ from mrcnn_jax.exporters.polygons import has_holes, outlines
 from mrcnn_jax.inference.paste import PastedMask
 from mrcnn_jax.json_files import dumps
 
-_VERSION = "5.5.0"  # the oldest whose reader was tried
+_VERSION = "5.5.0"  # of the format; labelme 6 reads it, too
 
 
 def write_labelme(found: Found, folder: OutputFolder, *, tolerance: float) -> None:

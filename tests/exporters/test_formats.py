@@ -45,6 +45,7 @@ def test_labelme(write):
 def test_cvat(write):
     root = ET.parse(write("cvat") / "annotations.xml").getroot()
     assert root.findtext("version") == "1.1"
+    assert [name.text for name in root.iterfind("meta/task/labels/label/name")] == [NAMES[1], "dog"]
     images = root.findall("image")
     assert [image.get("name") for image in images] == ["a.png", "sub/b b.jpg"]
     assert images[0].attrib == {"id": "0", "name": "a.png", "width": "80", "height": "60"}
