@@ -44,14 +44,21 @@ class OutputFolder:
             raise ValueError(f"{self.path / path}: exists; it is not overwritten")
 
     def _finish(self) -> None:
-        """Moves the files to their places, after checking that all of these are free."""
+        """Moves the files to their places, after checking that all of these are free; all of them or none."""
         files = [Path(folder, name) for folder, _, names in os.walk(self._unfinished) for name in names]
         places = [file.relative_to(self._unfinished) for file in files]
         for place in places:
             self._check_free(PurePosixPath(place))
-        for file, place in zip(files, places, strict=True):
-            (self.path / place).parent.mkdir(parents=True, exist_ok=True)
-            file.rename(self.path / place)
+        moved: list[Path] = []
+        try:
+            for file, place in zip(files, places, strict=True):
+                (self.path / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(file, self.path / place)  # a folder may be a link to another disk
+                moved.append(self.path / place)
+        except BaseException:
+            for place in moved:
+                place.unlink()
+            raise
 
 
 @contextmanager

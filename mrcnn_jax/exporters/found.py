@@ -86,6 +86,8 @@ class Found:
         return len(self._files)
 
     def __iter__(self) -> Iterator[FoundImage]:
+        self.given = 0
+        self.left_out.clear()
         for image_id, file in self._files.items():
             size, _ = upright_size(file)
             objects = []

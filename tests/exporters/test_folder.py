@@ -46,6 +46,14 @@ def test_no_file_is_replaced(tmp_path):
     assert (tmp_path / "late.txt").read_text() == "mine"
 
 
+def test_files_that_were_moved_are_removed_if_one_cannot_be(tmp_path):
+    (tmp_path / "b").write_text("mine")  # where a folder is to be
+    with pytest.raises(OSError), output_folder(tmp_path) as folder:
+        for name in ("a.txt", "b/c.txt", "d.txt"):
+            folder.open(name).close()
+    assert os.listdir(tmp_path) == ["b"]
+
+
 @pytest.mark.parametrize("name", ["../a.txt", "/a.txt", "b/../../a.txt", ""])
 def test_no_file_outside(tmp_path, name):
     (tmp_path / "out").mkdir()
