@@ -117,6 +117,24 @@ class Rle:
         values = np.arange(len(self.counts)) % 2 == 1
         return np.repeat(values, self.counts).reshape(self.width, self.height).T
 
+    def to_crop(self) -> tuple[np.ndarray, int, int]:
+        """The smallest crop with all pixels of the mask, bool ``[h w]``, its top row and its left column.
+
+        Undoes ``from_crop``; an empty mask gives an empty crop at 0, 0. Only the mask's columns are decoded.
+        Raises ValueError as ``decode``.
+        """
+        edges = np.cumsum(self.counts)
+        filled = np.flatnonzero(self.counts[1::2])
+        if not len(filled):
+            return np.zeros((0, 0), bool), 0, 0
+        first, last = 2 * filled[0], 2 * filled[-1] + 1  # the runs before the mask, and its last one
+        left, right = int(edges[first]) // self.height, -int(-edges[last] // self.height)
+        runs = np.append(self.counts[first : last + 1], right * self.height - edges[last])
+        runs[0] = edges[first] - left * self.height
+        columns = Rle(self.height, right - left, runs).decode()
+        rows = np.flatnonzero(columns.any(axis=1))
+        return columns[rows[0] : rows[-1] + 1], int(rows[0]), left
+
     def compressed(self) -> CompressedRle:
         """The mask as JSON, with compressed counts."""
         return {"size": [self.height, self.width], "counts": _to_text(self.counts)}

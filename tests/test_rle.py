@@ -2,6 +2,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 
 from mrcnn_jax.rle import Rle
@@ -87,6 +89,33 @@ def test_long_runs() -> None:
     rle, bitmap = from_crop(crop, 900, 1500, (4000, 3000))
     assert rle.compressed() == reference(bitmap)
     np.testing.assert_array_equal(Rle.from_json(rle.compressed()).counts, rle.counts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "crop", "place"),
+    [
+        ([2, 1, 1, 2], [[1, 1], [0, 1]], (0, 1)),
+        ([6], np.zeros((0, 0)), (0, 0)),
+        ([0, 6], np.ones((2, 3)), (0, 0)),
+        ([3, 1, 2], [[1]], (1, 1)),
+        ([1, 0, 2, 1, 2, 0], [[1]], (1, 1)),  # runs without a pixel
+        ([5, 1], [[1]], (1, 2)),
+    ],
+)
+def test_to_crop_by_hand(counts: list[int], crop: Any, place: tuple[int, int]) -> None:
+    found, top, left = Rle(2, 3, np.array(counts)).to_crop()
+    np.testing.assert_array_equal(found, crop)
+    assert (top, left) == place
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=7)))
+def test_to_crop_undoes_from_crop(bitmap: np.ndarray) -> None:
+    found, top, left = Rle.from_bitmap(bitmap).to_crop()
+    _, restored = from_crop(found, top, left, bitmap.shape)
+    np.testing.assert_array_equal(restored, bitmap)
+    if bitmap.any():
+        assert found[0].any() and found[-1].any() and found[:, 0].any() and found[:, -1].any()
 
 
 @pytest.mark.parametrize(("top", "left"), [(-1, 0), (0, -1), (3, 0), (0, 3)])

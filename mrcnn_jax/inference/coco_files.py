@@ -3,16 +3,13 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from mrcnn_jax.inference.coco_sections import INFO, coco_categories, write_list
 from mrcnn_jax.inference.partial_results import ImageResults
 from mrcnn_jax.inference.results import Result
 from mrcnn_jax.json_files import dumps, replacing
 from mrcnn_jax.runs.categories import UNUSED, Categories
-
-# VIA imports nothing without "info" and a "supercategory", CVAT (datumaro) nothing without "licenses".
-_INFO = {"description": "Objects found by mrcnn_jax", "contributor": "mrcnn_jax"}
-_SUPERCATEGORY = "object"
 
 _NOT_COCOS = ("file_name", "category")  # fields of ``Result.to_coco`` for people who read the list
 
@@ -39,7 +36,7 @@ def write_detections(
             if entry["category"] != UNUSED
         )
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        _write_list(file, entries, exact=False)
+        write_list(file, entries, exact=False)
         file.write("\n")
 
 
@@ -69,12 +66,12 @@ def write_dataset(
                 yield {"id": number, "image_id": image_ids[index]} | annotation
 
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        file.write(f'{{"info": {dumps(_INFO)},\n"licenses": [],\n"categories": ')
-        _write_list(file, _coco_categories(categories), exact=True)
+        file.write(f'{{"info": {dumps(INFO)},\n"licenses": [],\n"categories": ')
+        write_list(file, coco_categories(categories), exact=True)
         file.write(',\n"annotations": ')
-        _write_list(file, annotations(), exact=True)
+        write_list(file, annotations(), exact=True)
         file.write(',\n"images": ')
-        _write_list(file, entries, exact=True)
+        write_list(file, entries, exact=True)
         file.write("}\n")
 
 
@@ -105,23 +102,3 @@ def to_annotations(result: Result) -> list[dict[str, Any]]:
             annotation |= {"keypoints": visible, "num_keypoints": len(visible) // 3}
         annotations.append(annotation)
     return annotations
-
-
-def _coco_categories(categories: Categories) -> list[dict[str, Any]]:
-    entries = []
-    for label, (category, name) in enumerate(zip(categories.ids, categories.names, strict=True), start=1):
-        entry: dict[str, Any] = {"id": category, "name": name, "supercategory": _SUPERCATEGORY}
-        if label in categories.keypoint_labels:
-            entry["keypoints"] = list(categories.keypoint_names)
-            entry["skeleton"] = [[a + 1, b + 1] for a, b in categories.skeleton]
-        if name != UNUSED:
-            entries.append(entry)
-    return entries
-
-
-def _write_list(file: TextIO, items: Iterable[dict[str, Any]], *, exact: bool) -> None:
-    """Writes a JSON list without holding it in memory; for ``exact``, see ``json_files.dumps``."""
-    file.write("[")
-    for number, item in enumerate(items):
-        file.write((",\n" if number else "\n") + dumps(item, exact=exact))
-    file.write("]")

@@ -1,0 +1,50 @@
+"""Writes results in any supported format."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrcnn_jax.exporters.coco import write_coco
+from mrcnn_jax.exporters.cvat import write_cvat
+from mrcnn_jax.exporters.folder import output_folder
+from mrcnn_jax.exporters.found import Found
+from mrcnn_jax.exporters.label_studio import LOCAL_FILES, write_label_studio
+from mrcnn_jax.exporters.labelme import write_labelme
+from mrcnn_jax.exporters.masks import write_masks
+from mrcnn_jax.exporters.voc import write_voc
+from mrcnn_jax.exporters.yolo import write_yolo
+
+_WRITERS = {
+    "coco": write_coco,
+    "labelme": write_labelme,
+    "cvat": write_cvat,
+    "yolo": write_yolo,
+    "voc": write_voc,
+    "masks": write_masks,
+}
+FORMATS = (*_WRITERS, "label_studio")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How objects are written."""
+
+    tolerance: float = 0.75  # pixels by which polygons may miss the mask's outline; 0 keeps all corners
+    image_url: str | None = None  # label_studio: what precedes an image's name; None: its local files
+
+
+def export(found: Found, output: Path, format: str, options: Options = Options()) -> None:
+    """Writes files of the ``format``, one of ``FORMATS``, into the folder ``output``: all or none.
+
+    The folder is made if it does not exist. No file is replaced. Raises ValueError for an option that the
+    format does not have, and as ``Found``, ``output_folder`` and the format's own function do.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
+    if options.image_url is not None and format != "label_studio":
+        raise ValueError(f"--image_url={options.image_url} is for --format=label_studio, not {format}")
+    with output_folder(output) as folder:
+        if format == "label_studio":
+            url = LOCAL_FILES if options.image_url is None else options.image_url
+            write_label_studio(found, folder, tolerance=options.tolerance, image_url=url)
+        else:
+            _WRITERS[format](found, folder, tolerance=options.tolerance)

@@ -1,0 +1,117 @@
+"""Writes Label Studio's tasks with predictions, ``tasks.json``, and a labeling interface, ``config.xml``.
+
+Format: https://labelstud.io/guide/predictions. Brush masks: ``brush_runs``.
+"""
+
+import urllib.parse
+from typing import Any
+
+import numpy as np
+
+from mrcnn_jax.exporters.folder import OutputFolder
+from mrcnn_jax.exporters.found import Found, FoundImage, FoundObject
+from mrcnn_jax.exporters.polygons import outlines
+from mrcnn_jax.exporters.xml_text import xml_text
+from mrcnn_jax.inference.coco_sections import write_list
+from mrcnn_jax.runs.categories import Categories
+
+LOCAL_FILES = "/data/local-files/?d="  # Label Studio's own server of files, by their path in its storage
+_MODEL = "mrcnn_jax"
+_WORD, _LENGTHS = 8, (3, 4, 8, 16)  # bits of a value, and of the four sizes of run lengths
+_CHANNELS = 4  # red, green, blue and alpha, all equal
+
+
+def write_label_studio(
+    found: Found, folder: OutputFolder, *, tolerance: float, image_url: str = LOCAL_FILES
+) -> None:
+    """Writes both files: the interface for the project's settings, the tasks to import.
+
+    An image's address is ``image_url`` followed by its name. An object is a polygon, a brush mask if it has
+    holes or several parts, or a rectangle if it has no mask. Each has its score; a task has their mean, to
+    sort by. Raises ValueError for category names that XML cannot hold.
+    """
+    with folder.open("config.xml") as file:
+        file.write(_interface(found.categories))
+    with folder.open("tasks.json") as file:
+        write_list(file, (_task(image, tolerance, image_url) for image in found), exact=False)
+        file.write("\n")
+
+
+def _interface(categories: Categories) -> str:
+    kinds = ("Rectangle", "Polygon", "Brush")
+    labels = "".join(f'      <Label value="{xml_text(name)}"/>\n' for name in categories.names)
+    controls = "".join(
+        f'    <{kind}Labels name="{kind.lower()}" toName="image">\n{labels}    </{kind}Labels>\n'
+        for kind in kinds
+    )
+    return f'<View>\n    <Image name="image" value="$image" zoom="true"/>\n{controls}</View>\n'
+
+
+def _task(image: FoundImage, tolerance: float, image_url: str) -> dict[str, Any]:
+    scores = [item.score for item in image.objects if item.score is not None]
+    prediction: dict[str, Any] = {
+        "model_version": _MODEL,
+        "result": [
+            _region(item, number, image, tolerance) for number, item in enumerate(image.objects, start=1)
+        ],
+    }
+    if scores:
+        prediction["score"] = sum(scores) / len(scores)
+    name = urllib.parse.quote(image.name, errors="surrogateescape")
+    return {"data": {"image": image_url + name}, "predictions": [prediction]}
+
+
+def _region(item: FoundObject, number: int, image: FoundImage, tolerance: float) -> dict[str, Any]:
+    height, width = image.size
+    kind, value = _geometry(item, image, tolerance)
+    score = {} if item.score is None else {"score": item.score}
+    return {
+        "id": f"{image.id}-{number}",
+        "type": f"{kind}labels",
+        "from_name": kind,
+        "to_name": "image",
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "value": value | {f"{kind}labels": [item.name]},
+        **score,
+    }
+
+
+def _geometry(item: FoundObject, image: FoundImage, tolerance: float) -> tuple[str, dict[str, Any]]:
+    """The kind of region, and its value, in percent of the image's sides."""
+    height, width = image.size
+    percent = np.array([100 / width, 100 / height])
+    if item.mask is None:
+        corners = np.reshape(item.box, (2, 2)) * percent
+        (x, y), (w, h) = corners[0].tolist(), (corners[1] - corners[0]).tolist()
+        return "rectangle", {"x": x, "y": y, "width": w, "height": h, "rotation": 0}
+    polygons = outlines(item.mask, tolerance)
+    if len(polygons) == 1:
+        return "polygon", {"points": (polygons[0] * percent).tolist(), "closed": True}
+    bitmap = np.zeros(image.size, bool)
+    item.mask.write(bitmap)
+    return "brush", {"format": "rle", "rle": brush_runs(bitmap)}
+
+
+def brush_runs(bitmap: np.ndarray) -> list[int]:
+    """A mask ``[H W]`` as Label Studio stores brush strokes: bytes of a run-length encoding of RGBA pixels.
+
+    The bits are those of thi.ng/rle-pack: 32 for the number of values, 5 for the bits of a value less 1, 4
+    times 4 for the bits of the four sizes of lengths less 1. Then each run has a 1, two bits for the size,
+    its length less 1, and the value.
+    """
+    values = bitmap.ravel()
+    starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+    lengths = np.diff(starts, append=len(values)) * _CHANNELS
+    bits = [f"{len(values) * _CHANNELS:032b}", f"{_WORD - 1:05b}", *(f"{n - 1:04b}" for n in _LENGTHS)]
+    longest = 1 << _LENGTHS[-1]
+    for is_inside, length in zip(values[starts].tolist(), lengths.tolist(), strict=True):
+        value = "1" * _WORD if is_inside else "0" * _WORD
+        for done in range(0, length, longest):
+            rest = min(length - done, longest) - 1
+            size = next(i for i, n in enumerate(_LENGTHS) if rest < 1 << n)
+            bits.append(f"1{size:02b}{rest:0{_LENGTHS[size]}b}{value}")
+    text = "".join(bits)
+    text += "0" * (-len(text) % 8)
+    return [int(text[place : place + 8], 2) for place in range(0, len(text), 8)]

@@ -1,0 +1,23 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mrcnn_jax.exporters.export import Options, export
+from mrcnn_jax.exporters.found import Found
+from tests.exporters.examples import write_example
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes the example in a format, and returns the folder; the images are in ``photos`` beside it."""
+    results, images = write_example(tmp_path)
+
+    def written(format: str, *, score_threshold: float = 0.5, **options: object) -> Path:
+        folder = tmp_path / format
+        export(Found(results, images, score_threshold=score_threshold), folder, format, Options(**options))
+        return folder
+
+    return written
