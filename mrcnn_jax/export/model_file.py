@@ -20,7 +20,6 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-import mrcnn_jax
 from mrcnn_jax.config import Config, to_dict
 from mrcnn_jax.export.programs import PLATFORMS, lower_program
 from mrcnn_jax.export.runner import VERSION
@@ -137,7 +136,6 @@ def _manifest(
     scale, test = scales_of(model.config)[0], model.config.test
     return {
         "version": VERSION,
-        "mrcnn_jax": mrcnn_jax.__version__,
         "jax": jax.__version__,
         "step": model.step,
         "preprocessing": {

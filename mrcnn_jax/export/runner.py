@@ -17,6 +17,8 @@ import os
 import re
 import sys
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,43 +34,47 @@ CPU_OPTIONS = {
 # A program is not trusted. A custom call could be one of a Python function or an address in this process; a
 # model has none but the kernels of a TPU.
 CUSTOM_CALL = re.compile(r"\bcustom_call\b(?! @tpu_custom_call\()")
-LARGEST_SIDE = 2**14  # of a canvas
+LARGEST_SIDE = 2**14  # of a canvas, and the largest batch
+
+Size = tuple[int, ...]  # height, width
+Crop = tuple[int, int, np.ndarray]  # top, left, and a mask bool [h w]; outside it the mask is false
 
 
-def load(path):
+def load(path: str) -> "Model":
     """The model in a file. Raises ValueError, naming the file and the rule, if it is damaged or unfit."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            if any(e.compress_type for e in entries) or sum(e.file_size for e in entries) > os.path.getsize(
-                path
-            ):
+            entries = archive.infolist()  # uncompressed, so that they cannot fill the memory
+            size = sum(entry.file_size for entry in entries)
+            if any(entry.compress_type for entry in entries) or size > os.path.getsize(path):
                 raise ValueError("its entries must be uncompressed")
             manifest = json.loads(_read(archive, "manifest.json"))
             if manifest["version"] != VERSION:
                 advice = "take the runner.py of the mrcnn_jax that wrote it, or export the run again"
                 raise ValueError(f"has format {manifest['version']}, this runner reads {VERSION}: {advice}")
-            return Model(manifest, lambda name: _read(archive, name, manifest["sha256"][name]))
+            return Model(manifest, lambda name: _read_checked(archive, name, manifest["sha256"][name]))
     except (KeyError, TypeError, AttributeError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"{path}: is not a model that mrcnn-jax export wrote: {error!r}") from error
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read(archive, name, sha256=None):
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
     with archive.open(name) as entry:
-        content = entry.read(archive.getinfo(name).file_size)
-    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
-        raise ValueError(
-            f"{name} is damaged: its SHA-256 is not the one in manifest.json; copy the file again"
-        )
+        return entry.read(archive.getinfo(name).file_size)
+
+
+def _read_checked(archive: zipfile.ZipFile, name: str, sha256: str) -> bytes:
+    content = _read(archive, name)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{name} is damaged: its SHA-256 is not that in manifest.json; copy the file again")
     return content
 
 
 class Model:
     """Called with a list of images, it returns a list of what was found; see the module."""
 
-    def __init__(self, manifest, read):
+    def __init__(self, manifest: dict[str, Any], read: Callable[[str], bytes]) -> None:
         self.manifest, platform = manifest, {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
         files = manifest["programs"].get(platform)
         if not files:
@@ -77,18 +83,21 @@ class Model:
             )
         set_by_user = any(f"--{name}" in os.environ.get("XLA_FLAGS", "") for name in CPU_OPTIONS)
         tried = platform == "cpu" and jax.__version__.startswith(("0.10.", "0.12.")) and not set_by_user
-        self._programs = {}  # by canvas, then by batch size
+        self._programs: dict[Size, dict[int, Any]] = {}  # by canvas, then by batch size
         for name in files:
             exported = _deserialize(read(name), manifest["jax"])
             (batch, *canvas, _), self._dtype = exported.in_avals[-2].shape, exported.in_avals[-2].dtype
-            if not max(canvas) <= LARGEST_SIDE:
-                raise ValueError(f"{name} takes images of {canvas} pixels, over {LARGEST_SIDE}")
+            if not max(batch, *canvas) <= LARGEST_SIDE:
+                raise ValueError(
+                    f"{name} takes {batch} images of {canvas} pixels; at most {LARGEST_SIDE} each"
+                )
             program = jax.jit(exported.call, compiler_options=CPU_OPTIONS if tried else {})
             self._programs.setdefault(tuple(canvas), {})[batch] = program
         self._weights = jax.device_put(_read_safetensors(read("weights.safetensors")))
 
-    def __call__(self, images):
-        found, fitted = [None] * len(images), []
+    def __call__(self, images: list[np.ndarray]) -> list[dict[str, Any]]:
+        found: list[Any] = [None] * len(images)
+        fitted = []
         for number, image in enumerate(images):
             if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
                 raise ValueError(f"image {number} must be a uint8 array [H W 3] (RGB)")
@@ -109,10 +118,10 @@ class Model:
                 rows = rows[batch:]
         return found
 
-    def _fit(self, image):
+    def _fit(self, image: np.ndarray) -> tuple[np.ndarray, Size]:
         """The resized image, and its canvas: the smallest that it fits, or the one that shrinks it least."""
-        data = self.manifest["preprocessing"]
-        shape = _resized_shape(*image.shape[:2], data["short_side"], data["long_side"], data["resize"])
+        data, (height, width) = self.manifest["preprocessing"], image.shape[:2]
+        shape = _resized_shape(height, width, data["short_side"], data["long_side"], data["resize"])
         scales = {canvas: min(canvas[0] / shape[0], canvas[1] / shape[1]) for canvas in self._programs}
         canvas = max(scales, key=lambda canvas: (min(1.0, scales[canvas]), -canvas[0] * canvas[1]))
         if scales[canvas] < 1:
@@ -120,7 +129,7 @@ class Model:
             shape = tuple(max(1, min(side, most)) for side, most in zip(new, canvas, strict=True))
         return RESIZE[data["resize"]](image, shape), canvas
 
-    def _finish(self, found, size, image_size):
+    def _finish(self, found: dict[str, np.ndarray], size: Size, image_size: Size) -> dict[str, Any]:
         """The valid objects of an image, scaled from its resized ``size`` to its own."""
         settings, categories = self.manifest["postprocessing"], self.manifest["categories"]
         height, width = image_size
@@ -135,7 +144,7 @@ class Model:
             paste = PASTE[settings["mask_paste"]]
             masks = zip(found["masks"][keep].astype(np.float32), boxes, strict=True)
             result["crops"] = [paste(*mask, image_size, settings["mask_threshold"]) for mask in masks]
-            result["segmentations"] = [_to_rle(*crop, image_size) for crop in result["crops"]]
+            result["segmentations"] = [_to_rle(crop, image_size) for crop in result["crops"]]
         if "keypoints" in found:
             keypoints = found["keypoints"][keep]
             keypoints[..., :2] *= scale
@@ -143,7 +152,7 @@ class Model:
             result["keypoints"] = keypoints
         return result
 
-    def to_coco(self, found, image_id):
+    def to_coco(self, found: dict[str, Any], image_id: int) -> list[dict[str, Any]]:
         """What was found in an image, as entries of a COCO results list."""
         categories, entries = self.manifest["categories"], []
         for i, label in enumerate(found["labels"].tolist()):
@@ -160,7 +169,7 @@ class Model:
         return entries
 
 
-def _deserialize(content, version):
+def _deserialize(content: bytes, version: str) -> Any:
     try:
         exported = jax.export.deserialize(bytearray(content))
         text = exported.mlir_module()
@@ -176,12 +185,14 @@ def _deserialize(content, version):
     return exported
 
 
-def _read_safetensors(content):
+def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
     """The float32 arrays of a .safetensors file, by name."""
     start = 8 + int.from_bytes(content[:8], "little")
     arrays = {}
     for name, entry in json.loads(content[8:start]).items():
         if name != "__metadata__":
+            if entry["dtype"] != "F32":
+                raise ValueError(f"array {name!r} is {entry['dtype']}; must be F32")
             first, last = entry["data_offsets"]
             arrays[name] = np.frombuffer(content[start + first : start + last], np.float32).reshape(
                 entry["shape"]
@@ -189,7 +200,7 @@ def _read_safetensors(content):
     return arrays
 
 
-def _resized_shape(height, width, short_side, long_side, rule):
+def _resized_shape(height: int, width: int, short_side: int, long_side: int, rule: str) -> Size:
     """The size with the short side at ``short_side``, or less if the long one would exceed ``long_side``."""
     if rule == "detectron2":
         scale = short_side / min(height, width)
@@ -201,10 +212,10 @@ def _resized_shape(height, width, short_side, long_side, rule):
     return tuple(max(1, int(side * scale + half)) for side in (height, width))
 
 
-def _resize_as_pillow(image, shape):
+def _resize_as_pillow(image: np.ndarray, shape: Size) -> np.ndarray:
     """Bilinear and antialiased, in fixed point with 22 bits, rounded to uint8 between the axes.
 
-    Pillow 13 resizes the columns first, unless many more of the rows are removed; older ones always do.
+    Columns come first, unless more than twice as many rows as columns are removed, as in Pillow 13.
     """
     fewer_rows, fewer_columns = (old - new for old, new in zip(image.shape, shape, strict=False))
     for axis in (0, 1) if fewer_rows > max(0, 2 * fewer_columns) else (1, 0):
@@ -218,14 +229,14 @@ def _resize_as_pillow(image, shape):
         taps = first + np.arange((last - first).max())[:, None]  # [taps, new]
         weights = np.maximum(1 - np.abs((taps - centre + 0.5) * (1 / support)), 0) * (taps < last)
         weights = (weights / np.add.accumulate(weights)[-1] * 2**22 + 0.5).astype(np.int32)
-        total = np.int32(2**21)
+        total: Any = np.int32(2**21)
         for tap, weight in zip(np.minimum(taps, old - 1), weights, strict=True):
             total = total + image.take(tap, axis) * weight.reshape((-1, 1, 1) if axis == 0 else (-1, 1))
         image = np.clip(total >> 22, 0, 255).astype(np.uint8)
     return image
 
 
-def _neighbours(old, new):
+def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each of ``new`` pixels the two of ``old`` around it and the second's weight, as in torch."""
     position = ((np.arange(new) + 0.5) * np.float32(old / new).astype(np.float64) - 0.5).astype(np.float32)
     position = np.maximum(position, 0)
@@ -233,7 +244,7 @@ def _neighbours(old, new):
     return low, np.minimum(low + 1, old - 1), (position - low).astype(np.float32)
 
 
-def _resize_as_torch(image, shape):
+def _resize_as_torch(image: np.ndarray, shape: Size) -> np.ndarray:
     """Bilinear, not antialiased, float32; rows first."""
     image = image.astype(np.float32)
     for axis in (0, 1):
@@ -243,7 +254,7 @@ def _resize_as_torch(image, shape):
     return image
 
 
-def _resize_as_opencv(image, shape):
+def _resize_as_opencv(image: np.ndarray, shape: Size) -> np.ndarray:
     """Bilinear, not antialiased, in fixed point with 11 bits; columns first."""
     if image.shape[:2] == tuple(shape):
         return image
@@ -267,7 +278,7 @@ def _resize_as_opencv(image, shape):
     return ((values + 2) >> 2).astype(np.uint8)
 
 
-def _paste_as_detectron2(mask, box, image_size, threshold):
+def _paste_as_detectron2(mask: np.ndarray, box: np.ndarray, image_size: Size, threshold: float) -> Crop:
     """The mask's top, left, and pixels in the image: interpolated between the centres of cells."""
     starts, weights = [], []
     for low, high, cells, size in zip(
@@ -282,7 +293,7 @@ def _paste_as_detectron2(mask, box, image_size, threshold):
     return *starts, weights[0] @ mask @ weights[1].T >= threshold
 
 
-def _paste_as_torchvision(mask, box, image_size, threshold):
+def _paste_as_torchvision(mask: np.ndarray, box: np.ndarray, image_size: Size, threshold: float) -> Crop:
     """The mask's top, left, and pixels in the image: resized to whole pixels, a cell of zeros around it."""
     corners = box.reshape(2, 2)
     centre, half = (corners[1] + corners[0]) * 0.5, (corners[1] - corners[0]) * 0.5
@@ -300,11 +311,11 @@ def _paste_as_torchvision(mask, box, image_size, threshold):
     return *starts, values > threshold
 
 
-def _to_rle(top, left, crop, image_size):
-    """COCO's compressed RLE of an image's mask that is zero outside ``crop``."""
-    height, width = image_size
-    columns = np.zeros((crop.shape[1], height), bool)
-    columns[:, top : top + len(crop)] = crop.T
+def _to_rle(crop: Crop, image_size: Size) -> dict[str, Any]:
+    """COCO's compressed RLE of a mask."""
+    (top, left, mask), (height, width) = crop, image_size
+    columns = np.zeros((mask.shape[1], height), bool)
+    columns[:, top : top + len(mask)] = mask.T
     edges = np.flatnonzero(np.diff(columns.ravel(), prepend=False, append=False)) + left * height
     runs = np.diff(edges, prepend=0, append=height * width).tolist()
     text = ""
@@ -321,7 +332,7 @@ RESIZE = {"detectron2": _resize_as_pillow, "torchvision": _resize_as_torch, "mmd
 PASTE = {"detectron2": _paste_as_detectron2, "torchvision": _paste_as_torchvision}
 
 
-def read_image(path):
+def read_image(path: str) -> np.ndarray:
     """The RGB pixels of a file."""
     if path.endswith(".npy"):
         return np.load(path, allow_pickle=False)
@@ -329,6 +340,8 @@ def read_image(path):
         with open(path, "rb") as file:
             content = file.read()
         header = re.match(rb"P6\s+(?:#.*\n\s*)*(\d+)\s+(\d+)\s+255\s", content)
+        if header is None:
+            raise ValueError(f"{path}: is not a binary 8-bit RGB .ppm file (P6)")
         return np.frombuffer(content, np.uint8, offset=header.end()).reshape(
             int(header[2]), int(header[1]), 3
         )
@@ -337,7 +350,7 @@ def read_image(path):
     return np.array(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
 
 
-def main(arguments):
+def main(arguments: list[str]) -> None:
     if len(arguments) < 2 or arguments[0].startswith("-"):
         sys.exit(__doc__)
     try:
