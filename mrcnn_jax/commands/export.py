@@ -4,8 +4,8 @@
     mrcnn-jax export --workdir=torchvision/mask_rcnn_r50_fpn --output=model.mrcnn --canvas=800x1344 \\
         --batch_sizes=1,4
 
-The file has a compiled-later program (StableHLO) for each platform, canvas and batch size, the weights once,
-the settings and the categories. mrcnn_jax/export/runner.py runs it, with jax, NumPy and flatbuffers only:
+The file has a program (StableHLO) for each platform, canvas and batch size, the weights once,
+the settings and the categories. mrcnn_jax/export/runner.py runs it, with jax, NumPy and flatbuffers:
 
     python runner.py shapes.mrcnn photo.ppm
 
