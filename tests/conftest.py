@@ -46,6 +46,7 @@ TINY_MODEL = {
     "tests/training/test_loop_processes.py",
     "tests/commands/test_commands.py",
     "tests/inference/test_load.py",
+    "tests/export/test_model_file.py",
 }
 
 

@@ -31,6 +31,7 @@ FLOORS = {
     "mrcnn_jax.weights": 3,
     "mrcnn_jax.evaluation": 4,
     "mrcnn_jax.exporters": 4,
+    "mrcnn_jax.export": 4,
     "mrcnn_jax.training": 5,
     "mrcnn_jax.compile_report": 6,
     "mrcnn_jax.paper": 6,

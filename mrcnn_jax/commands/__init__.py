@@ -15,7 +15,7 @@ from mrcnn_jax import command_line
 
 COMMANDS = (
     *("shapes", "train", "evaluate", "predict", "convert", "prepare"),
-    *("propose", "show", "to_coco", "from_coco", "distill", "zoo", "reproduce", "compile_report"),
+    *("export", "propose", "show", "to_coco", "from_coco", "distill", "zoo", "reproduce", "compile_report"),
 )
 BENCHMARKS = ("speed", "profile", "roi", "growth", "data")
 

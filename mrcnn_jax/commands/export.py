@@ -1,0 +1,74 @@
+"""Writes a trained run as one file that runs without this package, on CPUs, NVIDIA GPUs and TPUs.
+
+    mrcnn-jax export --workdir=runs/shapes --output=shapes.mrcnn
+    mrcnn-jax export --workdir=torchvision/mask_rcnn_r50_fpn --output=model.mrcnn --canvas=800x1344 \\
+        --batch_sizes=1,4
+
+The file has a program (StableHLO) for each platform, canvas and batch size, the weights once,
+the settings and the categories. mrcnn_jax/export/runner.py runs it, with jax, NumPy and flatbuffers:
+
+    python runner.py shapes.mrcnn photo.ppm
+
+Existing files are never overwritten. See docs/deployment.md.
+"""
+
+import re
+from pathlib import Path
+
+from absl import flags
+
+from mrcnn_jax import command_line
+from mrcnn_jax.runtime.setup import setup
+from mrcnn_jax.weights.zoo_models import run_config
+
+_override = command_line.define_overrides()
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "directory of the trained run, or a published model's name (docs/zoo.md)", required=True
+)
+_OUTPUT = flags.DEFINE_string("output", None, "file to write, such as model.mrcnn", required=True)
+_STEP = command_line.define_step()
+_CANVAS = flags.DEFINE_list(
+    "canvas",
+    [],
+    "canvases of the run to export, as HEIGHTxWIDTH,...; default: all. Each takes a program, and images are "
+    "shrunk to those that there are",
+)
+_BATCH_SIZES = flags.DEFINE_list(
+    "batch_sizes", ["1"], "images per batch, such as 1,4: programs are compiled for a fixed number"
+)
+_PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], "platforms to export for")
+
+
+def main(_: list[str]) -> None:
+    output = Path(_OUTPUT.value)
+    canvases = [_canvas(text) for text in _CANVAS.value]
+    batch_sizes = [_batch_size(text) for text in _BATCH_SIZES.value]
+    config = _override(run_config(_WORKDIR.value))
+    setup()
+    from mrcnn_jax.export.model_file import check_exportable, check_new, export_model, load_exportable
+    from mrcnn_jax.weights.zoo import workdir_of
+
+    check_new(output)  # before a download
+    check_exportable(config)
+    model = load_exportable(workdir_of(_WORKDIR.value), config, step=_STEP.value, canvases=canvases)
+    export_model(
+        model,
+        output,
+        batch_sizes=batch_sizes,
+        platforms=_PLATFORMS.value,
+        announce=lambda line: print(line, flush=True),
+    )
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, step {model.step} of {_WORKDIR.value}")
+
+
+def _canvas(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise ValueError(f"--canvas={text}: must be HEIGHTxWIDTH, such as 800x1344")
+    return int(match[1]), int(match[2])
+
+
+def _batch_size(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"--batch_sizes={text}: must be numbers from 1, such as 1,4")
+    return int(text)
