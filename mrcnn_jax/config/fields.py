@@ -302,6 +302,9 @@ class TrainConfig:
     # Per step, of a moving average of the weights, which is then the run's model (0.9999 in timm; MMEngine's
     # momentum is 1 - this); 0: none.
     ema_decay: float = training(0.0, not_negative, below_one)
+    # Batches over which trained batch norms get their statistics before each evaluation and at the end, in
+    # place of running averages (D2 PRECISE_BN.NUM_ITER: 200); 0: none.
+    precise_bn: int = free(0, not_negative)
 
     # Region proposals (Faster 3.1).
     rpn_positive_iou: float = training(0.7, share)

@@ -101,6 +101,7 @@ _OTHER_NAMES = {
     "train.rate_factors": "lr_mult lr_factors paramwise_cfg custom_keys lr_factor_func backbone_multiplier",
     "train.weight_decay_factors": "decay_mult wd_mult norm_decay_mult bias_decay_mult weight_decay_overrides",
     "train.ema_decay": "ema use_ema with_ema model_ema model_ema_decay model_ema_enabled polyak",
+    "train.precise_bn": "precise_bn_enabled precise_bn_num_iter precisebn update_bn_stats",
     "train.rpn_positive_iou": "rpn_fg_iou_thresh rpn_iou_thresholds pos_iou_thr",
     "train.rpn_negative_iou": "rpn_bg_iou_thresh rpn_iou_thresholds neg_iou_thr",
     "train.rpn_samples": "rpn_batch_size_per_image",

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from mrcnn_jax.training.history import History
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Callback, Monitor
 from mrcnn_jax.training.optimizer import with_steps
+from mrcnn_jax.training.precise_bn import PreciseStatistics, trained_norms
 from mrcnn_jax.training.state import first_state, restore_state, training_items
 from mrcnn_jax.training.step import compile_step
 from mrcnn_jax.types import Batch
@@ -148,6 +150,11 @@ def train(
         if settings.federated_classes:
             counts = images_of_categories(source, trained, "train.federated_classes")
         take_step = compile_step(blueprint, config, mesh, counts)
+        precise = None
+        if settings.precise_bn and trained_norms(blueprint):
+            precise = PreciseStatistics(blueprint, config, mesh, counts)
+        elif settings.precise_bn:
+            hosts.say("train.precise_bn has no effect: no batch norm of the model is trained")
         val_grid = data.mask_grid if settings.validation_loss and config.model.mask else 0
         if not settings.eval_every:
             validation = None
@@ -196,12 +203,12 @@ def train(
             return True
 
         # Loop
-        batches = training_batches(
+        batches_from = partial(
+            training_batches,
             source,
             data,
             batch_size=settings.batch_size,
             seed=settings.seed,
-            start_step=first,
             masks=config.model.mask,
             keypoints=config.model.keypoint,
             proposals=proposals,
@@ -211,7 +218,7 @@ def train(
             augment=augment,
             fill=mean_colour(config.model),
         )
-        batches = _on_devices(batches, batch_sharding(mesh))
+        batches = _on_devices(batches_from(start_step=first), batch_sharding(mesh))
         log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)
         hosts.say(f"training on {_device_count(mesh)}")
         started = time.perf_counter()
@@ -234,6 +241,10 @@ def train(
                     line, means = log.flush()
                     hosts.say(line)
                     monitor.write_scalars(step, means)
+                if precise is not None and (evaluate or last):
+                    hosts.say(f"batch norm: statistics of {settings.precise_bn} batches")
+                    following = _on_devices(batches_from(start_step=step), batch_sharding(mesh))
+                    state = precise.update(state, islice(following, settings.precise_bn))
                 if save:
                     scores = None
                     try:

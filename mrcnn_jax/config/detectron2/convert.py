@@ -79,7 +79,7 @@ WITHOUT_EFFECT = frozenset(
         *("OUTPUT_DIR", "CUDNN_BENCHMARK", "FLOAT32_PRECISION", "VIS_PERIOD", "GLOBAL.HACK", "MODEL.DEVICE"),
         *("DATALOADER.NUM_WORKERS", "DATALOADER.ASPECT_RATIO_GROUPING", "INPUT.MASK_FORMAT"),
         *("TEST.EXPECTED_RESULTS", "MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"),
-        *("MODEL.ANCHOR_GENERATOR.ANGLES", "TEST.PRECISE_BN.NUM_ITER"),
+        "MODEL.ANCHOR_GENERATOR.ANGLES",
         "SOLVER.REFERENCE_WORLD_SIZE",  # for which the other settings hold, however many devices there are
     )
 )
@@ -255,6 +255,8 @@ def _set_training(config: Config, settings: Settings) -> None:
         train.rate_factors = (("*.bias", factor),)
     if settings["SOLVER.WEIGHT_DECAY_BIAS"] == 0:
         train.weight_decay_factors = (("*.bias", 0.0),)
+    if settings["TEST.PRECISE_BN.ENABLED"]:
+        train.precise_bn = max(settings["TEST.PRECISE_BN.NUM_ITER"], 0)
     if settings["SOLVER.AMP.ENABLED"]:
         config.model.dtype = "bfloat16"  # float16 in Detectron2
     train.seed = max(settings["SEED"], 0)  # -1 is a new seed for every run in Detectron2

@@ -80,7 +80,6 @@ ONLY = {
     "TEST.KEYPOINT_OKS_SIGMAS": _in_training(
         (), why="give them as the 'sigmas' of the annotations' category"
     ),
-    "TEST.PRECISE_BN.ENABLED": _in_training(False),
 }
 
 
@@ -260,6 +259,8 @@ def _training_problems(settings: Settings) -> Iterator[Problem]:
 
 
 def _solver_problems(settings: Settings) -> Iterator[Problem]:
+    if settings["TEST.PRECISE_BN.ENABLED"] and settings["TEST.PRECISE_BN.NUM_ITER"] < 1:
+        yield Problem("TEST.PRECISE_BN.NUM_ITER", "must be positive", training=True)
     if settings["SOLVER.WEIGHT_DECAY_BIAS"] not in (None, 0, settings["SOLVER.WEIGHT_DECAY"]):
         yield Problem("SOLVER.WEIGHT_DECAY_BIAS", "must be SOLVER.WEIGHT_DECAY, 0 or None", training=True)
     rate, is_cosine = settings["SOLVER.BASE_LR"], settings["SOLVER.LR_SCHEDULER_NAME"] == "WarmupCosineLR"
