@@ -230,11 +230,14 @@ class DataConfig:
     # Degrees: turn each by an angle from minus to plus this, on a larger image that holds all of it (D2's
     # RandomRotation). Together with quarter_turns, 45 makes every angle equally likely.
     rotation: float = training(0.0, between(0, 45))
-    # Train on a random part of each image, cut out before it is resized, of a size that is drawn in one of
-    # D2's ways (INPUT.CROP.TYPE); "": on all of it.
+    # Train on a random part of each image, cut out before it is resized to one of train_short_sides, of a
+    # size that is drawn in one of D2's ways (INPUT.CROP.TYPE); "": on all of it.
     crop: str = training("", one_of("", "relative", "relative_range", "absolute", "absolute_range"))
     # Height and width as shares, least shares or pixels; of "absolute_range" the least and most pixels.
     crop_size: tuple[float, float] = training((0.9, 0.9), positive)
+    crop_share: float = training(1.0, share)  # of the images: the others are not cut (DETR, MMDet: 0.5)
+    # Pixels: an image that is cut is first resized to one of these; (): it is not (400, 500, 600 in DETR).
+    crop_short_sides: tuple[int, ...] = training((), positive)
     # Share of the images on which objects of another one are pasted (arXiv 2012.07177, with scale_jitter) ...
     copy_paste: float = training(0.0, share)
     # ... and in which a rectangle is blanked out (arXiv 1708.04896: 0.5).

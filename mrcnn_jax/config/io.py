@@ -311,6 +311,9 @@ def _augmentation_problems(values: dict[str, Any]) -> Iterator[str]:
         rule = "must be the fewest and the most pixels of a side"
     if rule:
         yield f"data.crop_size is {_shown(sides)}; {rule} with data.crop {crop!r}"
+    for name, none in (("data.crop_share", 1.0), ("data.crop_short_sides", ())):
+        if not crop and values[name] != none:
+            yield f"{name} is {_shown(values[name])}; must be {none} without a crop (data.crop is '')"
     canvases = values["data.canvases"]
     if crop.endswith("_range") and not (jitter or any(min(canvas) >= long for canvas in canvases)):
         side = -(-long // CANVAS_UNIT) * CANVAS_UNIT

@@ -72,6 +72,8 @@ _OTHER_NAMES = {
     "data.quarter_turns": "rot90 random_rotate90 rotate90",
     "data.rotation": "random_rotation rotate degrees random_rotate",
     "data.crop": "random_crop crop_type crop_enabled input_crop_type",
+    "data.crop_share": "crop_prob random_choice",
+    "data.crop_short_sides": "random_choice_resize",
     "data.copy_paste": "copypaste use_copypaste simple_copy_paste",
     "data.erase": "cutout cut_out random_erasing coarse_dropout",
     "data.scale_jitter": "lsj large_scale_jitter random_resize ratio_range",
