@@ -280,6 +280,9 @@ def test_rate_and_decay_of_biases():
     """Of all of them, also those of normalisation, as in Detectron2's ``get_default_optimizer_params``."""
     train = to_config({**DEFAULTS, "SOLVER.BIAS_LR_FACTOR": 2.0, "SOLVER.WEIGHT_DECAY_BIAS": 0.0}).train
     assert train.rate_factors == (("*.bias", 2.0),) and train.weight_decay_factors == (("*.bias", 0.0),)
+    other = {**DEFAULTS, "SOLVER.WEIGHT_DECAY": 0.001, "SOLVER.WEIGHT_DECAY_BIAS": 0.0005}
+    assert to_config(other).train.weight_decay_factors == (("*.bias", 0.5),)
+    assert not list(problems(other))
     plain = to_config(DEFAULTS).train
     assert plain.rate_factors == plain.weight_decay_factors == ()
 
@@ -346,9 +349,15 @@ CASCADE = {
         ),
         ({"MODEL.LOAD_PROPOSALS": True}, "MODEL.LOAD_PROPOSALS", "must be False with this"),
         (
-            {"SOLVER.WEIGHT_DECAY_BIAS": 0.5},
+            {"SOLVER.WEIGHT_DECAY_BIAS": 0.5, "MODEL.RESNETS.NORM": "BN"},
             "SOLVER.WEIGHT_DECAY_BIAS",
-            "must be SOLVER.WEIGHT_DECAY, 0 or None",
+            "must be SOLVER.WEIGHT_DECAY, 0 or None if that is 0, or with norms that decay otherwise",
+        ),
+        ({"SOLVER.WEIGHT_DECAY_BIAS": -0.5}, "SOLVER.WEIGHT_DECAY_BIAS", "must not be negative"),
+        (
+            CASCADE | {"MODEL.ANCHOR_GENERATOR.SIZES": ((32,), (64,), (128,), (256,), (512, 600))},
+            "MODEL.ANCHOR_GENERATOR.SIZES",
+            "must be one list of sizes for each map of the pyramid, equally long, or one for all",
         ),
         (
             {"MODEL.ROI_BOX_HEAD.USE_FED_LOSS": True},
@@ -491,6 +500,25 @@ def test_values_that_do_not_go_together(settings, key, rule):
             {"train.box_loss": "giou"},
         ),
         (
+            {"MODEL.RPN.BBOX_REG_LOSS_TYPE": "diou", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "ciou"},
+            {"train.rpn_box_loss": "diou", "train.box_loss": "ciou"},
+        ),
+        (
+            {
+                "SOLVER.WARMUP_METHOD": "constant",
+                "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
+                "MODEL.KEYPOINT_ON": True,
+                "MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS": False,
+            },
+            {
+                "model.keypoint": True,
+                "data.min_keypoints": 1,
+                "train.warmup": "constant",
+                "train.roi_append_gt": False,
+                "train.keypoint_normalizer": "fixed",
+            },
+        ),
+        (
             {
                 "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
                 "MODEL.RESNETS.RES2_OUT_CHANNELS": 32,
@@ -542,6 +570,25 @@ def test_keys_that_become_several_fields_or_others(settings, fields):
     config = to_config(settings)
     validate(config)
     assert {name: value for name, (value, _) in differences(config, to_config(DEFAULTS)).items()} == fields
+
+
+@pytest.mark.parametrize(
+    ("sizes", "found"),
+    [
+        (
+            ((16, 24), (32, 48), (64, 96), (128, 192), (256, 384)),
+            (16, 24, 32, 48, 64, 96, 128, 192, 256, 384),
+        ),
+        ((32, 64.5), (32, 64.5) * 5),
+    ],
+)
+def test_several_anchors_on_each_level(sizes, found):
+    settings = {**DEFAULTS, **CASCADE, "MODEL.ROI_HEADS.NAME": "StandardROIHeads"}
+    settings["MODEL.ANCHOR_GENERATOR.SIZES"] = sizes
+    assert not list(problems(settings))
+    config = to_config({**settings, "MODEL.FPN.FUSE_TYPE": "avg"})
+    validate(config)
+    assert config.model.anchor_sizes == found and config.model.fpn_fuse == "avg"
 
 
 def test_proposals_are_looked_for_in_this_projects_format(zoo):
