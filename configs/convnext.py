@@ -5,8 +5,8 @@
 
 ``--config=convnext:s`` is ConvNeXt-S, for the weights torchvision/convnext_small. The recipe is the paper's
 as MMDetection has it (mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco), with learning rates that are lower
-towards the input, but images are not cropped. MMDetection reports box AP 46.2 and mask AP 41.7. This config
-has not been trained at full size.
+towards the input and crops of half of the images. MMDetection reports box AP 46.2 and mask AP 41.7. This
+config has not been trained at full size.
 """
 
 from mrcnn_jax.config import Config, presets

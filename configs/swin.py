@@ -4,8 +4,9 @@
         --config.model.backbone_weights=torchvision/swin_t --config.model.dtype=bfloat16
 
 ``--config=swin:s`` is Swin-S, for the weights torchvision/swin_s. The recipe is the paper's as MMDetection
-has it (mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco), but images are not cropped. MMDetection reports box AP
-46.0 and mask AP 41.6, and 48.2 and 43.2 for Swin-S. This config has not been trained at full size.
+has it (mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco), crops of half of the images included. MMDetection
+reports box AP 46.0 and mask AP 41.6, and 48.2 and 43.2 for Swin-S. This config has not been trained at full
+size.
 """
 
 from mrcnn_jax.config import Config, presets

@@ -44,6 +44,7 @@ TINY_MODEL = {
     "tests/training/test_step.py",
     "tests/training/test_loop.py",
     "tests/training/test_loop_processes.py",
+    "tests/training/test_precise_bn.py",
     "tests/commands/test_commands.py",
     "tests/inference/test_load.py",
     "tests/export/test_model_file.py",

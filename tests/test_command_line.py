@@ -81,7 +81,7 @@ def directory(tmp_path_factory) -> Path:
     )
     (path / "config.py").write_text(CONFIG)
     (path / "d2.yaml").write_text("SOLVER: {MAX_ITER: 12, STEPS: [10]}")
-    (path / "diou.yaml").write_text("MODEL: {RPN: {BBOX_REG_LOSS_TYPE: diou}}")
+    (path / "refused.yaml").write_text("MODEL: {ROI_BOX_HEAD: {TRAIN_ON_PRED_BOXES: True}}")
     (path / "no_config.py").write_text("def get_config():\n    return 3\n")
     return path
 
@@ -121,12 +121,12 @@ def test_a_yaml_file_of_detectron2_and_fields_on_top(directory):
     assert done.stderr.startswith("error: --config=none.yaml: there is no such file")
 
 
-@pytest.mark.parametrize("flag", [["--config=diou.yaml"], ["--config", "diou.yaml"]])
+@pytest.mark.parametrize("flag", [["--config=refused.yaml"], ["--config", "refused.yaml"]])
 def test_what_a_yaml_file_has_and_we_have_not(directory, flag):
     done = start(directory, "train.py", *flag, "--workdir=run")
     assert done.stderr.splitlines() == [
-        "error: diou.yaml: MODEL.RPN.BBOX_REG_LOSS_TYPE is 'diou'; must be 'smooth_l1' or 'giou'",
-        "--config=diou.yaml:inference reads what prediction needs, without these",
+        "error: refused.yaml: MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES is True; must be False",
+        "--config=refused.yaml:inference reads what prediction needs, without these",
         "--debug shows the traceback",
     ]
     done = start(directory, "train.py", *flag[:-1], f"{flag[-1]}:inference", "--workdir=run")

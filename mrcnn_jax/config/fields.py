@@ -45,6 +45,7 @@ _backbones = (
     *(f"regnet{kind}_{size}" for kind in "xy" for size in _regnets),
     *("convnext_t", "convnext_s", "swin_t", "swin_s", "vit_b", "vit_l", "vit_h"),
 )
+_box_loss = one_of("smooth_l1", "giou", "diou", "ciou")
 _norm = one_of("frozen_batch", "batch", "group")  # "group": of 32 groups
 # "layer": over the channels of each cell.
 _norm_or_none = one_of("", "frozen_batch", "batch", "group", "layer")
@@ -108,12 +109,14 @@ class ModelConfig:
     # Feature pyramid (FPN), anchors and region proposals.
     fpn_channels: int = architecture(256, positive)
     fpn_norm: str = architecture("", _norm_or_none)  # after each convolution ("batch" in TV's v2)
+    # A map and the one above it are added up, or averaged (D2 FUSE_TYPE).
+    fpn_fuse: str = behaviour("sum", one_of("sum", "avg"))
     # Not trained, like the backbone's frozen stages (docs/four_step_training.md).
     fpn_frozen: bool = training(False)
     # False: no RPN; regions are the proposals of data.train_proposals and val_proposals (Fast R-CNN, arXiv
     # 1504.08083; D2's PrecomputedProposals).
     rpn: bool = architecture(True)
-    # Pixels: one per level, or all on one.
+    # Pixels: one per level, or as many on each, those of p2 first; or all on one.
     anchor_sizes: tuple[float, ...] = behaviour((32.0, 64.0, 128.0, 256.0, 512.0), not_empty, positive)
     anchor_ratios: tuple[float, ...] = behaviour((0.5, 1.0, 2.0), not_empty, positive)  # height / width
     anchor_rounded: bool = behaviour(False)  # corners of the anchors at the origin are whole pixels (TV)
@@ -235,11 +238,14 @@ class DataConfig:
     # Degrees: turn each by an angle from minus to plus this, on a larger image that holds all of it (D2's
     # RandomRotation). Together with quarter_turns, 45 makes every angle equally likely.
     rotation: float = training(0.0, between(0, 45))
-    # Train on a random part of each image, cut out before it is resized, of a size that is drawn in one of
-    # D2's ways (INPUT.CROP.TYPE); "": on all of it.
+    # Train on a random part of each image, cut out before it is resized to one of train_short_sides, of a
+    # size that is drawn in one of D2's ways (INPUT.CROP.TYPE); "": on all of it.
     crop: str = training("", one_of("", "relative", "relative_range", "absolute", "absolute_range"))
     # Height and width as shares, least shares or pixels; of "absolute_range" the least and most pixels.
     crop_size: tuple[float, float] = training((0.9, 0.9), positive)
+    crop_share: float = training(1.0, share)  # of the images: the others are not cut (DETR, MMDet: 0.5)
+    # Pixels: an image that is cut is first resized to one of these; (): it is not (400, 500, 600 in DETR).
+    crop_short_sides: tuple[int, ...] = training((), positive)
     # Share of the images on which objects of another one are pasted (arXiv 2012.07177, with scale_jitter) ...
     copy_paste: float = training(0.0, share)
     # ... and in which a rectangle is blanked out (arXiv 1708.04896: 0.5).
@@ -290,6 +296,7 @@ class TrainConfig:
     decay_factor: float = training(0.1, share)  # ... by this
     warmup_steps: int = training(1000, not_negative)
     warmup_factor: float = training(0.001, share)  # the rate of step 0, as a share of learning_rate
+    warmup: str = training("linear", one_of("linear", "constant"))  # rising from this, or at it
     momentum: float = training(0.9, share)  # of SGD; beta 1 of AdamW
     nesterov: bool = training(False)  # SGD looks ahead by its momentum, as torch defines it
     adam_b2: float = training(0.999, share)  # of AdamW: decay of the mean of squared gradients, per step
@@ -309,6 +316,9 @@ class TrainConfig:
     # Per step, of a moving average of the weights, which is then the run's model (0.9999 in timm; MMEngine's
     # momentum is 1 - this); 0: none.
     ema_decay: float = training(0.0, not_negative, below_one)
+    # Batches over which trained batch norms get their statistics before each evaluation and at the end, in
+    # place of running averages (D2 PRECISE_BN.NUM_ITER: 200); 0: none.
+    precise_bn: int = free(0, not_negative)
 
     # Region proposals (Faster 3.1).
     rpn_positive_iou: float = training(0.7, share)
@@ -318,8 +328,9 @@ class TrainConfig:
     rpn_pre_nms: int = training(2000, positive)  # proposals kept per level before suppression ...
     rpn_post_nms: int = training(1000, positive)  # ... and per image after it, or from data.train_proposals
     rpn_nms_iou: float = training(0.7, share)
-    # Of the deltas ("smooth_l1") or of the boxes that they make (generalised IoU, arXiv 1902.09630).
-    rpn_box_loss: str = training("smooth_l1", one_of("smooth_l1", "giou"))
+    # Of the deltas ("smooth_l1") or of the boxes that they make: generalised (arXiv 1902.09630), distance- or
+    # complete-IoU (arXiv 1911.08287).
+    rpn_box_loss: str = training("smooth_l1", _box_loss)
     rpn_box_loss_weight: float = training(1.0, not_negative)  # factor of this loss, also as logged
     rpn_objectness_weight: float = training(1.0, not_negative)  # likewise of the loss of objectness
     rpn_beta: float = training(0.0, not_negative)  # smooth L1 below this is quadratic; 0: L1 (TV 1/9)
@@ -330,9 +341,10 @@ class TrainConfig:
     roi_samples: int = training(512, positive)  # regions per image
     roi_positive_fraction: float = training(0.25, share)
     roi_positive_iou: float = training(0.5, share)
+    roi_append_gt: bool = training(True)  # objects' own boxes are regions, too
     # As roi_positive_iou, of the heads of model.box_cascade: (.6, .7) in D2.
     cascade_positive_ious: tuple[float, ...] = training((), share)
-    box_loss: str = training("smooth_l1", one_of("smooth_l1", "giou"))  # as rpn_box_loss
+    box_loss: str = training("smooth_l1", _box_loss)  # as rpn_box_loss
     box_loss_weight: float = training(1.0, not_negative)  # as rpn_box_loss_weight
     box_beta: float = training(0.0, not_negative)  # as rpn_beta (D2's keypoint models 0.5)
     # Federated loss (arXiv 2103.07461, section 5): the regions of an image train the sigmoids of this many
@@ -345,6 +357,8 @@ class TrainConfig:
     mask_soft_targets: bool = training(False)
     # Factor of the keypoint loss, both in the total and as logged (D2 MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT).
     keypoint_weight: float = training(1.0, not_negative)
+    # Divides it: the visible keypoints, or "fixed": those of roi_samples * roi_positive_fraction regions.
+    keypoint_normalizer: str = training("visible", one_of("visible", "fixed"))
     # An anchor or region with this share inside a crowd is no negative.
     crowd_ioa: float = training(0.7, share)
 

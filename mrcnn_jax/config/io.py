@@ -129,8 +129,11 @@ def _is_too_long(value: Any) -> bool:
 def _relation_problems(values: dict[str, Any]) -> Iterator[str]:
     sizes, multiple = values["model.anchor_sizes"], values["model.padding_multiple"]
     features = values["model.features"]
-    if features == "fpn" and len(sizes) != _LEVELS:
-        yield f"model.anchor_sizes is {_shown(sizes)}; must have {_LEVELS}, one per level p2 to p6"
+    if features == "fpn" and len(sizes) % _LEVELS:
+        yield (
+            f"model.anchor_sizes is {_shown(sizes)}; must have {_LEVELS}, one per level p2 to p6, or a "
+            "multiple, as many on each"
+        )
     if features == "fpn" and multiple % CANVAS_UNIT:
         yield f"model.padding_multiple is {multiple}; must be a multiple of {CANVAS_UNIT}, the stride of p5"
     yield from _pixel_problems(values)
@@ -249,6 +252,10 @@ def _part_problems(values: dict[str, Any]) -> Iterator[str]:
                 )
     if (classes := values["train.federated_classes"]) and values["model.box_scores"] != "sigmoid":
         yield f"train.federated_classes is {classes}; must be 0 unless model.box_scores is 'sigmoid'"
+    if values["model.fpn_fuse"] != "sum" and (
+        values["model.features"] != "fpn" or values["model.backbone"].startswith("vit_")
+    ):
+        yield f"model.fpn_fuse is {values['model.fpn_fuse']!r}; must be 'sum' without FPN's top-down path"
     if values["model.fpn_frozen"] and values["model.features"] != "fpn":
         features = values["model.features"]
         yield f"model.fpn_frozen is True; must be False without a pyramid (model.features is {features!r})"
@@ -336,6 +343,9 @@ def _augmentation_problems(values: dict[str, Any]) -> Iterator[str]:
         rule = "must be the fewest and the most pixels of a side"
     if rule:
         yield f"data.crop_size is {_shown(sides)}; {rule} with data.crop {crop!r}"
+    for name, none in (("data.crop_share", 1.0), ("data.crop_short_sides", ())):
+        if not crop and values[name] != none:
+            yield f"{name} is {_shown(values[name])}; must be {none} without a crop (data.crop is '')"
     canvases = values["data.canvases"]
     if crop.endswith("_range") and not (jitter or any(min(canvas) >= long for canvas in canvases)):
         side = -(-long // CANVAS_UNIT) * CANVAS_UNIT

@@ -47,6 +47,7 @@ LIMITS = {
     "data.mask_grid": 4096,
     "data.scale_jitter": 100,
     "data.crop_size": _SIDE,
+    "data.crop_short_sides": _SIDE,
     "train.batch_size": 1_000_000,
     "train.rpn_samples": 1_000_000,
     "train.rpn_pre_nms": _REGIONS,

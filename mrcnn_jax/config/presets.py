@@ -209,8 +209,8 @@ def layer_rates(depth: int, decay: float) -> tuple[tuple[str, float], ...]:
 def adamw_3x(backbone: str) -> Config:
     """Mask R-CNN with ConvNeXt or Swin, trained for 36 epochs of 16 images a step with AdamW.
 
-    As MMDetection's mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x and mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x,
-    without their crops; ConvNeXt-S has the dropped paths and the factors of rates of its Cascade Mask R-CNN.
+    As MMDetection's mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x and mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x;
+    ConvNeXt-S has the dropped paths and the factors of rates of its Cascade Mask R-CNN.
     Raises ValueError unless ``backbone`` is one of theirs in size T or S.
     """
     drop_paths = {"convnext_t": 0.4, "convnext_s": 0.6, "swin_t": 0.2, "swin_s": 0.2}
@@ -222,7 +222,7 @@ def adamw_3x(backbone: str) -> Config:
     model.backbone_frozen_stages = 0
     model.backbone_drop_path = drop_paths[backbone]
     model.roi_sampling_ratio = 0
-    config.data.train_short_sides = tuple(range(480, 801, 32))
+    detr_crops(config.data)
     train.steps = 263_880  # 7330 an epoch
     train.decay_steps = (197_910, 241_890)  # after 27 and 33
     train.optimizer = "adamw"
@@ -247,6 +247,18 @@ def convnext_rates(size: str) -> tuple[tuple[str, float], ...]:
     layers += [(f"stages.2.blocks.{i}.*", 3 + i // 3) for i in range(blocks)]
     layers += [("stages.3.*", top)]
     return tuple((f"backbone.{name}", decay ** (top + 1 - layer)) for name, layer in layers)
+
+
+def detr_crops(data: DataConfig) -> None:
+    """Resizes images to 480 to 800 pixels, half of them after DETR's crop (arXiv 2005.12872, A.4).
+
+    That is a part of 384 to 600 pixels a side of the image at 400, 500 or 600. It may become 1250 x 800
+    pixels, either way up, so images are on square canvases.
+    """
+    data.train_short_sides = tuple(range(480, 801, 32))
+    data.crop, data.crop_size = "absolute_range", (384.0, 600.0)
+    data.crop_share, data.crop_short_sides = 0.5, (400, 500, 600)
+    data.canvases = ((1280, 1280), (1344, 1344), *data.canvases)  # the others are evaluation's
 
 
 def jitter_scale(data: DataConfig) -> None:

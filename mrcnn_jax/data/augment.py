@@ -67,6 +67,32 @@ def random_transform(
     )
 
 
+def random_part(
+    generator: np.random.Generator, size: Size, config: DataConfig
+) -> tuple[Size, tuple[int, int, int, int]] | None:
+    """The size that an image of this size is first resized to, and what is then cut out (``random_crop``).
+
+    None for the images that are not cut, all but a share of ``config.crop_share`` (DETR's ``RandomSelect``,
+    MMDetection's ``RandomChoice``). Without ``config.crop_short_sides`` the first size is the image's own.
+    """
+    if config.crop_share < 1 and generator.random() >= config.crop_share:
+        return None
+    sizes = sizes_before_crop(size, config)
+    before = sizes[generator.integers(len(sizes))] if config.crop_short_sides else size
+    return before, random_crop(generator, before, config)
+
+
+def sizes_before_crop(size: Size, config: DataConfig) -> list[Size]:
+    """The sizes that an image of this size may have when a part is cut out of it."""
+    if not config.crop_short_sides:
+        return [size]
+    long = config.train_long_side or config.long_side
+    return [
+        images.resized_shape(*size, short_side=side, long_side=long, rule=config.resize)
+        for side in config.crop_short_sides
+    ]
+
+
 def random_crop(generator: np.random.Generator, size: Size, config: DataConfig) -> tuple[int, int, int, int]:
     """The top, left, height and width of a random part of an image of this size (D2's ``RandomCrop``)."""
     heights, widths = crop_sizes(size, config)
@@ -129,9 +155,10 @@ def _shapes(original: Size, config: DataConfig) -> list[Size]:
         return [original]
     generator, shapes = np.random.default_rng(0), []
     for _ in range(_SAMPLES):
-        _, _, height, width = random_crop(generator, original, config)
+        part = random_part(generator, original, config)
+        shape = original if part is None else part[1][2:]
         degrees = generator.uniform(-config.rotation, config.rotation)
-        shapes.append(rotated_size((height, width), degrees))
+        shapes.append(rotated_size(shape, degrees))
     return shapes
 
 

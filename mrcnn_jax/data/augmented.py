@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ import numpy as np
 from mrcnn_jax import images
 from mrcnn_jax.config import DataConfig, ModelConfig
 from mrcnn_jax.data.affine import PointMap, rotation
-from mrcnn_jax.data.augment import jitter_colours, random_crop, random_transform
+from mrcnn_jax.data.augment import jitter_colours, random_part, random_transform
 from mrcnn_jax.data.coco import CocoImage
 from mrcnn_jax.data.cover import choose_pasted, erase, paste
 from mrcnn_jax.data.objects import read_objects
 from mrcnn_jax.data.own_augment import Augment, apply_augment
 from mrcnn_jax.data.scene import Scene, crop, make_scene, place, rotate
 from mrcnn_jax.data.source import DataSource
-from mrcnn_jax.data.transform import ImageTransform, transform_objects, transform_points
+from mrcnn_jax.data.transform import resized_only, transform_objects, transform_points
 from mrcnn_jax.images import Size
 
 Colour = tuple[float, ...]  # a value for each channel
@@ -96,8 +97,14 @@ class SceneLoader:
             keypoint_offset=config.keypoint_offset,
         )
         maps: list[PointMap] = []
-        if config.crop:
-            window = random_crop(crop_generator, scene.size, config)
+        if config.crop and (part := random_part(crop_generator, scene.size, config)) is not None:
+            size, window = part
+            if size != scene.size:
+                resize = resized_only(scene.size, size)
+                maps.append(partial(transform_points, transform=resize))
+                # To 8 bits, which colours are jittered in.
+                rule = "detectron2" if self._rule == "torchvision" else self._rule
+                scene = place(scene, resize, rule=rule, flip_pairs=())
             corner = np.array([window[1], window[0]])
             maps.append(lambda points: points - corner)
             scene = crop(scene, *window)
@@ -132,7 +139,7 @@ class SceneLoader:
         )
         return transform_objects(
             objects,
-            ImageTransform(scene.size, scene.size, top=0, left=0, size=scene.size, flip=False),
+            resized_only(scene.size, scene.size),
             max_objects=config.max_objects,
             mask_grid=config.mask_grid if self._masks else None,
             keypoints=self._keypoints,

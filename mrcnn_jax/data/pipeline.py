@@ -9,7 +9,13 @@ import numpy as np
 from mrcnn_jax import images
 from mrcnn_jax.config import DataConfig
 from mrcnn_jax.data.affine import PointMap, rotated_size
-from mrcnn_jax.data.augment import crop_sizes, example_generator, jitter_colours, random_transform
+from mrcnn_jax.data.augment import (
+    crop_sizes,
+    example_generator,
+    jitter_colours,
+    random_transform,
+    sizes_before_crop,
+)
 from mrcnn_jax.data.augmented import Colour, Extras, SceneLoader, needs_scene
 from mrcnn_jax.data.joined import data_sets
 from mrcnn_jax.data.order import BatchOrder
@@ -201,8 +207,10 @@ def training_canvas(size: images.Size, config: DataConfig, *, turned: bool = Fal
     """
     if config.scale_jitter:
         return config.canvases[0]
-    heights, widths = crop_sizes(size, config)
-    extremes = [(heights[1], widths[0]), (heights[0], widths[1])]  # the highest part, and the widest
+    extremes = [size] if config.crop_share < 1 else []
+    for before in sizes_before_crop(size, config):
+        heights, widths = crop_sizes(before, config)
+        extremes += [(heights[1], widths[0]), (heights[0], widths[1])]  # the highest part, and the widest
     shapes = [rotated_size(shape, angle) for shape in extremes for angle in (0, config.rotation)]
     resized = np.array(
         [

@@ -42,6 +42,11 @@ class ImageTransform:
         return self.size != self.resized
 
 
+def resized_only(original: Size, resized: Size) -> ImageTransform:
+    """A resize of the whole image."""
+    return ImageTransform(original, resized, top=0, left=0, size=resized, flip=False)
+
+
 def transform_pixels(pixels: np.ndarray, transform: ImageTransform, *, canvas: Size, rule: str) -> np.ndarray:
     """The transformed image ``[H W C]`` at the top left of a canvas of zeros, resized by ``rule``."""
     return images.pad(place_pixels(pixels, transform, rule=rule), canvas)

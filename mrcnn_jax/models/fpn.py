@@ -66,6 +66,7 @@ class FPN(nnx.Module):
     Args:
         in_channels: channels of the backbone's maps, finest first.
         in_strides: their strides in pixels, each twice the one before.
+        fuse: what becomes of a map and the one above it, upsampled: their "sum", or half of it ("avg").
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class FPN(nnx.Module):
         channels: int,
         *,
         norm: str = "",
+        fuse: str = "sum",
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
+        self.fuse = fuse
         conv = partial(ConvNorm, norm=norm, kernel_init=xavier_uniform, dtype=dtype, rngs=rngs)
         self.inner = nnx.List([conv(c, channels, 1) for c in in_channels.values()])
         self.layer = nnx.List([conv(channels, channels, 3) for _ in in_channels])
@@ -104,7 +107,8 @@ class FPN(nnx.Module):
         laterals = [inner(c, mask) for inner, c, mask in zip(self.inner, features, masks, strict=True)]
         merged = [laterals[-1]]
         for lateral in reversed(laterals[:-1]):
-            merged.append(lateral + upsample_nearest(merged[-1]))
+            both = lateral + upsample_nearest(merged[-1])
+            merged.append(both / 2 if self.fuse == "avg" else both)
         return [
             layer(mask_out(m, mask), mask)
             for layer, m, mask in zip(self.layer, reversed(merged), masks, strict=True)

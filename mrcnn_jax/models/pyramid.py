@@ -15,4 +15,5 @@ def make_pyramid(config: ModelConfig, backbone: Backbone, **kwargs: Any) -> FPN 
     if len(backbone.channels) == 1:
         (in_channels,) = backbone.channels.values()
         return SimplePyramid(in_channels, config.fpn_channels, norm=norm, **kwargs)
-    return FPN(backbone.channels, backbone.strides, config.fpn_channels, norm=norm, **kwargs)
+    kwargs |= {"norm": norm, "fuse": config.fpn_fuse}
+    return FPN(backbone.channels, backbone.strides, config.fpn_channels, **kwargs)

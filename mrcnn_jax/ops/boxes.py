@@ -9,7 +9,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Bool, Float, Shaped
 
 # Limits a predicted width or height to 1000/16 of its anchor's: a 16 px anchor to a 1000 px box (Detectron2).
@@ -75,6 +75,45 @@ def generalized_iou(boxes: Shaped[Array, "*n 4"], others: Shaped[Array, "*n 4"])
         jnp.maximum(ax2, bx2) - jnp.minimum(ax1, bx1), jnp.maximum(ay2, by2) - jnp.minimum(ay1, by1)
     )
     return intersection / (union + 1e-7) - (frame - union) / (frame + 1e-7)
+
+
+def distance_iou(boxes: Shaped[Array, "*n 4"], others: Shaped[Array, "*n 4"]) -> Float[Array, "*n"]:
+    """Distance-IoU of each box with the one in the same row, -1 to 1 (arXiv 1911.08287, equation 7).
+
+    It is their IoU, less the squared distance of their centres as a share of their frame's squared diagonal,
+    with Detectron2's 1e-7 in both denominators.
+    """
+    ax1, ay1, ax2, ay2 = _coordinates(boxes)
+    bx1, by1, bx2, by2 = _coordinates(others)
+    distance = ((ax1 + ax2 - bx1 - bx2) ** 2 + (ay1 + ay2 - by1 - by2) ** 2) / 4
+    width = jnp.maximum(ax2, bx2) - jnp.minimum(ax1, bx1)
+    height = jnp.maximum(ay2, by2) - jnp.minimum(ay1, by1)
+    return _iou(boxes, others) - distance / (width**2 + height**2 + 1e-7)
+
+
+def _iou(boxes: Shaped[Array, "*n 4"], others: Shaped[Array, "*n 4"]) -> Float[Array, "*n"]:
+    """IoU of each box with the one in the same row, as Detectron2's losses have it."""
+    ax1, ay1, ax2, ay2 = _coordinates(boxes)
+    bx1, by1, bx2, by2 = _coordinates(others)
+    intersection = _product(
+        jnp.minimum(ax2, bx2) - jnp.maximum(ax1, bx1), jnp.minimum(ay2, by2) - jnp.maximum(ay1, by1)
+    )
+    return intersection / (area(boxes) + area(others) - intersection + 1e-7)
+
+
+def complete_iou(boxes: Shaped[Array, "*n 4"], others: Shaped[Array, "*n 4"]) -> Float[Array, "*n"]:
+    """Complete-IoU of each box with the one in the same row (arXiv 1911.08287, equation 10).
+
+    It is their distance-IoU, less a penalty for different ratios of sides, whose weight has no gradient.
+    """
+
+    def angle(corners: Array) -> Array:
+        x1, y1, x2, y2 = _coordinates(corners)
+        return jnp.arctan((x2 - x1) / jnp.maximum(y2 - y1, MIN_SIDE))
+
+    difference = 4 / math.pi**2 * (angle(others) - angle(boxes)) ** 2
+    weight = lax.stop_gradient(difference / (1 - _iou(boxes, others) + difference + 1e-7))
+    return distance_iou(boxes, others) - weight * difference
 
 
 def encode_boxes(

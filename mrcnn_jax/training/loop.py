@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import jax
@@ -42,6 +43,7 @@ from mrcnn_jax.training.history import History
 from mrcnn_jax.training.metrics import StepLog
 from mrcnn_jax.training.monitor import Callback, Monitor
 from mrcnn_jax.training.optimizer import with_steps
+from mrcnn_jax.training.precise_bn import PreciseStatistics, trained_norms
 from mrcnn_jax.training.state import first_state, restore_state, training_items
 from mrcnn_jax.training.step import compile_step
 from mrcnn_jax.types import Batch
@@ -148,6 +150,11 @@ def train(
         if settings.federated_classes:
             counts = images_of_categories(source, trained, "train.federated_classes")
         take_step = compile_step(blueprint, config, mesh, counts)
+        precise = None
+        if settings.precise_bn and trained_norms(blueprint):
+            precise = PreciseStatistics(blueprint, config, mesh, counts)
+        elif settings.precise_bn:
+            hosts.say("train.precise_bn has no effect: no batch norm of the model is trained")
         val_grid = data.mask_grid if settings.validation_loss and config.model.mask else 0
         if not settings.eval_every:
             validation = None
@@ -198,12 +205,12 @@ def train(
 
         # Loop
         share, shares = share_of_batch(mesh)
-        batches = training_batches(
+        batches_from = partial(
+            training_batches,
             source,
             data,
             batch_size=settings.batch_size,
             seed=settings.seed,
-            start_step=first,
             masks=config.model.mask,
             keypoints=config.model.keypoint,
             proposals=proposals,
@@ -214,7 +221,7 @@ def train(
             fill=mean_colour(config.model),
             pixels=pixels,
         )
-        batches = _on_devices(batches, mesh)
+        batches = _on_devices(batches_from(start_step=first), mesh)
         log = StepLog(total_steps=settings.steps, batch_size=settings.batch_size)
         hosts.say(f"training on {_device_count(mesh)}")
         started = time.perf_counter()
@@ -237,6 +244,10 @@ def train(
                     line, means = log.flush()
                     hosts.say(line)
                     monitor.write_scalars(step, means)
+                if precise is not None and (evaluate or last):
+                    hosts.say(f"batch norm: statistics of {settings.precise_bn} batches")
+                    following = _on_devices(batches_from(start_step=step), mesh)
+                    state = precise.update(state, islice(following, settings.precise_bn))
                 if save:
                     scores = None
                     try:

@@ -13,8 +13,17 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from mrcnn_jax.ops.boxes import BoxWeights, decode_boxes, encode_boxes, generalized_iou
+from mrcnn_jax.ops.boxes import (
+    BoxWeights,
+    complete_iou,
+    decode_boxes,
+    distance_iou,
+    encode_boxes,
+    generalized_iou,
+)
 from mrcnn_jax.ops.matching import Assignment
+
+_SIMILARITIES = {"giou": generalized_iou, "diou": distance_iou, "ciou": complete_iou}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,10 +132,10 @@ def _box_distance(
     kind: str,
 ) -> Float[Array, "..."]:
     """How far the deltas, or the boxes that they make, are from the ground truth; 0 where not positive."""
-    if kind == "giou":
+    if kind in _SIMILARITIES:
         # In other rows the boxes are made equal: NaN and infinity there would spread in the gradient.
         found = decode_boxes(_masked(deltas, positive), _masked(anchors, positive), box_weights)
-        return _masked(1 - generalized_iou(found, _masked(gt_boxes, positive)), positive)
+        return _masked(1 - _SIMILARITIES[kind](found, _masked(gt_boxes, positive)), positive)
     targets = encode_boxes(gt_boxes, anchors, box_weights)
     return smooth_l1(_masked(deltas - targets, positive), beta)
 
@@ -162,13 +171,22 @@ def softmax_mask_loss(
 
 @jax.named_scope("losses")
 def keypoint_loss(
-    logits: Float[Array, "n m m k"], cells: Int[Array, "n k"], visible: Bool[Array, "n k"]
+    logits: Float[Array, "n m m k"],
+    cells: Int[Array, "n k"],
+    visible: Bool[Array, "n k"],
+    *,
+    count: int | None = None,
 ) -> LossSums:
-    """``keypoint``: cross-entropy over the cells of a region, a mean over the visible keypoints (paper 5)."""
+    """``keypoint``: cross-entropy over the cells of a region, a mean over the visible keypoints (paper 5).
+
+    ``count`` divides their sum in place of the number of visible keypoints.
+    """
     n, m, _, k = logits.shape
     over_cells = logits.reshape(n, m * m, k).swapaxes(1, 2)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(over_cells, cells)
-    return LossSums({"keypoint": _masked(cross_entropy, visible).sum()}, visible.sum())
+    return LossSums(
+        {"keypoint": _masked(cross_entropy, visible).sum()}, visible.sum() if count is None else count
+    )
 
 
 def _masked(x: Array, keep: Array) -> Array:

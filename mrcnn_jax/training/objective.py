@@ -114,7 +114,10 @@ def sum_losses(
             _rows(regions.boxes),
             size=keypoint_logits.shape[1],
         )
-        found = keypoint_loss(keypoint_logits, cells, visible & _rows(positive)[:, None])
+        count = None
+        if train.keypoint_normalizer == "fixed":
+            count = positive.size * cells.shape[1]
+        found = keypoint_loss(keypoint_logits, cells, visible & _rows(positive)[:, None], count=count)
         weighted = {"keypoint": train.keypoint_weight * found.sums["keypoint"]}
         losses["keypoint"] = dataclasses.replace(found, sums=weighted)
     return losses

@@ -27,7 +27,7 @@ def with_steps(config: Config, *, images: int | float) -> Config:
 
 
 def make_schedule(config: TrainConfig) -> optax.Schedule:
-    """The learning rate by step: linear warm-up times step decay or cosine decay.
+    """The learning rate by step: linear or constant warm-up times step decay or cosine decay.
 
     The decay counts from step 0 and warm-up scales it (as in Detectron2), so the two may overlap.
     """
@@ -42,6 +42,8 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
     def schedule(step: ArrayLike) -> Array:
         done = jnp.minimum(step / max(config.warmup_steps, 1), 1.0) if config.warmup_steps else 1.0
+        if config.warmup == "constant":
+            done = jnp.floor(done)
         return jnp.asarray(decay(step) * (config.warmup_factor * (1.0 - done) + done))
 
     return schedule

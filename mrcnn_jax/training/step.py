@@ -61,6 +61,16 @@ def make_state(blueprint: Blueprint, weights: Arrays, config: Config) -> TrainSt
     )
 
 
+def training_model(blueprint: Blueprint, weights: Arrays, frozen: Arrays) -> MaskRCNN:
+    """The model in training, of ``weights`` that include the ``frozen`` ones."""
+    model = blueprint.build(weights)
+    model.train()
+    hold_statistics(model, frozen)
+    if platform() != "cpu":
+        fold_norms(model, only_frozen=True)
+    return model
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -77,12 +87,7 @@ def train_step(
     key = jax.random.fold_in(state.key, state.step)
 
     def build(params: Arrays, batch_stats: Arrays) -> MaskRCNN:
-        model = blueprint.build(params | state.frozen | batch_stats)
-        model.train()
-        hold_statistics(model, state.frozen)
-        if platform() != "cpu":
-            fold_norms(model, only_frozen=True)
-        return model
+        return training_model(blueprint, params | state.frozen | batch_stats, state.frozen)
 
     def loss_fn(params: Arrays) -> tuple[Array, tuple[Metrics, Arrays]]:
         model = build(params, state.batch_stats)

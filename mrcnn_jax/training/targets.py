@@ -72,11 +72,12 @@ def region_targets(
     """A sample of an image's proposals and ground-truth boxes, with their targets.
 
     The ground truth is appended to the proposals (as in Detectron2 and torchvision), so that the heads see
-    positives from the first step on.
+    positives from the first step on; not if ``config.roi_append_gt`` is False.
     """
     objects = gt.valid & ~gt.crowd
-    boxes = jnp.concatenate([proposals.boxes, gt.boxes])
-    valid = jnp.concatenate([proposals.valid, objects])
+    boxes, valid = proposals.boxes, proposals.valid
+    if config.roi_append_gt:
+        boxes, valid = jnp.concatenate([boxes, gt.boxes]), jnp.concatenate([valid, objects])
     gt_index, assignment = _assign_regions(
         boxes, valid, gt, objects, iou=config.roi_positive_iou, config=config
     )

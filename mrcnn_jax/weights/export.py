@@ -79,7 +79,9 @@ def loading_lines(output: Path, config: Config, categories: Categories) -> list[
     given = ", ".join(f"{name}={value}" for name, value in arguments.items())
     anchors = []
     if _passed_anchors(config):
-        levels = tuple((size,) for size in config.model.anchor_sizes)  # torchvision wants one tuple per level
+        sizes = config.model.anchor_sizes  # of which torchvision wants one tuple per level
+        count = len(sizes) // len(presets.torchvision().model.anchor_sizes)
+        levels = tuple(sizes[first : first + count] for first in range(0, len(sizes), count))
         made = f"sizes={levels}, aspect_ratios=({config.model.anchor_ratios},) * {len(levels)}"
         anchors = [f"anchors = torchvision.models.detection.anchor_utils.AnchorGenerator({made})"]
         given += ", rpn_anchor_generator=anchors"
@@ -119,9 +121,13 @@ def builder_name(config: Config) -> str | None:
     """
     for name, changes in _BUILDERS.items():
         if not _differences(config, "architecture", changes):
-            # The number of ratios determines the shapes of the RPN's last layers.
-            ratios = presets.torchvision().model.anchor_ratios
-            same_shapes = name not in _FIXED_ANCHORS or len(config.model.anchor_ratios) == len(ratios)
+            # The numbers of sizes and ratios determine the shapes of the RPN's last layers.
+            fields = ("anchor_sizes", "anchor_ratios")
+            ours, theirs = (
+                [len(getattr(model, field)) for field in fields]
+                for model in (config.model, presets.torchvision().model)
+            )
+            same_shapes = name not in _FIXED_ANCHORS or ours == theirs
             return name if same_shapes else None
     return None
 

@@ -272,6 +272,11 @@ def test_pixels_that_contradict_each_other_are_named(changes, message):
             "data.canvases is ((800, 1344), (1344, 800)); one must hold images of 1333x1333 with data.crop "
             "'relative_range', whose crops of an image may be high or wide: add (1344, 1344)",
         ),
+        ({"crop_share": 0.5}, "data.crop_share is 0.5; must be 1.0 without a crop (data.crop is '')"),
+        (
+            {"crop_short_sides": (400,)},
+            "data.crop_short_sides is (400,); must be () without a crop (data.crop is '')",
+        ),
         ({"crop": "random"}, "data.crop is 'random'; must be one of '', 'relative', 'relative_range', "),
         ({"rotation": 46.0}, "data.rotation is 46.0; must be between 0 and 45"),
         ({"erase": 1.1}, "data.erase is 1.1; must be between 0 and 1"),

@@ -11,7 +11,9 @@ from mrcnn_jax.data.augment import (
     example_generator,
     jitter_colours,
     random_crop,
+    random_part,
     random_transform,
+    sizes_before_crop,
 )
 
 
@@ -146,6 +148,28 @@ def test_parts_have_the_sizes_that_detectron2_draws(case):
         assert part.min() >= low and part.max() <= high
         assert part.min() - low <= (high - low) / 50 and high - part.max() <= (high - low) / 50
         assert 0 <= start.min() <= side / 50 and side * 0.98 <= (start + part).max() <= side
+
+
+def test_a_share_of_the_images_is_resized_and_cut():
+    config = DataConfig(
+        crop="absolute_range", crop_size=(384.0, 600.0), crop_share=0.25, crop_short_sides=(400, 500, 600)
+    )
+    assert sizes_before_crop((480, 640), config) == [(400, 533), (500, 667), (600, 800)]
+    generator = np.random.default_rng(0)
+    drawn = [random_part(generator, (480, 640), config) for _ in range(1000)]
+    cut = [part for part in drawn if part is not None]
+    assert len(cut) == pytest.approx(250, abs=45)
+    for (height, width), (top, left, rows, columns) in cut:
+        assert 0 <= top <= height - rows and 0 <= left <= width - columns
+        assert 384 <= rows <= min(height, 600) and 384 <= columns <= min(width, 600)
+    counts = [sum(size[0] == side for size, _ in cut) for side in (400, 500, 600)]
+    assert sum(counts) == len(cut) and min(counts) > 60
+
+
+def test_without_a_share_and_a_first_resize_parts_are_drawn_as_ever():
+    config = DataConfig(crop="relative_range", crop_size=(0.6, 0.6))
+    draws = [draw(example_generator(0, 3), (480, 640), config) for draw in (random_part, random_crop)]
+    assert draws[0] == ((480, 640), draws[1])
 
 
 def test_parts_by_hand():

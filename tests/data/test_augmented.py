@@ -1,23 +1,28 @@
 """Training examples by augmentations of whole masks, from the source to the batch."""
 
 import dataclasses
+import importlib.util
+import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mrcnn_jax.config import DataConfig, ModelConfig
-from mrcnn_jax.data import pipeline
+from mrcnn_jax.config import DataConfig, ModelConfig, presets
+from mrcnn_jax.data import augmented, pipeline
+from mrcnn_jax.data.augment import crop_sizes, example_generator, sizes_before_crop
 from mrcnn_jax.data.augmented import mean_colour, needs_scene
 from mrcnn_jax.data.coco import read_coco
-from mrcnn_jax.data.pipeline import load_example, training_batches
+from mrcnn_jax.data.pipeline import load_example, training_batches, training_canvas
 from mrcnn_jax.data.records import RecordSource, prepare_records
 from mrcnn_jax.data.source import FolderSource
 from mrcnn_jax.proposals import ImageProposals, read_proposals, write_proposals
 
 GRID = 16
 ALL = {
-    "crop": "relative_range", "crop_size": (0.6, 0.6), "rotation": 30.0, "copy_paste": 0.7, "erase": 0.5,
+    "crop": "relative_range", "crop_size": (0.6, 0.6), "crop_share": 0.8, "crop_short_sides": (16, 30),
+    "rotation": 30.0, "copy_paste": 0.7, "erase": 0.5,
     "quarter_turns": True, "flip_vertical": True, "colour_jitter": True,
 }  # fmt: skip
 FIELDS = ("boxes", "labels", "crowd", "valid", "masks", "mask_boxes", "keypoints")
@@ -139,6 +144,74 @@ def test_both_ways_to_make_an_example_agree(dogs, changes, jitter):
     # Of the RLE, which is sampled at the pixels of the canvas, cells at the edge may differ.
     differ = (other.gt.masks != one.gt.masks).mean(axis=(2, 3))
     assert (differ > 0).sum() <= 1 and differ.max() < 0.15
+
+
+def test_a_first_resize_moves_all_that_is_annotated(dogs):
+    """To twice the size; then all of that is cut out."""
+    source = source_of(dogs)
+    plain = config(crop="relative", crop_size=(1.0, 1.0), keypoint_offset=0.5, train_long_side=80)
+    resized = dataclasses.replace(plain, crop_short_sides=(40,))
+    one, other = next(batches(source, plain)), next(batches(source, resized))
+    np.testing.assert_array_equal(one.image_sizes, other.image_sizes)
+    assert one.gt.valid.sum() > 5 and (one.images != other.images).any()
+    for name in ("boxes", "mask_boxes", "keypoints", "labels", "crowd"):
+        np.testing.assert_allclose(getattr(other.gt, name), getattr(one.gt, name), atol=2e-4)
+    assert (other.gt.masks != one.gt.masks).mean() < 0.01
+
+
+def _area(polygon):
+    x, y = polygon.T
+    return abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
+
+
+MMDETECTION = Path(__file__).parents[1] / "fixtures/mmdetection_crop.py"
+
+
+def _mmdetection_cases():
+    return json.loads(MMDETECTION.with_suffix(".json").read_text())
+
+
+@pytest.mark.parametrize(
+    "case", _mmdetection_cases(), ids=lambda case: f"{case['image']}-{case['short_side']}"
+)
+def test_the_recipe_with_crops_makes_of_images_what_mmdetection_makes(case, folder, monkeypatch):
+    """With its draws: sizes, pixels, boxes without masks, areas of masks."""
+    spec = importlib.util.spec_from_file_location(MMDETECTION.stem, MMDETECTION)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    pixels, corners = script.picture(case["image"])
+    image = folder.add_image(pixels)
+    for x in corners.reshape(-1, 3, 2):
+        box = [*x.min(axis=0), *(x.max(axis=0) - x.min(axis=0))]
+        folder.add_object(image, bbox=list(map(float, box)), segmentation=[x.ravel().tolist()], keypoints=[])
+    data = presets.adamw_3x("swin_t").data
+    data.resize, data.flip, data.train_short_sides = "mmdetection", False, (case["short_side"],)
+
+    def random_part(generator, size, config):
+        before = sizes_before_crop(size, config)[case["first"]]
+        assert all(
+            low <= side <= high
+            for side, (low, high) in zip(case["crop"][2:], crop_sizes(before, config), strict=True)
+        )
+        return before, tuple(case["crop"])
+
+    monkeypatch.setattr(augmented, "random_part", random_part)
+    dataset = source_of(folder)
+    canvas = training_canvas(tuple(case["image"]), data)
+    boxes = load_example(
+        dataset, 0, data, generator=example_generator(0, 0), canvas=canvas, masks=False, keypoints=False
+    )
+    assert boxes["image_sizes"].tolist() == case["size"]
+    found = [boxes["images"][y, x] for y, x in script.PLACES if y < case["size"][0] and x < case["size"][1]]
+    np.testing.assert_array_equal(found, case["pixels"])
+    rows = boxes["boxes"][boxes["valid"]].tolist()  # the largest objects first
+    np.testing.assert_allclose(sorted(rows), sorted(case["boxes"]), atol=1e-3)
+    loader = augmented.SceneLoader(
+        dataset, data, augmented.Extras(), rule="mmdetection", masks=True, keypoints=False
+    )
+    scene, _ = loader._placed(0, example_generator(0, 0), canvas, False)
+    areas = [sum(_area(part) for part in item.segmentation) for item in scene.items]
+    np.testing.assert_allclose(areas, [area for area in case["areas"] if area], rtol=1e-3)
 
 
 def test_a_pasted_object_is_in_the_picture_and_in_the_rows(folder):

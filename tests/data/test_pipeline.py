@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrcnn_jax.config import DataConfig
+from mrcnn_jax.config import DataConfig, presets
 from mrcnn_jax.data.coco import read_coco
 from mrcnn_jax.data.pipeline import training_batches, training_canvas
 from mrcnn_jax.data.source import FolderSource
@@ -190,6 +190,10 @@ def test_canvases_of_turned_images_and_of_parts():
     ):
         config = DataConfig(crop="relative_range", crop_size=sides, canvases=canvases)
         assert training_canvas(size, config) == canvas
+    recipe = presets.adamw_3x("swin_t").data
+    # A part of 600 x 384 becomes 1250 x 800; all of the second image 800 x 1333.
+    assert training_canvas((480, 640), recipe) == (1280, 1280)
+    assert training_canvas((360, 640), recipe) == (1344, 1344)
     fixed = DataConfig(crop="relative", crop_size=(1.0, 0.5))
     assert training_canvas((480, 640), fixed) == (1344, 800)  # 480 x 320 becomes 1200 x 800
 
@@ -199,6 +203,7 @@ def test_canvases_of_turned_images_and_of_parts():
     [
         {"crop": "relative_range", "crop_size": (0.3, 0.6)},
         {"crop": "absolute_range", "crop_size": (4.0, 9.0)},
+        {"crop": "absolute_range", "crop_size": (4.0, 9.0), "crop_share": 0.5, "crop_short_sides": (7, 13)},
         {"crop": "relative_range", "crop_size": (0.3, 0.6), "rotation": 45.0, "quarter_turns": True},
         {"rotation": 45.0},
         {"quarter_turns": True},

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,26 +32,32 @@ def test_upsampling_sums_its_gradient_in_float32():
     assert backward(gradient)[0].item() == 1 + 2**-6
 
 
-def _identity_fpn():
+def _identity_fpn(fuse="sum"):
     """An FPN with one channel, lateral weights of 1 and identity output kernels."""
     levels = range(2, 6)
     channels, strides = {f"c{i}": 1 for i in levels}, {f"c{i}": 2**i for i in levels}
-    fpn = FPN(channels, strides, 1, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    fpn = FPN(channels, strides, 1, fuse=fuse, dtype=jnp.float32, rngs=nnx.Rngs(0))
     for inner, layer in zip(fpn.inner, fpn.layer, strict=True):
         inner.conv.kernel[...] = jnp.ones((1, 1, 1, 1))
         layer.conv.kernel[...] = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
     return fpn
 
 
-@jax.jit
-def pyramid_of(features):
-    return _identity_fpn()(features, dict.fromkeys(features))
+@partial(jax.jit, static_argnums=1)
+def pyramid_of(features, fuse="sum"):
+    return _identity_fpn(fuse)(features, dict.fromkeys(features))
 
 
-def test_levels_are_summed_top_down():
+@pytest.mark.parametrize(
+    ("fuse", "expected"),
+    [
+        ("sum", {"p2": 1111, "p3": 1110, "p4": 1100, "p5": 1000, "p6": 1000}),
+        ("avg", {"p2": 140.5, "p3": 280, "p4": 550, "p5": 1000, "p6": 1000}),
+    ],
+)
+def test_levels_are_merged_top_down(fuse, expected):
     features = {f"c{i}": np.full((1, 64 >> i, 64 >> i, 1), 10.0 ** (i - 2), np.float32) for i in range(2, 6)}
-    pyramid = jax.device_get(pyramid_of(features))
-    expected = {"p2": 1111, "p3": 1110, "p4": 1100, "p5": 1000, "p6": 1000}
+    pyramid = jax.device_get(pyramid_of(features, fuse))
     assert {level: float(p.max()) for level, p in pyramid.items()} == expected
     assert {level: p.shape[1] for level, p in pyramid.items()} == {
         "p2": 16,

@@ -104,6 +104,22 @@ def test_image_anchor_stride_divides_the_padded_image_by_its_cells():
     assert boxes[6, 7, 1, 0] == 7 * 64 - 256
 
 
+def test_two_sizes_of_anchors_on_each_level():
+    """At each cell all ratios of the first size, then of the second, as in Detectron2."""
+    sizes = (32.0, 48.0, 64.0, 96.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0)
+    config = ModelConfig(anchor_sizes=sizes)
+    model = nnx.eval_shape(lambda: MaskRCNN(config, num_classes=1, rngs=nnx.Rngs(0)))
+    assert model.rpn.cls_logits.kernel.shape[-1] == 6 and model.rpn.bbox_pred.kernel.shape[-1] == 24
+    counts = {level: np.array([[64 // s, 64 // s]]) for level, s in model.strides.items()}
+    maps = {level: np.zeros((1, 64 // s, 64 // s, 1)) for level, s in model.strides.items()}
+    anchors = jax.jit(model.anchors)(Features(maps=maps, sizes=counts), jnp.array([[64, 64]]))
+    first = np.concatenate([anchors[level].boxes[0, :6] for level in model.strides])
+    sides = np.sqrt((first[:, 2] - first[:, 0]) * (first[:, 3] - first[:, 1]))
+    np.testing.assert_allclose(sides, np.repeat(sizes, 3), rtol=1e-6)
+    ratios = (first[:, 3] - first[:, 1]) / (first[:, 2] - first[:, 0])
+    np.testing.assert_allclose(ratios, np.tile([0.5, 1, 2], 10), rtol=1e-5)
+
+
 VARIANTS = {
     "pyramid": {},
     "group norm": {"backbone_norm": "group", "fpn_norm": "group"},

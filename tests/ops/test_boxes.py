@@ -1,3 +1,4 @@
+import json
 import pathlib
 
 import jax
@@ -26,6 +27,32 @@ def test_generalised_iou_by_hand():
     # equal; 8 of 24, a full frame; apart, in a frame of 12 that they fill by 8; without area
     expected = [1, 8 / 24, -4 / 12, 0]
     np.testing.assert_allclose(jax.jit(ops.generalized_iou)(a, b), expected, atol=1e-6)
+
+
+DETECTRON2 = json.loads(
+    (pathlib.Path(__file__).parents[1] / "fixtures" / "detectron2_losses.json").read_text()
+)
+
+
+@pytest.mark.parametrize(("kind", "iou"), [("diou", ops.distance_iou), ("ciou", ops.complete_iou)])
+def test_ious_as_in_detectron2s_losses(kind, iou):
+    def losses(found):
+        return 1 - iou(found, np.array(DETECTRON2["wanted"], np.float32))
+
+    found = np.array(DETECTRON2["found"], np.float32)
+    np.testing.assert_allclose(jax.jit(losses)(found), DETECTRON2[kind]["losses"], rtol=1e-6, atol=1e-6)
+    gradient = jax.jit(jax.grad(lambda found: losses(found).sum()))(found)
+    apart = slice(2, None)  # where sides are equal, torch and JAX take other subgradients
+    np.testing.assert_allclose(gradient[apart], DETECTRON2[kind]["gradient"][apart], rtol=1e-4, atol=1e-6)
+
+
+def test_distance_and_complete_iou_by_hand():
+    """Side by side: centres 4 apart in a frame of 8 x 4. Then in the same place, 2 x 8 and 8 x 2."""
+    a, b = np.array([[0, 0, 4, 4.0], [3, 0, 5, 8]]), np.array([[4, 0, 8, 4.0], [0, 3, 8, 5]])
+    np.testing.assert_allclose(jax.jit(ops.distance_iou)(a, b), [-16 / 80, 4 / 28], rtol=1e-6)
+    v = 4 / np.pi**2 * (np.arctan(4) - np.arctan(1 / 4)) ** 2
+    expected = [-16 / 80, 4 / 28 - v**2 / (1 - 4 / 28 + v)]
+    np.testing.assert_allclose(jax.jit(ops.complete_iou)(a, b), expected, rtol=1e-6)
 
 
 def test_iou_by_hand():

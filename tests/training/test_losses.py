@@ -16,7 +16,7 @@ def means(sum_losses, *static):
 
 rpn_loss = means(losses.rpn_loss, "samples", "box_weights", "beta", "kind")
 box_loss = means(losses.box_loss, "box_weights", "beta", "kind")
-mask_loss, keypoint_loss = means(losses.mask_loss), means(losses.keypoint_loss)
+mask_loss, keypoint_loss = means(losses.mask_loss), means(losses.keypoint_loss, "count")
 softmax_mask_loss = means(losses.softmax_mask_loss)
 POSITIVE, NEGATIVE, IGNORE = Assignment.POSITIVE, Assignment.NEGATIVE, Assignment.IGNORE
 
@@ -97,7 +97,8 @@ def test_generalised_iou_by_hand():
     np.testing.assert_allclose(found["box"], 2 * (1 - 90 / 110) / 3, rtol=1e-6)
 
 
-def test_gradient_of_generalised_iou():
+@pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
+def test_gradient_of_losses_by_iou(kind):
     """Against differences. Rows that are not positive have none, whatever they hold."""
     rng = np.random.default_rng(0)
     anchors = np.array([[0, 0, 10, 10], [20, 20, 30, 50], [np.nan] * 4], np.float32)
@@ -105,7 +106,7 @@ def test_gradient_of_generalised_iou():
     assignment = np.array([POSITIVE, POSITIVE, NEGATIVE])
 
     def loss(deltas):
-        settings = dict(samples=None, box_weights=(1.0, 1.0, 1.0, 1.0), beta=0.0, kind="giou")
+        settings = dict(samples=None, box_weights=(1.0, 1.0, 1.0, 1.0), beta=0.0, kind=kind)
         found = rpn_loss(
             np.zeros((1, 3), np.float32), deltas, anchors[None], assignment[None], gt_boxes[None], **settings
         )
@@ -177,6 +178,8 @@ def test_keypoint_by_hand():
     np.testing.assert_allclose(loss, np.log(8 / 5), rtol=1e-6)
     both = keypoint_loss(logits, np.array([[2, 3]]), np.array([[True, True]]))["keypoint"]
     np.testing.assert_allclose(both, (np.log(8 / 5) + np.log(4)) / 2, rtol=1e-6)
+    fixed = keypoint_loss(logits, np.array([[2, 3]]), np.array([[True, False]]), count=8)["keypoint"]
+    np.testing.assert_allclose(fixed, np.log(8 / 5) / 8, rtol=1e-6)
 
 
 def test_sums_of_parts_divided_by_the_count_of_the_whole():

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -169,6 +170,16 @@ def test_regions_by_hand():
     assert found.gt_index[:3].tolist() == [0, 0, 1]
     assert set(found.assignment[5:].tolist()) == {IGNORE}
     np.testing.assert_array_equal(found.boxes[0], [0, 0, 10, 6])
+
+
+def test_without_the_ground_truth_regions_are_proposals_alone():
+    gt = _gt([[0, 0, 10, 10], [50, 50, 80, 80]], labels=[2, 3])
+    proposals = _proposals([[0, 0, 10, 6], [20, 20, 30, 30], [0, 0, 10, 4]])
+    config = dataclasses.replace(TAKE_ALL, roi_append_gt=False)
+    take = jax.jit(lambda proposals, gt: targets.region_targets(KEY, proposals, gt, config))
+    found = take(proposals, gt)
+    assert found.assignment.tolist() == [POSITIVE, NEGATIVE, NEGATIVE] + [IGNORE] * 13
+    np.testing.assert_array_equal(found.boxes[:3], proposals.boxes[:3])
 
 
 def test_refined_regions_by_hand():

@@ -7,6 +7,7 @@ from mrcnn_jax.config import Config, presets
 from mrcnn_jax.config.detectron2.datasets import set_datasets
 from mrcnn_jax.config.detectron2.files import read_settings
 from mrcnn_jax.config.detectron2.unsupported import (
+    BOX_LOSSES,
     NORMS,
     POOLERS,
     Settings,
@@ -38,6 +39,7 @@ _SAME = {
     "MODEL.RPN.SMOOTH_L1_BETA": "train.rpn_beta",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "train.roi_samples",
     "MODEL.ROI_HEADS.POSITIVE_FRACTION": "train.roi_positive_fraction",
+    "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": "train.roi_append_gt",
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "test.score_threshold",
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": "test.nms_iou",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "model.box_weights",
@@ -79,7 +81,7 @@ WITHOUT_EFFECT = frozenset(
         *("OUTPUT_DIR", "CUDNN_BENCHMARK", "FLOAT32_PRECISION", "VIS_PERIOD", "GLOBAL.HACK", "MODEL.DEVICE"),
         *("DATALOADER.NUM_WORKERS", "DATALOADER.ASPECT_RATIO_GROUPING", "INPUT.MASK_FORMAT"),
         *("TEST.EXPECTED_RESULTS", "MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"),
-        *("MODEL.ANCHOR_GENERATOR.ANGLES", "TEST.PRECISE_BN.NUM_ITER"),
+        "MODEL.ANCHOR_GENERATOR.ANGLES",
         "SOLVER.REFERENCE_WORLD_SIZE",  # for which the other settings hold, however many devices there are
     )
 )
@@ -128,9 +130,10 @@ def _set_features(config: Config, settings: Settings) -> None:
     if is_pyramid(settings):
         model.features = "fpn"
         model.fpn_norm = NORMS[settings["MODEL.FPN.NORM"]]
-        model.anchor_sizes = tuple(
-            float(size) for (size,) in by_map(settings["MODEL.ANCHOR_GENERATOR.SIZES"])
-        )
+        model.fpn_fuse = settings["MODEL.FPN.FUSE_TYPE"]
+        sizes = by_map(settings["MODEL.ANCHOR_GENERATOR.SIZES"])
+        levels = sizes * (len(settings["MODEL.RPN.IN_FEATURES"]) // len(sizes))  # one list is for all
+        model.anchor_sizes = tuple(float(size) for level in levels for size in level)
     else:
         dilated = settings["MODEL.RESNETS.RES5_DILATION"] == 2
         res4 = settings["MODEL.RESNETS.OUT_FEATURES"] == ("res4",)
@@ -162,6 +165,8 @@ def _set_heads(config: Config, settings: Settings) -> None:
     if model.keypoint:
         convs = settings["MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"]
         model.keypoint_convs, model.keypoint_channels = len(convs), convs[0]
+        if not settings["MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS"]:
+            config.train.keypoint_normalizer = "fixed"
         config.data.min_keypoints = settings["MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE"]
 
 
@@ -230,11 +235,11 @@ def _set_training(config: Config, settings: Settings) -> None:
     train = config.train
     train.rpn_negative_iou, train.rpn_positive_iou = settings["MODEL.RPN.IOU_THRESHOLDS"][:2]
     (train.roi_positive_iou,) = settings["MODEL.ROI_HEADS.IOU_THRESHOLDS"][:1]
-    if settings["MODEL.RPN.BBOX_REG_LOSS_TYPE"] == "giou":
-        train.rpn_box_loss = "giou"
+    if (loss := settings["MODEL.RPN.BBOX_REG_LOSS_TYPE"]) in BOX_LOSSES:
+        train.rpn_box_loss = loss
     train.rpn_box_loss_weight = settings["MODEL.RPN.BBOX_REG_LOSS_WEIGHT"] * settings["MODEL.RPN.LOSS_WEIGHT"]
-    if settings["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"] == "giou":
-        train.box_loss = "giou"
+    if (loss := settings["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"]) in BOX_LOSSES:
+        train.box_loss = loss
     if config.model.box and settings["MODEL.ROI_BOX_HEAD.USE_FED_LOSS"]:
         train.federated_classes = settings["MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES"]
     match settings["SOLVER.LR_SCHEDULER_NAME"]:
@@ -253,8 +258,15 @@ def _set_training(config: Config, settings: Settings) -> None:
             train.clip_value = largest
     if (factor := settings["SOLVER.BIAS_LR_FACTOR"]) != 1:
         train.rate_factors = (("*.bias", factor),)
-    if settings["SOLVER.WEIGHT_DECAY_BIAS"] == 0:
+    bias_decay = settings["SOLVER.WEIGHT_DECAY_BIAS"]
+    if bias_decay == 0:
         train.weight_decay_factors = (("*.bias", 0.0),)
+    elif bias_decay is not None and bias_decay != train.weight_decay > 0:
+        train.weight_decay_factors = (("*.bias", max(bias_decay, 0) / train.weight_decay),)
+    if settings["SOLVER.WARMUP_METHOD"] == "constant":
+        train.warmup = "constant"
+    if settings["TEST.PRECISE_BN.ENABLED"]:
+        train.precise_bn = max(settings["TEST.PRECISE_BN.NUM_ITER"], 0)
     if settings["SOLVER.AMP.ENABLED"]:
         config.model.dtype = "bfloat16"  # float16 in Detectron2
     train.seed = max(settings["SEED"], 0)  # -1 is a new seed for every run in Detectron2

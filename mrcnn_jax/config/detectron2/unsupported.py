@@ -13,6 +13,7 @@ NORMS = {
     "nnSyncBN": "batch",
     "GN": "group",
 }
+BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 CROPS = ("relative", "relative_range", "absolute", "absolute_range")
 POOLERS = {"ROIAlignV2": ("align", True), "ROIAlign": ("align", False), "ROIPool": ("pool", True)}
 
@@ -49,25 +50,23 @@ ONLY = {
     "MODEL.RESNETS.DEFORM_NUM_GROUPS": _only(1),
     "MODEL.FPN.IN_FEATURES": _only(("res2", "res3", "res4", "res5")),
     "MODEL.FPN.NORM": _only(*NORMS),
-    "MODEL.FPN.FUSE_TYPE": _only("sum"),
+    "MODEL.FPN.FUSE_TYPE": _only("sum", "avg"),
     "MODEL.PROPOSAL_GENERATOR.NAME": _only("RPN", "PrecomputedProposals"),
     "MODEL.ANCHOR_GENERATOR.NAME": _only("DefaultAnchorGenerator"),
     "MODEL.ANCHOR_GENERATOR.OFFSET": _only(0.0),
     "MODEL.RPN.HEAD_NAME": _only("StandardRPNHead"),
     "MODEL.RPN.BOUNDARY_THRESH": _in_training(-1),
     "MODEL.RPN.IOU_LABELS": _in_training((0, -1, 1)),
-    "MODEL.RPN.BBOX_REG_LOSS_TYPE": _in_training("smooth_l1", "giou"),
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE": _in_training(*BOX_LOSSES),
     "MODEL.ROI_HEADS.NAME": _only("StandardROIHeads", "CascadeROIHeads", "Res5ROIHeads"),
     "MODEL.ROI_HEADS.IOU_LABELS": _in_training((0, 1)),
-    "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": _in_training(True),
     "MODEL.ROI_BOX_HEAD.NORM": _only(*NORMS),
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": _only(*POOLERS),
-    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": _in_training("smooth_l1", "giou"),
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": _in_training(*BOX_LOSSES),
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": _in_training(False),
     "MODEL.ROI_MASK_HEAD.NAME": _only("MaskRCNNConvUpsampleHead"),
     "MODEL.ROI_MASK_HEAD.NORM": _only(*NORMS),
     "MODEL.ROI_KEYPOINT_HEAD.NAME": _only("KRCNNConvDeconvUpsampleHead"),
-    "MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS": _in_training(True),
     "INPUT.FORMAT": _only("BGR", "RGB"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": _in_training("choice", "range"),
     "INPUT.RANDOM_FLIP": _in_training("horizontal", "vertical", "none"),
@@ -75,12 +74,11 @@ ONLY = {
     "SOLVER.LR_SCHEDULER_NAME": _in_training(
         "WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"
     ),
-    "SOLVER.WARMUP_METHOD": _in_training("linear"),
+    "SOLVER.WARMUP_METHOD": _in_training("linear", "constant"),
     "SOLVER.RESCALE_INTERVAL": _in_training(False),
     "TEST.KEYPOINT_OKS_SIGMAS": _in_training(
         (), why="give them as the 'sigmas' of the annotations' category"
     ),
-    "TEST.PRECISE_BN.ENABLED": _in_training(False),
 }
 
 
@@ -163,8 +161,10 @@ def _architecture_problems(settings: Settings) -> Iterator[Problem]:
     if len(set(by_map(settings["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"]))) != 1:
         yield Problem("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "must be the same for all maps")
     sizes = by_map(settings["MODEL.ANCHOR_GENERATOR.SIZES"])
-    if is_pyramid(settings) and any(len(level) != 1 for level in sizes):
-        yield Problem("MODEL.ANCHOR_GENERATOR.SIZES", "must be one for each map of the pyramid")
+    maps = len(settings["MODEL.RPN.IN_FEATURES"])
+    if is_pyramid(settings) and (len(sizes) not in (1, maps) or len({len(level) for level in sizes}) != 1):
+        rule = "must be one list of sizes for each map of the pyramid, equally long, or one for all"
+        yield Problem("MODEL.ANCHOR_GENERATOR.SIZES", rule)
     if not is_pyramid(settings) and len(sizes) != 1:
         yield Problem("MODEL.ANCHOR_GENERATOR.SIZES", "must be one list of sizes, for the only map")
     loads = settings["MODEL.LOAD_PROPOSALS"]
@@ -259,9 +259,22 @@ def _training_problems(settings: Settings) -> Iterator[Problem]:
         yield Problem("INPUT.RANDOM_FLIP", rule, training=True)
 
 
+def _has_trained_norms(settings: Settings) -> bool:
+    sections = ["MODEL.RESNETS", "MODEL.FPN", *heads(settings)]
+    return any(settings.get(f"{section}.NORM", "") not in ("", "FrozenBN") for section in sections)
+
+
 def _solver_problems(settings: Settings) -> Iterator[Problem]:
-    if settings["SOLVER.WEIGHT_DECAY_BIAS"] not in (None, 0, settings["SOLVER.WEIGHT_DECAY"]):
-        yield Problem("SOLVER.WEIGHT_DECAY_BIAS", "must be SOLVER.WEIGHT_DECAY, 0 or None", training=True)
+    if settings["TEST.PRECISE_BN.ENABLED"] and settings["TEST.PRECISE_BN.NUM_ITER"] < 1:
+        yield Problem("TEST.PRECISE_BN.NUM_ITER", "must be positive", training=True)
+    bias_decay, decay = settings["SOLVER.WEIGHT_DECAY_BIAS"], settings["SOLVER.WEIGHT_DECAY"]
+    if bias_decay is not None and bias_decay < 0:
+        yield Problem("SOLVER.WEIGHT_DECAY_BIAS", "must not be negative", training=True)
+    # Our factor for biases multiplies WEIGHT_DECAY_NORM in norms; Detectron2 decays their biases as others.
+    of_norms = _has_trained_norms(settings) and settings["SOLVER.WEIGHT_DECAY_NORM"] != decay
+    if bias_decay not in (None, 0, decay) and bias_decay > 0 and (decay == 0 or of_norms):
+        rule = "must be SOLVER.WEIGHT_DECAY, 0 or None if that is 0, or with norms that decay otherwise"
+        yield Problem("SOLVER.WEIGHT_DECAY_BIAS", rule, training=True)
     rate, is_cosine = settings["SOLVER.BASE_LR"], settings["SOLVER.LR_SCHEDULER_NAME"] == "WarmupCosineLR"
     if is_cosine and not 0 <= settings["SOLVER.BASE_LR_END"] <= rate:
         yield Problem("SOLVER.BASE_LR_END", f"must be between 0 and SOLVER.BASE_LR, {rate}", training=True)

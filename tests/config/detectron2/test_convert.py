@@ -36,28 +36,19 @@ def test_published_models_have_the_configs_of_this_project(zoo, name):
     assert not found
 
 
-# What is refused, and whether prediction is, too.
 REFUSED = {
-    "Base-RetinaNet": ("tag:yaml.org,2002:python/object/apply:eval", True),
-    "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x": ("META_ARCHITECTURE is 'PanopticFPN'", True),
-    "Misc/panoptic_fpn_R_101_dconv_cascade_gn_3x": ("META_ARCHITECTURE is 'PanopticFPN'", True),
-    "Misc/mask_rcnn_R_50_FPN_3x_syncbn": ("TEST.PRECISE_BN.ENABLED is True; must be False", False),
+    "Base-RetinaNet": "tag:yaml.org,2002:python/object/apply:eval",
+    "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x": "META_ARCHITECTURE is 'PanopticFPN'",
+    "Misc/panoptic_fpn_R_101_dconv_cascade_gn_3x": "META_ARCHITECTURE is 'PanopticFPN'",
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_there_is_no_counterpart_for_is_refused(zoo, name):
-    path, (text, also_in_prediction) = zoo / f"{name}.yaml", REFUSED[name]
-    with pytest.raises(ValueError) as error:
-        read_config(path)
-    assert text in str(error.value)
-    assert (f"--config={path}:inference" in str(error.value)) is not also_in_prediction
-    if also_in_prediction:
+    for for_inference in (False, True):
         with pytest.raises(ValueError) as error:
-            read_config(path, for_inference=True)
-        assert text in str(error.value)
-    else:
-        validate(read_config(path, for_inference=True))
+            read_config(zoo / f"{name}.yaml", for_inference=for_inference)
+        assert REFUSED[name] in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +60,7 @@ def test_what_there_is_no_counterpart_for_is_refused(zoo, name):
         "LVISv0.5-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_1x",
         "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x",
         "Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic",
+        "Misc/mask_rcnn_R_50_FPN_3x_syncbn",
         "Misc/scratch_mask_rcnn_R_50_FPN_9x_gn",
         "PascalVOC-Detection/faster_rcnn_R_50_C4",
     ],
@@ -166,6 +158,18 @@ OTHERS = {
         "model.box_agnostic": True,
         "model.mask_agnostic": True,
     },
+    "Misc/mask_rcnn_R_50_FPN_3x_syncbn": {
+        "model.backbone_weights": "detectron2/MSRA/R-50",
+        "model.backbone_norm": "batch",
+        "model.fpn_norm": "batch",
+        "model.box_convs": 4,
+        "model.box_norm": "batch",
+        "model.box_fcs": 1,
+        "model.mask_norm": "batch",
+        "train.steps": 270_000,
+        "train.decay_steps": (210_000, 250_000),
+        "train.precise_bn": 200,
+    },
     "Misc/scratch_mask_rcnn_R_50_FPN_9x_gn": {
         "model.pixel_std": (57.375, 57.12, 58.395),
         "model.backbone_norm": "group",
@@ -231,7 +235,7 @@ def test_every_key_is_read_or_known_to_change_nothing(zoo):
     head = "MODEL.ROI_BOX_HEAD"
     switched_on = {"TEST.AUG.ENABLED": True, f"{head}.USE_SIGMOID_CE": True, f"{head}.USE_FED_LOSS": True}
     clip = "SOLVER.CLIP_GRADIENTS"
-    switched_on |= {f"{clip}.ENABLED": True, f"{clip}.CLIP_TYPE": "norm"}
+    switched_on |= {f"{clip}.ENABLED": True, f"{clip}.CLIP_TYPE": "norm", "TEST.PRECISE_BN.ENABLED": True}
     read = {"SOLVER.BASE_LR_END", "SOLVER.NUM_DECAYS"}  # of other schedules: test_solver.py
     for name in (*names, "Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5"):
         settings = _Recorded(read_settings(zoo / f"{name}.yaml") | switched_on | CROP)
@@ -260,13 +264,15 @@ def test_training_values_that_are_refused_do_not_reach_the_config_of_prediction(
     path = write(
         """
         INPUT: {MAX_SIZE_TRAIN: -1}
+        TEST: {PRECISE_BN: {ENABLED: True, NUM_ITER: -1}}
         SOLVER:
           {BASE_LR: 0.1, BASE_LR_END: 1, LR_SCHEDULER_NAME: WarmupCosineLR,
            CLIP_GRADIENTS: {ENABLED: True, CLIP_VALUE: -1}}
         """
     )
-    with pytest.raises(ValueError, match=r"BASE_LR_END is 1\.0; must be between 0 and"):
+    with pytest.raises(ValueError, match=r"BASE_LR_END is 1\.0; must be between 0 and") as error:
         read_config(path)
+    assert f"--config={path}:inference reads what prediction needs" in str(error.value)
     validate(read_config(path, for_inference=True))
 
 
@@ -274,6 +280,9 @@ def test_rate_and_decay_of_biases():
     """Of all of them, also those of normalisation, as in Detectron2's ``get_default_optimizer_params``."""
     train = to_config({**DEFAULTS, "SOLVER.BIAS_LR_FACTOR": 2.0, "SOLVER.WEIGHT_DECAY_BIAS": 0.0}).train
     assert train.rate_factors == (("*.bias", 2.0),) and train.weight_decay_factors == (("*.bias", 0.0),)
+    other = {**DEFAULTS, "SOLVER.WEIGHT_DECAY": 0.001, "SOLVER.WEIGHT_DECAY_BIAS": 0.0005}
+    assert to_config(other).train.weight_decay_factors == (("*.bias", 0.5),)
+    assert not list(problems(other))
     plain = to_config(DEFAULTS).train
     assert plain.rate_factors == plain.weight_decay_factors == ()
 
@@ -340,9 +349,15 @@ CASCADE = {
         ),
         ({"MODEL.LOAD_PROPOSALS": True}, "MODEL.LOAD_PROPOSALS", "must be False with this"),
         (
-            {"SOLVER.WEIGHT_DECAY_BIAS": 0.5},
+            {"SOLVER.WEIGHT_DECAY_BIAS": 0.5, "MODEL.RESNETS.NORM": "BN"},
             "SOLVER.WEIGHT_DECAY_BIAS",
-            "must be SOLVER.WEIGHT_DECAY, 0 or None",
+            "must be SOLVER.WEIGHT_DECAY, 0 or None if that is 0, or with norms that decay otherwise",
+        ),
+        ({"SOLVER.WEIGHT_DECAY_BIAS": -0.5}, "SOLVER.WEIGHT_DECAY_BIAS", "must not be negative"),
+        (
+            CASCADE | {"MODEL.ANCHOR_GENERATOR.SIZES": ((32,), (64,), (128,), (256,), (512, 600))},
+            "MODEL.ANCHOR_GENERATOR.SIZES",
+            "must be one list of sizes for each map of the pyramid, equally long, or one for all",
         ),
         (
             {"MODEL.ROI_BOX_HEAD.USE_FED_LOSS": True},
@@ -395,6 +410,11 @@ CASCADE = {
         (
             {**CLIP, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 0.0},
             "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+            "must be positive",
+        ),
+        (
+            {"TEST.PRECISE_BN.ENABLED": True, "TEST.PRECISE_BN.NUM_ITER": 0},
+            "TEST.PRECISE_BN.NUM_ITER",
             "must be positive",
         ),
         ({"MODEL.RPN.IOU_THRESHOLDS": (0.3,)}, "MODEL.RPN.IOU_THRESHOLDS", "must be two"),
@@ -480,6 +500,25 @@ def test_values_that_do_not_go_together(settings, key, rule):
             {"train.box_loss": "giou"},
         ),
         (
+            {"MODEL.RPN.BBOX_REG_LOSS_TYPE": "diou", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "ciou"},
+            {"train.rpn_box_loss": "diou", "train.box_loss": "ciou"},
+        ),
+        (
+            {
+                "SOLVER.WARMUP_METHOD": "constant",
+                "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
+                "MODEL.KEYPOINT_ON": True,
+                "MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS": False,
+            },
+            {
+                "model.keypoint": True,
+                "data.min_keypoints": 1,
+                "train.warmup": "constant",
+                "train.roi_append_gt": False,
+                "train.keypoint_normalizer": "fixed",
+            },
+        ),
+        (
             {
                 "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
                 "MODEL.RESNETS.RES2_OUT_CHANNELS": 32,
@@ -531,6 +570,25 @@ def test_keys_that_become_several_fields_or_others(settings, fields):
     config = to_config(settings)
     validate(config)
     assert {name: value for name, (value, _) in differences(config, to_config(DEFAULTS)).items()} == fields
+
+
+@pytest.mark.parametrize(
+    ("sizes", "found"),
+    [
+        (
+            ((16, 24), (32, 48), (64, 96), (128, 192), (256, 384)),
+            (16, 24, 32, 48, 64, 96, 128, 192, 256, 384),
+        ),
+        ((32, 64.5), (32, 64.5) * 5),
+    ],
+)
+def test_several_anchors_on_each_level(sizes, found):
+    settings = {**DEFAULTS, **CASCADE, "MODEL.ROI_HEADS.NAME": "StandardROIHeads"}
+    settings["MODEL.ANCHOR_GENERATOR.SIZES"] = sizes
+    assert not list(problems(settings))
+    config = to_config({**settings, "MODEL.FPN.FUSE_TYPE": "avg"})
+    validate(config)
+    assert config.model.anchor_sizes == found and config.model.fpn_fuse == "avg"
 
 
 def test_proposals_are_looked_for_in_this_projects_format(zoo):
