@@ -98,7 +98,7 @@ def measure(
         model = training_model(blueprint, weights, frozen)
         modules = dict(nnx.iter_modules(model))
         for path, module in modules.items():
-            if (name := name_of(path)) in so_far:
+            if isinstance(module, nnx.BatchNorm) and (name := name_of(path)) in so_far:
                 setattr(modules[path[:-1]], str(path[-1]), _Measured(module, so_far[name]))
         sum_losses(model, *part, config, counts)
         found = arrays_of(model, nnx.BatchStat)

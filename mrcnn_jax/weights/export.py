@@ -79,9 +79,9 @@ def loading_lines(output: Path, config: Config, categories: Categories) -> list[
     given = ", ".join(f"{name}={value}" for name, value in arguments.items())
     anchors = []
     if _passed_anchors(config):
-        sizes = config.model.anchor_sizes  # of which torchvision wants one tuple per level
-        count = len(sizes) // len(presets.torchvision().model.anchor_sizes)
-        levels = tuple(sizes[first : first + count] for first in range(0, len(sizes), count))
+        scales = config.model.anchor_sizes  # of which torchvision wants one tuple per level
+        count = len(scales) // len(presets.torchvision().model.anchor_sizes)
+        levels = tuple(scales[first : first + count] for first in range(0, len(scales), count))
         made = f"sizes={levels}, aspect_ratios=({config.model.anchor_ratios},) * {len(levels)}"
         anchors = [f"anchors = torchvision.models.detection.anchor_utils.AnchorGenerator({made})"]
         given += ", rpn_anchor_generator=anchors"

@@ -142,7 +142,7 @@ def test_mask_heads_that_make_no_sense(changes, lines):
             ],
         ),
         (
-            {"backbone": "vit_b", "padding_multiple": 1024, "backbone_frozen_stages": 0, "fpn_fuse": "avg"},
+            {"features": "c4", "fpn_fuse": "avg"},
             ["model.fpn_fuse is 'avg'; must be 'sum' without FPN's top-down path"],
         ),
         (

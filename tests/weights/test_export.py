@@ -188,6 +188,9 @@ def test_other_anchors_are_passed_to_the_builder_function():
         "sizes=((16.0,), (32.0,), (64.0,), (128.0,), (256.0,)), aspect_ratios=((0.5, 1.0, 2.0),) * 5)"
     )
     assert made.endswith("weights_backbone=None, num_classes=2, rpn_anchor_generator=anchors)")
+    config.model.anchor_sizes = tuple(float(size) for size in range(10, 110, 10))
+    assert "sizes=((10.0, 20.0), (30.0, 40.0)," in lines_for(config)[1]
+    config.model.anchor_sizes = (16.0, 32.0, 64.0, 128.0, 256.0)
     config.model.anchor_ratios = (1.0,)
     assert lines_for(config)[1].endswith("aspect_ratios=((1.0,),) * 5)")
     assert difference_lines(config) == []
