@@ -53,7 +53,7 @@ UNKNOWN = [
 
 # Libraries, and the only parts that may import them.
 LIBRARIES = {
-    "tensorflow": ("mrcnn_jax.data.tensorflow",),
+    "tensorflow": ("mrcnn_jax.data.tensorflow", "mrcnn_jax.export.saved_model"),
     "tensorflow_datasets": ("mrcnn_jax.data.tensorflow",),
     "orbax": ("mrcnn_jax.runs.checkpoint",),
     "hotcoco": ("mrcnn_jax.evaluation",),

@@ -9,11 +9,15 @@ the settings and the categories. mrcnn_jax/export/runner.py runs it, with jax, N
 
     python runner.py shapes.mrcnn photo.ppm
 
-Existing files are never overwritten. See docs/deployment.md.
+    mrcnn-jax export --workdir=runs/shapes --output=saved/1 --format=saved_model
+
+writes a TensorFlow SavedModel instead, for CPUs. Existing files are never overwritten. See
+docs/deployment.md.
 """
 
 import re
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -25,7 +29,10 @@ _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "directory of the trained run, or a published model's name (docs/zoo.md)", required=True
 )
-_OUTPUT = flags.DEFINE_string("output", None, "file to write, such as model.mrcnn", required=True)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "file to write, such as model.mrcnn; with --format=saved_model a folder", required=True
+)
+_FORMAT: Any = flags.DEFINE_enum("format", "mrcnn", ["mrcnn", "saved_model"], "what to write")
 _STEP = command_line.define_step()
 _CANVAS = flags.DEFINE_list(
     "canvas",
@@ -36,7 +43,9 @@ _CANVAS = flags.DEFINE_list(
 _BATCH_SIZES = flags.DEFINE_list(
     "batch_sizes", ["1"], "images per batch, such as 1,4: programs are compiled for a fixed number"
 )
-_PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], "platforms to export for")
+_PLATFORMS = flags.DEFINE_list(
+    "platforms", ["cpu", "cuda", "tpu"], "platforms to export for; a SavedModel is for cpu alone"
+)
 
 
 def main(_: list[str]) -> None:
@@ -51,14 +60,17 @@ def main(_: list[str]) -> None:
     check_new(output)  # before a download
     check_exportable(config)
     model = load_exportable(workdir_of(_WORKDIR.value), config, step=_STEP.value, canvases=canvases)
-    export_model(
-        model,
-        output,
-        batch_sizes=batch_sizes,
-        platforms=_PLATFORMS.value,
-        announce=lambda line: print(line, flush=True),
-    )
-    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, step {model.step} of {_WORKDIR.value}")
+    options: dict[str, Any] = {
+        "batch_sizes": batch_sizes,
+        "announce": lambda line: print(line, flush=True),
+    }
+    if _FORMAT.value == "mrcnn":
+        export_model(model, output, platforms=_PLATFORMS.value, **options)
+    else:
+        from mrcnn_jax.export.saved_model import export_saved_model
+
+        export_saved_model(model, output, **options)
+    print(f"{output}: step {model.step} of {_WORKDIR.value}")
 
 
 def _canvas(text: str) -> tuple[int, int]:
