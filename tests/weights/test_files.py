@@ -66,7 +66,7 @@ def test_files_of_torch_without_a_float_models_weights(name: str):
         read_arrays(FIXTURES / "torch_files_unsupported" / name)
 
 
-@pytest.mark.parametrize("suffix", [".ckpt", ".bin", ".pth.tar"])
+@pytest.mark.parametrize("suffix", [".ckpt", ".bin", ".pth.tar", ".pyth"])
 def test_other_suffixes_of_torch_files(tmp_path: Path, suffix: str, expected):
     path = tmp_path / f"a{suffix}"
     path.write_bytes((FIXTURES / "torch_files" / "checkpoint.pth").read_bytes())
@@ -176,7 +176,7 @@ def test_suffixes(tmp_path: Path):
     (tmp_path / "a.h5").write_bytes(b"x")
     with pytest.raises(
         ValueError,
-        match=r"a\.h5: .* one of \.safetensors, \.npz, \.pth, \.pt, \.ckpt, \.bin, \.pth\.tar, \.pkl$",
+        match=r"h5: .* one of \.safetensors, \.npz, \.pth, \.pt, \.ckpt, \.bin, \.pth\.tar, \.pyth, \.pkl$",
     ):
         read_arrays(tmp_path / "a.h5")
     with pytest.raises(ValueError, match=r"a\.pth: .* must end in one of \.safetensors, \.npz"):
