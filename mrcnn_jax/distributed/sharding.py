@@ -1,7 +1,7 @@
 """The device mesh, and how arrays are placed on it."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -32,6 +32,14 @@ def make_mesh(devices: list[jax.Device] | None = None, *, spatial_devices: int =
     axes, types = ("data", "spatial"), (AxisType.Auto,) * 2
     if spatial_devices == 1:
         return jax.make_mesh((len(devices), 1), axes, axis_types=types, devices=devices)
+    return Mesh(_by_image(devices, spatial_devices), axes, axis_types=types)
+
+
+def _by_image(devices: Sequence[Any], spatial_devices: int) -> np.ndarray:
+    """The devices of each image, in a row each, for :func:`make_mesh`.
+
+    ``jax.make_mesh`` might give the rows of an image to devices of more processes than need be.
+    """
     counts = set(Counter(device.process_index for device in devices).values())
     whole_processes = len(counts) == 1 and not spatial_devices % max(counts)
     if any(count % spatial_devices for count in counts) and (
@@ -42,9 +50,8 @@ def make_mesh(devices: list[jax.Device] | None = None, *, spatial_devices: int =
             f"spatial_devices ({spatial_devices}) must divide the number of devices of each process "
             f"({of_each}), or be a multiple of it that divides the number of all devices ({len(devices)})"
         )
-    # jax.make_mesh might give the rows of an image to devices of more processes than need be.
     by_process = sorted(devices, key=lambda device: device.process_index)
-    return Mesh(np.array(by_process).reshape(-1, spatial_devices), axes, axis_types=types)
+    return np.array(by_process).reshape(-1, spatial_devices)
 
 
 def batch_sharding(mesh: Mesh) -> Batch:

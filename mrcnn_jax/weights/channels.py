@@ -43,13 +43,14 @@ def convert_stem(arrays: Arrays, channels: int) -> Arrays:
 
 
 def describe_new_channels(arrays: Arrays, blueprint: Blueprint) -> str:
-    """A sentence on the channels whose weights are zero, as training begins; "" if there are none.
+    """A sentence on the channels whose weights are zero, as training begins; "" if there are none, or no
+    others.
 
     Raises ValueError if these weights are frozen: then the channels would never have an effect.
     """
     (name,) = (name for name in STEMS if name in arrays)
     zero = np.flatnonzero(~np.asarray(arrays[name]).any(axis=(0, 1, 3))).tolist()
-    if not zero:
+    if not zero or len(zero) == arrays[name].shape[2]:
         return ""
     found = f"the weights of {name} for channel {', '.join(map(str, zero))} of the images (from 0) are 0"
     if name in blueprint.frozen_layers:

@@ -108,16 +108,15 @@ def test_the_mesh_of_groups_of_devices():
     assert make_mesh().shape == make_mesh(spatial_devices=1).shape == {"data": 8, "spatial": 1}
 
 
-def devices_of_processes(monkeypatch, *processes):
+def devices_of_processes(*processes):
     """Stand-ins for devices of several processes, of which only these numbers are read."""
-    monkeypatch.setattr(sharding, "Mesh", lambda devices, *_, **__: devices)
     return [SimpleNamespace(process_index=process) for process in processes]
 
 
 @pytest.mark.parametrize("processes", [(0, 1, 1, 0), (1, 1, 0, 0)])
 @pytest.mark.parametrize("shared_by", [2, 4])
-def test_devices_of_an_image_are_of_few_processes(monkeypatch, processes, shared_by):
-    mesh = make_mesh(devices_of_processes(monkeypatch, *processes), spatial_devices=shared_by)
+def test_devices_of_an_image_are_of_few_processes(processes, shared_by):
+    mesh = sharding._by_image(devices_of_processes(*processes), shared_by)
     assert mesh.shape == (4 // shared_by, shared_by)
     assert [device.process_index for device in mesh.ravel()] == [0, 0, 1, 1]
 
@@ -132,9 +131,9 @@ def test_devices_of_an_image_are_of_few_processes(monkeypatch, processes, shared
         ((0, 0, 1), 3, "(1 or 2), or be a multiple of it that divides the number of all devices (3)"),
     ],
 )
-def test_other_numbers_of_devices_are_an_error(monkeypatch, processes, shared_by, counts):
+def test_other_numbers_of_devices_are_an_error(processes, shared_by, counts):
     with pytest.raises(ValueError) as error:
-        make_mesh(devices_of_processes(monkeypatch, *processes), spatial_devices=shared_by)
+        sharding._by_image(devices_of_processes(*processes), shared_by)
     assert str(error.value) == (
         f"spatial_devices ({shared_by}) must divide the number of devices of each process {counts}"
     )

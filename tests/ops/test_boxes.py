@@ -37,9 +37,9 @@ DETECTRON2 = json.loads(
 @pytest.mark.parametrize(("kind", "iou"), [("diou", ops.distance_iou), ("ciou", ops.complete_iou)])
 def test_ious_as_in_detectron2s_losses(kind, iou):
     def losses(found):
-        return 1 - iou(found, np.array(DETECTRON2["wanted"], np.float32))
+        return 1 - iou(found, jnp.asarray(DETECTRON2["wanted"], jnp.float32))
 
-    found = np.array(DETECTRON2["found"], np.float32)
+    found = jnp.asarray(DETECTRON2["found"], jnp.float32)
     np.testing.assert_allclose(jax.jit(losses)(found), DETECTRON2[kind]["losses"], rtol=1e-6, atol=1e-6)
     gradient = jax.jit(jax.grad(lambda found: losses(found).sum()))(found)
     apart = slice(2, None)  # where sides are equal, torch and JAX take other subgradients
