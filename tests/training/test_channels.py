@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mrcnn_jax.data.shapes import make_shapes
-from tests.run_command import run_here
+from tests.run_command import run_apart
 from tests.training.depth_shapes import MEAN, STD, make_depth_shapes
 
 # Small pictures, and a model without keypoints.
@@ -37,7 +37,7 @@ def settings(values):
 
 
 def run(command, *arguments, directory):
-    outcome = run_here(command, *arguments, directory=directory)
+    outcome = run_apart(command, *arguments, directory=directory)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     return outcome.stdout
 
