@@ -57,9 +57,9 @@ def read_npy(data: bytes) -> np.ndarray:
 
 
 def open_npy(path: Path) -> np.ndarray:
-    """The array in a .npy file, of which parts are read when they are used; raises ValueError as ``read_npy``.
+    """The array in a .npy file, of which parts are read when they are used, so that it may be of any size.
 
-    There is no limit to its size but the file's.
+    Raises ValueError, naming the file, as ``read_npy``.
     """
     try:
         with path.open("rb") as file:

@@ -22,7 +22,12 @@ from mrcnn_jax.pixels import RGB, PixelFormat
 
 _DRIVERS = {"TIFF": "GTiff", "JPEG 2000": "JP2OpenJPEG"}
 _JPEG_2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
-_SETTINGS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": False}
+# Of GDAL: to ignore files beside the image, and how many bytes of decoded blocks to keep (else 5 % of memory).
+_SETTINGS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": False,
+    "GDAL_CACHEMAX": 256 * 2**20,
+}
 
 
 class Georeference(NamedTuple):

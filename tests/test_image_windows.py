@@ -8,7 +8,7 @@ from PIL import Image
 
 from mrcnn_jax import image_windows
 from mrcnn_jax.image_windows import open_windows
-from mrcnn_jax.pixels import PixelFormat
+from mrcnn_jax.pixels import RGB, PixelFormat
 
 rasterio = pytest.importorskip("rasterio")
 
@@ -30,7 +30,7 @@ def write_raster(path, values, **settings):
     return path
 
 
-def assert_parts(path, values, pixels=PixelFormat()):
+def assert_parts(path, values, pixels=RGB):
     with open_windows(path, pixels) as windows:
         assert windows.size == values.shape[:2]
         for top, left, height, width in ((0, 0, 70, 90), (5, 60, 20, 30), (69, 89, 1, 1)):

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from mrcnn_jax.data.image_list import ImageList
     from mrcnn_jax.inference.detector import Detector
     from mrcnn_jax.inference.partial_results import ImageResults
-    from mrcnn_jax.inference.tiles import TiledDetector
 
 ARGUMENTS = "image files and folders of images"
 
@@ -209,7 +208,7 @@ def main(arguments: list[str]) -> int:
             line += f", {counts.drawn} of them ({threshold}) {' and '.join(places)}"
         print(line)
         if pictures is not None and counts.too_large:
-            print(f"{counts.too_large} images have too many pixels to be drawn")
+            print(f"images with too many pixels to be drawn: {counts.too_large}")
     return _report(errors)
 
 
@@ -234,6 +233,8 @@ class _Counts:
     too_large = 0
 
     def count(self, results: Iterable[tuple[int, "ImageResults"]]) -> Iterator[tuple[int, "ImageResults"]]:
+        from mrcnn_jax.inference.pictures import can_be_drawn
+
         for index, found in results:
             self.objects += len(found["objects"])
             self.drawn += found["drawn"]

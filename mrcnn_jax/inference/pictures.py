@@ -53,8 +53,9 @@ def write_results(
 
     Results are appended to ``partial``, and pictures written to the paths in ``pictures``; images that
     ``partial`` has are skipped. Objects scoring under ``score_threshold`` are left out of the pictures, the
-    files in ``geojson`` and the ``annotations`` of a COCO dataset, if these are wanted. Missing folders are created. Shows a progress
-    bar. Only a few images' results are in memory at a time. Raises ``OSError`` if a file cannot be written.
+    files in ``geojson`` and the ``annotations`` of a COCO dataset, if these are wanted. Missing folders are
+    created. Shows a progress bar. Only a few images' results are in memory at a time. Raises ``OSError`` if a
+    file cannot be written.
     """
     nothing: list[None] = [None] * len(images)
     outputs = zip(images, pictures or nothing, geojson or nothing, strict=True)

@@ -1,5 +1,6 @@
 """Finds of tiles, and the objects that they are joined to."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_tiles_cover_the_image_and_overlap(size, tile, share):
     assert covered.all()
     rows, columns = (sorted({tile[axis] for tile in tiles}) for axis in (0, 1))
     for starts in (rows, columns):
-        assert all(b - a <= tile - overlap for a, b in zip(starts, starts[1:], strict=False))
+        assert all(b - a <= tile - overlap for a, b in itertools.pairwise(starts))
 
 
 def test_an_object_in_an_overlap_is_found_once():
