@@ -22,7 +22,7 @@ from mrcnn_jax.pixels import RGB, PixelFormat
 
 _DRIVERS = {"TIFF": "GTiff", "JPEG 2000": "JP2OpenJPEG"}
 _JPEG_2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
-# Of GDAL: to ignore files beside the image, and how many bytes of decoded blocks to keep (else 5 % of memory).
+# Of GDAL: files beside the image are ignored; the bytes of decoded blocks that it keeps (else 5 % of memory).
 _SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": False,
@@ -104,7 +104,7 @@ def _is_turned(path: Path) -> bool:
 class _Array:
     """An image in an array, of which some may lie on the disk."""
 
-    georeference = None
+    georeference: Georeference | None = None
 
     def __init__(self, path: Path, values: np.ndarray, pixels: PixelFormat) -> None:
         self.size: Size = (values.shape[0], values.shape[1])
@@ -136,7 +136,7 @@ class _Raster:
         self._path, self._dataset, self._pixels = path, dataset, pixels
         self._bands = _rgb_bands(path, dataset) if pixels.is_rgb else _all_bands(dataset, pixels.channels)
         self._lock = threading.Lock()  # GDAL's datasets are for one thread at a time
-        self.georeference = None
+        self.georeference: Georeference | None = None
         if not dataset.transform.is_identity:
             code = dataset.crs.to_epsg() if dataset.crs else None
             self.georeference = Georeference(tuple(dataset.transform)[:6], code and f"EPSG:{code}")

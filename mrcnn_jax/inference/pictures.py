@@ -34,6 +34,14 @@ class Problems(NamedTuple):
     nearly_black: list[Path]
 
 
+class _Files(NamedTuple):
+    """An image, and what is written of it."""
+
+    image: Path
+    picture: Path | None
+    geojson: Path | None
+
+
 def can_be_drawn(size: Sequence[int]) -> bool:
     """Whether an image has no more pixels than Pillow reads; one that is found in by tiles may have more."""
     return math.prod(size) <= 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
@@ -58,8 +66,8 @@ def write_results(
     file cannot be written.
     """
     nothing: list[None] = [None] * len(images)
-    outputs = zip(images, pictures or nothing, geojson or nothing, strict=True)
-    todo = [each for each in outputs if not partial.is_done(each[0])]
+    every = map(_Files, images, pictures or nothing, geojson or nothing)
+    todo = [files for files in every if not partial.is_done(files.image)]
     errors: list[ValueError] = []
     black: set[int] = set()  # indices in todo
     writing: deque[tuple[Path, Future[Found]]] = deque()
@@ -73,43 +81,41 @@ def write_results(
             black.add(index)
 
     outcomes = progress_bar(
-        detector.attempt((image for image, _, _ in todo), inspect=inspect),
+        detector.attempt((files.image for files in todo), inspect=inspect),
         total=len(images),
         initial=len(images) - len(todo),
     )
     with ThreadPoolExecutor(_THREADS) as writers:
         try:
-            for (image, *files), outcome in zip(todo, outcomes, strict=True):
+            for files, outcome in zip(todo, outcomes, strict=True):
                 if isinstance(outcome, ValueError):
                     errors.append(outcome)
                     continue
                 shown = outcome.above(score_threshold)
-                found = writers.submit(_write, detector.read, image, *files, outcome, shown, annotations)
-                writing.append((image, found))
+                found = writers.submit(_write, detector.read, files, outcome, shown, annotations)
+                writing.append((files.image, found))
                 if len(writing) > _MAX_PENDING:
                     append_oldest()
         finally:  # also what is ready when the user interrupts the program
             while writing:
                 append_oldest()
-    return Problems(errors, [todo[index][0] for index in sorted(black)])
+    return Problems(errors, [todo[index].image for index in sorted(black)])
 
 
 def _write(
     read: Callable[[Path], np.ndarray],
-    image: Path,
-    picture: Path | None,
-    geojson: Path | None,
+    files: _Files,
     result: Result,
     shown: Result,
     annotations: bool,
 ) -> Found:
     """Writes the picture and the GeoJSON, and returns what is written of the image besides."""
-    if picture is not None and can_be_drawn(result.image_size):
+    if files.picture is not None and can_be_drawn(result.image_size):
         # Reads the file again: keeping the pixels of all pending images would cost too much memory.
-        _write_picture(read(image), shown, picture)
-    if geojson is not None:
-        with open_windows(image, result.pixels) as windows:
-            write_geojson(geojson, shown, windows.georeference)
+        _write_picture(read(files.image), shown, files.picture)
+    if files.geojson is not None:
+        with open_windows(files.image, result.pixels) as windows:
+            write_geojson(files.geojson, shown, windows.georeference)
     found = Found(size=list(result.image_size), drawn=len(shown), objects=result.to_coco(0))
     if annotations:
         found["annotations"] = to_annotations(shown)

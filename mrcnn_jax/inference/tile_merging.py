@@ -107,7 +107,7 @@ class _Finds:
     def sees_whole(self, boxes: Float[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
         """Whether all of an object with this box lies in the tile, away from sides that would cut it off."""
         least, most = self.inside[:2], self.inside[2:]
-        return (boxes[:, :2] >= least).all(axis=1) & (boxes[:, 2:] <= most).all(axis=1)
+        return np.all((boxes[:, :2] >= least) & (boxes[:, 2:] <= most), axis=1)
 
 
 def _drop_duplicates(tiles: Sequence[_Finds], pairs: Sequence[tuple[_Finds, _Finds]]) -> None:
@@ -116,9 +116,9 @@ def _drop_duplicates(tiles: Sequence[_Finds], pairs: Sequence[tuple[_Finds, _Fin
     number = {id(finds): i for i, finds in enumerate(tiles)}
     for a, b in pairs:
         for i, j in _agreeing(a, b, ~a.cut, ~b.cut):
-            one, other = (number[id(a)], i), (number[id(b)], j)
-            same.setdefault(one, []).append(other)
-            same.setdefault(other, []).append(one)
+            of_a, of_b = (number[id(a)], i), (number[id(b)], j)
+            same.setdefault(of_a, []).append(of_b)
+            same.setdefault(of_b, []).append(of_a)
     for tile, i in sorted(same, key=lambda find: (-tiles[find[0]].result.scores[find[1]], find)):
         if tiles[tile].kept[i]:
             for other, j in same[tile, i]:
