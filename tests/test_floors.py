@@ -15,6 +15,7 @@ FLOORS = {
     "mrcnn_jax.image_names": 0,
     "mrcnn_jax.pixels": 0,
     "mrcnn_jax.channel_files": 0,
+    "mrcnn_jax.image_windows": 0,
     "mrcnn_jax.rle": 0,
     "mrcnn_jax.json_files": 0,
     "mrcnn_jax.yaml_files": 0,

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
-from mrcnn_jax.images import Fitted, Size, fit, fitted_shape
+from mrcnn_jax.images import Fitted, Size, fit, fitted_shape, read_image
 from mrcnn_jax.inference.augmented import make_augmented_fn
 from mrcnn_jax.inference.predict import check_finds_objects, predict
 from mrcnn_jax.inference.results import Result, to_result
@@ -187,6 +187,10 @@ class Detector:
         finally:  # also when the caller stops iterating early
             for threads in (readers, finishers):
                 threads.shutdown(wait=False, cancel_futures=True)
+
+    def read(self, path: Path) -> np.ndarray:
+        """The pixels of an image file, as it reads them; raises ValueError if it cannot."""
+        return read_image(path, self.pixels)
 
     def _read_ahead(
         self,
