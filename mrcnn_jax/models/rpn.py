@@ -101,7 +101,7 @@ def select_proposals(
     """
     boxes, scores, valid = [], [], []
     for level, (objectness, deltas) in outputs.items():
-        # libtpu 0.0.42 aborts if it fuses what is before top_k with it, as it does when training on one image.
+        # libtpu 0.0.42 aborts if it fuses what is before top_k with it: when training on one image.
         objectness = tpu_barrier(jnp.where(anchors[level].in_image, objectness, -jnp.inf))
         top_scores, index = jax.lax.top_k(objectness, min(pre_nms, len(objectness)))
         decoded = decode_boxes(
