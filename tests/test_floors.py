@@ -30,7 +30,7 @@ FLOORS = {
     "mrcnn_jax.inference": 3,
     "mrcnn_jax.weights": 3,
     "mrcnn_jax.evaluation": 4,
-    "mrcnn_jax.exporters": 4,
+    "mrcnn_jax.tool_formats": 4,
     "mrcnn_jax.export": 4,
     "mrcnn_jax.training": 5,
     "mrcnn_jax.compile_report": 6,
