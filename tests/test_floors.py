@@ -31,6 +31,7 @@ FLOORS = {
     "mrcnn_jax.weights": 3,
     "mrcnn_jax.evaluation": 4,
     "mrcnn_jax.tool_formats": 4,
+    "mrcnn_jax.export.runner": 0,
     "mrcnn_jax.export": 4,
     "mrcnn_jax.training": 5,
     "mrcnn_jax.compile_report": 6,
