@@ -73,7 +73,8 @@ class Model:
                 self.programs.setdefault(tuple(canvas), {})[batch] = program
         if not self.programs:
             there = {name.split("/")[1].split("-")[0] for name in files if name.startswith("programs/")}
-            raise ValueError(f"has programs for {', '.join(sorted(there))}, but jax runs on {platform}")
+            others = f"has programs for {', '.join(sorted(there))}, but jax runs on {platform}"
+            raise ValueError(f"{others} (JAX_PLATFORMS=NAME selects a platform)")
         self.weights = jax.device_put(_read_safetensors(files["weights.safetensors"]))
 
     def __call__(self, images: list[np.ndarray]) -> list[dict[str, Any]]:
