@@ -38,7 +38,7 @@ from absl import flags
 
 from mrcnn_jax import command_line
 from mrcnn_jax.runtime.setup import setup
-from mrcnn_jax.weights.zoo_models import run_config
+from mrcnn_jax.weights.zoo_models import model_config
 
 if TYPE_CHECKING:
     from mrcnn_jax.data.image_list import ImageList
@@ -51,7 +51,11 @@ _PARTIAL = "detections.partial.jsonl"
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "directory of the trained run, or a published model's name (docs/zoo.md)", required=True
+    "workdir",
+    None,
+    "directory of the trained run, a published model's name (docs/zoo.md), or a file that mrcnn-jax export "
+    "wrote (docs/deployment.md)",
+    required=True,
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
@@ -122,7 +126,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError(
             "no images given: name image files or folders, as in: mrcnn-jax predict ... photo.jpg folder/"
         )
-    config = _override(run_config(_WORKDIR.value))
+    config = _override(model_config(_WORKDIR.value))
     errors: list[ValueError] = []
     listed = _read_list(arguments)
     if listed is not None:

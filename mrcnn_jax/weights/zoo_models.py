@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mrcnn_jax.config import Config
-from mrcnn_jax.runs.description import read_run
+from mrcnn_jax.runs.description import is_model_file, read_model, read_run
 from mrcnn_jax.weights import zoo_detectron2, zoo_mmdetection
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -123,6 +123,12 @@ def run_config(name_or_path: str | Path) -> Config:
     """
     model = find_model(name_or_path)
     return config_of(model) if model else read_run(name_or_path).config
+
+
+def model_config(name_or_path: str | Path) -> Config:
+    """The config of ``run_config``, or of a model file, for commands that only detect objects."""
+    is_file = is_model_file(name_or_path)
+    return read_model(name_or_path).config if is_file else run_config(name_or_path)
 
 
 def models_with(system: str, fields: Mapping[str, Any]) -> list[Model]:
