@@ -92,7 +92,9 @@ def metrics_of(
             summary[f"AP{letter}"] = percent_of_measured(precision[:, :, chosen, any_size])
     limit = MAX_LVIS_DETECTIONS if lvis else MAX_DETECTIONS[kind]
     summary[f"AR{limit}"] = percent_of_measured(recall[..., any_size])
-    per_category = {category: percent_of_measured(precision[:, :, k, any_size]) for k, category in enumerate(categories)}
+    per_category = {
+        category: percent_of_measured(precision[:, :, k, any_size]) for k, category in enumerate(categories)
+    }
     return CocoMetrics(summary, per_category)
 
 
