@@ -81,7 +81,7 @@ class Matching:
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
-    """Precision and recall over all categories if only detections of at least a score are kept."""
+    """Precision and recall if only detections of at least a score are kept."""
 
     scores: Float[np.ndarray, " s"]  # all different, from high to low
     precision: Float[np.ndarray, " s"]
@@ -167,13 +167,22 @@ def matching(measured: Measured, scores: Float[np.ndarray, " d"], num_objects: i
     return Matching(detections, objects, object_of, scores)
 
 
-def thresholds(matches: Matching) -> Thresholds:
-    """Precision and recall at each score at which they change."""
+def thresholds(
+    matches: Matching,
+    detections: Bool[np.ndarray, " d"] | None = None,
+    objects: Bool[np.ndarray, " g"] | None = None,
+) -> Thresholds:
+    """Precision and recall at each score at which they change, of some ``detections`` and ``objects``."""
     counted = matches.detections != Fate.IGNORED
+    counted_objects = matches.objects != Fate.IGNORED
+    if detections is not None:
+        counted = counted & detections
+    if objects is not None:
+        counted_objects = counted_objects & objects
     scores, correct = matches.scores[counted], matches.detections[counted] == Fate.MATCHED
     order = np.argsort(-scores, kind="stable")
     scores, correct = scores[order], correct[order].cumsum()
-    last = np.append(scores[1:] != scores[:-1], [True] * bool(len(scores)))  # of equal scores
-    num_objects = int((matches.objects != Fate.IGNORED).sum())
+    last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]  # of equal scores
+    num_objects = int(counted_objects.sum())
     kept = np.arange(1, len(scores) + 1)[last]
     return Thresholds(scores[last], correct[last] / kept, correct[last] / max(num_objects, 1))
