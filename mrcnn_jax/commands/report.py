@@ -2,6 +2,7 @@
 
     mrcnn-jax report --workdir=runs/shapes
     mrcnn-jax report --workdir=runs/coco --config.data.root=/data/coco --detections=found.json
+    mrcnn-jax report --workdir=runs/new --compare=runs/old/report.detections.json
     mrcnn-jax report --workdir=torchvision/mask_rcnn_r50_fpn --config.data.root=/data/coco --output=r50.html
 
 Writes report.html to the run's directory, or --output, replacing an existing report; a browser opens it from
@@ -36,6 +37,9 @@ _OUTPUT = flags.DEFINE_string(
 _DETECTIONS = flags.DEFINE_string(
     "detections", None, "COCO results list of the validation images; without it, the run is evaluated"
 )
+_COMPARE = flags.DEFINE_string(
+    "compare", None, "COCO results list of the same images, such as an earlier run's, to compare AP with"
+)
 _STEP = command_line.define_step()
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "images per batch; the run's if not given", lower_bound=1
@@ -63,8 +67,9 @@ def main(_: list[str]) -> None:
     if detections is not None:
         if _STEP.value is not None:
             raise ValueError(f"--step and --detections={detections} exclude each other")
-        if output.resolve() == detections.resolve():
-            raise ValueError(f"{output} is an input and would be overwritten; choose another --output")
+    inputs = {Path(file).resolve() for file in (_DETECTIONS.value, _COMPARE.value) if file}
+    if output.resolve() in inputs:
+        raise ValueError(f"{output} is an input and would be overwritten; choose another --output")
     if output.suffix not in (".html", ".htm"):
         raise ValueError(f"--output={output}: must end in .html, so that a browser opens it")
     setup()
@@ -77,6 +82,7 @@ def main(_: list[str]) -> None:
         step=_STEP.value,
         config=config,
         detections=detections,
+        compare=_COMPARE.value,
         batch_size=_BATCH_SIZE.value,
         score=_SCORE.value,
         pictures=_PICTURES.value,

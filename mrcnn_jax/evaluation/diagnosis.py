@@ -9,6 +9,7 @@ Shapes: T IoU or OKS thresholds, R recalls from 0 to 1, K categories, D detectio
 from dataclasses import dataclass
 from enum import IntEnum
 
+import hotcoco
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -147,6 +148,15 @@ def calibration(measured: Measured, bins: int = 10) -> Calibration:
     columns = ("avg_confidence", "avg_accuracy", "count")
     scores, correct, counts = (np.array([item[name] for item in found["bins"]]) for name in columns)
     return Calibration(float(found["ece"]), scores, correct, counts.astype(np.int64))
+
+
+def interval_of_difference(
+    before: Measured, now: Measured, *, resamples: int, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of the change in AP, in percent, over images drawn at random with repetition."""
+    found = hotcoco.compare(before.evaluation, now.evaluation, n_bootstrap=resamples, seed=seed)
+    interval = found["ci"]["AP"]
+    return 100 * float(interval["lower"]), 100 * float(interval["upper"])
 
 
 def matching(measured: Measured, scores: Float[np.ndarray, " d"], num_objects: int) -> Matching:

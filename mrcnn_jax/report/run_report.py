@@ -20,6 +20,7 @@ from mrcnn_jax.json_files import replacing
 from mrcnn_jax.pixels import PixelFormat
 from mrcnn_jax.report import metrics as sections
 from mrcnn_jax.report.charts import counted
+from mrcnn_jax.report.comparison import comparison
 from mrcnn_jax.report.confusions import confusions
 from mrcnn_jax.report.examples import examples
 from mrcnn_jax.report.kept import kept_detections
@@ -52,6 +53,7 @@ def write_report(
     source: DataSource | Dataset | None = None,
     config: Config | None = None,
     detections: str | Path | None = None,
+    compare: str | Path | None = None,
     batch_size: int | None = None,
     score: float | None = None,
     pictures: int = PICTURES,
@@ -69,6 +71,7 @@ def write_report(
         config: replaces the run's, for example for other data.
         detections: a COCO results list of these images, as ``evaluate`` writes it to ``detections_file``.
             None: what the checkpoint finds, which is kept beside ``output`` for the next report.
+        compare: a COCO results list of the same images to compare with, such as that of an earlier run.
         batch_size: images per batch; None: ``config.test.batch_size``.
         score: the lowest score of the detections in counts, confusions and pictures; None: that of the
             largest F1.
@@ -76,7 +79,7 @@ def write_report(
         progress: whether to show progress bars.
 
     Of a run without heads the report has the recall of its proposals. Raises the errors of ``evaluate`` and
-    of ``read_saved``, and ValueError for ``detections`` of a run without heads.
+    of ``read_saved``, and ValueError for ``detections`` or ``compare`` with a run without heads.
     """
     workdir, output = workdir_of(workdir), Path(output)
     run = read_run(workdir)
@@ -86,39 +89,55 @@ def write_report(
         open_validation_source(config) if source is None else as_source(source, mask_grid=0, pixels=pixels)
     )
     batch_size = batch_size or config.test.batch_size
-    if detections is None:
-        step = step_of_weights(workdir, step)
-    measured_step = None if detections is not None else int(step or 0)
     if config.model.box:
         check_source(config, run.categories, opened)
-        if detections is None:
-            detections = kept_detections(
-                workdir, config, opened, output, step=int(step or 0), batch_size=batch_size, progress=progress
-            )
-        results = _results(config, opened, Path(detections), score=score, pictures=pictures)
-    elif detections is not None:
+    elif (given := detections or compare) is not None:
         raise ValueError(
-            f"{detections}: {workdir} is a region proposal network alone (model.box is False), which has "
+            f"{given}: {workdir} is a region proposal network alone (model.box is False), which has "
             "proposals but no detections"
         )
+    if detections is not None:
+        measured_step, what = None, f"The detections in {detections}"
     else:
-        proposer = load_proposer(workdir, step=step, batch_size=batch_size, config=config)
+        measured_step = step_of_weights(workdir, step)
+        what = f"Step {measured_step:,}"
+        if config.model.box:
+            detections = kept_detections(
+                workdir, config, opened, output, step=measured_step, batch_size=batch_size, progress=progress
+            )
+    if detections is not None:
+        results = _results(
+            config,
+            opened,
+            Path(detections),
+            compare=None if compare is None else Path(compare),
+            score=score,
+            pictures=pictures,
+        )
+    else:
+        proposer = load_proposer(workdir, step=measured_step, batch_size=batch_size, config=config)
         metrics = evaluate_proposals(proposer, opened, progress=progress)
         results = _Results([sections.recall(metrics["proposals"], _data(opened))], metrics)
+
     parts = list(results.parts)
     if (curves := training(read_scalars(workdir / "tensorboard"), measured_step)) is not None:
         parts.append(curves)
     parts.append(_settings(config))
     title = f"Report on {workdir.resolve().name}"
-    of = f"step {measured_step:,}" if measured_step is not None else f"the detections in {detections}"
-    lead = element("p", f"{of[0].upper()}{of[1:]} of {workdir}, measured on {opened.name}")
+    lead = element("p", f"{what} of {workdir}, measured on {opened.name}")
     with replacing(output) as unfinished:
         unfinished.write_text(page(title, lead, parts), encoding="utf-8")
     return results.metrics
 
 
 def _results(
-    config: Config, source: DataSource, detections: Path, *, score: float | None, pictures: int
+    config: Config,
+    source: DataSource,
+    detections: Path,
+    *,
+    compare: Path | None,
+    score: float | None,
+    pictures: int,
 ) -> _Results:
     kinds = kinds_of(config, source)
     entries = read_saved(detections, source, kinds)
@@ -134,8 +153,12 @@ def _results(
         sections.overview(metrics, published_like(config, source.categories), said, len(source.ids)),
         sections.errors(measured),
         sections.curves(measured, judged, names),
+        sections.categories(measured, judged, names),
     ]
-    parts.append(sections.categories(measured, judged, names))
+    if compare is not None:
+        others = read_saved(compare, source, kinds)
+        before = [measure(truth, others, kind, source) for kind in kinds]
+        parts.insert(1, comparison(measured, before, names, file=str(compare)))
     if len(names) > 1:
         parts.append(confusions(judged, names))
     parts.append(sections.calibration(measured))

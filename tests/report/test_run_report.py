@@ -170,6 +170,23 @@ def test_a_run_without_masks(tmp_path, keypoints):
     assert 'id="training"' not in text
 
 
+def test_comparison(folder, text):
+    """Before, the two correct detections alone were found: of figures, one of two without a false one."""
+    (folder / "before.json").write_text(json.dumps(entries()[:2]))
+    compared = report(folder, compare=folder / "before.json", pictures=0)
+    rows = rows_of(compared, "comparison")
+    assert rows[0] == ["", "AP before", "AP now", "change", "95 % interval"]
+    kinds = [["box", "75.2", "62.6", "-12.6"], ["mask", "75.2", "62.6", "-12.6"]]
+    assert [row[:4] for row in rows[1:3]] == kinds and rows[3][0] == "keypoint"
+    low, high = (float(value) for value in rows[1][4].split(" to "))
+    assert low <= -12.6 <= high <= 0
+    assert [FIGURE, "box", "50.5", "25.2", "-25.2"] in rows
+    assert rows[-1] == [BALL, "mask", "100.0", "100.0", "+0.0"]
+    assert NEVER not in [row[0] for row in rows] and 'id="comparison"' not in text
+    same = report(folder, compare=folder / "found.json", pictures=0)
+    assert rows_of(same, "comparison")[1][3:] == ["+0.0", "+0.0 to +0.0"]
+
+
 def test_nothing_found(tmp_path):
     make_run(tmp_path)
     (tmp_path / "found.json").write_text("[]")
@@ -226,7 +243,13 @@ def test_lvis(tmp_path):
         "annotations": content["annotations"][:3],
     }
     make_run(tmp_path, keypoints=False, sections=sections)
-    text = report(tmp_path, pictures=1)
+    text = report(tmp_path, pictures=1, compare=tmp_path / "found.json")
+    assert rows_of(text, "comparison")[2] == [
+        "mask",
+        *rows_of(text, "overview")[2][1:2] * 2,
+        "+0.0",
+        *["+0.0 to +0.0"],
+    ]
     head, row, *_ = rows_of(text, "overview")
     assert head[7:] == ["APr", "APc", "APf", "AR300"] and row[7:10] == ["100.0", "50.5", "-"]
     assert "At most 300 detections of an image count" in text
@@ -306,6 +329,7 @@ def test_detections_are_kept(tmp_path, monkeypatch):
         (["--workdir=run", "--output=no/out.html"], "error: --output=no/out.html: there is no folder no"),
         (["--workdir=run", "--detections=none.json"], "error: none.json: No such file"),
         (["--workdir=run", "--detections=run/report.html"], "run/report.html is an input and would be"),
+        (["--workdir=run", "--compare=run/report.html"], "run/report.html is an input and would be"),
         (["--workdir=run", "--step=3", "--detections=found.json"], "--step and --detections=found.json excl"),
         (["--workdir=run", "--config.data.val_images=no"], "there is no such folder (data.val_images)"),
         (["--workdir=run"], "checkpoints: there is no checkpoint yet"),
