@@ -64,9 +64,8 @@ def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value or Path(_WORKDIR.value) / "report.html")
     command_line.check_output("output", output)
     detections = Path(_DETECTIONS.value) if _DETECTIONS.value else None
-    if detections is not None:
-        if _STEP.value is not None:
-            raise ValueError(f"--step and --detections={detections} exclude each other")
+    if detections is not None and _STEP.value is not None:
+        raise ValueError(f"--step and --detections={detections} exclude each other")
     inputs = {Path(file).resolve() for file in (_DETECTIONS.value, _COMPARE.value) if file}
     if output.resolve() in inputs:
         raise ValueError(f"{output} is an input and would be overwritten; choose another --output")

@@ -4,7 +4,7 @@ Every chart has a text alternative for screen readers, which says what a reader 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -161,17 +161,11 @@ def histogram(
 def bar_chart(
     title: str,
     rows: Sequence[tuple[str, float, str]],
-    *,
-    limit: float | None = None,
-    color: Callable[[int], int] = lambda _: 0,
 ) -> Html:
-    """A figure of horizontal bars: a name, a value from 0 and the text at the bar's end for each.
-
-    ``limit`` is the value of a full bar, by default the largest.
-    """
+    """A figure of horizontal bars: a name, a value from 0 and the text at the bar's end for each."""
     if not rows:
         return _figure(title, element("p", "No values.", class_="soft"))
-    limit = max(limit or max(value for _, value, _ in rows), 1e-12)
+    limit = max(*(value for _, value, _ in rows), 1e-12)
     indent = 16.0 + 6.6 * max(len(name) for name, _, _ in rows)
     indent = min(indent, 170.0)
     space = _WIDTH - indent - 8 - 6.6 * max(len(text) for _, _, text in rows)
@@ -182,7 +176,7 @@ def bar_chart(
         shown = name if len(name) <= 24 else f"{name[:23]}\u2026"
         parts += [
             element("text", shown, x=indent - 8, y=y + 13, text_anchor="end", class_="ink"),
-            element("rect", x=indent, y=y, width=max(width, 1.0), height=18, rx=2, class_=f"c{color(i)}"),
+            element("rect", x=indent, y=y, width=max(width, 1.0), height=18, rx=2, class_="c0"),
             element("text", text, x=indent + max(width, 1.0) + 6, y=y + 13),
         ]
     words = "; ".join(f"{name} {text}" for name, _, text in rows)

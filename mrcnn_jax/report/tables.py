@@ -19,7 +19,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """The cells of a row; ``kind`` is "own" or "total" for an emphasised one."""
+    """The cells of a row; its ``kind`` "own" emphasises it."""
 
     cells: Sequence[Child]
     kind: str | None = None
@@ -28,7 +28,7 @@ class Row:
 def table(
     columns: Sequence[Column], rows: Sequence[Row], *, caption: str = "", sortable: bool = False
 ) -> Html:
-    """A table that scrolls sideways in a narrow window; a sortable one has no row of totals."""
+    """A table that scrolls sideways in a narrow window; headings sort a ``sortable`` one."""
     head = element(
         "tr",
         (element("th", item.name, class_=_class(item), title=item.help, scope="col") for item in columns),
