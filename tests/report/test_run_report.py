@@ -343,7 +343,12 @@ def test_errors_of_the_command(folder, arguments, message):
 
 def test_the_command(folder, text):
     done = run_here(
-        "report", "--workdir=run", "--detections=found.json", "--output=by_command.html", directory=folder
+        "report",
+        "--workdir=run",
+        "--detections=found.json",
+        "--output=by_command.html",
+        "--pictures=0",
+        directory=folder,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].split() == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR"]
