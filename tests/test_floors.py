@@ -36,6 +36,7 @@ FLOORS = {
     "mrcnn_jax.export": 4,
     "mrcnn_jax.training": 5,
     "mrcnn_jax.compile_report": 6,
+    "mrcnn_jax.report": 6,
     "mrcnn_jax.paper": 6,
     "mrcnn_jax.command_line": 6,
     "mrcnn_jax.commands": 6,

@@ -1,11 +1,15 @@
 """Draws training batches after augmentation, and counts the training set's objects.
 
     mrcnn-jax show --config=shapes --output=out
+    mrcnn-jax show --config=shapes --output=out --html
 
 Writes out/batches.png, replacing an existing one: --count padded images, from the batch of --step on, with
 boxes, masks, keypoints, crowds (striped) and padding (a checkerboard), after all augmentation of config.data
 and, with --augment=FILE.py:FUNCTION, one's own (docs/data.md). If the data are a folder, damaged entries are
 listed first, as in training: as an error, or with --config.data.skip_bad as left out.
+
+With --html it also writes out/data.html, which a browser opens from disk: counts by category, sizes and
+shapes of objects, objects of an image, findings and the same pictures (docs/report.md).
 """
 
 from itertools import islice
@@ -22,6 +26,7 @@ _DATA = flags.DEFINE_string(
     "data", None, "folder of images in COCO format, in any usual layout: sets the paths of config.data"
 )
 _COUNT = flags.DEFINE_integer("count", 24, "images to draw", lower_bound=1)
+_HTML = flags.DEFINE_bool("html", False, "also write data.html, a page with charts and the pictures")
 _augment = command_line.define_augment()
 _STEP = flags.DEFINE_integer("step", 0, "training step of the first batch to draw", lower_bound=0)
 
@@ -69,7 +74,8 @@ def main(_: list[str]) -> None:
     indices = tqdm(range(len(source.ids)), unit="image", leave=False, disable=None)
     statistics = summarise(source, config.data, keypoints=config.model.keypoint, indices=indices)
     print(format_summary(statistics), flush=True)
-    for line in describe_selection(source, config.data, keypoints=config.model.keypoint):
+    selection = describe_selection(source, config.data, keypoints=config.model.keypoint)
+    for line in selection:
         print(line, flush=True)
 
     pictures, captions = [], []
@@ -81,3 +87,15 @@ def main(_: list[str]) -> None:
     path = output / "batches.png"
     Image.fromarray(contact_sheet(pictures[: _COUNT.value], captions[: _COUNT.value])).save(path)
     print(f"\n{printable(str(path))}: {_COUNT.value} images from step {_STEP.value} on")
+    if _HTML.value:
+        from mrcnn_jax.report.data_report import write_data_report
+
+        shown = list(zip(pictures, captions, strict=True))[: _COUNT.value]
+        write_data_report(
+            output / "data.html",
+            statistics,
+            findings=source.findings,
+            selection=selection,
+            pictures=shown,
+        )
+        print(f"{printable(str(output / 'data.html'))}: the same as a page, with charts")

@@ -1,6 +1,6 @@
 """Statistics of a training set, computed without reading pixels.
 
-Shapes: N images, C categories.
+Shapes: N images, C categories, G objects that are not crowds.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from mrcnn_jax.data.selection import frequencies, labels_of_images, trained_imag
 from mrcnn_jax.data.source import DataSource
 
 # COCO's size classes, in square pixels of the original image: the smallest medium and large areas.
-_MEDIUM, _LARGE = 32**2, 96**2
+MEDIUM, LARGE = 32**2, 96**2
 KINDS = ("small", "medium", "large", "crowds")
 
 
@@ -31,6 +31,9 @@ class Summary:
     categories: tuple[str, ...]  # C names
     objects: np.ndarray  # [C 4] int64: one column for each of KINDS
     images_of_category: np.ndarray  # [C] int64
+    sides: np.ndarray  # [G 2] float32: width and height of each object's box, in pixels of its image
+    num_objects: np.ndarray  # [N] int32: of each image, crowds included
+    sizes: np.ndarray  # [N 2] int32: height and width
     # [C 2] float, with data.repeat_threshold: the share of the training images with the category, as they are
     # and as they are seen; None: all are seen equally often.
     shares: np.ndarray | None
@@ -53,11 +56,14 @@ def summarise(
     count = len(source.ids)
     objects = np.zeros((len(source.categories), len(KINDS)), np.int64)
     images_of_category = np.zeros(len(source.categories), np.int64)
+    sides = [np.zeros((0, 2), np.float32)]
     for index in range(count) if indices is None else indices:
         found = source.objects(index)
-        kind = np.where(found.crowd, 3, np.digitize(found.areas, (_MEDIUM, _LARGE)))
+        kind = np.where(found.crowd, 3, np.digitize(found.areas, (MEDIUM, LARGE)))
         np.add.at(objects, (found.labels - 1, kind), 1)
         images_of_category[np.unique(found.labels) - 1] += 1
+        boxes = found.boxes[~found.crowd]
+        sides.append(boxes[:, 2:] - boxes[:, :2])
 
     trained = trained_images(source, config, keypoints=keypoints)
     often = frequencies(source, config, trained)
@@ -68,6 +74,9 @@ def summarise(
         categories=source.categories.names,
         objects=objects,
         images_of_category=images_of_category,
+        sides=np.concatenate(sides),
+        num_objects=source.num_objects,
+        sizes=source.sizes,
         empty=int((source.num_objects == 0).sum()),
         only_crowds=int((~source.learnable & (source.num_objects > 0)).sum()),
         shares=_shares(source, trained, often) if config.repeat_threshold else None,
@@ -129,13 +138,12 @@ def format_summary(summary: Summary) -> str:
         for c, row in zip(order, rows[:-1], strict=True):
             row += [f"{share:.2%}" for share in summary.shares[c]]
         rows[-1] += ["", ""]
-    unused = summary.num_images - summary.trained
     lines = [
         f"{printable(summary.name)}: {summary.num_images} images, {by_category.sum()} objects",
         "",
         _table(header, rows),
         "",
-        f"sizes by area in the original image: small < {_MEDIUM} <= medium < {_LARGE} <= large",
+        f"sizes by area in the original image: small < {MEDIUM} <= medium < {LARGE} <= large",
         *(
             []
             if summary.shares is None
@@ -143,6 +151,15 @@ def format_summary(summary: Summary) -> str:
                 "share, seen: of the training images, how many have the category, in the data and as repeated"
             ]
         ),
+        *describe_training(summary),
+    ]
+    return "\n".join(lines)
+
+
+def describe_training(summary: Summary) -> list[str]:
+    """Lines about the images that are not trained on, and about the batches of the others."""
+    unused = summary.num_images - summary.trained
+    return [
         f"images without objects: {summary.empty}; with crowds only: {summary.only_crowds}; "
         f"not used in training: {unused}",
         f"images with more than {summary.max_objects} objects: {summary.overfull}",
@@ -152,7 +169,6 @@ def format_summary(summary: Summary) -> str:
         ),
         f"padding: {summary.padding:.1%} of the batches' pixels, expected over all sizes",
     ]
-    return "\n".join(lines)
 
 
 def _table(header: list[str], rows: list[list]) -> str:

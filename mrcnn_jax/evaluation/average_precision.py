@@ -54,35 +54,51 @@ def average_precision(
     have the AP of rare, common and frequent categories, and 300 detections per image. Raises the errors of
     ``evaluate_entries``.
     """
+    evaluation = evaluate_entries(
+        truth,
+        entries,
+        kind,
+        category_ids=sorted(set(category_ids)),
+        sigmas=sigmas,
+        evaluator=evaluator,
+        lvis=frequencies is not None,
+    )
+    return metrics_of(evaluation, kind, category_ids=category_ids, frequencies=frequencies)
+
+
+def metrics_of(
+    evaluation: Any, kind: Kind, *, category_ids: Sequence[int], frequencies: Sequence[str] | None = None
+) -> CocoMetrics:
+    """The metrics of what ``evaluate_entries`` returned for these categories; see ``average_precision``."""
     lvis = frequencies is not None
     categories = sorted(set(category_ids))
-    evaluation = evaluate_entries(
-        truth, entries, kind, category_ids=categories, sigmas=sigmas, evaluator=evaluator, lvis=lvis
-    )
     precision = evaluation.eval["precision"][..., 0]  # [T R K A]
     recall = evaluation.eval["recall"][..., 0]  # [T K A]
     ranges = {name: index for index, name in enumerate(evaluation.params.areaRngLbl)}
     thresholds = evaluation.params.iouThrs
     any_size = ranges["all"]
     summary = {
-        "AP": _percent(precision[..., any_size]),
-        "AP50": _percent(precision[np.isclose(thresholds, 0.5)][..., any_size]),
-        "AP75": _percent(precision[np.isclose(thresholds, 0.75)][..., any_size]),
+        "AP": percent_of_measured(precision[..., any_size]),
+        "AP50": percent_of_measured(precision[np.isclose(thresholds, 0.5)][..., any_size]),
+        "AP75": percent_of_measured(precision[np.isclose(thresholds, 0.75)][..., any_size]),
     }
     for letter, name in (("s", "small"), ("m", "medium"), ("l", "large")):
         if name in ranges:
-            summary[f"AP{letter}"] = _percent(precision[..., ranges[name]])
+            summary[f"AP{letter}"] = percent_of_measured(precision[..., ranges[name]])
     if frequencies is not None:
         frequency_of = dict(zip(category_ids, frequencies, strict=True))
         for letter in FREQUENCIES:
             chosen = [frequency_of[category] == letter for category in categories]
-            summary[f"AP{letter}"] = _percent(precision[:, :, chosen, any_size])
+            summary[f"AP{letter}"] = percent_of_measured(precision[:, :, chosen, any_size])
     limit = MAX_LVIS_DETECTIONS if lvis else MAX_DETECTIONS[kind]
-    summary[f"AR{limit}"] = _percent(recall[..., any_size])
-    per_category = {category: _percent(precision[:, :, k, any_size]) for k, category in enumerate(categories)}
+    summary[f"AR{limit}"] = percent_of_measured(recall[..., any_size])
+    per_category = {
+        category: percent_of_measured(precision[:, :, k, any_size]) for k, category in enumerate(categories)
+    }
     return CocoMetrics(summary, per_category)
 
 
-def _percent(values: np.ndarray) -> float | None:
+def percent_of_measured(values: np.ndarray) -> float | None:
+    """The mean of an evaluator's precisions or recalls in percent; None if nothing was measured."""
     measured = values[values > -1]  # -1 means no ground truth
     return round(100 * float(measured.mean()), 3) if measured.size else None

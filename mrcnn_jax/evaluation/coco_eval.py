@@ -1,6 +1,5 @@
 """Evaluates a detector on a data source, at the original image sizes, by COCO's or LVIS's metrics."""
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from mrcnn_jax.data.open_proposals import open_proposals
 from mrcnn_jax.data.own import Dataset, as_source
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import agreement, hosts
-from mrcnn_jax.evaluation.average_precision import average_precision
-from mrcnn_jax.evaluation.evaluators import Evaluator, Kind, that_count
+from mrcnn_jax.evaluation.evaluators import Evaluator, that_count
 from mrcnn_jax.evaluation.ground_truth import annotated_categories, ground_truth
+from mrcnn_jax.evaluation.measured import as_metrics, has_keypoints, kinds_of, measure
 from mrcnn_jax.evaluation.proposal_recall import evaluate_proposals
 from mrcnn_jax.inference.detector import Detector, load
 from mrcnn_jax.inference.proposer import load_proposer
@@ -85,16 +84,9 @@ def evaluate(
     check_evaluator(evaluator, source)
     proposals = check_source(detector.config, detector.categories, source)
     check_same_source(source)
-    categories, federated = source.categories, source.federated
-    kinds: list[Kind] = ["bbox"]
-    if detector.config.model.mask and _has_masks(source):
-        kinds.append("segm")
-    if _has_keypoints(detector.config, source):
-        kinds.append("keypoints")
-
     truth = ground_truth(source)
     with hosts.fail_together():
-        keep_all = federated is None or detections_file is not None
+        keep_all = source.federated is None or detections_file is not None
         own = _detect(detector, source, proposals, keep_all=keep_all, progress=progress)
     shares = hosts.all_gather(own)
     entries = [
@@ -106,24 +98,13 @@ def evaluate(
     if detections_file is not None and hosts.is_main_process():
         write_json(detections_file, entries)
 
-    metrics: dict[str, dict[str, Any]] = {}
-    names = _unique_names(categories)
-    per_category: dict[str, dict[str, float | None]] = {name: {} for name in names}
-    for kind in kinds:
-        labels = categories.keypoint_labels if kind == "keypoints" else range(1, len(categories) + 1)
-        measured = average_precision(
-            truth,
-            entries,
-            kind,
-            category_ids=[categories.ids[label - 1] for label in labels],
-            sigmas=categories.sigmas,
-            evaluator=evaluator,
-            frequencies=None if federated is None else federated.frequencies,
-        )
-        metrics[kind] = measured.summary
-        for label in labels:
-            per_category[names[label - 1]][kind] = measured.per_category[categories.ids[label - 1]]
-    return metrics | {"per_category": per_category}
+    return as_metrics(
+        [
+            measure(truth, entries, kind, source, evaluator=evaluator)
+            for kind in kinds_of(detector.config, source)
+        ],
+        source,
+    )
 
 
 def _detect(
@@ -199,7 +180,7 @@ def check_source(config: Config, categories: Categories, source: DataSource) -> 
             f"{source.name}: for evaluation, ids must be from 0 to 2^53: {', '.join(out_of_range[:5])}{more}"
         )
     count = len(source.categories.keypoint_names)
-    if _has_keypoints(config, source) and len(source.categories.sigmas) != count:
+    if has_keypoints(config, source) and len(source.categories.sigmas) != count:
         raise ValueError(
             f"{source.name}: keypoint AP needs the OKS sigma of each keypoint: give the category a list "
             f"'sigmas' of {count} numbers, one per keypoint"
@@ -207,24 +188,3 @@ def check_source(config: Config, categories: Categories, source: DataSource) -> 
     proposals = open_proposals(config, source, "val")
     ground_truth(source)  # kept for the evaluation
     return proposals
-
-
-def _unique_names(categories: Categories) -> list[str]:
-    """The category names, with the id appended where several share a name."""
-    counts = Counter(categories.names)
-    return [
-        name if counts[name] == 1 else f"{name} ({category})"
-        for category, name in zip(categories.ids, categories.names, strict=True)
-    ]
-
-
-def _has_keypoints(config: Config, source: DataSource) -> bool:
-    return config.model.keypoint and bool(source.categories.keypoint_labels) and source.federated is None
-
-
-def _has_masks(source: DataSource) -> bool:
-    return any(
-        item.segmentation is not None
-        for index in range(len(source.ids))
-        for item in source.annotations(index)
-    )

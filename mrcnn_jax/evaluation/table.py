@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-_KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
-_RECALL_COLUMNS = ("AR", "ARs", "ARm", "ARl")
-_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
-_LVIS_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
+KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
+RECALL_COLUMNS = ("AR", "ARs", "ARm", "ARl")
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
+LVIS_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR")
 _LISTED = 100  # categories; of more, the file has the AP of each
 
 
@@ -18,10 +18,10 @@ def format_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """
     if "proposals" in metrics:
         return _recall_table(metrics["proposals"])
-    kinds = [kind for kind in _KINDS if kind in metrics]
+    kinds = [kind for kind in KINDS if kind in metrics]
     # The last column is AR100 for boxes and masks, AR20 for keypoints, AR300 for LVIS's annotations.
-    columns = _LVIS_COLUMNS if any("APr" in metrics[kind] for kind in kinds) else _COLUMNS
-    rows = [[_KINDS[kind], *(_cell(_column(metrics[kind], name)) for name in columns)] for kind in kinds]
+    columns = LVIS_COLUMNS if any("APr" in metrics[kind] for kind in kinds) else COLUMNS
+    rows = [[KINDS[kind], *(_cell(column_of(metrics[kind], name)) for name in columns)] for kind in kinds]
     tables = [_table(["", *columns], rows)]
     per_category = metrics.get("per_category", {})
     if len(per_category) > 1:
@@ -29,7 +29,7 @@ def format_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         rows = [[name, *(_cell(values.get(kind)) for kind in kinds)] for name, values in by_box[:_LISTED]]
         if len(by_box) > _LISTED:
             rows.append([f"... and {len(by_box) - _LISTED} more", *("" for _ in kinds)])
-        tables.append(_table(["AP by category", *(_KINDS[kind] for kind in kinds)], rows))
+        tables.append(_table(["AP by category", *(KINDS[kind] for kind in kinds)], rows))
     return "\n\n".join(tables)
 
 
@@ -37,12 +37,13 @@ def _recall_table(recall: Mapping[str, float | None]) -> str:
     """The average recall of proposals, a row for each number of them."""
     rows = []
     for limit in dict.fromkeys(name.partition("@")[2] for name in recall):
-        cells = [_cell(recall[f"{name}@{limit}"]) for name in _RECALL_COLUMNS]
+        cells = [_cell(recall[f"{name}@{limit}"]) for name in RECALL_COLUMNS]
         rows.append([f"{limit} proposals", *cells])
-    return _table(["", *_RECALL_COLUMNS], rows)
+    return _table(["", *RECALL_COLUMNS], rows)
 
 
-def _column(summary: Mapping[str, float | None], name: str) -> float | None:
+def column_of(summary: Mapping[str, float | None], name: str) -> float | None:
+    """The value of a column; "AR" is the summary's only recall, whatever its number of detections."""
     if name == "AR":
         name = next((key for key in summary if key.startswith("AR")), name)
     return summary.get(name)

@@ -16,6 +16,8 @@ from mrcnn_jax.inference.fonts import Run, draw_line, split_by_font
 from mrcnn_jax.inference.label_layout import place_labels
 from mrcnn_jax.inference.results import Result
 
+Color = tuple[int, int, int]  # RGB, 0 to 255
+
 SMALLEST_LONG_SIDE = 640  # pixels; smaller images are enlarged by an integer factor to at least this
 
 # Vivid and easy to tell apart, adjacent entries most of all; legible under black or white text.
@@ -55,11 +57,15 @@ class _Pen:
 
 
 def draw(
-    image: UInt8[np.ndarray, "height width 3"], result: Result, *, texts: Sequence[str] | None = None
+    image: UInt8[np.ndarray, "height width 3"],
+    result: Result,
+    *,
+    texts: Sequence[str] | None = None,
+    colors: Sequence[Color] | None = None,
 ) -> UInt8[np.ndarray, "rows columns 3"]:
     """The RGB ``image`` with ``result`` drawn on it; ``result.above(threshold)`` leaves weak objects out.
 
-    ``texts``, one per object, replace the names and scores.
+    ``texts``, one per object, replace the names and scores, and ``colors`` the objects' colours.
 
     An image whose long side is under 640 pixels is enlarged by an integer factor to at least that; any other
     keeps its size. Raises ``ValueError`` unless the image is uint8 and has the size of the result's image.
@@ -74,27 +80,27 @@ def draw(
     pen = _Pen.of(width, height)
     canvas = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
 
+    if colors is None:
+        colors = [COLORS[index % len(COLORS)] for index in range(len(result))]
     sides = np.maximum(result.boxes[:, 2:] - result.boxes[:, :2], 0)
     largest_first = np.argsort(-sides.prod(axis=1), kind="stable").tolist()
     if result.crops is not None:
-        _draw_masks(canvas, result, largest_first, factor, pen)
-    _draw_boxes(canvas, result, largest_first, factor, pen)
+        _draw_masks(canvas, result, largest_first, factor, pen, colors)
+    _draw_boxes(canvas, result, largest_first, factor, pen, colors)
     if result.keypoints is not None:
         for i in largest_first:
             if result.labels[i] in result.categories.keypoint_labels:
-                _draw_skeleton(canvas, result.keypoints[i, :, :2] * factor, result, _color(i), pen)
+                _draw_skeleton(canvas, result.keypoints[i, :, :2] * factor, result, colors[i], pen)
     if texts is None:
         scores = result.scores.tolist()
         texts = [f"{name} {score:.2f}" for name, score in zip(result.names, scores, strict=True)]
-    _draw_labels(canvas, result.boxes * factor, texts, pen)
+    _draw_labels(canvas, result.boxes * factor, texts, pen, colors)
     return np.array(canvas)
 
 
-def _color(index: int) -> tuple[int, int, int]:
-    return COLORS[index % len(COLORS)]
-
-
-def _draw_masks(canvas: Image.Image, result: Result, order: list[int], factor: int, pen: _Pen) -> None:
+def _draw_masks(
+    canvas: Image.Image, result: Result, order: list[int], factor: int, pen: _Pen, colors: Sequence[Color]
+) -> None:
     margin = math.ceil(pen.line / factor) + 1  # of background, so that a mask that fills its crop has an edge
     for i in order:
         crop = (result.crops or ())[i]
@@ -111,20 +117,20 @@ def _draw_masks(canvas: Image.Image, result: Result, order: list[int], factor: i
         )
         opacity = np.where(inner, np.uint8(255 * _FILL), np.uint8(255 * _EDGE)) * inside
         corner = ((crop.left - margin) * factor, (crop.top - margin) * factor)
-        canvas.paste(_color(i), corner, Image.fromarray(opacity))
+        canvas.paste(colors[i], corner, Image.fromarray(opacity))
 
 
-def _draw_boxes(canvas: Image.Image, result: Result, order: list[int], factor: int, pen: _Pen) -> None:
+def _draw_boxes(
+    canvas: Image.Image, result: Result, order: list[int], factor: int, pen: _Pen, colors: Sequence[Color]
+) -> None:
     pencil = ImageDraw.Draw(canvas)
     for i in order:
         x1, y1, x2, y2 = (result.boxes[i] * factor).round().astype(int).tolist()
         corners = (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1))
-        pencil.rectangle(corners, outline=_color(i), width=pen.line)
+        pencil.rectangle(corners, outline=colors[i], width=pen.line)
 
 
-def _draw_skeleton(
-    canvas: Image.Image, points: np.ndarray, result: Result, color: tuple[int, int, int], pen: _Pen
-) -> None:
+def _draw_skeleton(canvas: Image.Image, points: np.ndarray, result: Result, color: Color, pen: _Pen) -> None:
     """Draws bones with a dark outline and white joints, supersampled so that slanted lines are smooth."""
     seen = np.isfinite(points).all(axis=1)
     if not seen.any():
@@ -154,13 +160,15 @@ def _draw_skeleton(
     canvas.paste(layer, tuple(low.astype(int).tolist()), layer)
 
 
-def _draw_labels(canvas: Image.Image, boxes: np.ndarray, texts: Sequence[str], pen: _Pen) -> None:
+def _draw_labels(
+    canvas: Image.Image, boxes: np.ndarray, texts: Sequence[str], pen: _Pen, colors: Sequence[Color]
+) -> None:
     margin = max(2, round(pen.font / 5))
     lines = [split_by_font(text, pen.font) for text in texts]
     sizes = [_line_size(line, margin) for line in lines]
     corners = place_labels(boxes, sizes, canvas.size)
     for i in reversed(range(len(texts))):  # the best object on top
-        color = _color(i)
+        color = colors[i]
         plate = Image.new("RGBA", sizes[i], (*color, round(255 * _LABEL)))
         bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
         ink = (0, 0, 0, 255) if bright else (255, 255, 255, 255)

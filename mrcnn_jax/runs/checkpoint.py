@@ -119,15 +119,18 @@ def load_weights(
     checkpoint, and ValueError if it has none of that step, if none has metrics to choose the best by, or if
     the checkpoint is damaged.
     """
-    directory = Path(workdir) / _CHECKPOINTS
     with _manager(workdir, read_only=True, create=False, save_interval_steps=0) as manager:
-        if manager.latest_step() is None:
-            raise FileNotFoundError(f"{directory}: there is no checkpoint yet")
-        wanted = manager.latest_step() if step is None else manager.best_step() if step == "best" else step
-        if wanted is None:
-            raise ValueError(f"{directory}: no checkpoint was evaluated, so there is no best one")
+        wanted = _choose(manager, Path(workdir) / _CHECKPOINTS, step)
         shapes = _shapes(manager, wanted, ("weights",))
         return wanted, _restore(manager, wanted, shapes)["weights"]
+
+
+def step_of_weights(workdir: str | Path, step: int | Literal["best"] | None = None) -> int:
+    """The step of the checkpoint that ``load_weights`` loads; raises its errors, but reads no weights."""
+    with _manager(workdir, read_only=True, create=False, save_interval_steps=0) as manager:
+        wanted = _choose(manager, Path(workdir) / _CHECKPOINTS, step)
+        _check_saved(manager, wanted)
+        return wanted
 
 
 def time_of_weights(workdir: str | Path, step: int) -> str:
@@ -205,6 +208,24 @@ def _score(metrics: dict[str, float]) -> float:
     return -math.inf if math.isnan(mean) else mean
 
 
+def _choose(manager: ocp.CheckpointManager, directory: Path, step: int | Literal["best"] | None) -> int:
+    """The step that is asked for, of the newest checkpoint or of the best one."""
+    if manager.latest_step() is None:
+        raise FileNotFoundError(f"{directory}: there is no checkpoint yet")
+    wanted = manager.latest_step() if step is None else manager.best_step() if step == "best" else step
+    if wanted is None:
+        raise ValueError(f"{directory}: no checkpoint was evaluated, so there is no best one")
+    return wanted
+
+
+def _check_saved(manager: ocp.CheckpointManager, step: int) -> None:
+    steps = manager.all_steps()
+    if step not in steps:
+        raise ValueError(
+            f"{manager.directory}: there is no checkpoint of step {step}, only of {sorted(steps)}"
+        )
+
+
 def _has_training(manager: ocp.CheckpointManager, step: int) -> bool:
     return (_directory(manager, step) / "training").is_dir()
 
@@ -217,11 +238,7 @@ def _shapes(
     manager: ocp.CheckpointManager, step: int, items: tuple[str, ...]
 ) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     """The shapes of the arrays in a checkpoint's items, placed on the first local device."""
-    steps = manager.all_steps()
-    if step not in steps:
-        raise ValueError(
-            f"{manager.directory}: there is no checkpoint of step {step}, only of {sorted(steps)}"
-        )
+    _check_saved(manager, step)
     sharding = SingleDeviceSharding(jax.local_devices()[0])
     try:
         stored = {item: check_files(_directory(manager, step) / item) for item in items}

@@ -10,16 +10,19 @@ import jax
 import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
 
 from mrcnn_jax.config import Config
+from mrcnn_jax.config.io import differences, flatten
 from mrcnn_jax.data.open_proposals import open_proposals
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.distributed import hosts
 from mrcnn_jax.distributed.sharding import make_mesh, on_local_devices
 from mrcnn_jax.evaluation.coco_eval import check_same_source, check_source, evaluate
+from mrcnn_jax.evaluation.measured import kinds_of
+from mrcnn_jax.evaluation.pictures import annotated, side_by_side
 from mrcnn_jax.evaluation.proposal_recall import evaluate_proposals
 from mrcnn_jax.inference.detector import Detector, check_fits_process, make_predict_fn
-from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.inference.proposer import ProposeFn, Proposer, make_propose_fn
 from mrcnn_jax.models.variables import Arrays, Blueprint
 from mrcnn_jax.runs.categories import Categories
@@ -28,6 +31,7 @@ from mrcnn_jax.training.validation import ValidationLosses
 
 Callback = Callable[[int, dict[str, float]], None]  # takes the step and values by TensorBoard's names
 
+_HYPERPARAMETERS = ("train.batch_size", "train.learning_rate", "train.steps", "train.seed")
 _PICTURES = 4  # validation images drawn at every evaluation
 _PICTURE_SCORE = 0.5  # objects of at least this score are drawn
 
@@ -36,8 +40,9 @@ class Monitor:
     """Writes ``workdir/tensorboard``, and evaluates on ``validation`` unless it is None.
 
     With ``train.validation_loss`` an evaluation also measures the losses of the validation set. Every
-    evaluation also writes the first validation images with the objects found, to TensorBoard and to
-    ``workdir/validation/<step>/<image id>.png``.
+    evaluation also writes the first validation images, the annotated objects beside those found, to
+    TensorBoard and to ``workdir/validation/<step>/<image id>.png``. TensorBoard also has the config, as text
+    and as hyperparameters.
 
     ``callbacks`` are called with what TensorBoard gets, by the first process. ``image_counts`` are those of
     ``compute_losses``, of the training images.
@@ -98,7 +103,29 @@ class Monitor:
             purge_step=after_step + 1,
             write_to_disk=hosts.is_main_process(),
         ) as self._writer:
+            if hosts.is_main_process():
+                self._write_config(after_step)
             yield
+
+    def _write_config(self, step: int) -> None:
+        """Writes the config as text, and as hyperparameters what differs from the defaults."""
+        fields = flatten(self._config)
+        lines = (f"    {name}: {value!r}" for name, value in fields.items())  # Markdown's block of code
+        self._writer.add_text("config", "\n".join(lines), step)
+        chosen = {*differences(self._config, Config()), *_HYPERPARAMETERS}
+        values = {
+            name: value if isinstance(value, bool | int | float | str) else str(value)
+            for name, value in fields.items()
+            if name in chosen
+        }
+        metrics = ["train/loss"]
+        if self._validation is not None and self._config.model.box:
+            metrics += [f"validation/{kind}_AP" for kind in kinds_of(self._config, self._validation)]
+        elif self._validation is not None:
+            metrics.append("validation/proposals_AR@1000")
+        experiment, start, _ = hparams(values, dict.fromkeys(metrics))
+        for summary in (experiment, start):
+            self._writer.file_writer.add_summary(summary, step)
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes the metrics' means since the last step line."""
@@ -164,8 +191,12 @@ class Monitor:
         proposals = open_proposals(self._config, source, "val")
         given = None if proposals is None else proposals.__getitem__
         results = detector.stream(images, proposals=given)
-        for image_id, pixels, result in zip(ids, images, results, strict=True):
-            picture = draw(detector.pixels.show(pixels), result.above(_PICTURE_SCORE))
+        for index, (image_id, pixels, result) in enumerate(zip(ids, images, results, strict=True)):
+            objects = annotated(
+                source, index, masks=result.crops is not None, keypoints=result.keypoints is not None
+            )
+            image = detector.pixels.show(pixels)
+            picture = side_by_side(image, objects, result.above(_PICTURE_SCORE))
             Image.fromarray(picture).save(folder / f"{image_id}.png")
             self._writer.add_image(f"validation/image_{image_id}", picture, step, dataformats="HWC")
         return folder

@@ -50,14 +50,16 @@ def directory(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_training_data_are_counted_and_drawn(start: Start, directory: Path) -> None:
-    done = start("show", "--config=tiny.py", "--output=seen", "--count=3")
+    done = start("show", "--config=tiny.py", "--output=seen", "--count=3", "--html")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     content = json.loads((directory / "shapes/annotations/instances_train.json").read_text())
     objects = len(content["annotations"])
     assert lines[0] == f"shapes/annotations/instances_train.json: 8 images, {objects} objects"
     assert "canvas 64x64: 100.0% of the batches" in lines
-    assert lines[-1] == "seen/batches.png: 3 images from step 0 on"
+    assert lines[-2] == "seen/batches.png: 3 images from step 0 on"
+    assert lines[-1] == "seen/data.html: the same as a page, with charts"
+    assert (directory / "seen" / "data.html").read_text().count('src="data:image/webp') == 3
     with Image.open(directory / "seen" / "batches.png") as sheet:
         assert sheet.size == (8 + 3 * 648, 8 + 22 + 640 + 8)
 

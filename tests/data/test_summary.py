@@ -40,6 +40,8 @@ def test_counts_by_hand(source):
     assert summary.images_of_category.tolist() == [1, 4]
     assert (summary.num_images, summary.empty, summary.only_crowds, summary.trained) == (5, 1, 1, 3)
     assert summary.overfull == 1
+    assert len(summary.sides) == summary.objects[:, :3].sum() == 5
+    assert summary.num_objects.tolist() == [4, 1, 0, 1, 1] and summary.sizes[3].tolist() == [20, 10]
 
 
 def test_canvases_and_padding_by_hand(source):

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 import mrcnn_jax
 from mrcnn_jax.data.open_data_source import open_data_source
@@ -353,7 +354,23 @@ def test_tensorboard_has_losses_scores_and_pictures(workdir):
     } <= scalars
     pictures = [value for _, value in values if value.HasField("image")]
     assert len(pictures) == 3
-    assert pictures[0].image.width == 640  # 64 pixels, enlarged to be legible
+    # What is annotated beside what was found, each of 64 pixels enlarged to be legible.
+    assert pictures[0].image.width == 2 * 640 + 8
+
+
+def test_tensorboard_has_the_config(config, workdir):
+    values = {value.tag: value for event in _events(workdir) for value in event.summary.value}
+    text = values["config/text_summary"].tensor.string_val[0].decode()
+    assert "    model.backbone_depth: 18\n" in text and f"    train.steps: {config.train.steps!r}\n" in text
+    start = values["_hparams_/session_start_info"].metadata.plugin_data.content
+    found = HParamsPluginData.FromString(start).session_start_info.hparams
+    assert found["train.steps"].number_value == config.train.steps and found["model.keypoint"].bool_value
+    assert found["data.canvases"].string_value == "((64, 64),)" and "model.box" not in found  # the default
+    experiment = HParamsPluginData.FromString(
+        values["_hparams_/experiment"].metadata.plugin_data.content
+    ).experiment
+    metrics = [info.name.tag for info in experiment.metric_infos]
+    assert metrics == ["train/loss", *(f"validation/{kind}_AP" for kind in ("bbox", "segm", "keypoints"))]
 
 
 def test_pictures_are_files_too(workdir):
