@@ -7,9 +7,9 @@ from mrcnn_jax.data import fields
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.evaluation.evaluators import Kind, that_count
 from mrcnn_jax.evaluation.ground_truth import annotated_categories
-from mrcnn_jax.exporters.results_file import ResultsFile
 from mrcnn_jax.images import Size
 from mrcnn_jax.rle import Rle
+from mrcnn_jax.tool_formats.results_file import ResultsFile
 
 _LISTED = 5  # image ids in a message
 
