@@ -13,6 +13,7 @@ FLOORS = {
     "mrcnn_jax.images": 0,
     "mrcnn_jax.image_formats": 0,
     "mrcnn_jax.image_names": 0,
+    "mrcnn_jax.image_size": 0,
     "mrcnn_jax.pixels": 0,
     "mrcnn_jax.channel_files": 0,
     "mrcnn_jax.rle": 0,
