@@ -14,7 +14,7 @@ import mrcnn_jax
 from mrcnn_jax import command_line
 
 COMMANDS = (
-    *("shapes", "train", "evaluate", "predict", "convert", "prepare"),
+    *("shapes", "train", "evaluate", "predict", "serve", "convert", "prepare"),
     *("export", "propose", "show", "to_coco", "from_coco", "distill", "zoo", "reproduce", "compile_report"),
 )
 BENCHMARKS = ("speed", "profile", "roi", "growth", "data")
