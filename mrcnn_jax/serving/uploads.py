@@ -14,7 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from mrcnn_jax.data.findings import printable
-from mrcnn_jax.image_size import upright_size
+from mrcnn_jax.image_size import header_size
 from mrcnn_jax.images import Size
 
 _MOST_FIELDS = 16  # of a form besides its files; any is an error, which names it
@@ -42,7 +42,7 @@ class Upload:
     name: str  # the file's name on the client's side; "" if it was not given
     place: str  # what messages call it
     data: bytes
-    size: Size  # height and width, upright
+    size: Size  # height and width, upright (see header_size)
 
 
 async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
@@ -121,22 +121,19 @@ async def _read_form(
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(400, f"the form cannot be read: {error.message}") from error
-    files = []
-    async with contextlib.AsyncExitStack() as stack:
-        for field, value in form.multi_items():
-            if isinstance(value, str):
-                raise HTTPException(
-                    400,
-                    f"the form's field {field[:_LONGEST_NAME]!r} has no file; settings go into the address, "
-                    "as in /predict?score_threshold=0.5",
-                )
-            stack.push_async_callback(value.close)
-            files.append(((value.filename or "")[:_LONGEST_NAME], await value.read()))
-    if not files:
-        raise HTTPException(
-            400, "the form has no files; send at least one image, as in: curl -F image=@photo.jpg"
-        )
-    return files
+    try:
+        if fields := [field for field, value in form.multi_items() if isinstance(value, str)]:
+            raise HTTPException(
+                400,
+                f"the form's field {fields[0][:_LONGEST_NAME]!r} has no file; settings go into the address, "
+                "as in /predict?score_threshold=0.5",
+            )
+        files = [value for _, value in form.multi_items() if not isinstance(value, str)]
+        if not files:
+            raise HTTPException(400, "the form has no files; send an image, as in: curl -F image=@photo.jpg")
+        return [((file.filename or "")[:_LONGEST_NAME], await file.read()) for file in files]
+    finally:
+        await form.close()
 
 
 def _check_images(files: list[tuple[str, bytes]], limits: Limits) -> list[Upload]:
@@ -150,7 +147,7 @@ def _check_images(files: list[tuple[str, bytes]], limits: Limits) -> list[Upload
             )
             continue
         try:
-            size, _ = upright_size(data, name=place)
+            size = header_size(data, name=place)
         except ValueError as error:
             problems.append((422, str(error)))
             continue
