@@ -13,13 +13,14 @@ import signal
 import socket
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from absl import flags
 
 from mrcnn_jax import command_line
 from mrcnn_jax.config import Config
 from mrcnn_jax.runtime.setup import setup
-from mrcnn_jax.weights.zoo_models import run_config
+from mrcnn_jax.weights.zoo_models import find_model, run_config
 
 _NEEDED = "starlette", "uvicorn", "python_multipart", "prometheus_client"
 _KEEP_ALIVE = 75  # seconds; longer than proxies keep idle connections, or they would send into a closed one
@@ -91,7 +92,7 @@ def _serve(listener: socket.socket, config: Config) -> None:
 
     endpoints = Server(
         detector,
-        name=_WORKDIR.value,
+        name=_WORKDIR.value if find_model(_WORKDIR.value) else Path(_WORKDIR.value).resolve().name,
         limits=Limits(
             bytes=_MAX_BYTES.value,
             pixels=_MAX_PIXELS.value,
