@@ -157,22 +157,22 @@ async def _all_results(request: Request, futures: list[Future[Result]]) -> list[
 
     What a client no longer waits for is taken out of the queue.
     """
-    results = asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+    waiting = [asyncio.wrap_future(future) for future in futures]
+    all_done = asyncio.create_task(asyncio.wait(waiting))
     gone = asyncio.create_task(_until_disconnected(request))
     try:
-        await asyncio.wait([results, gone], return_when=asyncio.FIRST_COMPLETED)
-        if not results.done():
+        await asyncio.wait([all_done, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not all_done.done():
             raise HTTPException(499, "the client closed the connection")
-        outcomes = results.result()
     finally:
-        gone.cancel()
-        results.cancel()
-    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for future in (all_done, gone, *waiting):
+            future.cancel()
+    errors = [error for future in waiting if (error := future.exception())]
     if not all(isinstance(error, ValueError) for error in errors):  # the batcher has logged it
         raise HTTPException(500, _FAILED)
     if errors:
         raise HTTPException(422, "; ".join(map(str, errors)))
-    return outcomes
+    return [future.result() for future in waiting]
 
 
 async def _until_disconnected(request: Request) -> None:

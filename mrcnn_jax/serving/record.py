@@ -12,11 +12,12 @@ from mrcnn_jax.data.findings import printable
 from mrcnn_jax.serving.metrics import Metrics
 
 _LOG = logging.getLogger(__name__)
+_PROBES = "/health", "/ready", "/metrics"  # asked every few seconds
 _LONGEST = 300  # characters of a line that a client decides
 
 
 class Record:
-    """An ASGI middleware: one line in the log for each answer from /predict, and for each error.
+    """An ASGI middleware: a line in the log for each answer from /predict, and each error but a probe's.
 
     Args:
         paths: those that are counted by name; strangers try many others.
@@ -51,7 +52,7 @@ class Record:
         is_prediction = path == "/predict"
         if is_prediction and status == 200:
             self._metrics.request_seconds.observe(seconds)
-        if not is_prediction and status < 400:
+        if path in _PROBES or (status < 400 and not is_prediction):
             return
         client = scope["client"][0] if scope.get("client") else "?"
         note = scope.get("state", {}).get("note", "")
