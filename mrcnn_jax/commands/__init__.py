@@ -17,7 +17,7 @@ COMMANDS = (
     *("shapes", "train", "evaluate", "predict", "serve", "convert", "prepare"),
     *("export", "propose", "show", "to_coco", "from_coco", "distill", "zoo", "reproduce", "compile_report"),
 )
-BENCHMARKS = ("speed", "profile", "roi", "growth", "data")
+BENCHMARKS = ("speed", "profile", "roi", "growth", "data", "serve")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -20,6 +21,7 @@ from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.draw import draw
 from mrcnn_jax.serving import batcher
 from mrcnn_jax.serving.app import Server
+from tests.run_command import ROOT
 from tests.serving.conftest import LIMITS, encoded, noise
 
 PHOTO = noise(40, 60)
@@ -131,6 +133,16 @@ def test_other_paths_and_methods(client):
     for path in ("/etc/passwd", "/..%2f..%2fetc/passwd", "/page_files/page.js"):
         answer = client.get(path)
         assert answer.status_code == 404 and answer.json() == {"error": "Not Found"}
+
+
+def test_probes_in_the_manifest_are_answered(client):
+    deployment, _ = yaml.safe_load_all((ROOT / "docs" / "serving" / "kubernetes.yaml").read_text())
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    probes = {
+        name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")
+    }
+    assert probes == {"startup": "/ready", "readiness": "/ready", "liveness": "/health"}
+    assert all(client.get(path).status_code == 200 for path in (*probes.values(), "/metrics"))
 
 
 def test_the_model_is_described(client):
