@@ -33,6 +33,7 @@ FLOORS = {
     "mrcnn_jax.evaluation": 4,
     "mrcnn_jax.exporters": 4,
     "mrcnn_jax.export": 4,
+    "mrcnn_jax.serving": 4,
     "mrcnn_jax.training": 5,
     "mrcnn_jax.compile_report": 6,
     "mrcnn_jax.paper": 6,
@@ -59,6 +60,9 @@ LIBRARIES = {
     "orbax": ("mrcnn_jax.runs.checkpoint",),
     "hotcoco": ("mrcnn_jax.evaluation",),
     "pycocotools": ("mrcnn_jax.evaluation", "mrcnn_jax.benchmarks"),
+    "starlette": ("mrcnn_jax.serving",),
+    "prometheus_client": ("mrcnn_jax.serving",),
+    "uvicorn": ("mrcnn_jax.commands.serve",),
     "torch": ("mrcnn_jax.benchmarks.peers",),
     "torchvision": ("mrcnn_jax.benchmarks.peers",),
 }

@@ -32,11 +32,9 @@ _WORKDIR = flags.DEFINE_string(
 _STEP = command_line.define_step()
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all of this machine's")
 _PORT = flags.DEFINE_integer("port", 8000, "port to listen at", lower_bound=0, upper_bound=65535)
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size",
-    1,
-    "images per batch; an accelerator computes several in little more time than one, a CPU does not",
-    lower_bound=1,
+_batch_sizes = command_line.define_batch_sizes(
+    "images per batch, such as 1,8: a batch is computed at the smallest size that holds it. An accelerator "
+    "computes several images in little more time than one, a CPU does not"
 )
 _WAIT = flags.DEFINE_float(
     "batch_wait", 5.0, "milliseconds that an image waits for others to fill its batch", lower_bound=0
@@ -67,15 +65,16 @@ def main(_: list[str]) -> None:
             f"--max_images={_MAX_IMAGES.value} must be at most --queue_size={_QUEUE_SIZE.value}: a request "
             "with as many would never be taken"
         )
+    batch_sizes = _batch_sizes()
     config = _override(run_config(_WORKDIR.value))
     family = socket.AF_INET6 if ":" in _HOST.value else socket.AF_INET
     with socket.create_server((_HOST.value, _PORT.value), family=family) as listener:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         setup()
-        _serve(listener, config)
+        _serve(listener, config, batch_sizes)
 
 
-def _serve(listener: socket.socket, config: Config) -> None:
+def _serve(listener: socket.socket, config: Config, batch_sizes: list[int]) -> None:
     import uvicorn
 
     from mrcnn_jax.inference.detector import load
@@ -85,13 +84,14 @@ def _serve(listener: socket.socket, config: Config) -> None:
 
     _log_to_stderr("mrcnn_jax.serving", logging.INFO)
     _log_to_stderr("uvicorn.error", logging.WARNING)
-    detector = load(workdir_of(_WORKDIR.value), step=_STEP.value, batch_size=_BATCH_SIZE.value, config=config)
+    workdir = workdir_of(_WORKDIR.value)
+    detectors = [load(workdir, step=_STEP.value, batch_size=size, config=config) for size in batch_sizes]
 
     def stop() -> None:
         server.should_exit = True
 
     endpoints = Server(
-        detector,
+        detectors,
         name=_WORKDIR.value if find_model(_WORKDIR.value) else Path(_WORKDIR.value).resolve().name,
         limits=Limits(
             bytes=_MAX_BYTES.value,
@@ -114,7 +114,7 @@ def _serve(listener: socket.socket, config: Config) -> None:
     )
     host, port = listener.getsockname()[:2]
     where = f"[{host}]" if ":" in host else host
-    print(f"step {detector.step} of {_WORKDIR.value} at http://{where}:{port}", flush=True)
+    print(f"step {detectors[0].step} of {_WORKDIR.value} at http://{where}:{port}", flush=True)
     server.run(sockets=[listener])
     if endpoints.batcher.failure is not None:
         raise endpoints.batcher.failure

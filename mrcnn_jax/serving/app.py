@@ -13,7 +13,7 @@ Every error is JSON, {"error": "the rule"}, and says nothing of the server's ins
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -45,7 +45,7 @@ class Server:
     """The endpoints, and the state that they share; all are called in one thread.
 
     Args:
-        detector: see ``mrcnn_jax.load``.
+        detectors: from ``mrcnn_jax.load``, for batches of several sizes (see ``Batcher``).
         name: what the page calls the model.
         score_threshold: of the objects in an answer, unless the request has its own.
         wait: seconds that an image waits for others to fill its batch.
@@ -54,7 +54,7 @@ class Server:
 
     def __init__(
         self,
-        detector: Detector,
+        detectors: Sequence[Detector],
         *,
         name: str,
         limits: Limits,
@@ -63,9 +63,9 @@ class Server:
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.metrics = Metrics()
-        self.batcher = Batcher(detector, self.metrics, wait=wait, on_failure=on_failure)
+        self.batcher = Batcher(detectors, self.metrics, wait=wait, on_failure=on_failure)
         self._limits, self._score_threshold = limits, score_threshold
-        self._model = describe_model(detector, name, limits, score_threshold)
+        self._model = describe_model(detectors[0], name, limits, score_threshold)
         self._images = 0  # that are being read, wait or are computed
         routes = [
             Route("/predict", self._predict, methods=["POST"]),

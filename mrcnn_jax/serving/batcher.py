@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,23 +43,32 @@ class _Waiting:
 class Batcher:
     """Detects objects in images that any thread submits, in batches of images that share a canvas.
 
-    Images are taken in the order in which they came. A full batch starts at once. Another one takes as long,
-    so it starts only ``wait`` seconds after its oldest image came, and when no other batch is computed: until
+    Images are taken in the order in which they came. A batch of the largest size starts at once. A smaller
+    one starts only ``wait`` seconds after its oldest image came, and when no other batch is computed: until
     then, more images may come.
 
     Args:
-        detector: computes the batches, of its ``batch_size``.
+        detectors: equal but for their batch sizes. A batch is computed by the smallest that holds it, and
+            takes the time of that size.
         wait: seconds.
         on_failure: called in a thread if the model cannot be compiled; ``failure`` is then the reason.
     """
 
     def __init__(
-        self, detector: Detector, metrics: Metrics, *, wait: float, on_failure: Callable[[], None]
+        self,
+        detectors: Sequence[Detector],
+        metrics: Metrics,
+        *,
+        wait: float,
+        on_failure: Callable[[], None],
     ) -> None:
+        self._detectors = sorted(detectors, key=lambda detector: detector.batch_size)
+        self._config, self._pixels = detectors[0].config, detectors[0].pixels
+        self._largest = self._detectors[-1].batch_size
         self.failure: Exception | None = None
         self.is_ready = False  # whether all canvases are compiled
         self.seconds_per_batch = 1.0  # of the latest one
-        self._detector, self._metrics, self._wait, self._on_failure = detector, metrics, wait, on_failure
+        self._metrics, self._wait, self._on_failure = metrics, wait, on_failure
         self._changed = threading.Condition()
         self._waiting: list[_Waiting] = []
         self._computing = 0  # batches
@@ -89,7 +98,7 @@ class Batcher:
 
         Cancelling the future takes the image out of the queue.
         """
-        item = _Waiting(upload, canvases_of_size(self._detector.config, upload.size))
+        item = _Waiting(upload, canvases_of_size(self._config, upload.size))
         with self._changed:
             self._waiting.append(item)
             self._metrics.waiting.set(len(self._waiting))
@@ -102,13 +111,14 @@ class Batcher:
         thread.start()
 
     def _compile(self) -> None:
-        pixels, begin = self._detector.pixels, time.monotonic()
+        pixels, begin = self._pixels, time.monotonic()
         try:
             with watch_compilations(_log_compilation):
-                for height, width in one_size_per_canvas(self._detector.config).values():
-                    if self._closed:
-                        return
-                    self._detector(np.zeros((height, width, pixels.channels), pixels.dtype))
+                for detector in self._detectors:
+                    for height, width in one_size_per_canvas(self._config).values():
+                        if self._closed:
+                            return
+                        detector(np.zeros((height, width, pixels.channels), pixels.dtype))
         except Exception as error:
             self.failure = error
             self._on_failure()
@@ -139,7 +149,7 @@ class Batcher:
                     return []
                 left = batch[0].since + self._wait - time.monotonic() if batch else 0.0
                 is_due = batch and (self._closed or (left <= 0 and not self._computing))
-                if is_due or len(batch) == self._detector.batch_size:
+                if is_due or len(batch) == self._largest:
                     self._waiting = [item for item in self._waiting if item not in batch]
                     self._metrics.waiting.set(len(self._waiting))
                     # False for those that were cancelled; from here on they cannot be.
@@ -153,13 +163,15 @@ class Batcher:
         """The image that waits longest, and those after it that lie on the same canvases."""
         self._waiting = [item for item in self._waiting if not item.result.cancelled()]
         alike = [item for item in self._waiting if item.canvases == self._waiting[0].canvases]
-        return alike[: self._detector.batch_size]
+        return alike[: self._largest]
 
     def _compute(self, batch: list[_Waiting]) -> None:
-        pixels = self._detector.pixels
-        sources = [partial(decode_image, item.upload.data, pixels, name=item.upload.place) for item in batch]
+        detector = next(detector for detector in self._detectors if detector.batch_size >= len(batch))
+        sources = [
+            partial(decode_image, item.upload.data, self._pixels, name=item.upload.place) for item in batch
+        ]
         try:
-            outcomes = list(self._detector.attempt(sources))
+            outcomes = list(detector.attempt(sources))
         except Exception as error:  # of the device: out of memory, or broken
             self._failures += 1
             _LOG.exception("a batch of %d images failed", len(batch))

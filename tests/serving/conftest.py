@@ -64,7 +64,7 @@ def serve() -> Callable[..., Any]:
     @contextlib.contextmanager
     def running(detector: Detector, limits: Limits = LIMITS, **options: Any) -> Iterator[TestClient]:
         settings: dict[str, Any] = {"name": "tiny", "score_threshold": 0.0, "wait": 0.0, **options}
-        server = Server(detector, limits=limits, **settings)
+        server = Server([detector], limits=limits, **settings)
         with TestClient(server.app, raise_server_exceptions=False) as client:
             while client.get("/ready").status_code == 503:
                 time.sleep(0.01)

@@ -212,7 +212,7 @@ def test_a_failing_device_gives_500_without_insides_and_ends_in_ill_health(held,
 
 def server_of(predict_fn, detector, **options):
     held = Detector(predict_fn, detector.config, detector.categories)
-    return Server(held, name="tiny", limits=LIMITS, score_threshold=0.5, wait=0.0, **options)
+    return Server([held], name="tiny", limits=LIMITS, score_threshold=0.5, wait=0.0, **options)
 
 
 def test_while_the_model_is_compiled_the_server_lives_but_is_not_ready(detector, held):

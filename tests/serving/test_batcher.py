@@ -51,13 +51,14 @@ def model():
 def start(model):
     batchers = []
 
-    def start(batch_size, wait):
-        detector = Detector(model, CONFIG, Categories(ids=(1,), names=("ball",)), batch_size=batch_size)
-        batcher = Batcher(detector, Metrics(), wait=wait, on_failure=lambda: None)
+    def start(*batch_sizes, wait):
+        categories = Categories(ids=(1,), names=("ball",))
+        detectors = [Detector(model, CONFIG, categories, batch_size=size) for size in batch_sizes]
+        batcher = Batcher(detectors, Metrics(), wait=wait, on_failure=lambda: None)
         batchers.append(batcher)
         batcher.start()
-        blank = [0] * batch_size
-        assert [model.batches.get(timeout=20), model.batches.get(timeout=20)] == [blank, blank]
+        for size in sorted(2 * batch_sizes):  # compiled for both canvases
+            assert model.batches.get(timeout=20) == [0] * size
         return batcher
 
     yield start
@@ -80,6 +81,14 @@ def test_a_batch_that_is_not_full_starts_in_time(start, model):
     batcher = start(3, wait=0.01)
     assert values(batcher.submit(upload(10))) == [10]
     assert model.batches.get() == [10, 0, 0]
+
+
+def test_a_batch_has_the_smallest_size_that_holds_it(start, model):
+    batcher = start(4, 1, wait=0.05)
+    assert values(batcher.submit(upload(10))) == [10]
+    assert values(batcher.submit(upload(20)), batcher.submit(upload(30))) == [20, 30]
+    assert values(*[batcher.submit(upload(40 + i)) for i in range(4)]) == [40, 41, 42, 43]
+    assert [model.batches.get() for _ in range(3)] == [[10], [20, 30, 0, 0], [40, 41, 42, 43]]
 
 
 def test_images_of_other_canvases_wait_for_their_own(start, model):

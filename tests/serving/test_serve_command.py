@@ -86,7 +86,7 @@ class Process:
 @pytest.fixture(scope="module")
 def server(workdir):
     server = Process(
-        workdir, "--score_threshold=0", "--batch_size=2", "--max_bytes=100000", "--queue_size=16"
+        workdir, "--score_threshold=0", "--batch_sizes=1,2", "--max_bytes=100000", "--queue_size=16"
     )
     with httpx2.Client(base_url=server.url) as client:
         while client.get("/ready").status_code == 503:
