@@ -13,7 +13,7 @@ Every error is JSON, {"error": "the rule"}, and says nothing of the server's ins
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -24,11 +24,12 @@ from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.results import Result
+from mrcnn_jax.json_files import dumps
 from mrcnn_jax.serving.answers import describe_model, describe_results, drawn
 from mrcnn_jax.serving.batcher import Batcher
 from mrcnn_jax.serving.metrics import Metrics
@@ -116,7 +117,7 @@ class Server:
             if media_type == _FORMATS["png"]:
                 return Response(await run_in_threadpool(drawn, results[0], uploads[0]), media_type=media_type)
             images = await run_in_threadpool(describe_results, results, uploads)
-            return JSONResponse({"score_threshold": threshold, "images": images})
+            return _json({"score_threshold": threshold, "images": images})
 
     @contextlib.contextmanager
     def _admitted(self, count: int) -> Iterator[None]:
@@ -136,17 +137,17 @@ class Server:
             self._images -= count
 
     async def _describe(self, _: Request) -> Response:
-        return JSONResponse(self._model)
+        return _json(self._model)
 
     async def _health(self, _: Request) -> Response:
         if self.batcher.is_healthy:
-            return JSONResponse({"status": "ok"})
-        return JSONResponse({"status": "the latest batches failed"}, 503)
+            return _json({"status": "ok"})
+        return _json({"status": "the latest batches failed"}, 503)
 
     async def _ready(self, _: Request) -> Response:
         if self.batcher.is_ready:
-            return JSONResponse({"status": "ok"})
-        return JSONResponse({"status": "the model is being compiled"}, 503)
+            return _json({"status": "ok"})
+        return _json({"status": "the model is being compiled"}, 503)
 
     async def _metrics(self, _: Request) -> Response:
         return Response(generate_latest(self.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -165,7 +166,9 @@ async def _all_results(request: Request, futures: list[Future[Result]]) -> list[
         if not all_done.done():
             raise HTTPException(499, "the client closed the connection")
     finally:
-        for future in (all_done, gone, *waiting):
+        gone.cancel()
+        all_done.cancel()
+        for future in waiting:
             future.cancel()
     errors = [error for future in waiting if (error := future.exception())]
     if not all(isinstance(error, ValueError) for error in errors):  # the batcher has logged it
@@ -208,11 +211,15 @@ def _media_type(request: Request) -> str:
 
 async def _refuse(request: Request, error: Any) -> Response:
     request.state.note = error.detail
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    return _json({"error": error.detail}, error.status_code, error.headers)
 
 
 async def _fail(_: Request, __: Exception) -> Response:
-    return JSONResponse({"error": _FAILED}, 500)
+    return _json({"error": _FAILED}, 500)
+
+
+def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(dumps(content), status, headers, media_type=_FORMATS["json"])
 
 
 def _counted(number: int, noun: str) -> str:

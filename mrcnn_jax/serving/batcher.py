@@ -170,6 +170,7 @@ class Batcher:
         sources = [
             partial(decode_image, item.upload.data, self._pixels, name=item.upload.place) for item in batch
         ]
+        outcomes: Sequence[Result | Exception]
         try:
             outcomes = list(detector.attempt(sources))
         except Exception as error:  # of the device: out of memory, or broken

@@ -39,7 +39,7 @@ class Limits:
 class Upload:
     """An image file that was posted."""
 
-    name: str  # the file's name on the client's side; "" if it was not given
+    name: str  # the file's name on the client's side, printable; "" if it was not given
     place: str  # what messages call it
     data: bytes
     size: Size  # height and width, upright (see header_size)
@@ -131,7 +131,7 @@ async def _read_form(
         files = [value for _, value in form.multi_items() if not isinstance(value, str)]
         if not files:
             raise HTTPException(400, "the form has no files; send an image, as in: curl -F image=@photo.jpg")
-        return [((file.filename or "")[:_LONGEST_NAME], await file.read()) for file in files]
+        return [(printable((file.filename or "")[:_LONGEST_NAME]), await file.read()) for file in files]
     finally:
         await form.close()
 
@@ -140,7 +140,7 @@ def _check_images(files: list[tuple[str, bytes]], limits: Limits) -> list[Upload
     """The files as uploads; raises HTTPException that names all that are none, by the first one's status."""
     uploads, problems = [], []
     for number, (name, data) in enumerate(files, start=1):
-        place = f"image {number} ({printable(name)})" if name else "the image"
+        place = f"image {number} ({name})" if name else "the image"
         if not data:
             problems.append(
                 (400, "the body is empty; send an image" if not name else f"{place}: the file is empty")

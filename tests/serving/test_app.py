@@ -56,6 +56,17 @@ def test_several_images_as_a_form(client, detector):
         assert image["objects"] == detector(photo).to_coco(number)
 
 
+def test_a_name_that_no_utf8_can_hold(client):
+    headers = {"Content-Type": "multipart/form-data; boundary=x; charset=unicode_escape"}
+    part = (
+        b'--x\r\nContent-Disposition: form-data; name="a"; filename="\\ud800\xe9"\r\n\r\n'
+        + PNG
+        + b"\r\n--x--\r\n"
+    )
+    (image,) = client.post("/predict", content=part, headers=headers).json()["images"]
+    assert image["file_name"] == "\\ud800\xe9"
+
+
 def test_the_threshold_leaves_weak_objects_out(client, detector):
     result = detector(PHOTO)
     threshold = float(result.scores[2])
