@@ -318,3 +318,18 @@ def test_a_file_that_is_refused_is_explained(page):
     choose(page, "large.png", bytes(100_001))
     wait_for(page, "$('status').textContent.includes('large.png')")
     assert "the file has 101 kB; at most 100 kB are taken" in page.text_content("#status")
+
+
+@pytest.mark.slow
+def test_the_benchmark_finds_nothing_lost(server, tmp_path):
+    (tmp_path / "photo.png").write_bytes(encoded(PHOTO))
+    flags = f"--url={server.url}", "--clients=4", "--seconds=3", "--refused"
+    done = run_here("benchmark", "serve", *flags, "photo.png", directory=tmp_path)
+    assert done.returncode == 0 and done.stdout.endswith("lost or wrong: 0\n")
+    assert re.search(
+        r"answers by status: 200: \d+\nrefused uploads by status: 400: .*413: .*422: ", done.stdout
+    )
+    done = run_here(
+        "benchmark", "serve", "--url=http://127.0.0.1:9", "--seconds=0.5", "photo.png", directory=tmp_path
+    )
+    assert done.returncode == 1 and "error: an image got 0: " in done.stderr
