@@ -90,11 +90,14 @@ class Batcher:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        if not self.is_ready and any(thread.is_alive() for thread in self._threads):
+            _LOG.info("ends when the compilation that was begun does")
         for thread in self._threads:  # also those that the first one starts meanwhile
             thread.join()
 
     def submit(self, upload: Upload) -> Future[Result]:
-        """The objects in an image, once they are found; ValueError if it turns out to be damaged.
+        """The objects in an image, once they are found; ValueError if it turns out to be damaged, and
+        RuntimeError if the whole batch failed, which is in the log.
 
         Cancelling the future takes the image out of the queue.
         """
@@ -173,10 +176,10 @@ class Batcher:
         outcomes: Sequence[Result | Exception]
         try:
             outcomes = list(detector.attempt(sources))
-        except Exception as error:  # of the device: out of memory, or broken
+        except Exception:  # of the device: out of memory, or broken
             self._failures += 1
             _LOG.exception("a batch of %d images failed", len(batch))
-            outcomes = [error] * len(batch)
+            outcomes = [RuntimeError("the batch failed") for _ in batch]
         else:
             self._failures = 0
         for item, outcome in zip(batch, outcomes, strict=True):
