@@ -7,7 +7,8 @@ anything of that size is allocated.
 import importlib
 import io
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -55,7 +56,23 @@ def read_npy(data: bytes) -> np.ndarray:
     return values.reshape(shape, order="F" if fortran_order else "C")
 
 
-def _npy_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def open_npy(path: Path) -> np.ndarray:
+    """The array in a .npy file, of which parts are read when they are used, so that it may be of any size.
+
+    Raises ValueError, naming the file, as ``read_npy``.
+    """
+    try:
+        with path.open("rb") as file:
+            shape, fortran_order, dtype = _npy_header(file, limited=False)
+            start = file.tell()
+        return np.memmap(path, dtype, "r", start, shape, "F" if fortran_order else "C")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+
+
+def _npy_header(file: BinaryIO, *, limited: bool = True) -> tuple[tuple[int, ...], bool, np.dtype]:
     """The shape, the order and the type in the header, after which ``file`` then stands."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
@@ -68,7 +85,8 @@ def _npy_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
         raise ValueError(f"its values are of type {dtype}; must be integers or floats")
     if len(shape) not in (2, 3):
         raise ValueError(f"its array is {list(shape)}; must be [H W C] or [H W]")
-    check_size(shape[0], shape[1], math.prod(shape) * dtype.itemsize)
+    if limited:
+        check_size(shape[0], shape[1], math.prod(shape) * dtype.itemsize)
     return shape, fortran_order, dtype
 
 

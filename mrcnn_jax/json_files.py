@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def read_json(path: Path, *, object_hook: Callable[[dict], Any] | None = None) -> Any:
+def read_json(path: Path | zipfile.Path, *, object_hook: Callable[[dict], Any] | None = None) -> Any:
     """The content of a JSON file; ``object_hook`` replaces each object, innermost first.
 
     Raises OSError if the file cannot be read, and ValueError, naming it, if it is not valid JSON, or if it is

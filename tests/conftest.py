@@ -47,7 +47,7 @@ TINY_MODEL = {
     "tests/training/test_precise_bn.py",
     "tests/commands/test_commands.py",
     "tests/inference/test_load.py",
-    "tests/export/test_model_file.py",
+    "tests/export/test_models.py",
     "tests/serving/test_app.py",
 }
 

@@ -7,10 +7,10 @@ LVIS's annotations (neg_category_ids) are recognised, and measured by LVIS's ave
     mrcnn-jax evaluate --workdir=torchvision/mask_rcnn_r50_fpn --config.data.root=/data/coco --output=r50.json
 
 Prints the tables and writes evaluation.json (percent; null where there is nothing to measure) to the run's
-directory, or to --output, which is required for a published model. --save_detections=FILE also writes what
-was found, as the COCO results list that pycocotools' loadRes takes. To evaluate on another dataset with the
-same categories, set --config.data.root, val_images, val_annotations and val_keypoints, or val_records. All
-images are checked first.
+directory, or to --output, which a published model or a model file (mrcnn-jax export) requires.
+--save_detections=FILE also writes what was found, as the COCO results list that pycocotools' loadRes takes.
+To evaluate on another dataset with the same categories, set --config.data.root, val_images, val_annotations
+and val_keypoints, or val_records. All images are checked first.
 
 Of a region proposal network alone (model.box is False) it measures the average recall of 100 and of 1000
 proposals, as Detectron2 does. A model without one (model.rpn is False) takes the proposals of
@@ -28,18 +28,23 @@ from absl import flags
 
 from mrcnn_jax import command_line
 from mrcnn_jax.config.paths import check_data_paths
-from mrcnn_jax.weights.zoo_models import find_model, run_config
+from mrcnn_jax.runs.description import is_model_file
+from mrcnn_jax.weights.zoo_models import find_model, model_config
 
 _FINDINGS = 10  # problems in the data that are printed
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "directory of the trained run, or a published model's name (docs/zoo.md)", required=True
+    "workdir",
+    None,
+    "directory of the trained run, a published model's name (docs/zoo.md), or a file that mrcnn-jax export "
+    "wrote (docs/deployment.md)",
+    required=True,
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "file to write; evaluation.json in --workdir if not given (a published model needs --output)",
+    "file to write; evaluation.json in --workdir if that is a run's directory and this is not given",
 )
 _DETECTIONS = flags.DEFINE_string(
     "save_detections", None, "also write all detections to this file, as a COCO results list"
@@ -64,11 +69,11 @@ def main(_: list[str]) -> None:
 
 def _check_arguments() -> None:
     """Raises ValueError or OSError for what is missing, before a published model is downloaded."""
-    if not _OUTPUT.value and find_model(_WORKDIR.value):
-        raise ValueError(
-            f"--output is missing: {_WORKDIR.value} is a published model, not a directory to write into"
-        )
-    config = _override(run_config(_WORKDIR.value))
+    published = find_model(_WORKDIR.value)
+    if not _OUTPUT.value and (published or is_model_file(_WORKDIR.value)):
+        kind = "a published model" if published else "a model file"
+        raise ValueError(f"--output is missing: {_WORKDIR.value} is {kind}, not a directory to write into")
+    config = _override(model_config(_WORKDIR.value))
     if not config.model.box and (_DETECTIONS.value or _EVALUATOR.value != "hotcoco"):
         raise ValueError(
             "the model is a region proposal network alone (model.box is False), so its recall is measured: "
@@ -89,12 +94,12 @@ def _evaluate() -> None:
     from mrcnn_jax.inference.proposer import Proposer, load_proposer
     from mrcnn_jax.inference.views import describe_views
     from mrcnn_jax.json_files import write_json
-    from mrcnn_jax.runs.description import read_run
+    from mrcnn_jax.runs.description import read_model
     from mrcnn_jax.weights.zoo import workdir_of
 
     with hosts.fail_together():
         workdir = workdir_of(_WORKDIR.value)
-        run = read_run(workdir)
+        run = read_model(workdir)
         config = _override(run.config)
         data = config.data
         output = Path(_OUTPUT.value or workdir / "evaluation.json")

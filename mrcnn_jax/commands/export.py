@@ -4,10 +4,12 @@
     mrcnn-jax export --workdir=torchvision/mask_rcnn_r50_fpn --output=model.mrcnn --canvas=800x1344 \\
         --batch_sizes=1,4
 
-The file has a program (StableHLO) for each platform, canvas and batch size, the weights once,
-the settings and the categories. mrcnn_jax/export/runner.py runs it, with jax, NumPy and flatbuffers:
+The file has a program (StableHLO) for each platform, canvas and batch size, the weights once, the settings,
+the categories, and the code that runs it anywhere with jax, NumPy and flatbuffers:
 
-    python runner.py shapes.mrcnn photo.ppm
+    python shapes.mrcnn photo.npy
+
+mrcnn_jax.load, mrcnn-jax predict and mrcnn-jax evaluate take the file in place of a run.
 
     mrcnn-jax export --workdir=runs/shapes --output=saved/1 --format=saved_model
 

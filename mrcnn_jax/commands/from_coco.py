@@ -51,8 +51,8 @@ def main(arguments: list[str]) -> None:
     if len(arguments) != 1:
         raise ValueError(f"one COCO results list is needed, got {len(arguments)}; see --help")
     from mrcnn_jax.data.findings import printable
-    from mrcnn_jax.exporters.export import Options, export
-    from mrcnn_jax.exporters.found import Found
+    from mrcnn_jax.tool_formats.export import Options, export
+    from mrcnn_jax.tool_formats.found import Found
 
     found = Found(
         Path(arguments[0]),

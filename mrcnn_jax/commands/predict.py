@@ -20,6 +20,11 @@ finds objects in the images that a COCO file lists, in the folder that has them,
 as COCO's server takes it: with the ids of the file, and without fields that are not COCO's. The server wants
 it as detections_test-dev2017_NAME_results.json in a zip file.
 
+    mrcnn-jax predict --workdir=runs/buildings --output=out --tile=1024 --overlap=128 --geojson city.tif
+
+cuts large images into overlapping tiles, finds objects in each, and joins what the seams cut
+(docs/large_images.md). --geojson writes out/city.geojson, in the coordinates of the file.
+
 Images that cannot be read and folders without images are reported and skipped, and the exit code is 1. If no
 image can be read at all, nothing is written.
 """
@@ -33,7 +38,7 @@ from absl import flags
 
 from mrcnn_jax import command_line
 from mrcnn_jax.runtime.setup import setup
-from mrcnn_jax.weights.zoo_models import run_config
+from mrcnn_jax.weights.zoo_models import model_config
 
 if TYPE_CHECKING:
     from mrcnn_jax.data.image_list import ImageList
@@ -46,7 +51,11 @@ _PARTIAL = "detections.partial.jsonl"
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "directory of the trained run, or a published model's name (docs/zoo.md)", required=True
+    "workdir",
+    None,
+    "directory of the trained run, a published model's name (docs/zoo.md), or a file that mrcnn-jax export "
+    "wrote (docs/deployment.md)",
+    required=True,
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
@@ -76,8 +85,22 @@ _ANNOTATIONS = flags.DEFINE_string(
     None,
     "COCO file to take image ids from, by file name; without it ids are 1, 2, 3 ... in order",
 )
-
-
+_TILE = flags.DEFINE_integer(
+    "tile",
+    None,
+    "cut images into square tiles with this many pixels a side, for images that are too large to be resized "
+    "to the model's size, or to fit in memory (docs/large_images.md)",
+    lower_bound=64,
+)
+_OVERLAP = flags.DEFINE_integer(
+    "overlap", 128, "with --tile: pixels by which tiles overlap; as large as most objects", lower_bound=0
+)
+_GEOJSON = flags.DEFINE_boolean(
+    "geojson",
+    False,
+    "also write the objects that are drawn as GeoJSON, photo.geojson for photo.tif, in the coordinates of "
+    "the file; without a georeference in pixels",
+)
 _COCO = flags.DEFINE_string(
     "coco",
     None,
@@ -89,14 +112,21 @@ _COCO = flags.DEFINE_string(
 def main(arguments: list[str]) -> int:
     from mrcnn_jax.channel_files import NPY_SUFFIX
     from mrcnn_jax.image_formats import suffixes
-    from mrcnn_jax.inference.files import DETECTIONS, find_images, passed_over, picture_paths, read_image_ids
+    from mrcnn_jax.inference.files import (
+        DETECTIONS,
+        find_images,
+        output_paths,
+        passed_over,
+        picture_paths,
+        read_image_ids,
+    )
     from mrcnn_jax.pixels import PixelFormat
 
     if not arguments:
         raise ValueError(
             "no images given: name image files or folders, as in: mrcnn-jax predict ... photo.jpg folder/"
         )
-    config = _override(run_config(_WORKDIR.value))
+    config = _override(model_config(_WORKDIR.value))
     errors: list[ValueError] = []
     listed = _read_list(arguments)
     if listed is not None:
@@ -121,18 +151,24 @@ def main(arguments: list[str]) -> int:
     from mrcnn_jax.images import describe_nearly_black
     from mrcnn_jax.inference.coco_files import write_dataset, write_detections
     from mrcnn_jax.inference.detector import load
+    from mrcnn_jax.inference.geojson import is_ours
     from mrcnn_jax.inference.partial_results import PartialResults
     from mrcnn_jax.inference.pictures import write_results
     from mrcnn_jax.inference.predict import check_finds_objects
+    from mrcnn_jax.inference.tiles import TiledDetector
     from mrcnn_jax.inference.views import describe_views
     from mrcnn_jax.weights.zoo import workdir_of
 
     check_finds_objects(config.model)
     workdir = workdir_of(_WORKDIR.value)
     detector = load(workdir, step=_STEP.value, batch_size=_BATCH_SIZE.value, config=config)
+    finder: Detector | TiledDetector = detector
+    if _TILE.value is not None:
+        finder = TiledDetector(detector, tile=_TILE.value, overlap=_OVERLAP.value)
     if listed is not None:
         listed.check_categories(detector.categories)
     pictures = picture_paths(images, output) if _PICTURES.value == "png" else None
+    geojson = output_paths(images, output, ".geojson", is_ours) if _GEOJSON.value else None
     partial = PartialResults(output / _PARTIAL, _made_with(workdir, detector), images, pictures)
     if before := sum(map(partial.is_done, images)):
         print(f"{before} of {len(images)} images are done already ({partial.path})", flush=True)
@@ -140,12 +176,13 @@ def main(arguments: list[str]) -> int:
         print(line, flush=True)
     try:
         problems = write_results(
-            detector,
+            finder,
             images,
             pictures,
             partial,
             score_threshold=_SCORE_THRESHOLD.value,
             annotations=dataset_file is not None,
+            geojson=geojson,
         )
     except BaseException:
         if done := sum(map(partial.is_done, images)):
@@ -169,10 +206,13 @@ def main(arguments: list[str]) -> int:
         line = f"{done} images, {counts.objects} objects in {detections_file}"
         places = [f"drawn in {output}/*.png"] if pictures is not None else []
         places += [f"annotated in {dataset_file}"] if dataset_file is not None else []
+        places += [f"in {output}/*.geojson"] if geojson is not None else []
         if places:
             threshold = f"score at least {_SCORE_THRESHOLD.value:g}"
             line += f", {counts.drawn} of them ({threshold}) {' and '.join(places)}"
         print(line)
+        if pictures is not None and counts.too_large:
+            print(f"images with too many pixels to be drawn: {counts.too_large}")
     return _report(errors)
 
 
@@ -190,15 +230,19 @@ def _read_list(arguments: list[str]) -> "ImageList | None":
 
 
 class _Counts:
-    """The numbers of objects found, and of those drawn, in the results that it passes on."""
+    """What is in the results that it passes on: objects, those that are drawn, and images that are not."""
 
     objects = 0
     drawn = 0
+    too_large = 0
 
     def count(self, results: Iterable[tuple[int, "ImageResults"]]) -> Iterator[tuple[int, "ImageResults"]]:
+        from mrcnn_jax.inference.pictures import can_be_drawn
+
         for index, found in results:
             self.objects += len(found["objects"])
             self.drawn += found["drawn"]
+            self.too_large += not can_be_drawn(found["size"])
             yield index, found
 
 
@@ -232,6 +276,9 @@ def _made_with(workdir: Path, detector: "Detector") -> dict[str, Any]:
         "--score_threshold": _SCORE_THRESHOLD.value,
         "--pictures": _PICTURES.value,
         "--save_dataset": _DATASET.value is not None,
+        "--geojson": _GEOJSON.value,
+        "--tile": _TILE.value,
+        "--overlap": _OVERLAP.value if _TILE.value else None,
     } | {
         f"--config.{name}": value
         for name, value in flatten(detector.config).items()

@@ -20,14 +20,18 @@ from absl import flags
 from mrcnn_jax import command_line
 from mrcnn_jax.config import Config
 from mrcnn_jax.runtime.setup import setup
-from mrcnn_jax.weights.zoo_models import find_model, run_config
+from mrcnn_jax.weights.zoo_models import find_model, model_config
 
 _NEEDED = "starlette", "uvicorn", "python_multipart", "prometheus_client"
 _KEEP_ALIVE = 75  # seconds; longer than proxies keep idle connections, or they would send into a closed one
 
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "directory of the trained run, or a published model's name (docs/zoo.md)", required=True
+    "workdir",
+    None,
+    "directory of the trained run, a published model's name (docs/zoo.md), or a file that mrcnn-jax export "
+    "wrote (docs/deployment.md), with programs for --batch_sizes",
+    required=True,
 )
 _STEP = command_line.define_step()
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 for all of this machine's")
@@ -66,7 +70,7 @@ def main(_: list[str]) -> None:
             "with as many would never be taken"
         )
     batch_sizes = _batch_sizes()
-    config = _override(run_config(_WORKDIR.value))
+    config = _override(model_config(_WORKDIR.value))
     family = socket.AF_INET6 if ":" in _HOST.value else socket.AF_INET
     with socket.create_server((_HOST.value, _PORT.value), family=family) as listener:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

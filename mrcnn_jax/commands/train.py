@@ -71,7 +71,8 @@ def _complete(config: Config) -> "tuple[Config, Augment | None]":
             raise ValueError(f"{error}\nto train without evaluations: --config.train.eval_every=0") from error
     if not is_run(_WORKDIR.value):
         check_not_a_model(_WORKDIR.value)
-        check_backbone_path(config)
         if _INIT.value:
             run_config(_INIT.value)
+        else:
+            check_backbone_path(config)
     return config, _augment()

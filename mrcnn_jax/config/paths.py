@@ -56,5 +56,10 @@ def check_backbone_path(config: Config) -> None:
     A path has a suffix, such as ``.pth``; the names of published backbones (docs/zoo.md) have none.
     """
     path = config.model.backbone_weights
+    if path.startswith("detectron2://"):
+        raise ValueError(
+            f"model.backbone_weights is {path}, Detectron2's address of a whole model: begin from it by its "
+            "name here, as in --init=detectron2/mask_rcnn_r50_fpn_3x; mrcnn-jax zoo lists the names"
+        )
     if Path(path).suffix and not Path(path).is_file():
         raise ValueError(f"{path}: there is no such file (model.backbone_weights)")

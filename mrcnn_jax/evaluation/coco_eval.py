@@ -26,7 +26,7 @@ from mrcnn_jax.json_files import write_json
 from mrcnn_jax.pixels import PixelFormat
 from mrcnn_jax.proposals import DataProposals
 from mrcnn_jax.runs.categories import Categories
-from mrcnn_jax.runs.description import read_run
+from mrcnn_jax.runs.description import read_model
 from mrcnn_jax.runtime.progress import progress_bar
 from mrcnn_jax.weights.zoo import workdir_of
 
@@ -68,7 +68,7 @@ def evaluate(
     """
     if not isinstance(detector, Detector):
         workdir = workdir_of(detector)
-        config = read_run(workdir).config
+        config = read_model(workdir).config
         if not config.model.box:
             proposer = load_proposer(workdir, batch_size=config.test.batch_size)
             pixels = PixelFormat.of(config)

@@ -1,17 +1,16 @@
 """Writes a run as one file, which ``runner.py`` runs: an uncompressed zip archive of
 
-manifest.json                     versions, preprocessing, postprocessing, categories, SHA-256 of the others
-config.json                       all settings (mrcnn_jax/config/fields.py), for people and tools
+manifest.json                     versions of this format and of jax, the checkpoint's step, sizes of images
+config.json, categories.json      as in a run's directory
 weights.safetensors               the arrays, float32, batch norms folded into convolutions; for all programs
 programs/PLATFORM-BxHxW.stablehlo inference on a batch of B images on a canvas of H x W, from jax.export
+runner.py, __main__.py            runner.py and command.py of this folder
 """
 
 import dataclasses
-import hashlib
 import json
-import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,12 +24,14 @@ from mrcnn_jax.export.programs import PLATFORMS, lower_program
 from mrcnn_jax.export.runner import VERSION
 from mrcnn_jax.images import Size
 from mrcnn_jax.inference.predict import check_finds_objects
-from mrcnn_jax.inference.views import scales_of, views_of
+from mrcnn_jax.inference.views import Scale, scales_of, views_of
+from mrcnn_jax.json_files import replacing
 from mrcnn_jax.models.variables import Blueprint, make_blueprint
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
 from mrcnn_jax.runs.description import read_run
 
+_FOLDER = Path(__file__).parent
 _OLDEST_DATE = (1980, 1, 1, 0, 0, 0)  # of entries, so that equal runs give equal files
 
 
@@ -38,17 +39,22 @@ _OLDEST_DATE = (1980, 1, 1, 0, 0, 0)  # of entries, so that equal runs give equa
 class Exportable:
     """A run's model, ready to be lowered."""
 
-    config: Config  # with the canvases that are exported
+    config: Config
     categories: Categories
     step: int
     folded: Blueprint
     arrays: dict[str, np.ndarray]  # for ``folded.build``
-    canvases: tuple[Size, ...]
+    scale: Scale  # the config's only one, with the canvases that are exported
 
 
 def check_exportable(config: Config) -> None:
-    """Raises ValueError unless the model finds objects in a single view of an image."""
+    """Raises ValueError unless the model finds objects in a single view of an image of 8-bit channels."""
     check_finds_objects(config.model)
+    if config.model.pixel_type != "uint8":
+        raise ValueError(
+            f"the model takes {config.model.pixel_type} images (model.pixel_type) and cannot be exported: "
+            "the runner resizes uint8 images alone"
+        )
     if len(views_of(config)) > 1:
         raise ValueError(
             "test-time augmentation (test.scales, test.flip) merges the detections of several programs and "
@@ -71,7 +77,8 @@ def load_exportable(
     run = read_run(workdir)
     config = run.config if config is None else config
     check_exportable(config)
-    own = scales_of(config)[0].canvases
+    scale = scales_of(config)[0]
+    own = scale.canvases
     if unknown := [canvas for canvas in canvases if canvas not in own]:
         raise ValueError(f"canvas {_names(unknown)} is not one of the config's, which are {_names(own)}")
     step, weights = load_weights(Path(workdir), step)
@@ -82,7 +89,8 @@ def load_exportable(
     check_arrays_match(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
     arrays = {name: np.asarray(array) for name, array in jax.jit(blueprint.fold)(weights).items()}
     chosen = tuple(canvas for canvas in own if canvas in canvases) or own
-    return Exportable(config, categories, step, blueprint.folded(), arrays, chosen)
+    scale = scale._replace(canvases=chosen)
+    return Exportable(config, categories, step, blueprint.folded(), arrays, scale)
 
 
 def export_model(
@@ -105,21 +113,36 @@ def export_model(
         raise ValueError(f"batch sizes ({batch_sizes}) must be at least 1")
     if unknown := [name for name in platforms if name not in PLATFORMS]:
         raise ValueError(f"platform {', '.join(unknown)} is unknown; there are {', '.join(PLATFORMS)}")
-    programs: dict[str, list[str]] = {}
+    test = dataclasses.replace(model.config.test, batch_size=batch_sizes[-1])
+    config = dataclasses.replace(model.config, test=test)
+    manifest = {
+        "version": VERSION,
+        "jax": jax.__version__,
+        "step": model.step,
+        "short_side": model.scale.short_side,
+        "long_side": model.scale.long_side,
+    }
     files = {
-        "config.json": json.dumps(to_dict(model.config), indent=2).encode(),
+        "manifest.json": _json(manifest),
+        "config.json": _json(to_dict(config)),
+        "categories.json": _json(dataclasses.asdict(model.categories)),
+        "__main__.py": (_FOLDER / "command.py").read_bytes(),
+        "runner.py": (_FOLDER / "runner.py").read_bytes(),
         "weights.safetensors": safetensors.numpy.save(model.arrays),
     }
     for platform in platforms:
-        for canvas in model.canvases:
+        for canvas in model.scale.canvases:
             for batch in batch_sizes:
                 name = f"programs/{platform}-{batch}x{canvas[0]}x{canvas[1]}.stablehlo"
                 announce(f"lowering {name}")
                 files[name] = lower_program(
                     model.folded, model.config, platform=platform, canvas=canvas, batch_size=batch
                 )
-                programs.setdefault(platform, []).append(name)
-    _write(output, _manifest(model, programs, files), files)
+    with replacing(output) as unfinished:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in files.items():
+                archive.writestr(zipfile.ZipInfo(name, _OLDEST_DATE), content)
+        check_new(output)  # another process may have written it in the meantime
 
 
 def check_new(output: Path) -> None:
@@ -130,41 +153,8 @@ def check_new(output: Path) -> None:
         raise ValueError(f"{output}: there is no folder {output.parent}")
 
 
-def _manifest(
-    model: Exportable, programs: dict[str, list[str]], files: Mapping[str, bytes]
-) -> dict[str, Any]:
-    scale, test = scales_of(model.config)[0], model.config.test
-    return {
-        "version": VERSION,
-        "jax": jax.__version__,
-        "step": model.step,
-        "preprocessing": {
-            "short_side": scale.short_side,
-            "long_side": scale.long_side,
-            "resize": model.config.data.resize,
-        },
-        "postprocessing": {
-            "mask_threshold": test.mask_threshold,
-            "mask_paste": test.mask_paste,
-            "keypoint_offset": model.config.data.keypoint_offset,
-        },
-        "categories": dataclasses.asdict(model.categories),
-        "programs": programs,
-        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-    }
-
-
-def _write(output: Path, manifest: dict[str, Any], files: Mapping[str, bytes]) -> None:
-    """Writes the archive; a file that another process has written in the meantime is kept."""
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
-            for name, content in {"manifest.json": json.dumps(manifest, indent=2).encode(), **files}.items():
-                archive.writestr(zipfile.ZipInfo(name, _OLDEST_DATE), content)
-        check_new(output)
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _json(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, indent=2, allow_nan=False).encode()
 
 
 def _names(canvases: Sequence[Size]) -> str:

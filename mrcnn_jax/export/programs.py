@@ -15,12 +15,12 @@ from mrcnn_jax.models.variables import Blueprint
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # jax.export's names
 
-# Takes folded arrays, images [B H W 3], and their sizes without padding [B 2]; returns the detections.
+# Takes folded arrays, images [B H W C], and their sizes without padding [B 2]; returns the detections.
 Program = Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]
 
 
 def image_dtype(config: Config) -> jnp.dtype:
-    """The dtype of resized images (see ``images.resize``)."""
+    """The dtype of resized images, of uint8 ones (see ``images.resize``)."""
     return jnp.dtype(jnp.float32 if config.data.resize == "torchvision" else jnp.uint8)
 
 
@@ -53,7 +53,8 @@ def lower_program(
     The batch size is fixed, because the fastest form of an operation depends on it. Raises ValueError if the
     program calls functions outside XLA, which the runner would refuse.
     """
-    images = jax.ShapeDtypeStruct((batch_size, *canvas, 3), image_dtype(config))
+    channels = len(config.model.pixel_mean)
+    images = jax.ShapeDtypeStruct((batch_size, *canvas, channels), image_dtype(config))
     image_sizes = jax.ShapeDtypeStruct((batch_size, 2), jnp.int32)
     with on_platform(platform):
         exported = jax.export.export(jax.jit(make_program(folded, config)), platforms=(platform,))(

@@ -26,7 +26,7 @@ def export_saved_model(
 ) -> None:
     """Writes ``model`` to the new folder ``output``, with a signature for each canvas and batch size.
 
-    A signature "detect_BxHxW" takes ``images`` [B H W 3], resized and padded, and ``image_sizes`` [B 2],
+    A signature "detect_BxHxW" takes ``images`` [B H W C], resized and padded, and ``image_sizes`` [B 2],
     their heights and widths without padding; it returns the fields of ``Detections``, in pixels of the
     canvas. The first is "serving_default", too. ``announce`` is called with a line before each program is
     lowered. Raises ValueError for a batch size below 1, FileExistsError if ``output`` exists, and OSError.
@@ -39,7 +39,7 @@ def export_saved_model(
     # In the order of jax.export, which flattens a dict by its sorted names.
     module.arrays = [tf.Variable(model.arrays[name], trainable=False) for name in sorted(model.arrays)]
     signatures = {}
-    for canvas in model.canvases:
+    for canvas in model.scale.canvases:
         for batch in sorted(set(batch_sizes)):
             name = f"detect_{batch}x{canvas[0]}x{canvas[1]}"
             announce(f"lowering {name}")

@@ -20,8 +20,9 @@ from jax.sharding import Mesh
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, replicated
-from mrcnn_jax.images import Fitted, Size, fit, fitted_shape
+from mrcnn_jax.images import Fitted, Size, fit, fitted_shape, read_image
 from mrcnn_jax.inference.augmented import make_augmented_fn
+from mrcnn_jax.inference.exported import load_programs
 from mrcnn_jax.inference.predict import check_finds_objects, predict
 from mrcnn_jax.inference.results import Result, to_result
 from mrcnn_jax.inference.sources import Source, read_source, resize_proposals, stack_images
@@ -31,7 +32,7 @@ from mrcnn_jax.pixels import PixelFormat
 from mrcnn_jax.proposals import ImageProposals
 from mrcnn_jax.runs.categories import Categories, keypoint_flip_order
 from mrcnn_jax.runs.checkpoint import check_arrays_match, load_weights
-from mrcnn_jax.runs.description import Run, read_run
+from mrcnn_jax.runs.description import Run, is_model_file, read_model
 from mrcnn_jax.runtime.compilations import CompilationTracker, compiler_options
 from mrcnn_jax.types import Detections, Proposals
 from mrcnn_jax.weights.zoo import workdir_of
@@ -188,6 +189,10 @@ class Detector:
             for threads in (readers, finishers):
                 threads.shutdown(wait=False, cancel_futures=True)
 
+    def read(self, path: Path) -> np.ndarray:
+        """The pixels of an image file, as it reads them; raises ValueError if it cannot."""
+        return read_image(path, self.pixels)
+
     def _read_ahead(
         self,
         sources: Iterable[Source],
@@ -263,25 +268,31 @@ def load(
     batch_size: int = 1,
     config: Config | None = None,
 ) -> Detector:
-    """A detector with the weights and settings of a trained run, or of a published model.
+    """A detector with the weights and settings of a trained run, of a published model or of a model file.
 
     Args:
-        workdir: the run's directory, as ``mrcnn-jax train`` wrote it, or a published model's name, such as
-            "torchvision/mask_rcnn_r50_fpn" (docs/zoo.md), whose weights are downloaded once.
+        workdir: the run's directory, as ``mrcnn-jax train`` wrote it, a published model's name, such as
+            "torchvision/mask_rcnn_r50_fpn" (docs/zoo.md), whose weights are downloaded once, or a file that
+            ``mrcnn-jax export`` wrote, for the platform that jax runs on.
         step: the step of the checkpoint, or "best"; None selects the newest.
         batch_size: images per batch, split over as many of this process's devices as divide it evenly, or of
-            groups of ``config.test.spatial_devices`` devices, which share an image.
+            groups of ``config.test.spatial_devices`` devices, which share an image. A model file has
+            programs for certain batch sizes, each for one device.
         config: replaces the run's config, for example to change the score threshold.
 
     Raises ``ValueError`` or ``FileNotFoundError``, naming the file and the rule, for a directory that is not
-    a run, a missing or damaged checkpoint, and weights that do not fit the config's model, and ``OSError``
-    for weights that cannot be downloaded.
+    a run, a missing or damaged checkpoint, weights that do not fit the config's model, and a setting that is
+    fixed in a model file, and ``OSError`` for weights that cannot be downloaded.
     """
     workdir = workdir_of(workdir)
-    run = read_run(workdir)
+    run = read_model(workdir)
     config = run.config if config is None else config
     if not config.model.box:
         check_finds_objects(config.model)
+    if is_model_file(workdir):
+        options: Any = {"own": run.config, "step": step, "batch_size": batch_size}
+        programs, config, step = load_programs(workdir, config, **options)
+        return Detector(programs, config, run.categories, batch_size=batch_size, step=step)
     step, blueprint, weights, mesh = load_model(workdir, run, config, step=step, batch_size=batch_size)
     predict_fn = make_predict_fn(blueprint, config, mesh)(weights)
     return Detector(predict_fn, config, run.categories, batch_size=batch_size, step=step)

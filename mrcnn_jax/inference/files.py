@@ -3,7 +3,7 @@
 import contextlib
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +75,27 @@ def _split(folder: Path, wanted: Sequence[str]) -> tuple[list[Path], list[Path]]
 
 
 def picture_paths(images: Iterable[Path], output: Path) -> list[Path]:
-    """A distinct path for each picture, ``output/photo.png`` for ``photo.jpg``, never one of ``images``.
+    """A distinct path for each picture, ``output/photo.png`` for ``photo.jpg``: see ``output_paths``."""
+    return output_paths(images, output, ".png", _is_picture)
 
-    If the name is taken, ``photo-2.png``, ``photo-3.png`` and so on are tried. A name is taken by an earlier
-    picture, by an input, and by any existing file that does not carry ``PICTURE_MARK``.
+
+def output_paths(
+    images: Iterable[Path], output: Path, suffix: str, is_ours: Callable[[Path], bool]
+) -> list[Path]:
+    """A distinct path in ``output`` for a file that is written for each image, never one of ``images``.
+
+    It has the image's name with another suffix. If the name is taken, ``photo-2.png``, ``photo-3.png`` and so
+    on are tried. A name is taken by an earlier image, by an input, and by any existing file that is not ours.
     """
     images = list(images)
     # Lower case, because on some file systems Photo.png and photo.png are the same file.
     taken = {str(image.resolve()).lower() for image in images}
     paths = []
     for image in images:
-        path, number = output / f"{image.stem}.png", 1
-        while (key := str(path.resolve()).lower()) in taken or (path.exists() and not _is_picture(path)):
+        path, number = output / f"{image.stem}{suffix}", 1
+        while (key := str(path.resolve()).lower()) in taken or (path.exists() and not is_ours(path)):
             number += 1
-            path = output / f"{image.stem}-{number}.png"
+            path = output / f"{image.stem}-{number}{suffix}"
         taken.add(key)
         paths.append(path)
     return paths

@@ -4,7 +4,7 @@ Shapes: h x w pixels of a crop, P corners of a polygon.
 """
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Real
 
 from mrcnn_jax.inference.paste import PastedMask
 
@@ -21,7 +21,7 @@ def trace_outlines(crop: PastedMask) -> list[Int[np.ndarray, "p 2"]]:
     return [polygon + offset for polygon in _trace(crop.mask)]
 
 
-def signed_area(polygon: Int[np.ndarray, "p 2"]) -> float:
+def signed_area(polygon: Real[np.ndarray, "p 2"]) -> float:
     """The area inside a polygon in pixels, negative for the outline of a hole (shoelace formula)."""
     x, y = polygon.T.astype(np.float64)
     return float(x @ np.roll(y, -1) - np.roll(x, -1) @ y) / 2

@@ -20,6 +20,7 @@ from mrcnn_jax.models.convs import Conv
 from mrcnn_jax.ops.boxes import BoxWeights, clip_boxes, decode_boxes, is_nonempty
 from mrcnn_jax.ops.nms import nms_levels
 from mrcnn_jax.ops.relu import relu
+from mrcnn_jax.runtime.barriers import tpu_barrier
 from mrcnn_jax.types import Features, Proposals
 
 _normal = nnx.initializers.normal(0.01)
@@ -100,7 +101,8 @@ def select_proposals(
     """
     boxes, scores, valid = [], [], []
     for level, (objectness, deltas) in outputs.items():
-        objectness = jnp.where(anchors[level].in_image, objectness, -jnp.inf)
+        # libtpu 0.0.42 aborts if it fuses what is before top_k with it: when training on one image.
+        objectness = tpu_barrier(jnp.where(anchors[level].in_image, objectness, -jnp.inf))
         top_scores, index = jax.lax.top_k(objectness, min(pre_nms, len(objectness)))
         decoded = decode_boxes(
             take_deltas(deltas, index), anchors[level].boxes[index], box_weights, scale_limits=scale_limits

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def save_categories(path: Path, categories: Categories) -> None:
     write_json(path, dataclasses.asdict(categories), exact=True)
 
 
-def load_categories(path: Path) -> Categories:
+def load_categories(path: Path | zipfile.Path) -> Categories:
     """The categories in a file. Raises ValueError, naming it, if it is malformed or inconsistent."""
     values = read_json(path)
     try:

@@ -131,8 +131,9 @@ def load_weights(
 
 
 def time_of_weights(workdir: str | Path, step: int) -> str:
-    """When the weights of a checkpoint were written, which tells them from others of the same step."""
-    weights = Path(workdir) / _CHECKPOINTS / str(step) / "weights"
+    """When a checkpoint's weights or a model file were written, to tell them from others of the same step."""
+    workdir = Path(workdir)
+    weights = workdir if workdir.is_file() else workdir / _CHECKPOINTS / str(step) / "weights"
     return datetime.fromtimestamp(weights.stat().st_mtime, UTC).isoformat()
 
 

@@ -6,7 +6,9 @@
 The arrays are saved next to them (mrcnn_jax/runs/checkpoint.py).
 """
 
+import contextlib
 import dataclasses
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +92,16 @@ def read_run(workdir: str | Path) -> Run:
     and ValueError, naming the file, if a file is malformed or has an unknown field or an invalid value.
     """
     workdir = Path(workdir)
+    if is_model_file(workdir):
+        raise NotADirectoryError(
+            f"{workdir}: is a file that mrcnn-jax export wrote, for predict and evaluate alone; give the "
+            "directory of the run that it was made from"
+        )
     if workdir.is_file():
         raise NotADirectoryError(
-            f"{workdir}: is a file, not the directory of a run; mrcnn-jax convert makes a run of a "
-            f"detector's weights, and a backbone's are given as --config.model.backbone_weights={workdir}"
+            f"{workdir}: is a file, not the directory of a run, nor a whole file of mrcnn-jax export; "
+            "mrcnn-jax convert makes a run of a detector's weights, and a backbone's are given as "
+            f"--config.model.backbone_weights={workdir}"
         )
     if not workdir.is_dir():
         raise FileNotFoundError(
@@ -102,13 +110,43 @@ def read_run(workdir: str | Path) -> Run:
     for file in (_CONFIG_FILE, CATEGORIES_FILE):
         if not (workdir / file).exists():
             raise FileNotFoundError(f"{workdir} is not the directory of a run: it has no {file}")
-    values = read_json(workdir / _CONFIG_FILE)
+    return _read(workdir)
+
+
+def is_model_file(path: str | Path) -> bool:
+    """Whether ``path`` is a file that ``mrcnn-jax export`` wrote (mrcnn_jax/export/)."""
+    if not Path(path).is_file():
+        return False
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return {"manifest.json", _CONFIG_FILE, CATEGORIES_FILE} <= set(archive.namelist())
+    return False
+
+
+def read_model(path: str | Path) -> Run:
+    """The description of a run's directory, as from ``read_run``, or of a model file.
+
+    A model file may come from a stranger. Raises ValueError, naming it, if it is damaged or malformed.
+    """
+    if not is_model_file(path):
+        return read_run(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type for entry in archive.infolist()):  # which could fill the memory
+                raise ValueError(f"{path}: its entries must be uncompressed")
+            return _read(zipfile.Path(archive))
+    except (KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: is damaged: {error}") from error
+
+
+def _read(directory: Path | zipfile.Path) -> Run:
+    """The description in a directory, or in an archive."""
+    values = read_json(directory / _CONFIG_FILE)
     try:
         config = from_dict(values)
         validate(config)
     except ValueError as error:
-        raise ValueError(f"{workdir / _CONFIG_FILE}: {error}") from error
-    return Run(config, load_categories(workdir / CATEGORIES_FILE))
+        raise ValueError(f"{directory / _CONFIG_FILE}: {error}") from error
+    return Run(config, load_categories(directory / CATEGORIES_FILE))
 
 
 def how_to_start_from_its_weights(workdir: str | Path) -> str:

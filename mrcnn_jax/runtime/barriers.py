@@ -1,4 +1,4 @@
-"""Barriers that keep XLA from fusing or inlining on a CPU, where that costs time or memory."""
+"""Barriers that keep XLA from fusing or inlining where that costs time or memory, or fails."""
 
 import functools
 from collections.abc import Callable
@@ -8,12 +8,17 @@ import jax
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from mrcnn_jax.runtime.platforms import by_platform
+from mrcnn_jax.runtime.platforms import by_platform, platform
 
 
 def cpu_barrier(values: Any) -> Any:
     """``values`` behind an optimization barrier on a CPU: all are in memory before any of them is used."""
     return by_platform({"cpu": lax.optimization_barrier, "default": lambda values: values}, values)
+
+
+def tpu_barrier(values: Any) -> Any:
+    """``values`` behind an optimization barrier on the TPUs of a mesh."""
+    return lax.optimization_barrier(values) if platform() == "tpu" else values
 
 
 def outlined(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -112,7 +113,8 @@ def expected_input(config: ModelConfig) -> str:
 def backbone_layouts(blueprint: Blueprint, found: Mapping[str, np.ndarray]) -> dict[str, Layout]:
     """The layout of each of our ResNet's arrays in a file whose arrays are ``found``."""
     shapes = shapes_of(blueprint)
-    return {name: _layout(_in_resnet(name), shapes[name], found) for name in _resnet_names(blueprint)}
+    norm = _caffe2_norm(blueprint)
+    return {name: _layout(_in_resnet(name), shapes[name], found, norm) for name in _resnet_names(blueprint)}
 
 
 def _resnet_names(blueprint: Blueprint) -> list[str]:
@@ -135,13 +137,14 @@ def _in_resnet(name: str) -> str:
 def _known_names(blueprint: Blueprint) -> set[str]:
     """The names of our ResNet's arrays in all three systems."""
     ours = [_in_resnet(name) for name in _resnet_names(blueprint)]
-    namings = (torchvision.backbone_name, detectron2.backbone_name, _caffe2_name)
+    in_caffe2 = partial(_caffe2_name, norm=_caffe2_norm(blueprint))
+    namings = (torchvision.backbone_name, detectron2.backbone_name, in_caffe2)
     return {naming(name) for name in ours for naming in namings}
 
 
-def _layout(name: str, shape: tuple[int, ...], found: Mapping[str, np.ndarray]) -> Layout:
+def _layout(name: str, shape: tuple[int, ...], found: Mapping[str, np.ndarray], norm: str) -> Layout:
     if _is_caffe2(found):
-        their_name = _caffe2_name(name)
+        their_name = _caffe2_name(name, norm)
     elif any(key.startswith(("stem.", "res2.")) for key in found):
         their_name = detectron2.backbone_name(name)
     else:
@@ -150,19 +153,25 @@ def _layout(name: str, shape: tuple[int, ...], found: Mapping[str, np.ndarray]) 
 
 
 def _is_caffe2(found: Mapping[str, np.ndarray]) -> bool:
-    return "res_conv1_bn_s" in found
+    return "res_conv1_bn_s" in found or "conv1_gn_s" in found
 
 
-def _caffe2_name(name: str) -> str:
+def _caffe2_norm(blueprint: Blueprint) -> str:
+    """How Caffe2's names call the model's norms."""
+    return "gn" if blueprint.config.backbone_norm == "group" else "bn"
+
+
+def _caffe2_name(name: str, norm: str) -> str:
     """Caffe2's name of an array of our ``ResNet``: "layer1.0.bn2.scale" is "res2_0_branch2b_bn_s"."""
     module, leaf = name.rsplit(".", 1)
     leaf = {"kernel": "w", "scale": "s", "bias": "b", "mean": "mean", "var": "var"}[leaf]
     if module in ("conv1", "bn1"):
-        return f"conv1_{leaf}" if module == "conv1" else f"res_conv1_bn_{leaf}"
+        of_norm = "conv1_gn" if norm == "gn" else "res_conv1_bn"
+        return f"conv1_{leaf}" if module == "conv1" else f"{of_norm}_{leaf}"
     layer, block, unit = module.split(".", 2)
-    branches = {"downsample.0": "1", "downsample.1": "1_bn"}
+    branches = {"downsample.0": "1", "downsample.1": f"1_{norm}"}
     branches |= {f"conv{number}": f"2{letter}" for number, letter in enumerate("abc", start=1)}
-    branches |= {f"bn{number}": f"2{letter}_bn" for number, letter in enumerate("abc", start=1)}
+    branches |= {f"bn{number}": f"2{letter}_{norm}" for number, letter in enumerate("abc", start=1)}
     return f"res{int(layer.removeprefix('layer')) + 1}_{block}_branch{branches[unit]}_{leaf}"
 
 

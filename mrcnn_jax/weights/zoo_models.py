@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mrcnn_jax.config import Config
-from mrcnn_jax.runs.description import read_run
-from mrcnn_jax.weights import zoo_mmdetection
+from mrcnn_jax.runs.description import is_model_file, read_model, read_run
+from mrcnn_jax.weights import zoo_detectron2, zoo_mmdetection
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 # of Detectron2 those of its MD5 (MODEL_ZOO.md).
 _CHECKSUMS: dict[str, re.Pattern[str]] = {
     "sha256": re.compile(r"-([0-9a-f]{8,64})\.pth"),
-    "md5": re.compile(r"model_final_([0-9a-f]{6,32})\.pkl"),
+    "md5": re.compile(r"model_(?:final|\d+)_([0-9a-f]{6,32})\.pkl"),
 }
 
 
@@ -125,6 +125,12 @@ def run_config(name_or_path: str | Path) -> Config:
     return config_of(model) if model else read_run(name_or_path).config
 
 
+def model_config(name_or_path: str | Path) -> Config:
+    """The config of ``run_config``, or of a model file, for commands that only detect objects."""
+    is_file = is_model_file(name_or_path)
+    return read_model(name_or_path).config if is_file else run_config(name_or_path)
+
+
 def models_with(system: str, fields: Mapping[str, Any]) -> list[Model]:
     """The system's models whose configs have these values in ``model``, one for each set of arguments."""
     models = {
@@ -155,12 +161,13 @@ def _detectron2(
     ap: tuple[float | None, ...],
     config: str,
     changes: dict[str, Any],
+    step: str = "final",
 ) -> Model:
     """The model that Detectron2 calls ``folder/theirs``; "mask_rcnn_R_50_FPN_3x" is "..._r50_fpn_3x" here."""
     name = re.sub(r"_([rx])_(\d+)", r"_\1\2", theirs.lower())
     name = re.sub(r"(\d+ep)_lsj$", r"lsj_\1", name)
     model_id, md5 = id_and_md5.split("/")
-    address = f"https://dl.fbaipublicfiles.com/detectron2/{folder}/{theirs}/{model_id}/model_final_{md5}.pkl"
+    address = f"https://dl.fbaipublicfiles.com/detectron2/{folder}/{theirs}/{model_id}/model_{step}_{md5}.pkl"
     return Model(f"detectron2/{name}", address, None, f"detectron2/{config}", ap, changes)
 
 
@@ -183,54 +190,6 @@ def _mmdetection(
     return Model(f"mmdetection/{name}", address, None, f"mmdetection/{config}", ap, changes)
 
 
-# Configs of several models.
-_LSJ = "mask_rcnn_r50_fpn_lsj_100ep"
-_KEYPOINT = "keypoint_rcnn_r50_fpn_3x"
-_CASCADE = "cascade_mask_rcnn_r50_fpn_3x"
-_MASK_X101 = "mask_rcnn_x101_32x8d_fpn_3x"
-
-# Changes to a config's model.
-_NO_MASK = {"mask": False}
-_R101 = {"backbone_depth": 101}
-_X101 = {
-    **_R101,
-    "backbone_groups": 32,
-    "backbone_group_width": 8,
-    "backbone_stride_in_1x1": False,
-    "pixel_std": (57.375, 57.12, 58.395),
-}
-
-# Of the files of project ViTDet.
-# fmt: off
-_VITDET = (
-    ("COCO/mask_rcnn_vitdet_b", "f325346929/61ccd1", (51.6, 45.9), "mask_rcnn_vitdet_b_100ep"),
-    ("COCO/mask_rcnn_vitdet_l", "f325599698/6146ed", (55.5, 49.2), "mask_rcnn_vitdet_l_100ep"),
-    ("COCO/mask_rcnn_vitdet_h", "f329145471/7224f1", (56.7, 50.2), "mask_rcnn_vitdet_h_75ep"),
-    ("COCO/cascade_mask_rcnn_vitdet_b", "f325358525/435fa9", (54.0, 46.7),
-     "cascade_mask_rcnn_vitdet_b_100ep"),
-    ("COCO/cascade_mask_rcnn_vitdet_l", "f328021305/1a9f28", (57.6, 50.0),
-     "cascade_mask_rcnn_vitdet_l_100ep"),
-    ("COCO/cascade_mask_rcnn_vitdet_h", "f328730692/f05665", (58.7, 51.0), "cascade_mask_rcnn_vitdet_h_75ep"),
-    ("LVIS/mask_rcnn_vitdet_b", "329225748/5251c5", (40.2, 38.2), "mask_rcnn_vitdet_b_lvis_100ep"),
-    ("LVIS/mask_rcnn_vitdet_l", "329211570/021b3a", (46.1, 43.6), "mask_rcnn_vitdet_l_lvis_100ep"),
-    ("LVIS/mask_rcnn_vitdet_h", "332434656/866730", (49.1, 46.0), "mask_rcnn_vitdet_h_lvis_100ep"),
-    ("LVIS/cascade_mask_rcnn_vitdet_b", "329226874/df306f", (43.0, 38.9),
-     "cascade_mask_rcnn_vitdet_b_lvis_100ep"),
-    ("LVIS/cascade_mask_rcnn_vitdet_l", "329042206/3e81c2", (49.2, 44.5),
-     "cascade_mask_rcnn_vitdet_l_lvis_100ep"),
-    ("LVIS/cascade_mask_rcnn_vitdet_h", "332552778/11bbb7", (51.5, 46.6),
-     "cascade_mask_rcnn_vitdet_h_lvis_100ep"),
-)
-# fmt: on
-
-_DEFORMABLE = {"backbone_deformable": "plain"}
-_REGNETX = {
-    "backbone": "regnetx_4gf",
-    "backbone_stride_in_1x1": False,
-    "pixel_std": (57.375, 57.12, 58.395),
-}
-_REGNETY = _REGNETX | {"backbone": "regnety_4gf"}
-
 # fmt: off
 _MODELS = (
     _torchvision("mask_rcnn_r50_fpn", "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", 169.84, (37.9, 34.6)),
@@ -242,60 +201,8 @@ _MODELS = (
     _torchvision("faster_rcnn_r50_fpn", "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 159.743, (37.0,)),
     _torchvision("faster_rcnn_r50_fpn_v2", "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 167.104, (46.7,),
                  "mask_rcnn_r50_fpn_v2", mask=False),
-    *(_detectron2("COCO-InstanceSegmentation", *row) for row in (
-        ("mask_rcnn_R_50_C4_1x", "137259246/9243eb", (36.8, 32.2), "mask_rcnn_r50_c4_1x", {}),
-        ("mask_rcnn_R_50_DC5_1x", "137260150/4f86c3", (38.3, 34.2), "mask_rcnn_r50_dc5_3x", {}),
-        ("mask_rcnn_R_50_FPN_1x", "137260431/a54504", (38.6, 35.2), "mask_rcnn_r50_fpn_1x", {}),
-        ("mask_rcnn_R_50_C4_3x", "137849525/4ce675", (39.8, 34.4), "mask_rcnn_r50_c4_3x", {}),
-        ("mask_rcnn_R_50_DC5_3x", "137849551/84107b", (40.0, 35.9), "mask_rcnn_r50_dc5_3x", {}),
-        ("mask_rcnn_R_50_FPN_3x", "137849600/f10217", (41.0, 37.2), "mask_rcnn_r50_fpn_3x", {}),
-        ("mask_rcnn_R_101_C4_3x", "138363239/a2914c", (42.6, 36.7), "mask_rcnn_r50_c4_3x", _R101),
-        ("mask_rcnn_R_101_DC5_3x", "138363294/0464b7", (41.9, 37.3), "mask_rcnn_r50_dc5_3x", _R101),
-        ("mask_rcnn_R_101_FPN_3x", "138205316/a3ec72", (42.9, 38.6), "mask_rcnn_r101_fpn_3x", {}),
-        ("mask_rcnn_X_101_32x8d_FPN_3x", "139653917/2d9806", (44.3, 39.5), _MASK_X101, {}),
-    )),
-    *(_detectron2("new_baselines", *row) for row in (
-        ("mask_rcnn_R_50_FPN_100ep_LSJ", "42047764/bb69de", (44.6, 40.3), _LSJ, {}),
-        ("mask_rcnn_R_50_FPN_200ep_LSJ", "42047638/89a8d3", (46.3, 41.7), _LSJ, {}),
-        ("mask_rcnn_R_50_FPN_400ep_LSJ", "42019571/14d201", (47.4, 42.5), _LSJ, {}),
-        ("mask_rcnn_R_101_FPN_100ep_LSJ", "42025812/4f7b58", (46.4, 41.6), _LSJ, _R101),
-        ("mask_rcnn_R_101_FPN_200ep_LSJ", "42131867/0bb7ae", (48.0, 43.1), _LSJ, _R101),
-        ("mask_rcnn_R_101_FPN_400ep_LSJ", "42073830/f96b26", (48.9, 43.7), _LSJ, _R101),
-        ("mask_rcnn_regnetx_4gf_dds_FPN_100ep_LSJ", "42047771/b7fbab", (46.0, 41.3), _LSJ, _REGNETX),
-        ("mask_rcnn_regnetx_4gf_dds_FPN_200ep_LSJ", "42132721/5d87c1", (48.1, 43.1), _LSJ, _REGNETX),
-        ("mask_rcnn_regnetx_4gf_dds_FPN_400ep_LSJ", "42025447/f1362d", (48.6, 43.5), _LSJ, _REGNETX),
-        ("mask_rcnn_regnety_4gf_dds_FPN_100ep_LSJ", "42047784/6ba57e", (46.1, 41.6), _LSJ, _REGNETY),
-        ("mask_rcnn_regnety_4gf_dds_FPN_200ep_LSJ", "42047642/27b9c1", (47.8, 43.0), _LSJ, _REGNETY),
-        ("mask_rcnn_regnety_4gf_dds_FPN_400ep_LSJ", "42045954/ef3a80", (48.2, 43.3), _LSJ, _REGNETY),
-    )),
-    *(_detectron2("COCO-Keypoints", *row) for row in (
-        ("keypoint_rcnn_R_50_FPN_1x", "137261548/04e291", (53.6, None, 64.0), _KEYPOINT, {}),
-        ("keypoint_rcnn_R_50_FPN_3x", "137849621/a6e10b", (55.4, None, 65.5), _KEYPOINT, {}),
-        ("keypoint_rcnn_R_101_FPN_3x", "138363331/997cc7", (56.4, None, 66.1), _KEYPOINT, _R101),
-        ("keypoint_rcnn_X_101_32x8d_FPN_3x", "139686956/5ad38f", (57.3, None, 66.0), _KEYPOINT, _X101),
-    )),
-    *(_detectron2("COCO-Detection", *row) for row in (
-        ("faster_rcnn_R_50_C4_1x", "137257644/721ade", (35.7,), "mask_rcnn_r50_c4_1x", _NO_MASK),
-        ("faster_rcnn_R_50_DC5_1x", "137847829/51d356", (37.3,), "mask_rcnn_r50_dc5_3x", _NO_MASK),
-        ("faster_rcnn_R_50_FPN_1x", "137257794/b275ba", (37.9,), "mask_rcnn_r50_fpn_1x", _NO_MASK),
-        ("faster_rcnn_R_50_C4_3x", "137849393/f97cb7", (38.4,), "mask_rcnn_r50_c4_3x", _NO_MASK),
-        ("faster_rcnn_R_50_DC5_3x", "137849425/68d202", (39.0,), "mask_rcnn_r50_dc5_3x", _NO_MASK),
-        ("faster_rcnn_R_50_FPN_3x", "137849458/280758", (40.2,), "mask_rcnn_r50_fpn_3x", _NO_MASK),
-        ("faster_rcnn_R_101_C4_3x", "138204752/298dad", (41.1,), "mask_rcnn_r50_c4_3x", _NO_MASK | _R101),
-        ("faster_rcnn_R_101_DC5_3x", "138204841/3e0943", (40.6,), "mask_rcnn_r50_dc5_3x", _NO_MASK | _R101),
-        ("faster_rcnn_R_101_FPN_3x", "137851257/f6e8b1", (42.0,), "mask_rcnn_r101_fpn_3x", _NO_MASK),
-        ("faster_rcnn_X_101_32x8d_FPN_3x", "139173657/68b088", (43.0,), _MASK_X101, _NO_MASK),
-        ("fast_rcnn_R_50_FPN_1x", "137635226/e5f7ce", (37.8,), "fast_rcnn_r50_fpn_1x", {}),
-    )),
-    _detectron2("Misc", "mask_rcnn_R_50_FPN_1x_dconv_c3-c5", "138602867/65c703", (41.5, 37.5),
-                "mask_rcnn_r50_fpn_1x", _DEFORMABLE),
-    _detectron2("Misc", "mask_rcnn_R_50_FPN_3x_dconv_c3-c5", "144998336/821d0b", (42.7, 38.5),
-                "mask_rcnn_r50_fpn_3x", _DEFORMABLE),
-    _detectron2("Misc", "cascade_mask_rcnn_R_50_FPN_1x", "138602847/e9d89b", (42.1, 36.4), _CASCADE, {}),
-    _detectron2("Misc", "cascade_mask_rcnn_R_50_FPN_3x", "144998488/480dd8", (44.3, 38.5), _CASCADE, {}),
-    *(_vitdet(*row) for row in _VITDET),
-    _detectron2("COCO-Detection", "rpn_R_50_C4_1x", "137258005/450694", (None,), "rpn_r50_c4_1x", {}),
-    _detectron2("COCO-Detection", "rpn_R_50_FPN_1x", "137258492/02ce48", (None,), "rpn_r50_fpn_1x", {}),
+    *(_detectron2(*row) for row in zoo_detectron2.ROWS),
+    *(_vitdet(*row) for row in zoo_detectron2.VITDET),
     *(_mmdetection(*row) for row in zoo_mmdetection.ROWS),
 )
 
@@ -357,6 +264,11 @@ _BACKBONES = (
         Weights(f"detectron2/{file.removesuffix('.pkl')}",
                 f"https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/{file}", None)
         for file in ("MSRA/R-50.pkl", "MSRA/R-101.pkl", "FAIR/X-101-32x8d.pkl", "torchvision/R-50.pkl")
+    ),
+    *(
+        Weights(f"detectron2/FAIR/{file.partition('/')[2].removesuffix('.pkl')}",
+                f"https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/{file}", None)
+        for file in ("47261647/R-50-GN.pkl", "47592356/R-101-GN.pkl")
     ),
     *(
         Weights(f"detectron2/MAE/vit_{size}",

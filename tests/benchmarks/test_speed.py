@@ -98,6 +98,7 @@ def test_least_bytes_are_maps_and_results():
     assert workload.moved_bytes == 2 * 4 * 256 * (cells + 2 * 7 * 7)
 
 
+@pytest.mark.slow  # starts a process
 def test_timing_the_model_needs_neither_tensorflow_nor_an_evaluator():
     absent = "tensorflow", "tensorflow_datasets", "hotcoco", "pycocotools"
     modules = (

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from tests.exporters.examples import write_example
 from tests.run_command import run_here
+from tests.tool_formats.examples import write_example
 
 
 def test_written_and_left_out_is_printed(tmp_path):

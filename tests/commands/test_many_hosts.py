@@ -328,6 +328,7 @@ def test_different_settings_are_an_error(start: Start, directory: Path) -> None:
     assert not (directory / "unlike").exists()
 
 
+@pytest.mark.slow  # starts processes
 def test_an_error_in_one_process_stops_all(start: Start) -> None:
     arguments = ("train", "--config=tiny.py", "--workdir=unlike")
     processes = start(*arguments, of_second=("--config.data.root=nowhere",))

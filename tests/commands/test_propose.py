@@ -251,6 +251,7 @@ def test_it_is_evaluated_on_proposals(fast: str, start: Start, directory: Path) 
     assert {entry["image_id"] for entry in found} <= set(read_proposals(directory / "shapes/p/val.npz").ids)
 
 
+@pytest.mark.slow  # trains one
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

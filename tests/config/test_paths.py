@@ -50,3 +50,7 @@ def test_the_backbones_file(root):
     check_backbone_path(Config(model=ModelConfig(backbone_weights="torchvision/resnet50")))
     with pytest.raises(ValueError, match=r"none.pth: there is no such file \(model.backbone_weights\)"):
         check_backbone_path(Config(model=ModelConfig(backbone_weights=str(root / "none.pth"))))
+    with pytest.raises(
+        ValueError, match=r"address of a whole model: .*--init=detectron2/mask_rcnn_r50_fpn_3x"
+    ):
+        check_backbone_path(Config(model=ModelConfig(backbone_weights="detectron2://COCO/1/model_final.pkl")))

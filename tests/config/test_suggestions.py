@@ -95,7 +95,14 @@ def test_where_nothing_is_near_the_fields_of_the_section_are_listed(word):
 
 
 # Without its first letter or with another, eval_images is most like data.val_images.
-@pytest.mark.parametrize("field", [field for field in SETTINGS if field != "train.eval_images"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        field if number % 4 == 0 else pytest.param(field, marks=pytest.mark.slow)
+        for number, field in enumerate(SETTINGS)
+        if field != "train.eval_images"
+    ],
+)
 def test_any_letter_left_out_or_mistyped_is_answered_with_the_field(field):
     section, last = field.split(".")
     slips = {last[:i] + letter + last[i + 1 :] for i in range(len(last)) for letter in ("", "x")}

@@ -94,16 +94,28 @@ def apply(folder, changes, bytes_):
     return config
 
 
+def damaged(examples):
+    """Gives a test as many ``damage`` arguments."""
+    health = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    chosen = settings(max_examples=examples, derandomize=True, deadline=None, suppress_health_check=health)
+    return lambda test: chosen(given(damage=damages())(test))
+
+
 # Pillow warns about odd images that it can still read.
 @pytest.mark.filterwarnings("ignore")
-@settings(
-    max_examples=200,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(damage=damages())
+@damaged(40)
 def test_random_damage_is_found_or_harmless(whole, damage):
+    check(whole, damage)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@damaged(400)
+def test_much_random_damage_is_found_or_harmless(whole, damage):
+    check(whole, damage)
+
+
+def check(whole, damage):
     with tempfile.TemporaryDirectory() as root:
         folder = CocoFolder(Path(root))
         for path in (whole.root / "images").iterdir():

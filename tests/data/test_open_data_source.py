@@ -73,6 +73,7 @@ def test_records_take_the_place_of_the_folder(three):
         open_data_source(config)
 
 
+@pytest.mark.slow  # starts a process
 def test_a_folder_is_evaluated_without_tensorflow(three):
     code = (
         "import sys\n"

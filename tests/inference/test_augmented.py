@@ -95,6 +95,7 @@ def test_the_plain_scale_alone_gives_the_plain_results(detector: Any) -> None:
     assert_same(detector(scales=(48,))(picture(0)), detector()(picture(0)))
 
 
+@pytest.mark.slow
 def test_a_mirrored_picture_gives_mirrored_results(detector: Any) -> None:
     flip = detector(flip=True)
     found, mirrored = flip([picture(0), picture(0)[:, ::-1]])

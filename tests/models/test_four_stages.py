@@ -84,7 +84,9 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize("backbone", PARAMETERS)
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(x, marks=[pytest.mark.slow] if x.endswith("_s") else []) for x in PARAMETERS]
+)
 def test_number_of_parameters(backbone, monkeypatch):
     monkeypatch.undo()  # all blocks
     shapes = make_blueprint(ModelConfig(backbone=backbone), num_classes=1).shapes()

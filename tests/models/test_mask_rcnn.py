@@ -282,6 +282,7 @@ def test_c5_is_one_map_of_stride_32_with_all_anchors():
     np.testing.assert_array_equal(anchors["c5"].in_image[0].reshape(3, 4, 15).all(axis=2)[0], [1, 1, 0, 0])
 
 
+@pytest.mark.slow
 def test_resnext_101_32x8d_group_width():
     config = ModelConfig(backbone_depth=101, backbone_groups=32, backbone_group_width=8)
     names = make_blueprint(config, num_classes=80).shapes()

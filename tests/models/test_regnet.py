@@ -70,7 +70,7 @@ def test_sizes_have_torchvisions_numbers_of_parameters(backbone):
     assert count + 1000 * (inputs + 1) == ALL_PARAMETERS[backbone]
 
 
-@pytest.mark.parametrize("backbone", ["regnetx_8gf", "regnety_3_2gf"])
+@pytest.mark.parametrize("backbone", ["regnetx_8gf", pytest.param("regnety_3_2gf", marks=pytest.mark.slow)])
 def test_features_equal_torchvision(backbone, monkeypatch):
     """Of few blocks, an eighth as wide; the first has smaller groups in one stage than in the others."""
     monkeypatch.setitem(SIZES, backbone, SIZES[backbone]._replace(blocks=BLOCKS))
@@ -101,7 +101,8 @@ def test_squeeze_excitation_by_hand():
     np.testing.assert_allclose(layer(x[:, :, :2], None)[0, 0], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("norm", ["batch", pytest.param("frozen_batch", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["batch", "frozen_batch"])
 def test_padding_and_folded_norms_change_nothing(norm, monkeypatch):
     """A larger canvas, whatever it holds; and norms folded into the convolutions. Of few blocks."""
     monkeypatch.setitem(SIZES, "regnety_4gf", SIZES["regnety_4gf"]._replace(blocks=(1, 2, 1, 1)))

@@ -21,7 +21,7 @@ def _resnet(**changes):
 CONV_PARAMETERS = {18: 11_166_912, 34: 21_267_648, 50: 23_454_912, 101: 42_394_816, 152: 57_992_384}
 
 
-@pytest.mark.parametrize("depth", CONV_PARAMETERS)
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, pytest.param(152, marks=pytest.mark.slow)])
 def test_number_of_parameters(depth):
     state = nnx.state(nnx.eval_shape(lambda: _resnet(backbone_depth=depth)), nnx.Param)
     assert sum(np.prod(v.shape) for _, v in nnx.to_flat_state(state)) == CONV_PARAMETERS[depth]

@@ -104,7 +104,15 @@ def pyramid():
 
 
 @pytest.mark.parametrize(
-    ("method", "ratio"), [("align", 2), ("align_max", 0), ("pool", 2), ("warp", 0), ("warp_max", 2)]
+    ("method", "ratio"),
+    [
+        ("align", 2),
+        ("pool", 2),
+        *(
+            pytest.param(*way, marks=pytest.mark.slow)
+            for way in [("align_max", 0), ("warp", 0), ("warp_max", 2)]
+        ),
+    ],
 )
 def test_padding_has_no_effect(method, ratio, pyramid):
     """Nor do levels above those to pool from, which the model's features have."""

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -57,3 +58,15 @@ def test_boxes_with_a_side_below_the_smallest_are_dropped():
     boxes = [[0, 0, 10, 4.5], [20, 0, 25, 5]]
     proposals = _propose({"p2": [9.0, 1.0]}, {"p2": boxes}, smallest_side=5.0)
     np.testing.assert_allclose(proposals.boxes, [[20, 0, 25, 5], [0, 0, 0, 0], [0, 0, 0, 0]])
+
+
+def test_nothing_is_fused_with_top_k_on_a_tpu(monkeypatch):
+    def barriers():
+        # A function of its own each time: JAX keeps what it has traced.
+        program = jax.make_jaxpr(lambda scores: _propose({"p2": scores}, {"p2": [[0, 0, 9, 9]] * 3}).boxes)
+        operations = [equation.primitive.name for equation in program(jnp.zeros(3)).eqns]
+        return operations[: operations.index("top_k")].count("optimization_barrier")
+
+    assert barriers() == 0
+    monkeypatch.setattr("mrcnn_jax.runtime.barriers.platform", lambda: "tpu")
+    assert barriers() == 1

@@ -47,6 +47,7 @@ def test_number_of_parameters(size):
     assert found == PARAMETERS[size]
 
 
+@pytest.mark.slow  # test_four_stages.py has a quick one
 def test_paths_are_dropped_by_image(two_blocks_a_quarter):
     """An image's map depends on its own key alone, and is that of inference without a key."""
     model = _vit(backbone_drop_path=0.5)

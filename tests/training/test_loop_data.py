@@ -122,7 +122,7 @@ def test_data_and_callbacks_of_a_programs_own(config, tmp_path, monkeypatch, cou
     assert len(evaluated) == 2
 
 
-@pytest.mark.parametrize("names", [Pictures.categories, ("cat", "dog")])
+@pytest.mark.parametrize("names", [pytest.param(Pictures.categories, marks=pytest.mark.slow), ("cat", "dog")])
 def test_a_run_that_begins_from_another(
     config, tmp_path, monkeypatch, capsys, counted_steps, drawn_eagerly, names
 ):

@@ -139,6 +139,7 @@ def test_the_mask_loss_of_a_softmax_by_hand():
     np.testing.assert_array_equal(asked["mask"][1], LABELS)
 
 
+@pytest.mark.slow
 def test_sigmoids_of_the_categories_that_an_image_has_drawn():
     """Of 4 and 3 regions; the first image has categories 1 and 2, the second 3, and both the background."""
     for count, (first, second) in {0: (3, 3), 1: (2, 1), 2: (2, 1), 3: (2, 2), 4: (3, 3)}.items():

@@ -132,6 +132,7 @@ def _train(config, workdir, **train):
     return load_weights(workdir)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_programs")
 def test_a_run(config, tmp_path, capsys):
     """The statistics of the batch of the next step, which then leaves running averages where they are."""

@@ -206,6 +206,39 @@ def test_names_of_detectron2_and_caffe2(tmp_path, blueprint, state_dict, system)
             np.testing.assert_array_equal(array, wanted[name], err_msg=name)
 
 
+def test_group_norms_of_caffe2(tmp_path):
+    """The names of Detectron's R-50-GN; a model of other norms is told that it lacks their arrays."""
+    config = ModelConfig(backbone_depth=50, backbone_width=32, backbone_norm="group")
+    blueprint = make_blueprint(config, num_classes=1)
+    kinds = {"kernel": "w", "scale": "s", "bias": "b"}
+    units = {"downsample.0": "1", "downsample.1": "1_gn"}
+    for number, letter in enumerate("abc", start=1):
+        units |= {f"conv{number}": f"2{letter}", f"bn{number}": f"2{letter}_gn"}
+    theirs, ours = {}, {}
+    for number, (name, shape) in enumerate(blueprint.shapes().items()):
+        if not name.startswith("backbone."):
+            continue
+        *module, leaf = name.removeprefix("backbone.").split(".")
+        where = "conv1" if module == ["conv1"] else "conv1_gn"
+        if len(module) > 1:
+            unit = units[".".join(module[2:])]
+            where = f"res{int(module[0][-1]) + 1}_{module[1]}_branch{unit}"
+        ours[name] = np.full(shape.shape, number, np.float32)
+        in_caffe2 = (
+            tuple(shape.shape[axis] for axis in (3, 2, 0, 1)) if len(shape.shape) == 4 else shape.shape
+        )
+        theirs[f"{where}_{kinds[leaf]}"] = np.full(in_caffe2, number, np.float32)
+    assert {"conv1_gn_s", "res2_0_branch2c_gn_b", "res4_0_branch1_gn_s", "res5_2_branch2a_w"} <= theirs.keys()
+    np.savez(tmp_path / "w.npz", **theirs)
+    found, absent = load_backbone(tmp_path / "w.npz", blueprint)
+    assert absent == () and found.keys() == ours.keys()
+    for name, array in ours.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    frozen = make_blueprint(dataclasses.replace(config, backbone_norm="frozen_batch"), num_classes=1)
+    with pytest.raises(ValueError, match="has no weights of bn1, which would stay random"):
+        load_backbone(tmp_path / "w.npz", frozen)
+
+
 def test_stage_5_of_a_c4_model_is_loaded_into_its_heads(tmp_path):
     config = ModelConfig(
         features="c4", backbone_width=4, box_pool_size=14, box_fcs=0, mask=False, padding_multiple=1

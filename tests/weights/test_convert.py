@@ -56,7 +56,7 @@ def test_a_keypoint_model_has_the_person_category(
     assert made.categories == COCO_PERSON
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".safetensors", pytest.param(".npz", marks=pytest.mark.slow)])
 def test_import_export_import_is_bit_equal(
     tmp_path: Path, tiny_config: Config, file: Path, named: Path, suffix: str
 ) -> None:

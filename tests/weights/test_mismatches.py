@@ -89,7 +89,9 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [*NAMES[:6], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[6:])]
+)
 def test_architectures(name: str):
     model = MODELS[name]
     config = config_of(model).model
@@ -158,7 +160,10 @@ def test_offsets_of_no_known_shape_tell_nothing():
     assert "backbone_deformable" not in architecture(arrays)
 
 
-@pytest.mark.parametrize("backbone", ["regnetx_4gf", "regnety_4gf", "regnetx_8gf"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["regnety_4gf", *(pytest.param(name, marks=pytest.mark.slow) for name in ("regnetx_4gf", "regnetx_8gf"))],
+)
 def test_regnets(backbone: str):
     blueprint = make_blueprint(ModelConfig(backbone=backbone, backbone_width=8), num_classes=2)
     arrays = {x.name: np.empty(x.shape, np.float32) for x in LAYOUTS["detectron2"](blueprint).values()}

@@ -68,6 +68,7 @@ def test_detectron2_without_a_pyramid():
     assert layouts["mask_head.conv5_mask.kernel"].shape == (2048, 256, 2, 2)
 
 
+@pytest.mark.slow
 def test_detectron2_with_batch_norm_and_more_convolutions(rng):
     config = presets.detectron2()
     model = config.model
@@ -122,6 +123,7 @@ OLD_NAMES = {
 }
 
 
+@pytest.mark.slow
 def test_names_of_torchvision_before_0_14(rng):
     blueprint = _blueprint(presets.torchvision(), num_classes=2)
     layouts = torchvision.layouts(blueprint)

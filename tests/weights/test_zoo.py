@@ -280,10 +280,10 @@ def test_configs_of_the_table(name: str) -> None:
     else:
         assert config.backbone == "resnet"
         assert config.backbone_depth == int(re.search(r"_[rx](\d+)", name)[1])
-    groups = re.search(r"x101_(\d+)x(\d)d", name)
+    groups = re.search(r"x1\d\d_(\d+)x(\d)d", name)
     assert config.backbone_groups == (int(groups[1]) if groups else 1)
     assert config.backbone_group_width == (int(groups[2]) if groups else 64)
-    plain = "x101" not in name and not other
+    plain = not re.search(r"x1\d\d|_gn$|_9x_", name) and not other
     in_1x1 = (model.system == "detectron2" and plain) or "caffe" in name
     assert config.backbone_stride_in_1x1 == in_1x1
     assert config.mask == ("mask_rcnn" in name) and config.keypoint == ("/keypoint_rcnn" in name)

@@ -26,13 +26,21 @@ def test_published_models_have_the_configs_of_this_project(zoo, name):
     config = read_config(zoo / f"{name}.yaml")
     validate(config)
     found = differences(config, config_of(PUBLISHED[name]))
-    weights, _ = found.pop("model.backbone_weights")
-    assert weights in BACKBONES
+    if "scratch" not in name:
+        weights, _ = found.pop("model.backbone_weights")
+        assert weights in BACKBONES
     for split in ("train", "val"):
         found.pop(f"data.{split}_proposals", None)
     if PUBLISHED[name].config.endswith("3x") and name.endswith("1x"):  # which differ in their schedules
         assert found.pop("train.steps") == (90_000, 270_000)
         assert found.pop("train.decay_steps") == ((60_000, 80_000), (210_000, 250_000))
+    if re.search("_gn|_syncbn", name):  # whose training has no config of this project
+        found = {field: values for field, values in found.items() if not field.startswith("train.")}
+    if "X_152" in name:
+        assert found.keys() == {
+            f"data.{x}" for x in ("train_short_sides", "train_long_side", "canvases", "crop")
+        }
+        found.clear()
     assert not found
 
 

@@ -91,7 +91,9 @@ def test_adaptive_ratio_counts_whole_cells():
         np.testing.assert_allclose(adaptive, fixed, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(2, 7), (0, 7), (2, 2), (0, 3)])
+@pytest.mark.parametrize(
+    "size", [(2, 7), (0, 3), *(pytest.param(x, marks=pytest.mark.slow) for x in [(0, 7), (2, 2)])]
+)
 @pytest.mark.parametrize("aligned", [False, True])
 def test_equals_torchvision(aligned, size):
     ratio, output_size = size
@@ -171,7 +173,7 @@ def test_every_form_equals_the_plain_one(reduction, ratio, aligned):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), found, expected)
 
 
-@pytest.mark.parametrize("shape", [(40, 117), (16, 48)])
+@pytest.mark.parametrize("shape", [(16, 48), pytest.param((40, 117), marks=pytest.mark.slow)])
 def test_regions_of_many_windows(shape):
     """On maps whose sides are or are not multiples of a window's."""
     rng = np.random.default_rng(0)

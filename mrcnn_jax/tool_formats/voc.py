@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mrcnn_jax.exporters.folder import OutputFolder
-from mrcnn_jax.exporters.found import Found, FoundImage, FoundObject
-from mrcnn_jax.exporters.xml_text import xml_text
+from mrcnn_jax.tool_formats.folder import OutputFolder
+from mrcnn_jax.tool_formats.found import Found, FoundImage, FoundObject
+from mrcnn_jax.tool_formats.xml_text import xml_text
 
 _VOID = 255  # the value of pixels that count for no object
 _DATABASE = "The VOC format"  # to_coco counts pixels from 1, as VOC does, if it begins with "The VOC"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrcnn_jax.exporters.export import export
-from mrcnn_jax.exporters.found import Found
-from mrcnn_jax.exporters.label_studio import brush_runs
-from tests.exporters.examples import NAMES, OBJECTS, SIZE, entries, iou, write_example
+from mrcnn_jax.tool_formats.export import export
+from mrcnn_jax.tool_formats.found import Found
+from mrcnn_jax.tool_formats.label_studio import brush_runs
+from tests.tool_formats.examples import NAMES, OBJECTS, SIZE, entries, iou, write_example
 
 
 def test_coco(write):

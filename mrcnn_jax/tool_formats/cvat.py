@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mrcnn_jax.exporters.folder import OutputFolder
-from mrcnn_jax.exporters.found import Found, FoundObject
-from mrcnn_jax.exporters.polygons import outlines
-from mrcnn_jax.exporters.xml_text import xml_text
 from mrcnn_jax.inference.paste import PastedMask
+from mrcnn_jax.tool_formats.folder import OutputFolder
+from mrcnn_jax.tool_formats.found import Found, FoundObject
+from mrcnn_jax.tool_formats.polygons import outlines
+from mrcnn_jax.tool_formats.xml_text import xml_text
 
 
 def write_cvat(found: Found, folder: OutputFolder, *, tolerance: float) -> None:

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from mrcnn_jax.exporters.found import Found
-from tests.exporters.examples import BOX, NAMES, OBJECTS, SIZE, SIZES, entries, write_example
+from mrcnn_jax.tool_formats.found import Found
+from tests.tool_formats.examples import BOX, NAMES, OBJECTS, SIZE, SIZES, entries, write_example
 
 
 def test_images_and_objects(tmp_path):

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from mrcnn_jax.exporters.folder import output_folder
+from mrcnn_jax.tool_formats.folder import output_folder
 
 
 def test_files_are_there_at_the_end(tmp_path):

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mrcnn_jax.exporters.folder import OutputFolder
-from mrcnn_jax.exporters.found import Found, FoundObject
-from mrcnn_jax.exporters.polygons import joined, outlines
 from mrcnn_jax.images import Size
+from mrcnn_jax.tool_formats.folder import OutputFolder
+from mrcnn_jax.tool_formats.found import Found, FoundObject
+from mrcnn_jax.tool_formats.polygons import joined, outlines
 
 
 def write_yolo(found: Found, folder: OutputFolder, *, tolerance: float) -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from mrcnn_jax.exporters import results_file
-from mrcnn_jax.exporters.results_file import ResultsFile
+from mrcnn_jax.tool_formats import results_file
+from mrcnn_jax.tool_formats.results_file import ResultsFile
 
 
 def write(tmp_path: Path, content: object) -> Path:

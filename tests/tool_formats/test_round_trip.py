@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.data.importers.convert import Options, convert
-from tests.exporters.examples import BOX, NAMES, best_ious, bitmap
+from tests.tool_formats.examples import BOX, NAMES, best_ious, bitmap
 
 MASKS = ("whole", "ring", "two parts", "other image")
 

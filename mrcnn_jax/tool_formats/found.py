@@ -10,12 +10,12 @@ from mrcnn_jax.data import coco_fields, fields
 from mrcnn_jax.data.coco import clip_box
 from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.data.image_list import read_image_list
-from mrcnn_jax.exporters.results_file import ResultsFile
 from mrcnn_jax.image_size import upright_size
 from mrcnn_jax.images import Size, read_file
 from mrcnn_jax.inference.paste import PastedMask
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.runs.categories import UNUSED, Categories, check_consistent
+from mrcnn_jax.tool_formats.results_file import ResultsFile
 
 _LISTED = 10  # images in a message
 

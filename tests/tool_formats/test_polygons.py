@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from mrcnn_jax.data.rasterise import pixels_of
-from mrcnn_jax.exporters.polygons import has_holes, joined, outlines
 from mrcnn_jax.inference.paste import PastedMask
-from tests.exporters.examples import disc, iou
+from mrcnn_jax.tool_formats.polygons import has_holes, joined, outlines
+from tests.tool_formats.examples import disc, iou
 
 
 def fill(polygons, shape):

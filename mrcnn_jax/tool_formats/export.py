@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrcnn_jax.exporters.coco import write_coco
-from mrcnn_jax.exporters.cvat import write_cvat
-from mrcnn_jax.exporters.folder import output_folder
-from mrcnn_jax.exporters.found import Found
-from mrcnn_jax.exporters.label_studio import LOCAL_FILES, write_label_studio
-from mrcnn_jax.exporters.labelme import write_labelme
-from mrcnn_jax.exporters.masks import write_masks
-from mrcnn_jax.exporters.voc import write_voc
-from mrcnn_jax.exporters.yolo import write_yolo
+from mrcnn_jax.tool_formats.coco import write_coco
+from mrcnn_jax.tool_formats.cvat import write_cvat
+from mrcnn_jax.tool_formats.folder import output_folder
+from mrcnn_jax.tool_formats.found import Found
+from mrcnn_jax.tool_formats.label_studio import LOCAL_FILES, write_label_studio
+from mrcnn_jax.tool_formats.labelme import write_labelme
+from mrcnn_jax.tool_formats.masks import write_masks
+from mrcnn_jax.tool_formats.voc import write_voc
+from mrcnn_jax.tool_formats.yolo import write_yolo
 
 _WRITERS = {
     "coco": write_coco,

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrcnn_jax.exporters.label_studio import brush_runs
-from tests.exporters.conftest import Write
-from tests.exporters.examples import NAMES, OBJECTS, best_ious, iou
+from mrcnn_jax.tool_formats.label_studio import brush_runs
+from tests.tool_formats.conftest import Write
+from tests.tool_formats.examples import NAMES, OBJECTS, best_ious, iou
 
 MASKS = ("whole", "ring", "two parts", "other image")
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn_jax.exporters.folder import OutputFolder
-from mrcnn_jax.exporters.found import Found, FoundImage, FoundObject
-from mrcnn_jax.exporters.polygons import outlines
-from mrcnn_jax.exporters.xml_text import xml_text
 from mrcnn_jax.inference.coco_sections import write_list
 from mrcnn_jax.runs.categories import Categories
+from mrcnn_jax.tool_formats.folder import OutputFolder
+from mrcnn_jax.tool_formats.found import Found, FoundImage, FoundObject
+from mrcnn_jax.tool_formats.polygons import outlines
+from mrcnn_jax.tool_formats.xml_text import xml_text
 
 LOCAL_FILES = "/data/local-files/?d="  # Label Studio's own server of files, by their path in its storage
 _MODEL = "mrcnn_jax"

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from mrcnn_jax.exporters.export import Options, export
-from mrcnn_jax.exporters.found import Found
-from tests.exporters.examples import write_example
+from mrcnn_jax.tool_formats.export import Options, export
+from mrcnn_jax.tool_formats.found import Found
+from tests.tool_formats.examples import write_example
 
 Write = Callable[..., Path]
 

@@ -7,13 +7,13 @@ the confidence.
 from collections.abc import Iterator
 from typing import Any
 
-from mrcnn_jax.exporters.folder import OutputFolder
-from mrcnn_jax.exporters.found import Found, FoundObject
-from mrcnn_jax.exporters.polygons import has_holes, outlines
 from mrcnn_jax.images import Size
 from mrcnn_jax.inference.coco_sections import INFO, coco_categories, write_list
 from mrcnn_jax.json_files import dumps
 from mrcnn_jax.rle import Rle
+from mrcnn_jax.tool_formats.folder import OutputFolder
+from mrcnn_jax.tool_formats.found import Found, FoundObject
+from mrcnn_jax.tool_formats.polygons import has_holes, outlines
 
 
 def write_coco(found: Found, folder: OutputFolder, *, tolerance: float) -> None:

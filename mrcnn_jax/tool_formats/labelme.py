@@ -11,11 +11,11 @@ from typing import Any
 
 from PIL import Image
 
-from mrcnn_jax.exporters.folder import OutputFolder
-from mrcnn_jax.exporters.found import Found, FoundObject
-from mrcnn_jax.exporters.polygons import has_holes, outlines
 from mrcnn_jax.inference.paste import PastedMask
 from mrcnn_jax.json_files import dumps
+from mrcnn_jax.tool_formats.folder import OutputFolder
+from mrcnn_jax.tool_formats.found import Found, FoundObject
+from mrcnn_jax.tool_formats.polygons import has_holes, outlines
 
 _VERSION = "5.5.0"  # of the format; labelme 6 reads it, too
 
