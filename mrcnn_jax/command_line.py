@@ -171,6 +171,22 @@ def define_step() -> flags.FlagHolder[int | Literal["best"] | None]:
     )
 
 
+def define_batch_sizes(description: str) -> Callable[[], list[int]]:
+    """The flag ``--batch_sizes``, and a function that returns its numbers, each once, smallest first.
+
+    Call this at the top of a command, and the returned function in ``main``.
+    """
+    flag = flags.DEFINE_list("batch_sizes", ["1"], description)
+
+    def batch_sizes() -> list[int]:
+        for text in flag.value:
+            if not text.isdecimal() or int(text) < 1:
+                raise ValueError(f"--batch_sizes={text}: must be numbers from 1, such as 1,4")
+        return sorted({int(text) for text in flag.value})
+
+    return batch_sizes
+
+
 def define_augment() -> "Callable[[], Augment | None]":
     """The flag ``--augment``, and a function that returns the function that it names, or None.
 

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib
 import io
+import struct
 
 from PIL import Image
 
@@ -43,7 +44,7 @@ def open_image(data: bytes) -> Image.Image:
     formats = _readable()
     try:
         return Image.open(io.BytesIO(data), formats=formats)
-    except Image.UnidentifiedImageError as error:
+    except (Image.UnidentifiedImageError, struct.error) as error:  # the latter for a few bytes
         raise ValueError(f"{_found(data)}; the formats read are {', '.join(formats)}") from error
 
 
@@ -62,7 +63,7 @@ def _readable() -> tuple[str, ...]:
 
 def _found(data: bytes) -> str:
     """What a file is that could not be opened, by its first bytes; nothing is decoded."""
-    start = data[:16]
+    start = data[:16].ljust(16, b"\0")
     for name in (*_readable(), *Image.ID):
         accept = Image.OPEN[name][1]
         if accept is not None and (accepted := accept(start)):

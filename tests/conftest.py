@@ -48,6 +48,7 @@ TINY_MODEL = {
     "tests/commands/test_commands.py",
     "tests/inference/test_load.py",
     "tests/export/test_models.py",
+    "tests/serving/test_app.py",
 }
 
 

@@ -52,6 +52,7 @@ def test_other_formats_are_not_opened(kind, tmp_path, monkeypatch):
         (b"\0\0\0\x18ftypheic\0\0\0\0", r"HEIF \(HEIC\), which needs the package pillow-heif;"),
         (b"<!DOCTYPE html><html>", "seems to be HTML, such as the error page of a failed download;"),
         (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS: fetch .* git lfs pull;"),
+        (b"ab", "not an image, or of an unknown format;"),
         (b"hello", "not an image, or of an unknown format;"),
         (b"", "the file is empty"),
     ],

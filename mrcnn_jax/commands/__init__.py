@@ -14,10 +14,10 @@ import mrcnn_jax
 from mrcnn_jax import command_line
 
 COMMANDS = (
-    *("shapes", "train", "evaluate", "report", "predict", "convert", "prepare"),
+    *("shapes", "train", "evaluate", "report", "predict", "serve", "convert", "prepare"),
     *("export", "propose", "show", "to_coco", "from_coco", "distill", "zoo", "reproduce", "compile_report"),
 )
-BENCHMARKS = ("speed", "profile", "roi", "growth", "data")
+BENCHMARKS = ("speed", "profile", "roi", "growth", "data", "serve")
 
 
 def main() -> None:

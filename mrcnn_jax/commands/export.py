@@ -42,8 +42,8 @@ _CANVAS = flags.DEFINE_list(
     "canvases of the run to export, as HEIGHTxWIDTH,...; default: all. Each takes a program, and images are "
     "shrunk to those that there are",
 )
-_BATCH_SIZES = flags.DEFINE_list(
-    "batch_sizes", ["1"], "images per batch, such as 1,4: programs are compiled for a fixed number"
+_batch_sizes = command_line.define_batch_sizes(
+    "images per batch, such as 1,4: programs are compiled for a fixed number"
 )
 _PLATFORMS = flags.DEFINE_list(
     "platforms", ["cpu", "cuda", "tpu"], "platforms to export for; a SavedModel is for cpu alone"
@@ -53,7 +53,7 @@ _PLATFORMS = flags.DEFINE_list(
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     canvases = [_canvas(text) for text in _CANVAS.value]
-    batch_sizes = [_batch_size(text) for text in _BATCH_SIZES.value]
+    batch_sizes = _batch_sizes()
     config = _override(run_config(_WORKDIR.value))
     setup()
     from mrcnn_jax.export.model_file import check_exportable, check_new, export_model, load_exportable
@@ -80,9 +80,3 @@ def _canvas(text: str) -> tuple[int, int]:
     if match is None:
         raise ValueError(f"--canvas={text}: must be HEIGHTxWIDTH, such as 800x1344")
     return int(match[1]), int(match[2])
-
-
-def _batch_size(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"--batch_sizes={text}: must be numbers from 1, such as 1,4")
-    return int(text)

@@ -10,8 +10,8 @@ from mrcnn_jax.data import coco_fields, fields
 from mrcnn_jax.data.coco import clip_box
 from mrcnn_jax.data.file_names import ImageFolder
 from mrcnn_jax.data.image_list import read_image_list
-from mrcnn_jax.data.importers.builder import upright_size
-from mrcnn_jax.images import Size
+from mrcnn_jax.image_size import upright_size
+from mrcnn_jax.images import Size, read_file
 from mrcnn_jax.inference.paste import PastedMask
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.runs.categories import UNUSED, Categories, check_consistent
@@ -89,7 +89,7 @@ class Found:
         self.given = 0
         self.left_out.clear()
         for image_id, file in self._files.items():
-            size, _ = upright_size(file)
+            size, _ = upright_size(read_file(file), name=str(file))
             objects = []
             for where, entry in self._results.entries(image_id):
                 try:

@@ -134,6 +134,7 @@ def test_the_wheel_has_all_commands_configs_and_types(installed):
     (metadata,) = installed.glob("*.dist-info")
     assert "mrcnn-jax = mrcnn_jax.commands:main" in (metadata / "entry_points.txt").read_text()
     assert (installed / "mrcnn_jax" / "py.typed").is_file()
+    assert (installed / "mrcnn_jax" / "serving" / "page_files" / "page.html").is_file()
     assert {path.name for path in installed.iterdir()} == {"mrcnn_jax", metadata.name}
     for kind in ("configs", "benchmarks", "commands"):
         packed, own = installed / "mrcnn_jax" / kind, ROOT / "mrcnn_jax" / kind
@@ -196,6 +197,7 @@ commands.main()
         ("train --config=shapes --workdir=run", {}, "data/shapes: there is no such folder", False),
         ("train --config=shapes --workdir=run --data=mine", {}, "mine: there is no such folder", False),
         ("evaluate --workdir=run", {}, "run: there is no such directory", False),
+        ("serve --workdir=run", {}, "run: there is no such directory", False),
         ("predict --workdir=model.pth --output=out photo.jpg", {}, "model.pth: is a file, not the", False),
         ("convert --source=run --input=none --config=shapes --workdir=run", {}, "none: there is no", False),
         ("convert --source=torchvision --input=a.pth --config=shapes --workdir=run", {}, "a.pth: No", False),

@@ -11,13 +11,13 @@ from mrcnn_jax.config import Config, ModelConfig
 from mrcnn_jax.data.augmented import mean_colour
 from mrcnn_jax.data.check_images import check_images
 from mrcnn_jax.data.coco import read_coco
-from mrcnn_jax.data.importers.builder import upright_size
 from mrcnn_jax.data.importers.files import find_images
 from mrcnn_jax.data.open_data_source import open_data_source
 from mrcnn_jax.data.own import as_source
 from mrcnn_jax.data.pipeline import training_batches
 from mrcnn_jax.data.records import RecordSource, prepare_records
 from mrcnn_jax.data.source import FolderSource
+from mrcnn_jax.image_size import upright_size
 from mrcnn_jax.pixels import PixelFormat
 from tests.data.conftest import CocoFolder
 from tests.data.examples import GRID, config_of
@@ -194,11 +194,11 @@ def test_transparency_is_a_channel_for_a_model_with_four(folder):
 
 
 def test_importers_take_sizes_from_headers(folder, tmp_path):
-    assert upright_size(tmp_path / "images" / "0.npy") == ((10, 20), False)
+    assert upright_size((tmp_path / "images" / "0.npy").read_bytes(), name="") == ((10, 20), False)
     tifffile = pytest.importorskip("tifffile")
     pytest.importorskip("imagecodecs")
     tifffile.imwrite(tmp_path / "a.tif", pixels(0), photometric="minisblack", planarconfig="contig")
-    assert upright_size(tmp_path / "a.tif") == ((10, 20), False)
+    assert upright_size((tmp_path / "a.tif").read_bytes(), name="") == ((10, 20), False)
 
 
 def test_arrays_that_ultralytics_keeps_beside_the_images_are_no_images(folder, tmp_path):

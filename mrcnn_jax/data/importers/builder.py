@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import ExifTags
-
-from mrcnn_jax.channel_files import is_npy, is_tiff, npy_shape, tiff_size
 from mrcnn_jax.data.findings import Finding
 from mrcnn_jax.data.importers.files import find_images
 from mrcnn_jax.data.importers.regions import Region, to_coco
-from mrcnn_jax.image_formats import open_image
+from mrcnn_jax.image_size import upright_size
 from mrcnn_jax.images import Size, read_file
 
 
@@ -90,7 +87,7 @@ class CocoBuilder:
             self.problem(file, f"image {name!r} is described more than once")
             return None
         try:
-            upright, rotated = upright_size(self.images / name)
+            upright, rotated = upright_size(read_file(self.images / name), name=str(self.images / name))
         except ValueError as error:
             self.problem(file, str(error))
             return None
@@ -154,32 +151,3 @@ class CocoBuilder:
             ],
             "categories": [{"id": index, "name": name} for name, index in ids.items()],
         }
-
-
-def upright_size(path: Path) -> tuple[Size, bool]:
-    """The size of an image after its EXIF rotation, from its header, and whether the sides are exchanged.
-
-    Raises ValueError, naming the file, if it is not an image.
-    """
-    data = read_file(path)
-    try:
-        if is_npy(data):
-            height, width = npy_shape(data)[:2]
-            return (height, width), False
-        if is_tiff(data) and not _pillow_opens(data):
-            return tiff_size(data), False
-        with open_image(data) as image:
-            rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            width, height = image.size
-    except Exception as error:  # damaged headers make Pillow raise nearly anything
-        raise ValueError(f"{path}: cannot be read: {error}") from error
-    return ((width, height) if rotated else (height, width)), rotated
-
-
-def _pillow_opens(data: bytes) -> bool:
-    """Whether a TIFF is of a kind that Pillow reads: few are with more than three channels."""
-    try:
-        with open_image(data):
-            return True
-    except ValueError:
-        return False
