@@ -18,6 +18,8 @@ from mrcnn_jax.proposals import ImageProposals, read_proposals, write_proposals
 from tests.commands.test_commands import CONFIG_FILE
 from tests.run_command import Outcome, run_killed
 
+pytestmark = pytest.mark.slow  # trains an RPN, and Fast R-CNN on its proposals
+
 Start = Callable[..., Outcome]
 
 FILES = "--config.data.train_proposals=p/train.npz", "--config.data.val_proposals=p/val.npz"
@@ -177,7 +179,6 @@ commands.main()
 """
 
 
-@pytest.mark.slow
 def test_interrupted_and_killed_it_goes_on_to_the_same_file(
     proposed: list[str], start: Start, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +236,6 @@ def fast(proposed: list[str], start: Start) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_a_model_trains_on_the_proposals(fast: str) -> None:
     losses, scores = [line for line in fast.splitlines() if line.startswith("step 4")]
     assert " box " in losses and " rpn " not in losses
@@ -243,7 +243,6 @@ def test_a_model_trains_on_the_proposals(fast: str) -> None:
     assert "train.rpn_post_nms asks for" not in fast
 
 
-@pytest.mark.slow
 def test_it_is_evaluated_on_proposals(fast: str, start: Start, directory: Path) -> None:
     done = start("evaluate", "--workdir=fast", "--save_detections=found.json")
     assert done.returncode == 0, done.stderr
@@ -251,7 +250,6 @@ def test_it_is_evaluated_on_proposals(fast: str, start: Start, directory: Path) 
     assert {entry["image_id"] for entry in found} <= set(read_proposals(directory / "shapes/p/val.npz").ids)
 
 
-@pytest.mark.slow  # trains one
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

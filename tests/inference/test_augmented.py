@@ -111,6 +111,7 @@ def test_a_mirrored_picture_gives_mirrored_results(detector: Any) -> None:
     np.testing.assert_allclose(keypoints, found.keypoints, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_masks_and_keypoints_are_means_over_the_views(
     config: Config, tiny_blueprint: Any, tiny_weights: Any
 ) -> None:

@@ -164,6 +164,7 @@ def test_every_method_lowers_for_accelerators(features, ratio):
             assert "stablehlo" in traced.lower(lowering_platforms=(platform,)).as_text()
 
 
+@pytest.mark.slow
 def test_every_head_pools_by_the_method(tiny_config, tiny_weights):
     """On two devices: no head gives what it gives with RoIAlign."""
     rng = np.random.default_rng(0)

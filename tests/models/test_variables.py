@@ -34,6 +34,7 @@ def test_frozen_batch_norm_of_trained_stages_is_frozen():
     assert "backbone.layer1.0.conv1.kernel" in frozen
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_weights(tiny_config):
     config = dataclasses.replace(tiny_config.model, mask=False, keypoint=False)
     blueprint = make_blueprint(config, num_classes=2)

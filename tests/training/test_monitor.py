@@ -62,7 +62,8 @@ def test_pictures_of_a_step_and_the_line_that_says_where(evaluate, tmp_path, cap
     assert [path.name for path in pictures] == ["0.png", "1.png", "2.png", "3.png"]
     for number, path in enumerate(pictures):
         with Image.open(path) as picture:
-            assert picture.size == (640, 32) and picture.getpixel((0, 0)) == (number, 0, 0)
+            assert picture.size == (2 * 640 + 8, 32)  # what is annotated, beside what was found
+            assert picture.getpixel((0, 0)) == picture.getpixel((648, 0)) == (number, 0, 0)
 
 
 def test_a_step_replaces_its_own_pictures_alone(evaluate, tmp_path):
@@ -74,7 +75,7 @@ def test_a_step_replaces_its_own_pictures_alone(evaluate, tmp_path):
     evaluate(4, {"bbox": {"AP": 1.0}})
     assert [path.read_text() for path in kept] == ["mine", "mine"]
     with Image.open(folder / "4" / "0.png") as picture:
-        assert picture.size == (640, 32)
+        assert picture.size == (2 * 640 + 8, 32)
 
 
 def test_without_objects_there_is_no_score_to_print(evaluate, capsys):

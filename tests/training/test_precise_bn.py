@@ -147,6 +147,7 @@ def test_a_run(config, tmp_path, capsys):
         np.testing.assert_allclose(after[name], precise[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("counted_steps")
 def test_when_and_of_which_batches(config, tmp_path, monkeypatch):
     """Before each evaluation and after the last step, of the steps that follow."""
