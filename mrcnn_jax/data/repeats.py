@@ -21,7 +21,7 @@ def repeat_factors(
         threshold: The share of the images below which a category's images are repeated, 0 to 1.
     """
     image, label = image_labels[trained[image_labels[:, 0]]].T
-    share = np.bincount(label, minlength=num_categories + 1) / max(1, trained.sum())
+    share = np.bincount(label, minlength=num_categories + 1) / max(1, int(trained.sum()))
     factor_of_label = np.sqrt(np.maximum(1.0, threshold / np.maximum(share, np.finfo(float).tiny)))
     factors = np.ones(len(trained))
     np.maximum.at(factors, image, factor_of_label[label])

@@ -97,7 +97,7 @@ class Thresholds:
     @property
     def best(self) -> float | None:
         """The score with the largest F1, of equal ones the highest; None if nothing is correct."""
-        return float(self.scores[self.f1.argmax()]) if self.f1.any() else None
+        return float(self.scores[np.argmax(self.f1)]) if self.f1.any() else None
 
 
 def curves(measured: Measured) -> Curves:

@@ -31,7 +31,7 @@ def describe_mistake(
     same = np.array([item["category_id"] == entry["category_id"] for item in known])
     best_same = float(overlaps[same].max(initial=0))
     other = np.where(same, 0, overlaps)
-    best_other, name = float(other.max()), names[known[int(other.argmax())]["category_id"]]
+    best_other, name = float(other.max()), names[known[int(np.argmax(other))]["category_id"]]
     if best_other >= IOU and best_other > best_same:
         return f"annotated as {name} (IoU {best_other:.2f})"
     if best_same >= IOU:

@@ -83,7 +83,7 @@ def _match(iou: Float[np.ndarray, "p g"]) -> Float[np.ndarray, " g"]:
     iou = iou.copy()
     overlaps = np.zeros(iou.shape[1], np.float32)
     for number in range(min(iou.shape)):
-        proposal, target = np.unravel_index(iou.argmax(), iou.shape)
+        proposal, target = np.unravel_index(np.argmax(iou), iou.shape)
         overlaps[number] = iou[proposal, target]
         iou[proposal], iou[:, target] = -1, -1
     return overlaps

@@ -181,7 +181,8 @@ def _agree(a: Result, i: int, b: Result, j: int, window: Sequence[float], *, pie
     else:
         x1, y1, x2, y2 = (int(value) for value in window)
         bitmaps = [_cut_out(crop, y1, x1, y2, x2) for crop in (a.crops[i], b.crops[j])]
-        areas, both = (bitmaps[0].sum(), bitmaps[1].sum()), np.logical_and(*bitmaps).sum()
+        areas = float(np.count_nonzero(bitmaps[0])), float(np.count_nonzero(bitmaps[1]))
+        both = float(np.count_nonzero(bitmaps[0] & bitmaps[1]))
     return bool(both > 0 and both >= _SAME * (min(areas) if pieces else sum(areas) - both))
 
 
@@ -211,9 +212,7 @@ def _union(crops: Sequence[PastedMask]) -> PastedMask:
     top, left = min(crop.top for crop in crops), min(crop.left for crop in crops)
     bottom = max(crop.top + crop.mask.shape[0] for crop in crops)
     right = max(crop.left + crop.mask.shape[1] for crop in crops)
-    return PastedMask(
-        top, left, np.logical_or.reduce([_cut_out(crop, top, left, bottom, right) for crop in crops])
-    )
+    return PastedMask(top, left, np.any([_cut_out(crop, top, left, bottom, right) for crop in crops], axis=0))
 
 
 def _moved(result: Result, tile: Tile, whole: Result) -> Result:

@@ -66,7 +66,7 @@ def _simplify(polygon: np.ndarray, tolerance: float) -> np.ndarray:
         first, last = stretches.pop()
         distances = _distances(closed[first + 1 : last], closed[first], closed[last])
         if len(distances) and distances.max() > tolerance:
-            corner = first + 1 + int(distances.argmax())
+            corner = first + 1 + int(np.argmax(distances))
             keep[corner] = True
             stretches += [(first, corner), (corner, last)]
     kept = np.roll(polygon, -start, axis=0)[keep[:-1]]

@@ -143,7 +143,8 @@ def _objects(values: np.ndarray) -> Iterator[tuple[int, Bitmap]]:
             raise ValueError(
                 f"value {value} must be a class id of at most {_LAST_CLASS}, or one * {_PER_CLASS} + a number"
             )
-        top, left = int(of_rows.min()), int(of_columns.min())
-        pixels = np.zeros((of_rows.max() - top + 1, of_columns.max() - left + 1), bool)
+        top, bottom = int(np.min(of_rows)), int(np.max(of_rows))
+        left, right = int(np.min(of_columns)), int(np.max(of_columns))
+        pixels = np.zeros((bottom - top + 1, right - left + 1), bool)
         pixels[of_rows - top, of_columns - left] = True
         yield value, Bitmap(pixels, top=top, left=left)
