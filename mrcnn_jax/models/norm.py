@@ -65,17 +65,19 @@ def make_norm(kind: str, channels: int, *, epsilon: float, dtype: DTypeLike, rng
             groups (arXiv 1803.08494), or fewer so that each has at least two channels; or "layer".
         epsilon: added to variances.
     """
+    # Flax's fast variance, E[x^2] - E[x]^2, loses digits where the mean is large.
     match kind:
         case "frozen_batch":
             return FrozenBatchNorm(channels, epsilon=epsilon, dtype=dtype)
         case "batch":
-            # Flax's fast variance, E[x^2] - E[x]^2, loses digits where the mean is large.
             return nnx.BatchNorm(
                 channels, momentum=0.9, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs
             )
         case "group":
             groups = math.gcd(32, channels // 2)
-            return GroupNorm(channels, num_groups=groups, epsilon=epsilon, dtype=dtype, rngs=rngs)
+            return GroupNorm(
+                channels, num_groups=groups, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs
+            )
         case "layer":
             return LayerNorm(channels, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
     raise ValueError(f"norm is {kind!r}; it must be 'frozen_batch', 'batch', 'group' or 'layer'")
