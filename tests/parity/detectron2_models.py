@@ -289,7 +289,8 @@ def write_weights(
     for name, array in arrays.items():
         if array.dtype == np.float32:
             array *= factor(name, gains)
-    for level, anchors in enumerate(model.proposal_generator.anchor_generator.cell_anchors):
-        arrays[f"proposal_generator.anchor_generator.cell_anchors.{level}"] = anchors.numpy()
+    if rpn := model.proposal_generator:  # Fast R-CNN has none
+        for level, anchors in enumerate(rpn.anchor_generator.cell_anchors):
+            arrays[f"proposal_generator.anchor_generator.cell_anchors.{level}"] = anchors.numpy()
     with path.open("wb") as file:
         pickle.dump({"model": arrays, "__author__": "Detectron2 Model Zoo"}, file, protocol=2)
