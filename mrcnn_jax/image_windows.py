@@ -74,7 +74,7 @@ def open_windows(path: Path, pixels: PixelFormat = RGB) -> Iterator[ImageWindows
             if kind is None or find_spec("rasterio"):
                 raise
             raise ValueError(
-                f"{error}; {kind} is read in parts by rasterio: pip install 'mrcnn_jax[raster]'"
+                f"{error}; {kind} is read in parts by rasterio: pip install rasterio (the extra [raster])"
             ) from error
 
 

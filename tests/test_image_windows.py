@@ -141,5 +141,5 @@ def test_without_rasterio(tmp_path, monkeypatch):
     monkeypatch.setattr(image_windows, "find_spec", lambda name: None)
     assert assert_parts(path, PICTURE) is None
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(ValueError, match=r"a\.tif: .* pip install 'mrcnn_jax\[raster\]'"), open_windows(path):
+    with pytest.raises(ValueError, match=r"a\.tif: .* pip install rasterio"), open_windows(path):
         pass
