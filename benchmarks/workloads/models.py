@@ -146,38 +146,44 @@ def infer(name: str, model: Model, batch_size: int) -> Workload:
 
 
 def stages(model: Model) -> list[Workload]:
-    """The stages of inference, each timed separately, for one image."""
+    """The stages of inference, each timed alone, for one image; of a cascade the first box head alone."""
     model = model.folded()
-    test, weights = model.config.test, model.weights
+    config, test, weights = model.config.model, model.config.test, model.weights
     images, sizes = on_canvas(model, 1)
-    features = jax.jit(_program(model, lambda m, x: m.features(x, sizes)))(weights, images)
-    rpn = jax.jit(_program(model, lambda m, f: m.rpn(f)))(weights, features)
 
-    def find_proposals(m: Any, features: Any, rpn: Any) -> Any:
-        return m.propose(rpn, m.anchors(features, sizes), sizes, test)
+    def find_proposals(m: Any, features: Any, outputs: Any) -> Any:
+        return m.propose(outputs, m.anchors(features, sizes), sizes, test)
 
-    proposals = jax.jit(_program(model, find_proposals))(weights, features, rpn)
-    box_outputs = jax.jit(_program(model, lambda m, *a: m.box_outputs(*a)))(
-        weights, features, proposals.boxes
-    )
+    def pool_and_classify(m: Any, features: Any, boxes: Any) -> Any:
+        return m.box_outputs(m.region_features(features), boxes)
 
     def select(_: Any, proposals: Any, logits: Any, deltas: Any) -> Any:
-        choose = partial(select_detections, config=test, box_weights=model.config.model.box_weights)
-        return map_images(choose, proposals, logits, deltas, sizes)
+        choose = partial(
+            select_detections,
+            config=test,
+            box_weights=config.box_weights,
+            scores_of=config.box_scores,
+            scale_limits=config.box_scale_limits,
+        )
+        return map_images(choose, proposals, (logits,), deltas, sizes)
 
-    detections = jax.jit(_program(model, select))(weights, proposals, *box_outputs)
-    timed: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
-        ("backbone and pyramid", lambda m, x: m.features(x, sizes), (images,)),
-        ("rpn head", lambda m, f: m.rpn(f), (features,)),
-        ("proposals", find_proposals, (features, rpn)),
-        ("box head", lambda m, *a: m.box_outputs(*a), (features, proposals.boxes)),
-        ("detections", select, (proposals, *box_outputs)),
-    ]
-    boxes, labels, valid = detections.boxes, detections.labels, detections.valid
-    if model.config.model.mask:
-        timed.append(("mask head", lambda m, *a: m.mask_logits(*a), (features, boxes, labels, valid)))
-    if model.config.model.keypoint:
-        timed.append(("keypoint head", lambda m, *a: m.keypoint_logits(*a), (features, boxes, valid)))
+    timed: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = []
+
+    def stage(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        timed.append((name, function, arguments))
+        return jax.jit(_program(model, function))(weights, *arguments)
+
+    features = stage("backbone and pyramid", lambda m, x: m.features(x, sizes), images)
+    outputs = stage("rpn head", lambda m, f: m.rpn_outputs(f), features)
+    proposals = stage("proposals", find_proposals, features, outputs)
+    box_outputs = stage("box head", pool_and_classify, features, proposals.boxes)
+    found = stage("detections", select, proposals, *box_outputs)
+    regions = (features, found.boxes, found.labels, found.valid)
+    if config.mask:
+        stage("mask head", lambda m, f, *a: m.mask_logits(m.region_features(f), *a), *regions)
+    if config.keypoint:
+        points = (features, found.boxes, found.valid)
+        stage("keypoint head", lambda m, f, *a: m.keypoint_logits(m.region_features(f), *a), *points)
     workloads = []
     for name, function, arguments in timed:
         program = _program(model, function)

@@ -139,6 +139,19 @@ def test_the_model_finds_the_maximum_number_of_objects(tiny_config):
     assert workload.flops() > 0 and workload.images == 1
 
 
+@pytest.mark.slow
+def test_the_stages_of_inference_run_one_by_one(tiny_config):
+    every_score = dataclasses.replace(tiny_config.test, score_threshold=0.0)
+    model = models.make_model(dataclasses.replace(tiny_config, test=every_score), choose_threshold=False)
+    stages = {workload.name.removeprefix("stage: "): workload for workload in models.stages(model)}
+    names = "backbone and pyramid, rpn head, proposals, box head, detections, mask head, keypoint head"
+    assert ", ".join(stages) == names
+    detections = stages["detections"].run()
+    assert detections.valid.sum() == tiny_config.test.detections
+    assert stages["mask head"].run().shape[:2] == detections.labels.shape
+    assert stages["backbone and pyramid"].flops() > stages["box head"].flops() > 0
+
+
 def test_the_peer_trains_on_the_same_objects(tiny_config, tiny_blueprint):
     model = models.Model(tiny_config, tiny_blueprint, weights={}, image_size=(64, 64))
     objects = np.random.default_rng(0).uniform((0, 0, 30, 30), (20, 20, 64, 64), (2, 3, 4)).astype(np.float32)
