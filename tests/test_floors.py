@@ -66,6 +66,8 @@ LIBRARIES = {
     "starlette": ("mrcnn_jax.serving",),
     "prometheus_client": ("mrcnn_jax.serving",),
     "uvicorn": ("mrcnn_jax.commands.serve",),
+    "wandb": ("mrcnn_jax.training.writers",),
+    "mlflow": ("mrcnn_jax.training.writers",),
     "torch": ("mrcnn_jax.benchmarks.peers",),
     "torchvision": ("mrcnn_jax.benchmarks.peers",),
 }

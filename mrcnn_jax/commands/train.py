@@ -42,6 +42,9 @@ _INIT = flags.DEFINE_string(
     "layers are kept for those of the same name and re-initialised for the others",
 )
 _augment = command_line.define_augment()
+_LOG_TO = flags.DEFINE_list(
+    "log_to", [], "where the run is logged besides TensorBoard: wandb, mlflow (docs/training.md)"
+)
 
 
 def main(_: list[str]) -> int:
@@ -50,7 +53,7 @@ def main(_: list[str]) -> int:
         from mrcnn_jax.distributed import hosts
         from mrcnn_jax.training.loop import train
 
-        finished = train(config, _WORKDIR.value, init=_INIT.value, augment=augment)
+        finished = train(config, _WORKDIR.value, init=_INIT.value, augment=augment, log_to=_LOG_TO.value)
         return 0 if finished else 128 + hosts.stop_signal()
 
 

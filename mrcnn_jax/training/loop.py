@@ -46,6 +46,7 @@ from mrcnn_jax.training.optimizer import with_steps
 from mrcnn_jax.training.precise_bn import PreciseStatistics, trained_norms
 from mrcnn_jax.training.state import first_state, restore_state, training_items
 from mrcnn_jax.training.step import compile_step
+from mrcnn_jax.training.writers import check_services
 from mrcnn_jax.types import Batch
 from mrcnn_jax.weights.begin import begin_run
 from mrcnn_jax.weights.zoo import workdir_of
@@ -64,6 +65,7 @@ def train(
     init: str | Path | None = None,
     augment: Augment | None = None,
     callbacks: Sequence[Callback] = (),
+    log_to: Sequence[str] = (),
 ) -> bool:
     """Trains up to ``config.train.steps``, from the last checkpoint in ``workdir`` if it holds one.
 
@@ -82,6 +84,7 @@ def train(
             ``data.own_augment``. It is no part of the run: a resumed run needs it again.
         callbacks: Called with the step and what TensorBoard gets, such as ``{"train/loss": 1.5}`` with every
             step line and ``{"validation/bbox_AP": 30.1}`` after an evaluation; by process 0 only.
+        log_to: "wandb" (Weights & Biases) and "mlflow", which get what TensorBoard gets, see ``writers``.
 
     Returns True if it got that far, or ended early by ``config.train.stop_after``; False if SIGTERM or Ctrl-C
     stopped it: after ``hosts.join``, the first makes it save and stop after the current step, and a second
@@ -100,6 +103,7 @@ def train(
     workdir, data, pixels = Path(workdir), config.data, PixelFormat.of(config)
 
     with hosts.fail_together():
+        check_services(log_to)
         check_not_a_model(workdir)
         is_new = hosts.is_main_process() and not is_run(workdir)
         earlier = workdir_of(init) if init is not None and is_new else None
@@ -166,7 +170,7 @@ def train(
             )
             if validation.findings:
                 hosts.say(f"validation data: {summary(validation.findings, rows=_FINDINGS)}")
-        monitor = Monitor(workdir, blueprint, config, categories, validation, callbacks, counts)
+        monitor = Monitor(workdir, blueprint, config, categories, validation, callbacks, counts, log_to)
         untrained = is_untrained(workdir)
     check_same_config(config)
     check_same_arrays("training images", source.ids, source.sizes, source.num_objects, source.learnable)

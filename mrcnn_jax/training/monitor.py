@@ -1,4 +1,4 @@
-"""What a run reports besides its step lines: TensorBoard summaries, validation scores and pictures."""
+"""What a run reports besides its step lines: curves, settings, validation scores and pictures."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -9,8 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 from PIL import Image
-from tensorboardX import SummaryWriter
-from tensorboardX.summary import hparams
 
 from mrcnn_jax.config import Config
 from mrcnn_jax.config.io import differences, flatten
@@ -28,6 +26,7 @@ from mrcnn_jax.models.variables import Arrays, Blueprint
 from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.training.metrics import format_losses
 from mrcnn_jax.training.validation import ValidationLosses
+from mrcnn_jax.training.writers import TensorBoardWriter, Writer, open_service
 
 Callback = Callable[[int, dict[str, float]], None]  # takes the step and values by TensorBoard's names
 
@@ -44,8 +43,9 @@ class Monitor:
     TensorBoard and to ``workdir/validation/<step>/<image id>.png``. TensorBoard also has the config, as text
     and as hyperparameters.
 
-    ``callbacks`` are called with what TensorBoard gets, by the first process. ``image_counts`` are those of
-    ``compute_losses``, of the training images.
+    What TensorBoard gets is written to the ``services``, too (``writers.SERVICES``), and ``callbacks`` are
+    called with its numbers, by the first process. ``image_counts`` are those of ``compute_losses``, of the
+    training images.
 
     With several processes, the first one writes, and each evaluates its share of the images on its devices.
 
@@ -62,12 +62,15 @@ class Monitor:
         validation: DataSource | None,
         callbacks: Sequence[Callback] = (),
         image_counts: np.ndarray | None = None,
+        services: Sequence[str] = (),
     ) -> None:
         self._workdir = workdir
         self._config = config
         self._categories = categories
         self._validation = validation
         self._callbacks = callbacks if hosts.is_main_process() else ()
+        self._services = services
+        self._writers: list[Writer] = []
         check_fits_process(config.test.spatial_devices)
         self._mesh = make_mesh(jax.local_devices(), spatial_devices=config.test.spatial_devices)
         make = make_predict_fn if config.model.box else make_propose_fn
@@ -98,42 +101,38 @@ class Monitor:
 
         Drops what an interrupted run wrote about steps after ``after_step``.
         """
-        with SummaryWriter(
-            str(self._workdir / "tensorboard"),
-            purge_step=after_step + 1,
-            write_to_disk=hosts.is_main_process(),
-        ) as self._writer:
+        with hosts.fail_together():
             if hosts.is_main_process():
-                self._write_config(after_step)
+                self._writers = [TensorBoardWriter(self._workdir, after_step)]
+                self._writers += [open_service(name, self._workdir) for name in self._services]
+        failed = True
+        try:
+            self._write_settings(after_step)
             yield
+            failed = False
+        finally:
+            for writer in self._writers:
+                writer.close(failed=failed)
 
-    def _write_config(self, step: int) -> None:
-        """Writes the config as text, and as hyperparameters what differs from the defaults."""
+    def _write_settings(self, step: int) -> None:
         fields = flatten(self._config)
-        lines = (f"    {name}: {value!r}" for name, value in fields.items())  # Markdown's block of code
-        self._writer.add_text("config", "\n".join(lines), step)
-        chosen = {*differences(self._config, Config()), *_HYPERPARAMETERS}
-        values = {
-            name: value if isinstance(value, bool | int | float | str) else str(value)
-            for name, value in fields.items()
-            if name in chosen
-        }
+        names = {*differences(self._config, Config()), *_HYPERPARAMETERS}
+        chosen = {name: value for name, value in fields.items() if name in names}
         metrics = ["train/loss"]
         if self._validation is not None and self._config.model.box:
             metrics += [f"validation/{kind}_AP" for kind in kinds_of(self._config, self._validation)]
         elif self._validation is not None:
             metrics.append("validation/proposals_AR@1000")
-        experiment, start, _ = hparams(values, dict.fromkeys(metrics))
-        for summary in (experiment, start):
-            self._writer.file_writer.add_summary(summary, step)
+        for writer in self._writers:
+            writer.write_settings(step, fields, chosen, metrics)
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes the metrics' means since the last step line."""
         self._write(step, {f"train/{name}": value for name, value in values.items()})
 
     def _write(self, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        for writer in self._writers:
+            writer.write_scalars(step, values)
         for callback in self._callbacks:
             callback(step, values)
 
@@ -198,5 +197,6 @@ class Monitor:
             image = detector.pixels.show(pixels)
             picture = side_by_side(image, objects, result.above(_PICTURE_SCORE))
             Image.fromarray(picture).save(folder / f"{image_id}.png")
-            self._writer.add_image(f"validation/image_{image_id}", picture, step, dataformats="HWC")
+            for writer in self._writers:
+                writer.write_picture(step, f"validation/image_{image_id}", picture)
         return folder
