@@ -78,7 +78,7 @@ def overview(
     if like:
         more = f" {len(like) - _PUBLISHED} more are in docs/zoo.md." if len(like) > _PUBLISHED else ""
         text = (
-            "Published: what was reported for the same network, trained by its authors, on "
+            "Published: what was reported for networks of the same layers, trained by their authors, on "
             f"{published.data_of(like[0])}. It is comparable only with a run that was measured on the same "
             f"images; this one was on {images:,}.{more}"
         )

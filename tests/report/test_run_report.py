@@ -15,6 +15,7 @@ from mrcnn_jax.data.open_data_source import open_validation_source
 from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.ground_truth import ground_truth
 from mrcnn_jax.report import kept, run_report
+from mrcnn_jax.report.published import published_like
 from mrcnn_jax.report.run_report import write_report
 from mrcnn_jax.runs.description import write_run
 from mrcnn_jax.weights.zoo_models import named_config
@@ -271,6 +272,17 @@ def test_published_models_of_the_same_network(tmp_path):
     assert found and [row[:2] for row in rows if row[0] == model] == [[model, "37.9"], [model, "34.6"]]
     assert "on the same images; this one was on 3." in (tmp_path / "out.html").read_text()
     assert "COCO val2017, 5,000 images" in (tmp_path / "out.html").read_text()
+
+
+def test_the_most_similar_published_models_come_first():
+    """configs/coco.py has layers of torchvision and MMDetection, which round and sample differently."""
+    torchvision = named_config("torchvision/mask_rcnn_r50_fpn")
+    like = [model.name for model in published_like(torchvision, COCO)]
+    assert like[0] == "torchvision/mask_rcnn_r50_fpn" and len(like) > 1
+    like = [model.name for model in published_like(named_config("coco"), COCO)]
+    assert like[0].startswith("mmdetection/mask_rcnn_r50_fpn") and "torchvision/mask_rcnn_r50_fpn" in like
+    model = dataclasses.replace(torchvision.model, roi_pooling="pool")
+    assert published_like(dataclasses.replace(torchvision, model=model), COCO) == []
 
 
 def test_proposals_have_recall(tmp_path, monkeypatch):
