@@ -42,8 +42,11 @@ class Tracker:
             track_activation_threshold=min(threshold + _MARGIN, 1.0),
         )
 
-    def update(self, result: Result) -> list[int | None]:
-        """The track of each of the next frame's objects, from 0; None for an object without one."""
+    def update(self, result: Result, time: float) -> list[int | None]:
+        """The track of each of the next frame's objects, from 0; None for an object without one.
+
+        ``time`` is in seconds: objects are expected where they would be by then.
+        """
         from supervision import Detections
 
         # Boxes of different categories lie apart, so that none of them overlap: the trick of batched NMS.
@@ -53,7 +56,8 @@ class Tracker:
                 xyxy=result.boxes + np.stack([shift, 0 * shift] * 2, axis=1),
                 confidence=result.scores,
                 data={"row": np.arange(len(result))},  # the library may leave some out, in another order
-            )
+            ),
+            timestamp=time,
         )
         tracks: list[int | None] = [None] * len(result)
         for row, track in zip(found.data.get("row", ()), found.tracker_id, strict=True):

@@ -99,8 +99,9 @@ def predict_video(
     waiting = images()
     try:
         for result in detector.stream(waiting):
-            found = None if tracker is None else tuple(tracker.update(result))
-            yield FrameResult(frames.popleft(), result, found)
+            frame = frames.popleft()
+            found = None if tracker is None else tuple(tracker.update(result, frame.time))
+            yield FrameResult(frame, result, found)
     finally:
         waiting.close()  # before the file is
 
