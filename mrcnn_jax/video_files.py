@@ -3,12 +3,13 @@
 Files may come from strangers: of FFmpeg's formats only those are read that are one file by themselves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import UInt8
@@ -32,7 +33,8 @@ _MICROSECONDS = 10**6  # in a second: the unit of FFmpeg's times of a whole file
 _BT709 = 1  # FFmpeg's number for the colours of HD video: matrix, primaries and transfer
 
 
-class VideoFrame(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class VideoFrame:
     """A frame, upright and with square pixels."""
 
     index: int  # from 0, among the frames that can be decoded
@@ -65,19 +67,19 @@ class Video:
         self.lost = self.damaged = 0
         self.problems: list[str] = []
         self._container, self._stream = container, stream
-        self._size: tuple[int, int] | None = None  # width, height of all frames before they are turned
+        self._first: Any = None  # the frame that decides the size of all, and how they are turned
 
-    def frames(self) -> Iterator[VideoFrame]:
+    def frames(self) -> Generator[VideoFrame, None, None]:
         """Yields the frames in the order in which they are shown; to be called once.
 
         What cannot be decoded is left out, counted and named in ``problems``. Timestamps are made to
-        increase. A frame of another size than the first is scaled to that.
+        increase. A frame of another size than the first is scaled to that, and all are turned as it is.
         """
         clock = _Clock(_start_of(self._container, self.time_base), self.time_base)
         step = max(round(1 / (self.frame_rate * self.time_base)), 1)
         for index, frame in enumerate(self._decoded()):
-            if self._size is None:
-                self._size = frame.width, frame.height
+            if self._first is None:
+                self._first = frame
             timestamp = clock.tell(frame.dts if frame.pts is None else frame.pts, frame.duration or step)
             time = float(timestamp * self.time_base)
             if frame.is_corrupt:
@@ -116,12 +118,12 @@ class Video:
             self.problems.append(problem)
 
     def _pixels(self, frame: Any) -> np.ndarray:
-        width, height = self._size or (frame.width, frame.height)
+        width, height = self._first.width, self._first.height
         aspect = self._stream.sample_aspect_ratio or Fraction(1)
         if _ASPECTS[0] <= aspect <= _ASPECTS[1]:
             width = max(round(width * aspect), 1)
         image = frame.to_ndarray(format="rgb24", width=width, height=height)
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix = self._first.side_data.get("DISPLAYMATRIX")
         return image if matrix is None else _turned(image, np.frombuffer(matrix, np.int32))
 
 

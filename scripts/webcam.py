@@ -11,7 +11,7 @@ over. Needs PyAV (pip install -e '.[video]') and Tk (Debian's python3-tk).
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from queue import Empty, Queue
@@ -22,7 +22,7 @@ from mrcnn_jax.inference.video import FrameResult
 from mrcnn_jax.video_files import VideoFrame, open_video
 
 
-def newest(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+def newest(frames: Iterator[VideoFrame]) -> Generator[VideoFrame, None, None]:
     """Yields the frame that came last, each time that it is asked for one."""
     latest: Queue[VideoFrame | None] = Queue()
     stopped = Event()

@@ -1,6 +1,7 @@
 """Videos that are read and written: times, turned and odd sizes, sound, damage."""
 
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -174,7 +175,7 @@ def test_a_writer_that_is_killed_or_interrupted_leaves_a_readable_file(tmp_path,
     ):
         frames = list(video.frames())
         for number in range(120):
-            frame = frames[number % 24]._replace(timestamp=number * 512, time=number / 25)
+            frame = replace(frames[number % 24], timestamp=number * 512, time=number / 25)
             writer.write(frame.image, frame)
         shutil.copy(tmp_path / f"b{suffix}", tmp_path / f"killed{suffix}")
         raise KeyboardInterrupt

@@ -4,7 +4,7 @@
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ class FrameResult:
 
 def predict_video(
     detector: Detector, video: str | Path | Video, *, tracks: bool = False, track_threshold: float = 0.5
-) -> Iterator[FrameResult]:
+) -> Generator[FrameResult, None, None]:
     """Yields the objects of each frame of a video, in order, as they are ready.
 
     Frames are decoded in a thread of their own. Some batches of frames are in memory at a time, however long
@@ -91,7 +91,7 @@ def predict_video(
         tracker = Tracker(frame_rate=float(video.frame_rate), threshold=track_threshold)
     frames: deque[VideoFrame] = deque()  # whose results have not come yet
 
-    def images() -> Iterator[np.ndarray]:
+    def images() -> Generator[np.ndarray, None, None]:
         for frame in _read_ahead(video.frames(), detector.batch_size):
             frames.append(frame)
             yield frame.image
