@@ -33,8 +33,8 @@ of its frames. An existing file is never replaced. If it is interrupted, out.par
 out.partial.jsonl have the frames so far.
 
 Images that cannot be read and folders without images are reported and skipped, and the exit code is 1. If no
-image can be read at all, nothing is written. So it is with a video's frames that cannot be decoded or are
-damaged.
+image can be read at all, nothing is written. A video's frames that are damaged, or cannot be decoded, are
+reported alike; those that the decoder could repair are used.
 """
 
 import sys

@@ -7,9 +7,7 @@ import numpy as np
 
 from mrcnn_jax.inference.results import Result
 
-_MARGIN = (
-    0.1  # by which the score of an object that begins a track exceeds the threshold, as in ByteTrack's code
-)
+_MARGIN = 0.1  # an object that begins a track has a score above the threshold by this, as in ByteTrack's code
 _SPACING = 4  # widths of a frame from one category's boxes to those of the next
 
 
