@@ -1,6 +1,5 @@
 """Follows objects from frame to frame, by ByteTrack (arXiv 2110.06864) as Roboflow's ``trackers`` has it."""
 
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -22,16 +21,17 @@ class Tracker:
         threshold: objects with at least this score continue tracks first, and begin new ones from a score 0.1
             higher; others only continue what is left.
 
-    Raises ValueError if the library ``trackers`` is not installed.
+    Raises ValueError if the library ``trackers`` cannot be imported.
     """
 
     def __init__(self, *, frame_rate: float, threshold: float = 0.5) -> None:
-        if find_spec("trackers") is None:
+        try:
+            from trackers import ByteTrackTracker
+        except ImportError as error:  # also for OpenCV, which may lack a library of the system
             raise ValueError(
-                "tracks need the library trackers: pip install 'mrcnn_jax[tracks]', or in a clone "
+                f"tracks need the library trackers ({error}): pip install 'mrcnn_jax[tracks]', or in a clone "
                 "pip install -e '.[tracks]'"
-            )
-        from trackers import ByteTrackTracker
+            ) from error
 
         self._tracker: Any = ByteTrackTracker(
             frame_rate=frame_rate,
