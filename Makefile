@@ -36,6 +36,7 @@ test: $(READY) ## lint, check types and run the quick tests
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-all: $(READY) ## the same with the slow tests, before a release
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-slow.txt
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mrcnn_jax scripts

@@ -14,11 +14,22 @@ if TYPE_CHECKING:
     from mrcnn_jax.evaluation.coco_eval import evaluate
     from mrcnn_jax.inference.detector import Detector, load
     from mrcnn_jax.inference.results import Result
+    from mrcnn_jax.inference.video import predict_video
     from mrcnn_jax.runs.categories import Categories
     from mrcnn_jax.runtime.setup import setup
     from mrcnn_jax.training.loop import train
 
-__all__ = ["Categories", "Config", "Detector", "Result", "evaluate", "load", "setup", "train"]
+__all__ = [
+    "Categories",
+    "Config",
+    "Detector",
+    "Result",
+    "evaluate",
+    "load",
+    "predict_video",
+    "setup",
+    "train",
+]
 __version__ = "0.1.0"
 
 _MODULES = {
@@ -28,6 +39,7 @@ _MODULES = {
     "Result": "inference.results",
     "evaluate": "evaluation.coco_eval",
     "load": "inference.detector",
+    "predict_video": "inference.video",
     "setup": "runtime.setup",
     "train": "training.loop",
 }

@@ -25,12 +25,21 @@ it as detections_test-dev2017_NAME_results.json in a zip file.
 cuts large images into overlapping tiles, finds objects in each, and joins what the seams cut
 (docs/large_images.md). --geojson writes out/city.geojson, in the coordinates of the file.
 
+    mrcnn-jax predict --workdir=runs/shapes --video=in.mp4 --output=out.mp4 --tracks
+
+draws the objects in a video, with its sound, and writes out.jsonl, a line of JSON for each frame with its
+time and its objects (docs/video.md). --output=out.jsonl writes only that. --tracks numbers each object in all
+of its frames. An existing file is never replaced. If it is interrupted, out.partial.mp4 and
+out.partial.jsonl have the frames so far.
+
 Images that cannot be read and folders without images are reported and skipped, and the exit code is 1. If no
-image can be read at all, nothing is written.
+image can be read at all, nothing is written. A video's frames that are damaged, or cannot be decoded, are
+reported alike; those that the decoder could repair are used.
 """
 
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +70,7 @@ _OUTPUT = flags.DEFINE_string(
     "output",
     None,
     "directory for the pictures and detections.json; detections.json and pictures of earlier runs are "
-    "replaced, other files are kept (photo-2.png is written beside photo.png)",
+    "replaced, other files are kept (photo-2.png is written beside photo.png); with --video the new video",
     required=True,
 )
 _STEP = command_line.define_step()
@@ -70,7 +79,7 @@ _SCORE_THRESHOLD = flags.DEFINE_float(
     "score_threshold",
     0.5,
     "draw objects with at least this score, also in --save_dataset; detections.json has all that the model "
-    "keeps (config.test.score_threshold)",
+    "keeps (config.test.score_threshold); with --tracks, follow such objects",
     lower_bound=0,
     upper_bound=1,
 )
@@ -107,9 +116,21 @@ _COCO = flags.DEFINE_string(
     "COCO file, with or without annotations: find objects in the images that it lists, in the one folder "
     "given, and write detections.json for COCO's server",
 )
+_VIDEO = flags.DEFINE_string(
+    "video", None, "find objects in the frames of this video, in place of images (docs/video.md)"
+)
+_TRACKS = flags.DEFINE_boolean(
+    "tracks", False, "with --video: follow objects from frame to frame, and number them"
+)
+
+_OF_IMAGES = ("pictures", "save_dataset", "annotations", "tile", "overlap", "geojson", "coco")
 
 
 def main(arguments: list[str]) -> int:
+    if _VIDEO.value is not None:
+        return _predict_video(Path(_VIDEO.value), Path(_OUTPUT.value), arguments)
+    if _TRACKS.value:
+        raise ValueError("--tracks: objects are followed in a video only; name it by --video")
     from mrcnn_jax.channel_files import NPY_SUFFIX
     from mrcnn_jax.image_formats import suffixes
     from mrcnn_jax.inference.files import (
@@ -213,6 +234,44 @@ def main(arguments: list[str]) -> int:
         print(line)
         if pictures is not None and counts.too_large:
             print(f"images with too many pixels to be drawn: {counts.too_large}")
+    return _report(errors)
+
+
+def _predict_video(video: Path, output: Path, arguments: list[str]) -> int:
+    if refused := [f"--{name}" for name in _OF_IMAGES if flags.FLAGS[name].present] + arguments:
+        raise ValueError(
+            f"--video={video}: {', '.join(refused)} cannot be given with a video, only with images"
+        )
+    if find_spec("av") is None:
+        raise ValueError(
+            "--video needs PyAV: pip install 'mrcnn_jax[video]', or in a clone pip install -e '.[video]'"
+        )
+    config = _override(model_config(_WORKDIR.value))
+    setup()
+    from mrcnn_jax.inference.detector import load
+    from mrcnn_jax.inference.predict import check_finds_objects
+    from mrcnn_jax.inference.video_output import VideoOutputs, write_video
+    from mrcnn_jax.weights.zoo import workdir_of
+
+    check_finds_objects(config.model)
+    outputs = VideoOutputs.of(output)
+    detector = load(workdir_of(_WORKDIR.value), step=_STEP.value, batch_size=_BATCH_SIZE.value, config=config)
+    threshold = _SCORE_THRESHOLD.value
+    try:
+        done = write_video(detector, video, outputs, score_threshold=threshold, tracks=_TRACKS.value)
+    except BaseException:
+        if kept := outputs.unfinished.existing():
+            print(f"the frames so far are in {' and '.join(map(str, kept))}", file=sys.stderr)
+        raise
+    line = f"{done.frames} frames, {done.objects} objects in {outputs.lines}"
+    if outputs.video is not None:
+        line += f", {done.drawn} of them (score at least {threshold:g}) drawn in {outputs.video}"
+    print(line)
+    for problem in done.left_out:
+        print(f"warning: {video}: {problem}", file=sys.stderr)
+    errors = [ValueError(f"{video}: {problem}") for problem in done.problems]
+    if more := done.lost + done.damaged - len(errors):
+        errors.append(ValueError(f"{video}: {more} more such places"))
     return _report(errors)
 
 

@@ -12,13 +12,21 @@ from mrcnn_jax.runtime.compilations import watch_compilations
 _T = TypeVar("_T")
 
 
-def progress_bar(items: Iterable[_T], *, total: int, initial: int = 0, hidden: bool = False) -> Iterator[_T]:
+def progress_bar(
+    items: Iterable[_T],
+    *,
+    total: int | None,
+    initial: int = 0,
+    unit: str = "image",
+    hidden: bool = False,
+) -> Iterator[_T]:
     """Yields ``items``, the results of images, and shows on stderr how many of ``total`` there are.
 
-    ``initial`` of them are done already. While the next item is computed, compilations are announced in lines
-    above the bar. Without a terminal there are only these lines; if ``hidden``, nothing is shown.
+    ``initial`` of them are done already; ``total`` is None if it is not known. While the next item is
+    computed, compilations are announced in lines above the bar. Without a terminal there are only these;
+    if ``hidden``, nothing is shown.
     """
-    with tqdm(total=total, initial=initial, unit="image", disable=hidden or None) as bar:
+    with tqdm(total=total, initial=initial, unit=unit, disable=hidden or None) as bar:
         announce = partial(_announce, bar)
         results = iter(items)
         while True:
