@@ -15,9 +15,20 @@ from mrcnn_jax import command_line
 
 COMMANDS = (
     *("shapes", "train", "evaluate", "report", "predict", "serve", "convert", "prepare"),
-    *("export", "propose", "show", "to_coco", "from_coco", "distill", "zoo", "reproduce", "compile_report"),
+    *(
+        "predict_many",
+        "export",
+        "propose",
+        "show",
+        "to_coco",
+        "from_coco",
+        "distill",
+        "zoo",
+        "reproduce",
+        "compile_report",
+    ),
 )
-BENCHMARKS = ("speed", "profile", "roi", "growth", "data", "serve")
+BENCHMARKS = ("speed", "profile", "roi", "growth", "data", "serve", "predict_many")
 
 
 def main() -> None:
