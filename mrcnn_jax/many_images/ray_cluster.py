@@ -45,6 +45,7 @@ def connect(address: str | None, resources: Resources) -> None:
     address. Warns if a cluster elsewhere is too small at present: it may grow.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 would starve actors on a machine with other work
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
