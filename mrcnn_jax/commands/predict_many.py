@@ -214,6 +214,7 @@ def _summarise(job: "Job") -> int:
     from mrcnn_jax.images import describe_nearly_black
     from mrcnn_jax.inference.coco_sections import write_list
     from mrcnn_jax.inference.files import DETECTIONS
+    from mrcnn_jax.many_images.job import remove_unfinished
     from mrcnn_jax.many_images.part_files import appearing
     from mrcnn_jax.many_images.rows import to_coco
 
@@ -232,6 +233,7 @@ def _summarise(job: "Job") -> int:
             file=sys.stderr,
         )
         return 1
+    remove_unfinished(job)  # of actors that died
     print(f"{images - failed} images, {objects} objects in {job.part(0).parent}")
     if _COCO.value:
         detections = job.folder / DETECTIONS

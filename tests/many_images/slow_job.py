@@ -32,7 +32,7 @@ def main(images: str, output: str, *rest: str) -> None:
     for result in run_shards(
         job, job.unfinished(), SlowFinder, resources, score_threshold=0.0, max_pixels=1000
     ):
-        print(result["worker"], flush=True)
+        print("worker", result["worker"], flush=True)
         if kill:
             os.kill(int(result["worker"].rpartition(":")[2]), signal.SIGKILL)
             kill = False
