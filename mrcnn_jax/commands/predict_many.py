@@ -180,7 +180,7 @@ def _find_objects(job: "Job", model: "Model") -> None:
     from mrcnn_jax.many_images import ray_cluster
 
     todo = job.unfinished()
-    left = sum(shard.count for shard in todo)
+    left = sum(shard.size for shard in todo)
     if left < job.images:
         print(f"{job.images - left} of {job.images} images are done already ({job.folder})", flush=True)
     if not todo:

@@ -93,22 +93,25 @@ class Inputs:
         """The images of a folder, then those of its subfolders; links are followed, but never in a circle."""
         status = folder.stat()
         above |= {(status.st_dev, status.st_ino)}
-        folders = []
+        images, folders = [], []  # names alone: a folder may have millions
         with os.scandir(folder) as entries:
-            visible = sorted(
-                (entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name
-            )
-        for entry in visible:
-            if entry.is_dir():
-                folders.append(entry)
-            elif os.path.splitext(entry.name)[1].lower() in self.suffixes:
-                yield prefix + entry.name
-            elif entry.is_file():
-                self.passed_over[os.path.splitext(entry.name)[1].lower() or "without suffix"] += 1
-        for entry in folders:
-            status = entry.stat()
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                suffix = os.path.splitext(entry.name)[1].lower()
+                if entry.is_dir():
+                    folders.append(entry.name)
+                elif suffix in self.suffixes:
+                    images.append(entry.name)
+                elif entry.is_file():
+                    self.passed_over[suffix or "without suffix"] += 1
+        images.sort()
+        for name in images:
+            yield prefix + name
+        for name in sorted(folders):
+            status = (folder / name).stat()
             if (status.st_dev, status.st_ino) not in above:
-                yield from self._walk(Path(entry.path), f"{prefix}{entry.name}/", above)
+                yield from self._walk(folder / name, f"{prefix}{name}/", above)
 
     def _what_is_missing(self) -> str:
         if self.path.is_dir():

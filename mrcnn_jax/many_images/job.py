@@ -38,7 +38,7 @@ class Shard(NamedTuple):
 
     number: int
     first: int  # index of its first image, from 0
-    count: int
+    size: int  # number of images
     offset: int  # of its first line in the list of images, in bytes
 
 
@@ -88,7 +88,7 @@ class Job:
         """The entries of a shard's images."""
         with (self.folder / _IMAGES).open("rb") as lines:
             lines.seek(shard.offset)
-            return [json.loads(line) for line in itertools.islice(lines, shard.count)]
+            return [json.loads(line) for line in itertools.islice(lines, shard.size)]
 
     def finish(self, shard: int, done: Done) -> None:
         """Marks a shard as done, whose rows are written."""
@@ -160,7 +160,7 @@ def begin_job(
 
     Raises ValueError, naming what differs, if the folder is that of another job, or has other files.
     """
-    settings = {"--format": format, "--column": column, "folder of the images": str(base)} | made_with
+    settings = {"--format": format, "--column": column, "folder of the images": str(base)} | dict(made_with)
     if (folder / _MANIFEST).exists():
         manifest = read_json(folder / _MANIFEST)
         here = settings | ({} if shard_size is None else {"--shard_size": shard_size})

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,7 @@ from mrcnn_jax.many_images.worker import Finder, Worker
 
 # What workers take from the environment of the command, on whatever machine they run.
 _PASSED_ON = ("JAX_COMPILATION_CACHE_DIR", "JAX_PLATFORMS", "XLA_FLAGS", "AWS_ENDPOINT_URL")
+_INIT_DEATHS = 3  # actors in a row that may die while they load the model
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def connect(address: str | None, resources: Resources) -> None:
     address. Warns if a cluster elsewhere is too small at present: it may grow.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 would starve actors on a machine with other work
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -52,7 +55,10 @@ def connect(address: str | None, resources: Resources) -> None:
         options |= {"address": "local", "include_dashboard": False}
     else:
         options |= {"address": address}
-    ray.init(**options)
+    with warnings.catch_warnings():
+        # Of JAX, which fears for its threads; the fork is followed by an exec at once.
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        ray.init(**options)
     wanted = {"CPU": resources.actors * resources.cpus, "GPU": resources.actors * resources.gpus}
     there = ray.cluster_resources()
     if missing := [name for name, count in wanted.items() if count > there.get(name, 0)]:
@@ -81,7 +87,8 @@ def run_shards(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.max_consecutive_actor_init_deaths = _INIT_DEATHS
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised, too
     variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     dataset = ray.data.from_items(
         [shard._asdict() for shard in shards], override_num_blocks=len(shards)
@@ -111,8 +118,9 @@ def shipped(model: Model) -> Callable[[], Finder]:
     """A function that loads the model on any machine: one file is sent there, a run must be visible there."""
     if not model.path.is_file():
         return model.load
-    content = np.frombuffer(model.path.read_bytes(), np.uint8)
-    return partial(_load_sent, ray.put(content), hashlib.sha256(content).hexdigest(), model)
+    data = model.path.read_bytes()
+    content = ray.put(np.frombuffer(data, np.uint8))  # which processes of a machine share
+    return partial(_load_sent, content, hashlib.sha256(data).hexdigest(), model)
 
 
 def _load_sent(content: Any, digest: str, model: Model) -> Finder:

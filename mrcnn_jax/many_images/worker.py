@@ -102,7 +102,7 @@ class Worker:
         """
         begin = time.monotonic()
         part = self._job.part(shard.number)
-        todo = list(range(shard.count))
+        todo = list(range(shard.size))
         if part.exists():
             has_failed = [row["error"] is not None for row in read_rows(part, ("error",))]
             todo = [index for index in todo if has_failed[index]]
@@ -110,12 +110,12 @@ class Worker:
         black: list[int] = []
         found = self._find(shard, entries, todo, black)
         tally = _Tally()
-        write_rows(part, tally.count(found if len(todo) == shard.count else _merged(part, todo, found)))
+        write_rows(part, tally.count(found if len(todo) == shard.size else _merged(part, todo, found)))
         names = [name_of(entries[index]) for index in sorted(black)]
-        self._job.finish(shard.number, Done(shard.count, tally.objects, tally.failed, names))
+        self._job.finish(shard.number, Done(shard.size, tally.objects, tally.failed, names))
         return {
             "shard": shard.number,
-            "images": shard.count,
+            "images": shard.size,
             "failed": len(tally.failed),
             "seconds": time.monotonic() - begin,
             "worker": f"{socket.gethostname()}:{os.getpid()}",
