@@ -122,7 +122,11 @@ def main(_: list[str]) -> int:
     inputs = _inputs(config)
     _check_output_is_apart(inputs)
     model = describe_model(
-        workdir_of(_WORKDIR.value), _STEP.value, config, batch_size=_BATCH_SIZE.value, cores=cores
+        workdir_of(_WORKDIR.value),
+        _STEP.value,
+        config,
+        batch_size=_BATCH_SIZE.value,
+        cores=0 if _GPUS.value else cores,  # with a GPU, XLA's threads are idle, and readers need all cores
     )
     limits = {"--score_threshold": _SCORE_THRESHOLD.value, "--max_pixels": _MAX_PIXELS.value}
     job = begin_job(
@@ -142,7 +146,7 @@ def main(_: list[str]) -> int:
     if _RETRY_FAILED.value:
         print(f"{job.forget_failed()} images that failed are tried again", flush=True)
     try:
-        _find_objects(job, model)
+        _find_objects(job, model, cores)
     finally:
         code = _summarise(job)
     return code
@@ -173,7 +177,7 @@ def _check_output_is_apart(inputs: "Inputs") -> None:
         raise ValueError(f"--output={_OUTPUT.value}: lies in the folder of the images; choose another")
 
 
-def _find_objects(job: "Job", model: "Model") -> None:
+def _find_objects(job: "Job", model: "Model", cores: int) -> None:
     """Works on the shards that are not done; shows a progress bar."""
     from tqdm import tqdm
 
@@ -185,8 +189,7 @@ def _find_objects(job: "Job", model: "Model") -> None:
         print(f"{job.images - left} of {job.images} images are done already ({job.folder})", flush=True)
     if not todo:
         return
-    # Accelerators need no share of the CPU's threads.
-    resources = ray_cluster.Resources(_ACTORS.value, max(model.cores, 1), _GPUS.value)
+    resources = ray_cluster.Resources(_ACTORS.value, cores, _GPUS.value)
     ray_cluster.connect(_ADDRESS.value, resources)
     begin, workers = time.monotonic(), set()
     results = ray_cluster.run_shards(
@@ -203,7 +206,7 @@ def _find_objects(job: "Job", model: "Model") -> None:
             bar.update(result["images"])
     seconds = time.monotonic() - begin
     print(
-        f"{left} images in {seconds:.0f} s, {left / seconds:.1f} images/s, by {len(workers)} processes",
+        f"{left} images in {seconds:.0f} s, the start included, by {len(workers)} processes",
         flush=True,
     )
 

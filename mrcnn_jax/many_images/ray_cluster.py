@@ -27,7 +27,7 @@ from mrcnn_jax.many_images.part_files import appearing
 from mrcnn_jax.many_images.worker import Finder, Worker
 
 # What workers take from the environment of the command, on whatever machine they run.
-_PASSED_ON = ("JAX_COMPILATION_CACHE_DIR", "JAX_PLATFORMS", "XLA_FLAGS", "AWS_ENDPOINT_URL")
+_PASSED_ON = ("JAX_COMPILATION_CACHE_DIR", "JAX_PLATFORMS", "XLA_FLAGS")
 _INIT_DEATHS = 3  # actors in a row that may die while they load the model
 
 
