@@ -35,8 +35,7 @@ test: $(READY) ## lint, check types and run the quick tests
 	$(BIN)/mypy mrcnn_jax scripts
 	$(BIN)/python -m pytest $(WORKERS)
 
-test-all: $(READY) ## the same with the slow tests, before a release
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-slow.txt
+test-all: $(VENV)/.slow ## the same with the slow tests, before a release
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mrcnn_jax scripts
@@ -69,6 +68,12 @@ $(READY): requirements.lock setup.cfg pyproject.toml
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
 	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[test]'; fi
+	@touch $@
+
+$(VENV)/.slow: $(READY) requirements-slow.txt
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-slow.txt; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[test,ray]'; fi
 	@touch $@
 
 $(COMPILERS)/.ready: requirements.lock requirements-compilers.txt setup.cfg pyproject.toml

@@ -14,10 +14,10 @@ import mrcnn_jax
 from mrcnn_jax import command_line
 
 COMMANDS = (
-    *("shapes", "train", "evaluate", "report", "predict", "serve", "convert", "prepare"),
+    *("shapes", "train", "evaluate", "report", "predict", "predict_many", "serve", "convert", "prepare"),
     *("export", "propose", "show", "to_coco", "from_coco", "distill", "zoo", "reproduce", "compile_report"),
 )
-BENCHMARKS = ("speed", "profile", "roi", "growth", "data", "serve")
+BENCHMARKS = ("speed", "profile", "roi", "growth", "data", "serve", "predict_many")
 
 
 def main() -> None:

@@ -322,26 +322,17 @@ def _check_outputs(detections: Path, dataset: Path | None, *, inputs: list[Path]
 
 
 def _made_with(workdir: Path, detector: "Detector") -> dict[str, Any]:
-    """What the results depend on besides the images; batches of another size give the same."""
-    from mrcnn_jax.config.fields import SETTINGS
-    from mrcnn_jax.config.io import flatten
-    from mrcnn_jax.runs.checkpoint import time_of_weights
+    """What the results depend on besides the images."""
+    from mrcnn_jax.inference.made_with import made_with
 
     assert detector.step is not None  # it was loaded from a checkpoint
-    return {
-        "--workdir": str(workdir.resolve()),
-        "--step": detector.step,
-        "time of the weights": time_of_weights(workdir, detector.step),
+    return made_with(workdir, detector.step, detector.config) | {
         "--score_threshold": _SCORE_THRESHOLD.value,
         "--pictures": _PICTURES.value,
         "--save_dataset": _DATASET.value is not None,
         "--geojson": _GEOJSON.value,
         "--tile": _TILE.value,
         "--overlap": _OVERLAP.value if _TILE.value else None,
-    } | {
-        f"--config.{name}": value
-        for name, value in flatten(detector.config).items()
-        if SETTINGS[name].decides != "neither" or name == "model.dtype"
     }
 
 

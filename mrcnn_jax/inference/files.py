@@ -50,6 +50,11 @@ def passed_over(arguments: Sequence[str | Path], wanted: Sequence[str] | None = 
             if path.is_dir():
                 _, others = _split(path, wanted or suffixes())
                 counts.update(file.suffix.lower() or "without suffix" for file in others)
+    return describe_passed_over(counts)
+
+
+def describe_passed_over(counts: Counter[str]) -> str:
+    """The sentence of ``passed_over`` about files that are counted by suffix; "" if there are none."""
     kinds = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     number = "1 file" if counts.total() == 1 else f"{counts.total()} files"
     listed = ", ".join(f"{suffix} ({count})" for suffix, count in kinds)

@@ -10,22 +10,16 @@ from functools import partial
 
 import numpy as np
 
-from mrcnn_jax.config import Config
-from mrcnn_jax.images import Size, decode_image, fitted_shape
+from mrcnn_jax.images import decode_image
+from mrcnn_jax.inference.canvases import Canvases, canvases_of_size, one_size_per_canvas
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.results import Result
-from mrcnn_jax.inference.views import scales_of
 from mrcnn_jax.runtime.compilations import watch_compilations
 from mrcnn_jax.serving.metrics import Metrics
 from mrcnn_jax.serving.uploads import Upload
 
-Canvases = tuple[Size, ...]  # of an image, at each scale
-
 _WORKERS = 2  # while one batch is on the device, another's images are decoded, or its masks pasted
 _FAILURES = 3  # batches in a row, after which the device is taken for broken
-# Height to width, from 1:8 to 8:1, of the images that the model is compiled with.
-_RATIOS = tuple(2 ** (step / 8) for step in range(-24, 25))
-_SIDE = 512  # pixels of those images; only their ratio decides where an image lies
 
 _LOG = logging.getLogger(__name__)
 
@@ -187,19 +181,6 @@ class Batcher:
                 item.result.set_exception(outcome)
             else:
                 item.result.set_result(outcome)
-
-
-def canvases_of_size(config: Config, size: Size) -> Canvases:
-    """The canvases on which an image of this height and width lies, one for each scale."""
-    return tuple(
-        fitted_shape(*size, **scale._asdict(), rule=config.data.resize)[1] for scale in scales_of(config)
-    )
-
-
-def one_size_per_canvas(config: Config) -> dict[Canvases, Size]:
-    """The canvases on which images may lie, each with a size of images that do."""
-    sizes = [(round(_SIDE * max(ratio, 1)), round(_SIDE * max(1 / ratio, 1))) for ratio in _RATIOS]
-    return {canvases_of_size(config, size): size for size in sizes}
 
 
 def _log_compilation(program: str, seconds: float | None) -> None:

@@ -17,9 +17,9 @@ import yaml
 from PIL import Image
 from starlette.testclient import TestClient
 
+from mrcnn_jax.inference.canvases import canvases_of_size, one_size_per_canvas
 from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.inference.draw import draw
-from mrcnn_jax.serving import batcher
 from mrcnn_jax.serving.app import Server
 from tests.run_command import ROOT
 from tests.serving.conftest import LIMITS, encoded, noise
@@ -289,8 +289,6 @@ def test_the_page_is_one_document_that_may_load_nothing_else(client):
 def test_all_canvases_are_compiled_before_the_first_request(tiny_config):
     canvases = ((800, 1344), (1344, 800), (1088, 1088))
     data = replace(tiny_config.data, canvases=canvases, test_short_side=800, long_side=1333)
-    found = batcher.one_size_per_canvas(replace(tiny_config, data=data))
+    found = one_size_per_canvas(replace(tiny_config, data=data))
     assert set(found) == {((800, 1344),), ((1344, 800),)}  # a square image is smaller than the third
-    assert all(
-        batcher.canvases_of_size(replace(tiny_config, data=data), size) == key for key, size in found.items()
-    )
+    assert all(canvases_of_size(replace(tiny_config, data=data), size) == key for key, size in found.items())
