@@ -5,6 +5,7 @@ Shapes: H x W cells of a map, P x P bins of a region, K points of a bin along an
 Positions are in cells from the outer corner of the first one (``drawing.py``).
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -51,7 +52,8 @@ def pooled_cells(
     """
     y, x = np.mgrid[: map_size[0], : map_size[1]].astype(np.float32)
     maps = jnp.asarray(np.stack([-x, -y, x, y], axis=-1))
-    pooled = roi_pool(maps, jnp.asarray(box, jnp.float32)[None], stride=stride, output_size=output_size)
+    pool = jax.jit(roi_pool, static_argnames=("stride", "output_size"))
+    pooled = pool(maps, jnp.asarray(box, jnp.float32)[None], stride=stride, output_size=output_size)
     return np.asarray(pooled)[0] * np.array([-1, -1, 1, 1]) + np.array([0, 0, 1, 1])
 
 
