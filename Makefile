@@ -30,7 +30,7 @@ demo: $(READY) ## generate the shapes dataset, train on it, evaluate, draw predi
 	@echo "curves:   runs/demo/tensorboard (pip install tensorboard; tensorboard --logdir=runs/demo)"
 
 docs: $(READY) ## build the documentation's site
-	$(BIN)/python -m mkdocs build --strict --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo
 	@echo "open build/site/index.html, or: $(BIN)/python -m http.server --directory build/site (the search needs it)"
 

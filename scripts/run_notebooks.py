@@ -25,8 +25,8 @@ Cell = dict[str, Any]
 def run_notebook(path: Path, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The notebook with the outputs of a fresh run.
 
-    ``parameters`` replace what the cell with the tag "parameters" assigns. Raises what a cell raises, with the
-    notebook and the number of the cell, from 1, as a note.
+    ``parameters`` replace what the cell with the tag "parameters" assigns. Raises what a cell raises, with
+    the notebook and the number of the cell, from 1, as a note.
     """
     notebook = json.loads(path.read_text(encoding="utf-8"))
     names: dict[str, Any] = {"__name__": "__main__"}

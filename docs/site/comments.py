@@ -1,4 +1,4 @@
-"""Reads a field's comments as its docstring, shapes as text, and Sphinx's roles as code: an extension of griffe.
+"""Reads a field's comments as its docstring, and shapes and Sphinx's roles as text: an extension of griffe.
 
 Our dataclasses describe a field beside it (``boxes: Array  # [B P 4] float32``) or in the lines above it.
 """
@@ -39,11 +39,13 @@ def _quote_shapes(annotation: Any) -> None:
         for part in annotation:
             _quote_shapes(part)
     elif isinstance(annotation, griffe.Expr):
-        if isinstance(annotation, griffe.ExprSubscript) and isinstance(annotation.slice, griffe.ExprTuple):
-            if annotation.canonical_path.startswith("jaxtyping."):
-                array, *shape = annotation.slice.elements
-                quoted = [repr(str(item).strip("'\" ")) for item in shape]
-                annotation.slice.elements = [array, *quoted]
+        if (
+            isinstance(annotation, griffe.ExprSubscript)
+            and isinstance(annotation.slice, griffe.ExprTuple)
+            and annotation.canonical_path.startswith("jaxtyping.")
+        ):
+            array, *shape = annotation.slice.elements
+            annotation.slice.elements = [array, *(repr(str(item).strip("'\" ")) for item in shape)]
         for field in dataclasses.fields(annotation):
             if field.name != "parent":
                 _quote_shapes(getattr(annotation, field.name))

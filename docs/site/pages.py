@@ -6,7 +6,6 @@ file that its pages link to, so that it is complete without the repository, and 
 
 import posixpath
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 

@@ -14,6 +14,8 @@ from mrcnn_jax.walkthrough.regions import draw_align, draw_pool
 from mrcnn_jax.walkthrough.stages import Stages
 
 _SURE = 0.5  # score of the objects that are shown
+_HALF, _THIRD = 312, 204  # pixels: the width of a panel of two, and of three, in a row
+_SIDE = 64  # pixels of the image around an object
 _LEVEL_COLOURS = (RED, BLUE, GREEN, YELLOW, VIOLET)
 _CURVE_POINTS = 8
 
@@ -21,9 +23,13 @@ _CURVE_POINTS = 8
 def canvas(stages: Stages) -> Image.Image:
     """The image as read, and on its canvas."""
     height, width = stages.image.shape[:2]
-    padded = Panel(stages.canvas, scale=2.4, title="on its canvas, {}x{}".format(*stages.canvas.shape[:2]))
+    padded = Panel(
+        stages.canvas,
+        scale=_HALF / stages.image.shape[1],
+        title="on its canvas, {}x{}".format(*stages.canvas.shape[:2]),
+    )
     padded.box((0, 0, width, height), YELLOW, width=3)
-    read = Panel(stages.image, scale=2.4, title=f"the image, {height}x{width}")
+    read = Panel(stages.image, scale=_HALF / stages.image.shape[1], title=f"the image, {height}x{width}")
     return sheet([read, padded], columns=2)
 
 
@@ -33,7 +39,7 @@ def pyramid(stages: Stages) -> Image.Image:
         [
             Panel(
                 heat(np.sqrt(np.square(cells).mean(axis=-1))),
-                scale=_scale(stages, cells),
+                scale=_THIRD / cells.shape[1],
                 title="{}: {}x{} cells".format(level, *cells.shape[:2]),
             )
             for level, cells in stages.maps.items()
@@ -68,7 +74,7 @@ def objectness(stages: Stages) -> Image.Image:
         panels.append(
             Panel(
                 heat(probability, 0, 1),
-                scale=_scale(stages, cells),
+                scale=_THIRD / cells.shape[1],
                 title=f"{level}: at most {probability.max():.2f}",
             )
         )
@@ -81,7 +87,11 @@ def proposals(stages: Stages) -> Image.Image:
     panels = []
     for name, found in (("before NMS", stages.candidates), ("after NMS", stages.proposals)):
         order = np.argsort(-np.where(found.valid, found.scores, -np.inf))[:shown]
-        panel = Panel(stages.image, scale=2.4, title=f"best {shown} of {found.valid.sum()} {name}")
+        panel = Panel(
+            stages.image,
+            scale=_HALF / stages.image.shape[1],
+            title=f"best {shown} of {found.valid.sum()} {name}",
+        )
         for index in order[::-1]:
             panel.box(found.boxes[index], BLUE if found.scores[index] < 0 else YELLOW)
         panels.append(panel)
@@ -108,7 +118,7 @@ def regions(stages: Stages) -> Image.Image:
     left, top = np.maximum(np.floor(box[:2] / stride).astype(int) - 1, 0)
     right, bottom = np.ceil(box[2:] / stride).astype(int) + 1
     part = heat(np.sqrt(np.square(cells).mean(axis=-1)))[top:bottom, left:right]
-    options = {"stride": stride, "output_size": size, "scale": 315 / part.shape[1]}
+    options = {"stride": stride, "output_size": size, "scale": _HALF / part.shape[1]}
     box = box - np.tile([left, top], 2) * stride
     pool = draw_pool(part, box, **options)
     align = draw_align(part, box, points=stages.config.model.roi_sampling_ratio or 2, **options)
@@ -120,7 +130,11 @@ def boxes(stages: Stages) -> Image.Image:
     sure = np.flatnonzero(stages.scores >= _SURE)
     panels = []
     for title, rows in (("regions", stages.proposals.boxes), ("after the box head", stages.refined)):
-        panel = Panel(stages.image, scale=2.4, title=f"{len(sure)} {title}" if not panels else title)
+        panel = Panel(
+            stages.image,
+            scale=_HALF / stages.image.shape[1],
+            title=f"{len(sure)} {title}" if not panels else title,
+        )
         for index in sure[::-1]:
             panel.box(rows[index], "#{:02x}{:02x}{:02x}".format(*COLORS[stages.labels[index] - 1]))
         panels.append(panel)
@@ -136,11 +150,13 @@ def masks(stages: Stages) -> Image.Image:
         mask = stages.detections.masks[index]
         name = stages.result.names[index]
         title = "{}: {}x{}".format(name, *mask.shape)
-        heads.append(Panel(heat(mask, 0, 1), scale=205 / len(mask), title=title))
+        heads.append(Panel(heat(mask, 0, 1), scale=_THIRD / len(mask), title=title))
         picture = stages.image.copy()
         inside = stages.result.masks[index]
         picture[inside] = (picture[inside] * 0.4 + np.array(COLORS[0]) * 0.6).astype(np.uint8)
-        panel = Panel(_around(picture, stages.result.boxes[index]), scale=205 / _SIDE, title="in the image")
+        panel = Panel(
+            _around(picture, stages.result.boxes[index]), scale=_THIRD / _SIDE, title="in the image"
+        )
         pasted.append(panel)
     return sheet([*heads, *pasted], columns=len(chosen))
 
@@ -148,11 +164,13 @@ def masks(stages: Stages) -> Image.Image:
 def keypoints(stages: Stages) -> Image.Image:
     """The heatmap of every keypoint of one figure, a softmax over its cells."""
     categories = stages.result.categories
-    index = next(i for i in range(len(stages.result)) if stages.result.labels[i] in categories.keypoint_labels)
+    index = next(
+        i for i in range(len(stages.result)) if stages.result.labels[i] in categories.keypoint_labels
+    )
     logits = stages.keypoint_logits[index]
     weights = np.exp(logits - logits.max(axis=(0, 1)))
     panels = [
-        Panel(heat(weights[..., k]), scale=205 / len(weights), title=name.replace("_", " "))
+        Panel(heat(weights[..., k]), scale=_THIRD / len(weights), title=name.replace("_", " "))
         for k, name in enumerate(categories.keypoint_names)
     ]
     return sheet(panels, columns=3)
@@ -174,7 +192,7 @@ def targets(stages: Stages) -> Image.Image:
     ):
         positive, negative = (assignment == role for role in (Assignment.POSITIVE, Assignment.NEGATIVE))
         title = f"{name}: {positive.sum()} pos., {negative.sum()} neg."
-        panel = Panel(stages.image, scale=2.4, title=title)
+        panel = Panel(stages.image, scale=_HALF / stages.image.shape[1], title=title)
         for chosen, colour in ((negative, RED), (positive, GREEN)):
             for box in rows[chosen]:
                 panel.box(box, colour)
@@ -197,16 +215,10 @@ def loss_curves(scalars: Mapping[str, Sequence[tuple[int, float]]]) -> list[Curv
 PICTURES: dict[str, Callable[[Stages], Image.Image]] = {
     function.__name__: function
     for function in (
-        canvas, pyramid, anchors, objectness, proposals, levels, regions, boxes, masks, keypoints, result, targets,
+        canvas, pyramid, anchors, objectness, proposals, levels, regions, boxes, masks, keypoints, result,
+        targets,
     )
 }  # fmt: skip
-
-_SIDE = 64  # pixels of the image around an object
-
-
-def _scale(stages: Stages, cells: np.ndarray) -> float:
-    """The scale at which the panel of a level is as wide as those of all others."""
-    return 205 / cells.shape[1]
 
 
 def _around(picture: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ Shapes: H x W cells of a map, P x P bins of a region, K points of a bin along an
 Positions are in cells from the outer corner of the first one (``drawing.py``).
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +55,7 @@ def pooled_cells(
     y, x = np.mgrid[: map_size[0], : map_size[1]].astype(np.float32)
     maps = jnp.asarray(np.stack([-x, -y, x, y], axis=-1))
     pool = jax.jit(roi_pool, static_argnames=("stride", "output_size"))
-    pooled = pool(maps, jnp.asarray(box, jnp.float32)[None], stride=stride, output_size=output_size)
+    pooled = pool(maps, jnp.asarray(box, jnp.float32)[None], stride=float(stride), output_size=output_size)
     return np.asarray(pooled)[0] * np.array([-1, -1, 1, 1]) + np.array([0, 0, 1, 1])
 
 
@@ -72,8 +74,8 @@ def draw_align(
     panel.grid("#808080")
     x1, y1, x2, y2 = np.asarray(box, float) / stride
     columns, rows = np.linspace(x1, x2, output_size + 1), np.linspace(y1, y2, output_size + 1)
-    for left, right in zip(columns, columns[1:], strict=False):
-        for top, bottom in zip(rows, rows[1:], strict=False):
+    for left, right in itertools.pairwise(columns):
+        for top, bottom in itertools.pairwise(rows):
             panel.box((left, top, right, bottom), BLUE)
     panel.box((x1, y1, x2, y2), YELLOW, width=3)
     x, y = sampling_points(box, cells.shape[:2], stride=stride, output_size=output_size, points=points)
