@@ -44,9 +44,10 @@ def run_notebook(path: Path, parameters: Mapping[str, Any] | None = None) -> dic
 
 
 def _run_cell(source: str, names: dict[str, Any], number: int) -> list[Cell]:
-    tree = ast.parse(source)
-    last = tree.body[-1]
-    value = ast.Expression(tree.body.pop().value) if isinstance(last, ast.Expr) else None
+    tree, value = ast.parse(source), None
+    if isinstance(last := tree.body[-1], ast.Expr):
+        value = ast.Expression(last.value)
+        tree.body.pop()
     with redirect_stdout(io.StringIO()) as printed:
         exec(compile(tree, f"<cell {number}>", "exec"), names)
         shown = None if value is None else eval(compile(value, f"<cell {number}>", "eval"), names)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from numpy.typing import ArrayLike
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 RED, BLUE, GREEN, YELLOW, VIOLET = "#e0483e", "#1e78d2", "#2c9f5b", "#ffd23c", "#9a5bd0"
 _TEXT = "#303030"
@@ -31,9 +32,9 @@ class Panel:
         self._pen = ImageDraw.Draw(self._image)
         self._title = title
 
-    def box(self, box: Sequence[float] | np.ndarray, colour: str, *, width: float = 2) -> None:
+    def box(self, box: ArrayLike, colour: str, *, width: float = 2) -> None:
         """The outline of a box ``x1 y1 x2 y2``, ``width`` pixels thick; its corners may be anywhere."""
-        x1, y1, x2, y2 = (float(value) * self._unit for value in box)
+        x1, y1, x2, y2 = (np.asarray(box, float) * self._unit).tolist()
         if x2 >= x1 and y2 >= y1:
             self._pen.rectangle((x1, y1, x2, y2), outline=colour, width=round(width * _SUPERSAMPLING))
 
@@ -56,7 +57,8 @@ class Panel:
         left, top, right, bottom = self._pen.textbbox(corner, text, font=font)
         margin = 4 * _SUPERSAMPLING
         self._pen.rectangle((left - margin, top - margin, right + margin, bottom + margin), fill=colour)
-        bright = Image.new("RGB", (1, 1), colour).convert("L").getpixel((0, 0)) > 140
+        red, green, blue, *_ = ImageColor.getrgb(colour)
+        bright = 0.299 * red + 0.587 * green + 0.114 * blue > 140
         self._pen.text(corner, text, fill="black" if bright else "white", font=font)
 
     def finish(self) -> Image.Image:

@@ -102,7 +102,7 @@ def levels(stages: Stages) -> Image.Image:
     """The detections, in the colour of the level that they are pooled from."""
     panel = Panel(stages.image, scale=5)
     for index in np.flatnonzero(stages.detections.scores >= _SURE):
-        box, level = stages.detections.boxes[index], int(stages.levels[index])
+        box, level = np.asarray(stages.detections.boxes[index]), int(stages.levels[index])
         panel.box(box, _LEVEL_COLOURS[level - 2], width=4)
         side = np.sqrt(np.prod(box[2:] - box[:2]))
         panel.text(box[0] + 1.5, box[1] + 1.5, f"p{level}, {side:.0f}", _LEVEL_COLOURS[level - 2])
@@ -128,7 +128,7 @@ def regions(stages: Stages) -> Image.Image:
 def boxes(stages: Stages) -> Image.Image:
     """The regions that the box head calls an object, and what it makes of them."""
     sure = np.flatnonzero(stages.scores >= _SURE)
-    panels = []
+    panels: list[Panel] = []
     for title, rows in (("regions", stages.proposals.boxes), ("after the box head", stages.refined)):
         panel = Panel(
             stages.image,
@@ -147,7 +147,7 @@ def masks(stages: Stages) -> Image.Image:
     assert stages.detections.masks is not None and stages.result.masks is not None
     heads, pasted = [], []
     for index in chosen:
-        mask = stages.detections.masks[index]
+        mask = np.asarray(stages.detections.masks[index])
         name = stages.result.names[index]
         title = "{}: {}x{}".format(name, *mask.shape)
         heads.append(Panel(heat(mask, 0, 1), scale=_THIRD / len(mask), title=title))
@@ -205,7 +205,7 @@ def loss_curves(scalars: Mapping[str, Sequence[tuple[int, float]]]) -> list[Curv
     curves = {}
     for stage, names in STAGES.items():
         steps = np.array([step for step, _ in scalars[f"train/{names[0]}"]])
-        values = sum(np.array([value for _, value in scalars[f"train/{name}"]]) for name in names)
+        values = np.sum([[value for _, value in scalars[f"train/{name}"]] for name in names], axis=0)
         edges = np.unique(np.geomspace(1, len(steps), _CURVE_POINTS).round().astype(int))
         parts = zip([0, *edges], edges, strict=False)
         curves[stage] = [(float(steps[end - 1]), float(values[start:end].mean())) for start, end in parts]

@@ -31,6 +31,8 @@ from mrcnn_jax.runtime.compilations import compiler_options
 from mrcnn_jax.training.targets import AnchorTargets, RegionTargets, anchor_targets, region_targets
 from mrcnn_jax.types import Detections, GroundTruth, Proposals
 
+_MASK_GRID = 56  # cells of a box-frame mask, as in configs/shapes.py
+
 
 @dataclasses.dataclass(frozen=True)
 class Stages:
@@ -68,7 +70,7 @@ def draw_picture(seed: int, *, size: int, height: int) -> tuple[UInt8[np.ndarray
 
 def _ground_truth(objects: list[tuple[SceneObject, tuple[int, int, int, int]]]) -> GroundTruth:
     boxes = jnp.array([box for _, box in objects], jnp.float32)
-    masks = [rasterise(item.polygons, tuple(map(float, box)), 56) for item, box in objects]
+    masks = [rasterise(tuple(item.polygons), box, _MASK_GRID) for item, box in objects]
     return GroundTruth(
         boxes=boxes,
         labels=jnp.array([CATEGORIES.index(item.category) + 1 for item, _ in objects], jnp.int32),
