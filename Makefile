@@ -13,7 +13,7 @@ WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 # Compilers for chips that are absent. In .venv JAX would look for the chips, in every command.
 COMPILERS := .venv-compilers
 
-.PHONY: help demo test test-all test-compilers lock clean
+.PHONY: help demo docs test test-all test-compilers lock clean
 
 help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
@@ -28,6 +28,11 @@ demo: $(READY) ## generate the shapes dataset, train on it, evaluate, draw predi
 	@echo "pictures: runs/demo/pictures; during training, runs/demo/validation"
 	@echo "numbers:  runs/demo/evaluation.json"
 	@echo "curves:   runs/demo/tensorboard (pip install tensorboard; tensorboard --logdir=runs/demo)"
+
+docs: $(READY) ## build the documentation's site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo
+	@echo "open build/site/index.html, or: $(BIN)/python -m http.server --directory build/site (the search needs it)"
 
 test: $(READY) ## lint, check types and run the quick tests
 	$(BIN)/ruff check .

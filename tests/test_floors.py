@@ -45,6 +45,7 @@ FLOORS = {
     "mrcnn_jax.command_line": 6,
     "mrcnn_jax.commands": 6,
     "mrcnn_jax.benchmarks": 6,
+    "mrcnn_jax.walkthrough": 6,
     "mrcnn_jax.configs": 6,
     "mrcnn_jax": 6,
     "scripts": 6,
