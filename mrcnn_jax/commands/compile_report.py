@@ -132,5 +132,5 @@ def _fill_cache(config: Config) -> int:
     config = _with_flags(config, max(1, jax.device_count() // section.spatial_devices))
     for program, seconds in fill_cache(config, _WORK.value, categories=_CATEGORIES.value):
         print(f"{program}: {seconds:.0f} s", flush=True)
-    print(f"compiled programs are in {jax.config.read('jax_compilation_cache_dir')}")
+    print(f"compiled programs are in {jax.config.jax_compilation_cache_dir}")
     return 0
