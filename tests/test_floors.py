@@ -66,6 +66,9 @@ LIBRARIES = {
     "starlette": ("mrcnn_jax.serving",),
     "prometheus_client": ("mrcnn_jax.serving",),
     "uvicorn": ("mrcnn_jax.commands.serve",),
+    "onnx": ("mrcnn_jax.export.onnx_graph", "mrcnn_jax.export.onnx_file"),
+    "onnxruntime": ("mrcnn_jax.export.runner", "mrcnn_jax.benchmarks.peers"),
+    "openvino": ("mrcnn_jax.benchmarks.peers",),
     "torch": ("mrcnn_jax.benchmarks.peers",),
     "torchvision": ("mrcnn_jax.benchmarks.peers",),
 }
