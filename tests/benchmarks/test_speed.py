@@ -133,12 +133,13 @@ def test_onnx_files_need_a_model_of_torchvisions(tiny_config, tiny_blueprint, tm
         next(onnx_files.infer(model, tmp_path))
 
 
-def test_onnx_files_are_given_to_the_peer(tiny_config, tiny_blueprint, tiny_weights, tmp_path, monkeypatch):
+def test_onnx_files_are_given_to_the_peer(tiny_config, tiny_blueprint, tmp_path, monkeypatch):
+    weights = {name: jnp.zeros(shape.shape) for name, shape in tiny_blueprint.shapes().items()}
     monkeypatch.setattr(models, "builder_name", lambda config: "maskrcnn_resnet50_fpn")
     monkeypatch.setattr(
         models, "to_torchvision", lambda weights, blueprint: {"bias": weights["fpn.inner.0.conv.bias"]}
     )
-    model = models.Model(tiny_config, tiny_blueprint, tiny_weights, image_size=(64, 64))
+    model = models.Model(tiny_config, tiny_blueprint, weights, image_size=(64, 64))
     pairs = list(onnx_files.infer(model, tmp_path))
     assert [ours.name for ours, _ in pairs] == [
         "onnx: onnxruntime, pasted", "onnx: onnxruntime", "onnx: openvino", "onnx: openvino_bf16"

@@ -46,9 +46,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def of_kind(config: Config, changes: dict[str, Any]) -> Config:
     model = dataclasses.replace(config.model, **changes)
-    changed = with_data(
-        dataclasses.replace(config, model=model), canvases=(CANVAS, CANVAS[::-1]), long_side=96
-    )
+    train = dataclasses.replace(config.train, cascade_positive_ious=(0.6,) * len(model.box_cascade))
+    changed = dataclasses.replace(config, model=model, train=train)
+    changed = with_data(changed, canvases=(CANVAS, CANVAS[::-1]), long_side=96)
     validate(changed)
     return changed
 
@@ -60,6 +60,8 @@ def exportable(config: Config) -> Exportable:
     arrays = {}
     for name, shape in blueprint.shapes().items():
         spread = 0.1 if name.endswith("bias") else np.prod(shape.shape[:-1]) ** -0.5
+        if name == "backbone.conv1.kernel":
+            spread *= config.model.pixel_std[0] / 58  # for activations of the same size whatever the unit
         spread *= 0.1 if "bbox_pred" in name else 3 if "cls_score" in name else 1
         arrays[name] = rng.normal(0, spread, shape.shape).astype(np.float32)
     categories = dataclasses.replace(CATEGORIES, keypoint_labels=(1, 2, 3, 4))

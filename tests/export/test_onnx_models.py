@@ -5,20 +5,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import onnx
 import pytest
 
-from mrcnn_jax.benchmarks.workloads import models
 from mrcnn_jax.config import Config, presets
 from mrcnn_jax.config.io import validate
 from mrcnn_jax.export import runner
-from mrcnn_jax.export.model_file import Exportable
 from mrcnn_jax.export.onnx_file import export_onnx
-from mrcnn_jax.inference.views import scales_of
+from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.runs.checkpoint import Checkpoints
+from mrcnn_jax.runs.description import write_run
+from tests.export.stand_in import CATEGORIES
 from tests.export.test_onnx_file import KINDS, SIZES, expected_outputs, exportable, images, of_kind
+from tests.run_command import run_here
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("on_cpu")]  # traces and compiles models
+pytestmark = [
+    pytest.mark.slow,  # traces and compiles models
+    pytest.mark.usefixtures("on_cpu"),
+    pytest.mark.filterwarnings("ignore:.*os.fork"),  # by the import of OpenVINO
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
+FULL_CANVAS = 480, 640
 CASCADE = {"box_agnostic": True, "box_cascade": ((20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))}
 FURTHER: dict[str, dict[str, Any]] = {
     "cascade": {**CASCADE, "mask_cascade": True, "keypoint": False, "roi_level_rule": "mmdetection"},
@@ -55,7 +66,13 @@ FURTHER: dict[str, dict[str, Any]] = {
 def openvino_run(path: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     openvino = pytest.importorskip("openvino", reason="needs requirements-slow.txt")
     compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda image: {value.any_name: found for value, found in compiled([image]).items()}
+    names = [output.name for output in onnx.load(path).graph.output]
+
+    def run(image: np.ndarray) -> dict[str, np.ndarray]:
+        found = compiled([image])
+        return {name: found[name] for name in names}
+
+    return run
 
 
 def assert_equal(
@@ -105,17 +122,38 @@ def detectron2_keypoints() -> Config:
     "make", [presets.torchvision, presets.detectron2, detectron2_keypoints], ids=lambda make: make.__name__
 )
 def test_at_full_width(tmp_path, make):
-    """R50-FPN with random weights, which finds 100 objects, in an image that fills no canvas."""
+    """R50-FPN, which finds 100 objects, in an image that fills no canvas."""
     config = make()
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, canvases=((480, 640),)))
+    data = dataclasses.replace(config.data, canvases=(FULL_CANVAS, FULL_CANVAS[::-1]), test_short_side=480)
+    data = dataclasses.replace(data, long_side=640, train_short_sides=(480,))
+    config = dataclasses.replace(config, data=data)
     validate(config)
-    bench = models.make_model(config)
-    folded = bench.folded()
-    arrays = {name: np.asarray(array) for name, array in folded.weights.items()}
-    categories = models.make_categories(bench.config.model)
-    model = Exportable(bench.config, categories, 0, folded.blueprint, arrays, scales_of(bench.config)[0])
+    model = exportable(config)
     export_onnx(model, tmp_path / "model.onnx")
-    image = bench.images(1)[0, :450, :619]
-    expected = expected_outputs(model, image, canvas=(480, 640))
+    blocks = np.random.default_rng(0).integers(0, 256, (29, 39, 3), np.uint8)
+    image = blocks.repeat(16, axis=0).repeat(16, axis=1)[:450, :619]
+    expected = expected_outputs(model, image, canvas=FULL_CANVAS)
     assert len(expected["boxes"]) == 100
     assert_equal(runner.load_onnx(str(tmp_path / "model.onnx")).run(image.astype(np.float32)), expected)
+
+
+def test_the_command_and_openvino_with_the_runner(tiny_config, tmp_path):
+    """The commands and the code of docs/onnx.md: a run's file, and OpenVINO in place of ONNX Runtime."""
+    config = of_kind(tiny_config, {})
+    blueprint = make_blueprint(config.model, num_classes=4, num_keypoints=9)
+    write_run(tmp_path / "run", config, CATEGORIES)
+    with Checkpoints(tmp_path / "run", keep=1) as checkpoints:
+        checkpoints.save(7, blueprint.initialize(jax.random.key(0)), {"nothing": jnp.zeros(1)})
+    flags = "--workdir=run", "--output=model.onnx", "--format=onnx"
+    done = run_here("export", *flags, directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["model.onnx: step 7 of run"]
+    path = tmp_path / "model.onnx"
+    texts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    model, other = runner.load_onnx(str(path)), runner.OnnxModel(texts, openvino_run(path))
+    image = np.random.default_rng(2).integers(0, 256, (80, 150, 3), np.uint8)
+    (found,), (expected,) = other([image]), model([image])
+    assert found["names"] == expected["names"] and len(found["names"]) > 0
+    np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=0.01)
+    done = run_here("export", *flags, directory=tmp_path)
+    assert done.returncode == 1 and "model.onnx: already exists and is not overwritten" in done.stderr

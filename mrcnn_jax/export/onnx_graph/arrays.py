@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from onnx import TensorProto
 
 from mrcnn_jax.export.onnx_graph.graph import Graph, Operand, Value
 
@@ -49,12 +50,12 @@ def columns(graph: Graph, x: Value, count: int) -> list[Value]:
 
 
 def as_float(graph: Graph, x: Value) -> Value:
-    return graph.Cast(x, to=1)
+    return graph.Cast(x, to=TensorProto.FLOAT)
 
 
 def as_int(graph: Graph, x: Value) -> Value:
     """``x``, of whole numbers, as int64."""
-    return graph.Cast(x, to=7)
+    return graph.Cast(x, to=TensorProto.INT64)
 
 
 def join(graph: Graph, values: Sequence[Value], axis: int = 0) -> Value:

@@ -54,12 +54,12 @@ def detect_boxes(
 def box_outputs(graph: Graph, head: BoxHead, regions: Regions) -> tuple[Value, Value]:
     """Class logits [P L] and box deltas [P 4 K] of regions, in the order of their boxes."""
     x = conv_stack(graph, head.convs, regions.features)
-    x = graph.Flatten(x if head.fcs else graph.GlobalAveragePool(x))
-    for number, fc in enumerate(head.fcs):
-        x = graph.Relu(linear(graph, fc, x, cells=regions.cells**2 if number == 0 else 1))
-    return regions.restore(linear(graph, head.cls_score, x)), regions.restore(
-        linear(graph, head.bbox_pred, x)
-    )
+    # A map is flattened cell by cell, as the first layer's weights have it.
+    x = graph.Flatten(graph.Transpose(x, perm=[0, 2, 3, 1]) if head.fcs else graph.GlobalAveragePool(x))
+    for fc in head.fcs:
+        x = graph.Relu(linear(graph, fc, x))
+    logits, deltas = linear(graph, head.cls_score, x), linear(graph, head.bbox_pred, x)
+    return regions.restore(logits), regions.restore(deltas)
 
 
 def select_detections(

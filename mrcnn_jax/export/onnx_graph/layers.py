@@ -68,11 +68,6 @@ def conv_stack(graph: Graph, stack: ConvStack, x: Value) -> Value:
     return x
 
 
-def linear(graph: Graph, layer: nnx.Linear, x: Value, *, cells: int = 1) -> Value:
-    """The linear layer. If ``x`` is a flattened map, it has ``cells``, whose channels come first here."""
-    kernel = np.asarray(layer.kernel[...])
-    kernel = kernel.reshape(cells, -1, kernel.shape[1]).swapaxes(0, 1).reshape(kernel.shape)
-    assert layer.bias is not None
-    return graph.Gemm(
-        x, graph.weight(layer, "kernel", kernel), graph.weight(layer, "bias", np.asarray(layer.bias[...]))
-    )
+def linear(graph: Graph, layer: nnx.Linear, x: Value) -> Value:
+    arrays = ((name, np.asarray(getattr(layer, name)[...])) for name in ("kernel", "bias"))
+    return graph.Gemm(x, *(graph.weight(layer, name, array) for name, array in arrays))
