@@ -17,7 +17,8 @@ the model's dtype. On a GPU, matmuls and convolutions of float32 use TF32 on bot
 Workloads for --only: roi_align, roi_align_grad, roi_align_adaptive, roi_pool, nms_N (N boxes), paste_rle,
 inference_bN (N images per batch), stages (of inference), train_step (or train_step_bN), train_memory,
 first_step (from the start of a process, without and with a compilation cache), evaluation_bbox,
-evaluation_segm, evaluation_keypoints.
+evaluation_segm, evaluation_keypoints; and, if asked for, onnx: our ONNX file and torchvision's own export of
+the same model, in ONNX Runtime and OpenVINO, which PEER must have (docs/onnx.md).
 """
 
 import functools
@@ -40,6 +41,7 @@ _WORKLOADS = [
     *("paste_rle", "inference_b1", "inference_b4", "stages", "train_step", "train_memory", "first_step"),
     *("evaluation_bbox", "evaluation_segm", "evaluation_keypoints"),
 ]
+_OPTIONAL = ["onnx"]  # not measured by default
 
 _config = command_line.define_config(default=_ROOT / "configs" / "torchvision" / "mask_rcnn_r50_fpn.py")
 _ONLY = flags.DEFINE_list("only", _WORKLOADS, "workloads to run")
@@ -71,8 +73,13 @@ def main(_: list[str]) -> None:
     from mrcnn_jax.json_files import write_json
 
     for name in _ONLY.value:
-        if not re.fullmatch(r"nms_\d+|inference_b\d+|train_step_b\d+", name) and name not in _WORKLOADS:
-            raise ValueError(f"--only={name}: unknown workload; choose from {', '.join(_WORKLOADS)}")
+        if (
+            not re.fullmatch(r"nms_\d+|inference_b\d+|train_step_b\d+", name)
+            and name not in _WORKLOADS + _OPTIONAL
+        ):
+            raise ValueError(
+                f"--only={name}: unknown workload; choose from {', '.join(_WORKLOADS + _OPTIONAL)}"
+            )
     rows: list[Row] = []
     own = [name for name in _OWN_PROCESSES if name in _ONLY.value]
     for name in own + [name for name in _ONLY.value if name not in own]:
@@ -89,6 +96,8 @@ def _measure(name: str) -> Iterator[Row]:
         yield from _fresh(name)
     elif name.startswith("evaluation_"):
         yield _evaluate(name)
+    elif name == "onnx":
+        yield from _onnx()
     else:
         yield from _run(name)
 
@@ -135,6 +144,20 @@ def _run(name: str) -> Iterator[Row]:
         if workload.moved_bytes:
             row |= {"copy_bytes_per_s": bandwidth(), "of_copy": workload.moved_bytes / ours / bandwidth()}
         yield row
+
+
+def _onnx() -> Iterator[Row]:
+    """Rows of our ONNX file and torchvision's, in each runtime that the interpreter of --peer has."""
+    from mrcnn_jax.benchmarks.peers.process import Peer
+    from mrcnn_jax.benchmarks.timing import median_seconds
+    from mrcnn_jax.benchmarks.workloads import models, onnx_files
+
+    if not _PEER.value:
+        raise ValueError("--only=onnx needs --peer, with torchvision, onnx, onnxruntime and openvino")
+    with tempfile.TemporaryDirectory() as folder:
+        for ours, theirs in onnx_files.infer(models.make_model(_config()), Path(folder)):
+            with Peer(_PEER.value, ours) as own, Peer(_PEER.value, theirs) as peer:
+                yield _row(ours.name, *median_seconds([own, peer], _TURNS.value))
 
 
 def _evaluate(name: str) -> Row:

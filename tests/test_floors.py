@@ -75,6 +75,9 @@ LIBRARIES = {
     "uvicorn": ("mrcnn_jax.commands.serve",),
     "wandb": ("mrcnn_jax.training.writers",),
     "mlflow": ("mrcnn_jax.training.writers",),
+    "onnx": ("mrcnn_jax.export.onnx_graph", "mrcnn_jax.export.onnx_file"),
+    "onnxruntime": ("mrcnn_jax.export.runner", "mrcnn_jax.benchmarks.peers"),
+    "openvino": ("mrcnn_jax.benchmarks.peers",),
     "torch": ("mrcnn_jax.benchmarks.peers",),
     "torchvision": ("mrcnn_jax.benchmarks.peers",),
 }

@@ -96,6 +96,13 @@ def infer(settings: dict[str, Any], arrays: Arrays) -> Run:
     return run
 
 
+def infer_onnx(settings: dict[str, Any], arrays: Arrays) -> Run:
+    from onnx_runtimes import infer  # type: ignore[import-not-found]  # beside this program
+
+    run: Run = infer(settings, arrays, build)
+    return run
+
+
 def train(settings: dict[str, Any], arrays: Arrays) -> Run:
     model = build(settings, arrays).train()
     images = [to_image(image) for image in arrays["images"]]
@@ -192,6 +199,7 @@ WORKLOADS = {
     "nms": suppress,
     "paste_rle": paste_and_encode,
     "inference": infer,
+    "onnx": infer_onnx,
     "train": train,
 }
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from mrcnn_jax.benchmarks.timing import Workload, compiled, count_flops
-from mrcnn_jax.config import Config
+from mrcnn_jax.config import Config, ModelConfig
 from mrcnn_jax.distributed.sharding import batch_sharding, make_mesh, map_images, replicated
 from mrcnn_jax.inference.detector import Detector, make_predict_fn
 from mrcnn_jax.inference.predict import predict, select_detections
@@ -114,17 +114,22 @@ def make_model(config: Config, *, choose_threshold: bool = True) -> Model:
     return dataclasses.replace(model, config=dataclasses.replace(config, test=test))
 
 
-def infer(name: str, model: Model, batch_size: int) -> Workload:
-    """Inference, from arrays of pixels to entries of a COCO results list with run-length codes."""
-    categories = Categories(
+def make_categories(config: ModelConfig) -> Categories:
+    """Names for the categories and keypoints of the model."""
+    return Categories(
         ids=tuple(range(1, _CATEGORIES + 1)),
         names=tuple(f"category {number}" for number in range(1, _CATEGORIES + 1)),
-        keypoint_labels=(1,) if model.config.model.keypoint else (),
+        keypoint_labels=(1,) if config.keypoint else (),
         keypoint_names=tuple(f"point {number}" for number in range(_KEYPOINTS)),
     )
+
+
+def infer(name: str, model: Model, batch_size: int) -> Workload:
+    """Inference, from arrays of pixels to entries of a COCO results list with run-length codes."""
     mesh = make_mesh(jax.devices()[:1])
     weights = jax.device_put(model.weights, replicated(mesh))
     predict_fn = make_predict_fn(model.blueprint, model.config, mesh)(weights)
+    categories = make_categories(model.config.model)
     detector = Detector(predict_fn, model.config, categories, batch_size=batch_size)
     images = list(model.images(batch_size))
 

@@ -13,11 +13,16 @@ mrcnn_jax.load, mrcnn-jax predict and mrcnn-jax evaluate take the file in place 
 
     mrcnn-jax export --workdir=runs/shapes --output=saved/1 --format=saved_model
 
-writes a TensorFlow SavedModel instead, for CPUs. Existing files are never overwritten. See
+writes a TensorFlow SavedModel instead, for CPUs, and
+
+    mrcnn-jax export --workdir=runs/shapes --output=shapes.onnx --format=onnx
+
+an ONNX file, which takes one image of any size (pip install onnx). Existing files are never overwritten. See
 docs/deployment.md.
 """
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +39,7 @@ _WORKDIR = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
     "output", None, "file to write, such as model.mrcnn; with --format=saved_model a folder", required=True
 )
-_FORMAT: Any = flags.DEFINE_enum("format", "mrcnn", ["mrcnn", "saved_model"], "what to write")
+_FORMAT: Any = flags.DEFINE_enum("format", "mrcnn", ["mrcnn", "saved_model", "onnx"], "what to write")
 _STEP = command_line.define_step()
 _CANVAS = flags.DEFINE_list(
     "canvas",
@@ -54,6 +59,8 @@ def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     canvases = [_canvas(text) for text in _CANVAS.value]
     batch_sizes = _batch_sizes()
+    if _FORMAT.value == "onnx":
+        _check_for_onnx()
     config = _override(run_config(_WORKDIR.value))
     setup()
     from mrcnn_jax.export.model_file import check_exportable, check_new, export_model, load_exportable
@@ -61,6 +68,10 @@ def main(_: list[str]) -> None:
 
     check_new(output)  # before a download
     check_exportable(config)
+    if _FORMAT.value == "onnx":
+        from mrcnn_jax.export.onnx_file import check_onnx
+
+        check_onnx(config.model)
     model = load_exportable(workdir_of(_WORKDIR.value), config, step=_STEP.value, canvases=canvases)
     options: dict[str, Any] = {
         "batch_sizes": batch_sizes,
@@ -68,11 +79,29 @@ def main(_: list[str]) -> None:
     }
     if _FORMAT.value == "mrcnn":
         export_model(model, output, platforms=_PLATFORMS.value, **options)
+    elif _FORMAT.value == "onnx":
+        from mrcnn_jax.export.onnx_file import export_onnx
+
+        export_onnx(model, output)
     else:
         from mrcnn_jax.export.saved_model import export_saved_model
 
         export_saved_model(model, output, **options)
     print(f"{output}: step {model.step} of {_WORKDIR.value}")
+
+
+def _check_for_onnx() -> None:
+    """Raises ValueError for flags that an ONNX file has no use for, and if the library is missing."""
+    if find_spec("onnx") is None:
+        raise ValueError(
+            "--format=onnx needs the library onnx: pip install 'mrcnn_jax[onnx]', or in a clone "
+            "pip install -e '.[onnx]'"
+        )
+    for name in ("canvas", "batch_sizes", "platforms"):
+        if flags.FLAGS[name].present:
+            raise ValueError(
+                f"--{name} is not for --format=onnx: the file takes one image of any size, on CPUs"
+            )
 
 
 def _canvas(text: str) -> tuple[int, int]:

@@ -1,23 +1,25 @@
-"""Runs a model that ``mrcnn-jax export`` wrote; it needs jax, NumPy and flatbuffers.
+"""Runs a model that ``mrcnn-jax export`` wrote; it needs NumPy, jax and flatbuffers, or onnxruntime.
 
     python model.mrcnn image.npy photo.jpg
 
 runs the copy of this file that the model has, and prints a line of JSON per image. From Python:
 
     (found,) = runner.load("model.mrcnn")([pixels])  # uint8 RGB [H W 3], any number of images of any size
+    (found,) = runner.load_onnx("model.onnx")([pixels])  # likewise
 
 ``found`` has boxes [N 4] (x1 y1 x2 y2 in pixels), scores [N], labels [N] (from 1), names and category_ids,
 best first; with masks, crops (top, left, bool [h w]) of each and segmentations, COCO's compressed RLE; with
-keypoints, keypoints [N K 3] (x, y, score). They have the bits of mrcnn_jax's detector (docs/deployment.md).
+keypoints, keypoints [N K 3] (x, y, score). A .mrcnn file's have the bits of mrcnn_jax's detector, an .onnx
+file's differ by rounding (docs/deployment.md, docs/onnx.md).
 """
 
 import json
 import os
 import re
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 VERSION = 1  # of the file format
@@ -51,66 +53,53 @@ def load(path: str) -> "Model":
         raise ValueError(f"{path}: {error}") from error
 
 
-class Model:
-    """Called with a list of images, it returns a list of what was found; see the module."""
+def load_onnx(path: str, *, threads: int = 0) -> "OnnxModel":
+    """The model in an .onnx file, for ONNX Runtime on a CPU with so many ``threads``; 0: one for each core.
 
-    def __init__(self, files: dict[str, bytes]) -> None:
+    Raises ValueError, naming the file, if ``mrcnn-jax export`` did not write it or ONNX Runtime refuses it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+
+        def run(image: np.ndarray) -> dict[str, np.ndarray]:
+            return dict(zip(names, session.run(names, {"image": image}), strict=True))
+
+        return OnnxModel(session.get_modelmeta().custom_metadata_map, run)
+    except OSError:
+        raise
+    except Exception as error:  # ONNX Runtime has many of its own
+        raise ValueError(f"{path}: is damaged or not from mrcnn-jax export: {error!r}") from error
+
+
+class Detector:
+    """What a file of either kind says of its model, and what is done with the images and what is found."""
+
+    channels: int  # of an image
+
+    def __init__(self, texts: dict[str, Any]) -> None:
         self.manifest, self.config, self.categories = (
-            json.loads(files[f"{name}.json"]) for name in ("manifest", "config", "categories")
+            json.loads(texts[name]) for name in ("manifest", "config", "categories")
         )
         if (version := self.manifest["version"]) != VERSION:
             raise ValueError(f"has format {version}, not {VERSION}: take the runner.py inside it")
-        platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
-        set_by_user = any(f"--{name}" in os.environ.get("XLA_FLAGS", "") for name in CPU_OPTIONS)
-        tried = platform == "cpu" and jax.__version__.startswith(("0.10.", "0.12.")) and not set_by_user
-        self.programs: dict[Size, dict[int, Any]] = {}  # by canvas, then by batch size
-        for name in files:
-            if name.startswith(f"programs/{platform}-"):
-                exported = _deserialize(files[name], self.manifest["jax"])
-                images = exported.in_avals[-2]
-                (batch, *canvas, self.channels), self.dtype = images.shape, images.dtype
-                program = jax.jit(exported.call, compiler_options=CPU_OPTIONS if tried else {})
-                self.programs.setdefault(tuple(canvas), {})[batch] = program
-        if not self.programs:
-            there = {name.split("/")[1].split("-")[0] for name in files if name.startswith("programs/")}
-            others = f"has programs for {', '.join(sorted(there))}, but jax runs on {platform}"
-            raise ValueError(f"{others} (JAX_PLATFORMS=NAME selects a platform)")
-        self.weights = jax.device_put(_read_safetensors(files["weights.safetensors"]))
 
-    def __call__(self, images: list[np.ndarray]) -> list[dict[str, Any]]:
+    def check(self, images: list[np.ndarray]) -> None:
+        """Raises ValueError for an image that is not of 8-bit pixels with the model's channels."""
         for number, image in enumerate(images):
             if getattr(image, "dtype", None) != np.uint8 or image.shape[2:] != (self.channels,):
                 raise ValueError(f"image {number} must be a uint8 array [H W {self.channels}]")
-        fitted: list[tuple[np.ndarray, Size]] = [self._fit(image) for image in images]
-        found: list[Any] = [None] * len(images)
-        for canvas, programs in self.programs.items():
-            rows = [row for row, (_, own) in enumerate(fitted) if own == canvas]
-            while rows:
-                batch = min((size for size in programs if size >= len(rows)), default=max(programs))
-                pixels = np.zeros((batch, *canvas, self.channels), self.dtype)
-                sizes = np.full((batch, 2), canvas, np.int32)
-                for place, row in enumerate(rows[:batch]):
-                    height, width = sizes[place] = fitted[row][0].shape[:2]
-                    pixels[place, :height, :width] = fitted[row][0]
-                outputs = jax.device_get(programs[batch](self.weights, pixels, sizes))
-                for place, row in enumerate(rows[:batch]):
-                    own = {name: values[place] for name, values in outputs.items()}
-                    found[row] = self._finish(own, sizes[place].tolist(), images[row].shape[:2])
-                rows = rows[batch:]
-        return found
 
-    def _fit(self, image: np.ndarray) -> tuple[np.ndarray, Size]:
-        """The resized image, and its canvas: the smallest that it fits, or the one that shrinks it least."""
-        manifest, rule = self.manifest, self.config["data"]["resize"]
-        shape = resized_shape(image.shape[:2], manifest["short_side"], manifest["long_side"], rule)
-        scales = {canvas: min(canvas[0] / shape[0], canvas[1] / shape[1]) for canvas in self.programs}
-        canvas = max(scales, key=lambda canvas: (min(1.0, scales[canvas]), -canvas[0] * canvas[1]))
-        if scales[canvas] < 1:
-            sides = (int(side * scales[canvas] + 0.5) for side in shape)
-            shape = tuple(max(1, min(most, side)) for most, side in zip(canvas, sides, strict=True))
-        return resize(image, shape, rule), canvas
+    def resized_shape(self, image: np.ndarray) -> Size:
+        """The size to which an image must be resized for the model."""
+        rule, manifest = self.config["data"]["resize"], self.manifest
+        return resized_shape(image.shape[:2], manifest["short_side"], manifest["long_side"], rule)
 
-    def _finish(self, found: dict[str, np.ndarray], size: Size, image_size: Size) -> dict[str, Any]:
+    def finish(self, found: dict[str, np.ndarray], size: Size, image_size: Size) -> dict[str, Any]:
         """The valid objects of an image, scaled from its resized ``size`` to its own."""
         (height, width), test, categories = image_size, self.config["test"], self.categories
         scale = np.array([width / size[1], height / size[0]], np.float32)
@@ -135,7 +124,87 @@ class Model:
         return result
 
 
+class Model(Detector):
+    """Called with a list of images, it returns a list of what was found; see the module."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        import jax
+
+        super().__init__({name: files[f"{name}.json"] for name in ("manifest", "config", "categories")})
+        platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+        set_by_user = any(f"--{name}" in os.environ.get("XLA_FLAGS", "") for name in CPU_OPTIONS)
+        tried = platform == "cpu" and jax.__version__.startswith(("0.10.", "0.12.")) and not set_by_user
+        self.programs: dict[Size, dict[int, Any]] = {}  # by canvas, then by batch size
+        for name in files:
+            if name.startswith(f"programs/{platform}-"):
+                exported = _deserialize(files[name], self.manifest["jax"])
+                images = exported.in_avals[-2]
+                (batch, *canvas, self.channels), self.dtype = images.shape, images.dtype
+                program = jax.jit(exported.call, compiler_options=CPU_OPTIONS if tried else {})
+                self.programs.setdefault(tuple(canvas), {})[batch] = program
+        if not self.programs:
+            there = {name.split("/")[1].split("-")[0] for name in files if name.startswith("programs/")}
+            others = f"has programs for {', '.join(sorted(there))}, but jax runs on {platform}"
+            raise ValueError(f"{others} (JAX_PLATFORMS=NAME selects a platform)")
+        self.weights = jax.device_put(_read_safetensors(files["weights.safetensors"]))
+
+    def __call__(self, images: list[np.ndarray]) -> list[dict[str, Any]]:
+        import jax
+
+        self.check(images)
+        fitted: list[tuple[np.ndarray, Size]] = [self._fit(image) for image in images]
+        found: list[Any] = [None] * len(images)
+        for canvas, programs in self.programs.items():
+            rows = [row for row, (_, own) in enumerate(fitted) if own == canvas]
+            while rows:
+                batch = min((size for size in programs if size >= len(rows)), default=max(programs))
+                pixels = np.zeros((batch, *canvas, self.channels), self.dtype)
+                sizes = np.full((batch, 2), canvas, np.int32)
+                for place, row in enumerate(rows[:batch]):
+                    height, width = sizes[place] = fitted[row][0].shape[:2]
+                    pixels[place, :height, :width] = fitted[row][0]
+                outputs = jax.device_get(programs[batch](self.weights, pixels, sizes))
+                for place, row in enumerate(rows[:batch]):
+                    own = {name: values[place] for name, values in outputs.items()}
+                    found[row] = self.finish(own, sizes[place].tolist(), images[row].shape[:2])
+                rows = rows[batch:]
+        return found
+
+    def _fit(self, image: np.ndarray) -> tuple[np.ndarray, Size]:
+        """The resized image, and its canvas: the smallest that it fits, or the one that shrinks it least."""
+        shape = self.resized_shape(image)
+        scales = {canvas: min(canvas[0] / shape[0], canvas[1] / shape[1]) for canvas in self.programs}
+        canvas = max(scales, key=lambda canvas: (min(1.0, scales[canvas]), -canvas[0] * canvas[1]))
+        if scales[canvas] < 1:
+            sides = (int(side * scales[canvas] + 0.5) for side in shape)
+            shape = tuple(max(1, min(most, side)) for most, side in zip(canvas, sides, strict=True))
+        return resize(image, shape, self.config["data"]["resize"]), canvas
+
+
+class OnnxModel(Detector):
+    """The same for an ONNX file, of whose metadata ``texts`` are made.
+
+    ``run`` takes a resized image, float32 [H W C], and returns the file's outputs by name.
+    """
+
+    def __init__(self, texts: dict[str, str], run: Callable[[np.ndarray], dict[str, np.ndarray]]) -> None:
+        super().__init__(texts)
+        self.channels, self.run = len(self.config["model"]["pixel_mean"]), run
+
+    def __call__(self, images: list[np.ndarray]) -> list[dict[str, Any]]:
+        self.check(images)
+        found = []
+        for image in images:
+            shape = self.resized_shape(image)
+            outputs = self.run(resize(image, shape, self.config["data"]["resize"]).astype(np.float32))
+            valid = np.ones(len(outputs["scores"]), bool)
+            found.append(self.finish({**outputs, "valid": valid}, shape, image.shape[:2]))
+        return found
+
+
 def _deserialize(content: bytes, version: str) -> Any:
+    import jax
+
     try:
         exported = jax.export.deserialize(bytearray(content))
         text = exported.mlir_module()

@@ -22,12 +22,10 @@ def make_anchors(
     Detectron2 with offset 0. With ``rounded``, the corners of the anchors at the origin are rounded to whole
     pixels, halves to even, as in torchvision. Anchors may extend beyond the image.
     """
-    half_sides = _half_sides(sizes, ratios)
-    if rounded:
-        half_sides = np.round(half_sides)
-    row, column, kind = anchor_cells(grid, len(half_sides))
+    sides = half_sides(sizes, ratios, rounded=rounded)
+    row, column, kind = anchor_cells(grid, len(sides))
     y, x = (row * stride[0]).astype(jnp.float32), (column * stride[1]).astype(jnp.float32)
-    half_height, half_width = (_by_kind(kind, values) for values in half_sides.T)
+    half_height, half_width = (_by_kind(kind, values) for values in sides.T)
     return jnp.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
 
 
@@ -52,7 +50,8 @@ def _by_kind(kind: Int32[Array, " a"], values: np.ndarray) -> Float[Array, " a"]
     return chosen
 
 
-def _half_sides(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> np.ndarray:
-    """Half the height and half the width of each size and ratio, ``[A 2]`` float32."""
+def half_sides(sizes: tuple[float, ...], ratios: tuple[float, ...], *, rounded: bool) -> np.ndarray:
+    """Half the height and half the width of a cell's anchors, as in ``make_anchors``: ``[A 2]`` float32."""
     size, root = np.array(sizes)[:, None], np.sqrt(np.array(ratios))
-    return np.stack([size * root, size / root], axis=-1).reshape(-1, 2).astype(np.float32) / 2
+    halves = np.stack([size * root, size / root], axis=-1).reshape(-1, 2).astype(np.float32) / 2
+    return np.round(halves) if rounded else halves

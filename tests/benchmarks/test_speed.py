@@ -11,7 +11,7 @@ import pytest
 
 from mrcnn_jax.benchmarks.peers.process import Peer
 from mrcnn_jax.benchmarks.timing import Workload, count_flops, median_seconds
-from mrcnn_jax.benchmarks.workloads import evaluation, models, ops
+from mrcnn_jax.benchmarks.workloads import evaluation, models, onnx_files, ops
 from mrcnn_jax.ops.boxes import is_nonempty
 
 PEER = """
@@ -125,6 +125,31 @@ def test_metrics_equal_pycocotools():
     for kind in ("bbox", "segm", "keypoints"):
         ours, theirs = evaluation.evaluate(f"evaluation_{kind}", images=3)
         assert ours.run() == theirs.run() and max(ours.run()) > 0
+
+
+def test_onnx_files_need_a_model_of_torchvisions(tiny_config, tiny_blueprint, tmp_path):
+    model = models.Model(tiny_config, tiny_blueprint, weights={}, image_size=(64, 64))
+    with pytest.raises(ValueError, match="--only=onnx compares with torchvision, which has no such model"):
+        next(onnx_files.infer(model, tmp_path))
+
+
+def test_onnx_files_are_given_to_the_peer(tiny_config, tiny_blueprint, tmp_path, monkeypatch):
+    weights = {name: jnp.zeros(shape.shape) for name, shape in tiny_blueprint.shapes().items()}
+    monkeypatch.setattr(models, "builder_name", lambda config: "maskrcnn_resnet50_fpn")
+    monkeypatch.setattr(
+        models, "to_torchvision", lambda weights, blueprint: {"bias": weights["fpn.inner.0.conv.bias"]}
+    )
+    model = models.Model(tiny_config, tiny_blueprint, weights, image_size=(64, 64))
+    pairs = list(onnx_files.infer(model, tmp_path))
+    assert [ours.name for ours, _ in pairs] == [
+        "onnx: onnxruntime, pasted", "onnx: onnxruntime", "onnx: openvino", "onnx: openvino_bf16"
+    ]  # fmt: skip
+    for ours, theirs in pairs:
+        assert ours.settings["ours"] and not theirs.settings["ours"] and ours.name == theirs.name
+        assert set(ours.arrays()) == {"images"} and set(theirs.arrays()) == {"images", "weights/bias"}
+        assert ours.settings["file"] == str(tmp_path / "ours.onnx") and (tmp_path / "ours.onnx").is_file()
+    files = [theirs.settings["file"] for _, theirs in pairs]
+    assert files[0] == str(tmp_path / "torchvision_pasted.onnx") and len(set(files)) == 2
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ from mrcnn_jax.runtime.compilations import compiler_options
 
 
 @pytest.mark.parametrize(
-    ("file", "needs"), [("runner.py", {"jax", "numpy"}), ("command.py", {"numpy", "runner", "PIL"})]
+    ("file", "needs"),
+    [("runner.py", {"jax", "numpy", "onnxruntime"}), ("command.py", {"numpy", "runner", "PIL"})],
 )
 def test_what_they_need(file, needs):
     tree = ast.parse((Path(runner.__file__).parent / file).read_text(encoding="utf-8"))
