@@ -44,7 +44,6 @@ test-all: $(VENV)/.slow ## the same with the slow tests, before a release
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mrcnn_jax scripts
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-slow.txt
 	$(BIN)/python -m pytest $(WORKERS) -m ""
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then $(MAKE) test-compilers; fi
 
