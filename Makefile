@@ -78,7 +78,7 @@ $(READY): requirements.lock setup.cfg pyproject.toml
 $(VENV)/.slow: $(READY) requirements-slow.txt
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-slow.txt; \
-	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[test,ray]'; fi
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[test,ray,tracks]' openvino; fi
 	@touch $@
 
 $(COMPILERS)/.ready: requirements.lock requirements-compilers.txt setup.cfg pyproject.toml
