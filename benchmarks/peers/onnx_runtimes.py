@@ -5,6 +5,7 @@ The file is ours, or torchvision's own export, which is written here on first us
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def write(model: Any, pixels: np.ndarray, path: str, *, pasted: bool) -> None:
     """Writes torchvision's ``model`` by ``torch.onnx.export``; unless ``pasted``, with masks of 28 x 28."""
     if not pasted:
         model.transform.postprocess = lambda found, image_shapes, original_sizes: found
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about what it cannot follow
         torch.onnx.export(model, ([torch.from_numpy(pixels)],), path, opset_version=17, dynamo=False)
 
 
