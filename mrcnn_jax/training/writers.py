@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,7 @@ _PROJECT = "mrcnn_jax"  # of W&B, and MLflow's experiment, unless the environmen
 _IDS = "tracking.json"  # in a run's directory: what W&B and MLflow call the run, so that it is resumed there
 
 
+@runtime_checkable
 class Writer(Protocol):
     """One place where a run is written. Names are such as "train/loss" and "validation/image_7"."""
 
