@@ -48,7 +48,8 @@ _TOLERANCE = flags.DEFINE_float(
 _IMAGE_URL = flags.DEFINE_string(
     "image_url",
     None,
-    "label_studio: what comes before an image's name in its address; Label Studio's local files if not given",
+    "label_studio: what comes before an image's name in its address; if not given, where Label Studio serves "
+    "local files of the folder that the images' folder is in",
 )
 
 

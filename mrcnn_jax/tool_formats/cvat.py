@@ -3,6 +3,7 @@
 Format: https://docs.cvat.ai/docs/manual/advanced/formats/format-cvat/
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -25,6 +26,7 @@ def write_cvat(found: Found, folder: OutputFolder, *, tolerance: float) -> None:
     of the same ``group_id``. Raises ValueError for names that XML cannot hold.
     """
     skeletons = _skeleton_labels(found.categories)
+    groups = itertools.count(1)  # through all images, as in CVAT's own files
     with folder.open("annotations.xml") as file:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
         labels = "".join(map(_label, found.categories.names))
@@ -34,11 +36,12 @@ def write_cvat(found: Found, folder: OutputFolder, *, tolerance: float) -> None:
             height, width = image.size
             size = f'width="{width}" height="{height}"'
             file.write(f'  <image id="{number}" name="{xml_text(image.name)}" {size}>\n')
-            for group, item in enumerate(image.objects, start=1):
-                lines = list(_shape(item, tolerance, {"group_id": str(group)} if item.keypoints else {}))
+            for item in image.objects:
+                group = {"group_id": str(next(groups))} if item.keypoints else {}
+                file.writelines(f"    {line}\n" for line in _shape(item, tolerance, group))
                 if item.keypoints:
-                    lines += _skeleton(item, skeletons[item.label], group, found.categories.keypoint_names)
-                file.writelines(f"    {line}\n" for line in lines)
+                    lines = _skeleton(item, skeletons[item.label], group, found.categories.keypoint_names)
+                    file.writelines(f"    {line}\n" for line in lines)
             file.write("  </image>\n")
         file.write("</annotations>\n")
 
@@ -68,7 +71,7 @@ def _skeleton_declaration(name: str, categories: Categories) -> str:
     return _label(name).replace("</name>", "</name><type>skeleton</type>", 1) + points
 
 
-def _shape(item: FoundObject, tolerance: float, group: dict[str, str]) -> Iterator[str]:
+def _shape(item: FoundObject, tolerance: float, group: Mapping[str, str]) -> Iterator[str]:
     kind, values = _geometry(item, tolerance)
     attributes = {"label": item.name, "source": "auto", "occluded": "0", **values, "z_order": "0", **group}
     yield f"<{kind} {_attributes(attributes)}>"
@@ -76,12 +79,12 @@ def _shape(item: FoundObject, tolerance: float, group: dict[str, str]) -> Iterat
     yield f"</{kind}>"
 
 
-def _skeleton(item: FoundObject, label: str, group: int, names: Sequence[str]) -> Iterator[str]:
+def _skeleton(item: FoundObject, label: str, group: Mapping[str, str], names: Sequence[str]) -> Iterator[str]:
     """The skeleton with all of its points, which CVAT needs; those that are not there are "outside"."""
     x1, y1, x2, y2 = item.box
     middle = (x1 + x2) / 2, (y1 + y2) / 2
     common = {"source": "auto", "occluded": "0"}
-    whole = {"label": label, **common, "z_order": "0", "group_id": str(group)}
+    whole = {"label": label, **common, "z_order": "0", **group}
     yield f"<skeleton {_attributes(whole)}>"
     for name in names:
         x, y = item.keypoints.get(name, middle)

@@ -3,8 +3,10 @@
 Format: https://labelstud.io/guide/predictions. Brush masks: ``brush_runs``.
 """
 
+import os
 import urllib.parse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,6 @@ from mrcnn_jax.tool_formats.found import Found, FoundImage, FoundObject
 from mrcnn_jax.tool_formats.polygons import outlines
 from mrcnn_jax.tool_formats.xml_text import xml_text
 
-LOCAL_FILES = "/data/local-files/?d="  # Label Studio's own server of files, by their path in its storage
 _MODEL = "mrcnn_jax"
 _WORD, _LENGTHS = 8, (3, 4, 8, 16)  # bits of a value, and of the four sizes of run lengths
 _POINT = 0.5  # how wide a keypoint is drawn, in percent of the image's width
@@ -24,19 +25,32 @@ _CHANNELS = 4  # red, green, blue and alpha, all equal
 
 
 def write_label_studio(
-    found: Found, folder: OutputFolder, *, tolerance: float, image_url: str = LOCAL_FILES
+    found: Found, folder: OutputFolder, *, tolerance: float, image_url: str | None = None
 ) -> None:
     """Writes both files: the interface for the project's settings, the tasks to import.
 
-    An image's address is ``image_url`` followed by its name. An object is a polygon, a brush mask if it has
-    holes or several parts, or a rectangle if it has no mask. Its keypoints are regions within it. Each object
-    has its score; a task has their mean, to sort by. Raises ValueError for names that XML cannot hold.
+    An image's address is ``image_url`` followed by its name; None: ``local_files_url``. An object is a
+    polygon, a brush mask if it has holes or several parts, or a rectangle if it has no mask. Its keypoints
+    are regions within it. Each object has its score; a task has their mean, to sort by. Raises ValueError for
+    names that XML cannot hold.
     """
+    if image_url is None:
+        image_url = local_files_url(found.folder)
     with folder.open("config.xml") as file:
         file.write(_interface(found.categories))
     with folder.open("tasks.json") as file:
         write_list(file, (_task(image, tolerance, image_url) for image in found), exact=False)
         file.write("\n")
+
+
+def local_files_url(folder: Path) -> str:
+    """What precedes the names of a folder's images where Label Studio serves local files.
+
+    Its ``LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT`` is then the folder that ``folder`` is in: it refuses to
+    serve the files of the root itself.
+    """
+    name = urllib.parse.quote(os.path.basename(os.path.abspath(folder)), errors="surrogateescape")
+    return f"/data/local-files/?d={name}/"
 
 
 def _interface(categories: Categories) -> str:
