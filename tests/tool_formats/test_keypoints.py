@@ -2,31 +2,20 @@
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
-from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from mrcnn_jax.data.categories import COCO_KEYPOINTS
+from mrcnn_jax.data.coco_categories import COCO_PERSON
+from mrcnn_jax.data.importers.convert import Options, convert
+from mrcnn_jax.inference.coco_files import to_annotations, write_dataset, write_detections
+from mrcnn_jax.inference.results import Result
 from mrcnn_jax.tool_formats.export import export
 from mrcnn_jax.tool_formats.found import Found
 from mrcnn_jax.tool_formats.keypoints import visible_keypoints
 from tests.tool_formats.examples import KEYPOINTS, NAMES, WITH_KEYPOINTS, write_keypoint_example
-
-Write = Callable[..., tuple[Path, Found]]
-
-
-@pytest.fixture
-def write_keypoints(tmp_path: Path) -> Write:
-    """Writes the example in a format; returns the folder, and what it was written from."""
-
-    def written(format: str, *, named: bool = True, keypoints: bool = True) -> tuple[Path, Found]:
-        results, images, annotations = write_keypoint_example(tmp_path)
-        found = Found(results, images, annotations=annotations if named else None, keypoints=keypoints)
-        export(found, tmp_path / format, format)
-        return tmp_path / format, found
-
-    return written
 
 
 @pytest.mark.parametrize(
@@ -205,3 +194,50 @@ def test_names_that_would_break_files(tmp_path):
     annotations.write_text(annotations.read_text().replace("nose", "no\\nse"))
     with pytest.raises(ValueError, match="names must not have control characters"):
         Found(results, images, annotations=annotations)
+
+
+@pytest.mark.parametrize("format", ["labelme", "yolo"])
+def test_keypoints_come_back(write_keypoints, format):
+    folder, _ = write_keypoints(format)
+    images = folder.parent / "photos"
+    if format == "yolo":
+        (folder / "images").symlink_to(images)
+    split = {"split": "train"} if format == "yolo" else {"images": str(images)}
+    builder = convert(folder, Options(format=format, **split))
+    assert builder.findings == []
+    content = builder.content()
+    names = {entry["id"]: entry.get("keypoints") for entry in content["categories"]}
+    expected = [20.5, 30, 2, 0, 40, 2] + (
+        [0, 0, 0] if format == "yolo" else []
+    )  # labelme has no list of names
+    ring = next(entry for entry in content["annotations"] if any(entry.get("keypoints", [])))
+    np.testing.assert_allclose(ring["keypoints"], expected, atol=1e-4)
+    assert names[ring["category_id"]] == list(KEYPOINTS[: len(expected) // 3])
+    assert sum(any(entry.get("keypoints", [])) for entry in content["annotations"]) == 1
+    assert len(content["annotations"]) == 3
+
+
+def test_what_predict_writes(tmp_path):
+    """Its results list has no names; the data set of --save_dataset has them."""
+    categories = COCO_PERSON
+    points = np.array([[[x, 2.0 * x, 5.0] for x in range(1, 18)]], np.float32)
+    result = Result(
+        boxes=np.array([[1.0, 2.0, 30.0, 40.0]], np.float32),
+        scores=np.array([0.9], np.float32),
+        labels=np.array([1]),
+        image_size=(60, 80),
+        categories=categories,
+        keypoints=points,
+        path=tmp_path / "photos/a.png",
+    )
+    _, images, _ = write_keypoint_example(tmp_path)
+    results, dataset = tmp_path / "out.json", tmp_path / "dataset.json"
+    written = {"file": str(images / "a.png"), "size": (60, 80), "objects": result.to_coco(7)}
+    listed = [(0, written | {"annotations": to_annotations(result)})]
+    write_detections(results, listed, [7])
+    write_dataset(dataset, listed, [7], [images / "a.png"], categories)
+    found = Found(results, images, annotations=dataset)
+    ((item,),) = [image.objects for image in found]
+    assert list(item.keypoints) == list(COCO_KEYPOINTS) and item.keypoints["left_eye"] == (2, 4)
+    assert found.categories.skeleton == categories.skeleton
+    assert not found.keypoints_are_numbered and Found(results, images).keypoints_are_numbered
