@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class FoundObject:
     box: tuple[float, float, float, float]  # x1 y1 x2 y2 in pixels, inside the image
     score: float | None
     mask: PastedMask | None  # the smallest crop with all its pixels; None without a mask
-    keypoints: Keypoints = field(default_factory=dict)  # those that are there
+    keypoints: Keypoints  # those that are there, by name; empty without any
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Found:
             entries lack a ``file_name`` or a ``category``. All of its images are then given, also those
             without objects, and all of its categories. Keypoints have the names that it gives them.
         score_threshold: Objects with a lower score are left out.
-        keypoints: Whether to read keypoints. If so, the ``categories`` whose objects have any name them.
+        keypoints: Whether to read keypoints. If so, the ``categories`` whose objects have any name them, and
+            ``keypoints_are_numbered`` says whether that is for want of names.
 
     Raises ValueError, naming the file and the entry, for what is wrong or missing. After an iteration,
     ``given`` is the number of objects, and ``left_out`` counts what is not among them, as a noun in the
@@ -83,7 +84,9 @@ class Found:
         if annotations is not None and (unknown := sorted(self._results.categories.keys() - names.keys())):
             raise ValueError(f"{results}: category ids {unknown[:_LISTED]} are not in {annotations}")
         self.categories = _categories(results, names)
+        self._without_keypoints = "sets of keypoints: --nokeypoints"
         if keypoints:
+            self._without_keypoints = "sets of keypoints: their category has none in --annotations"
             try:
                 self.categories = with_keypoints(self.categories, self._results.keypoints, listed)
                 check_consistent(self.categories)
@@ -168,7 +171,7 @@ class Found:
             if label in self.categories.keypoint_labels:
                 keypoints = visible_keypoints(entry["keypoints"], self.categories.keypoint_names, size)
             else:
-                self.left_out["sets of keypoints: not asked for, or not those of the category"] += 1
+                self.left_out[self._without_keypoints] += 1
         name = self.categories.names[label - 1]
         return FoundObject(label, name, box, None if score is None else float(score), mask, keypoints)
 

@@ -53,7 +53,7 @@ def _shapes(item: FoundObject, number: int, tolerance: float) -> list[dict[str, 
         {"label": name, "description": "", "shape_type": "point", "points": [list(place)]}
         for name, place in item.keypoints.items()
     ]
-    common = {"group_id": number if len(shapes) > 1 else None, "flags": {}, "mask": None}
+    common: dict[str, Any] = {"group_id": number if len(shapes) > 1 else None, "flags": {}, "mask": None}
     return [common | shape for shape in shapes]
 
 

@@ -102,7 +102,7 @@ def test_what_is_left_out(tmp_path):
     }
     assert objects[0].keypoints == {"keypoint_1": (1, 2)}
     list(found := Found(results, images, keypoints=False))
-    assert found.left_out["sets of keypoints: not asked for, or not those of the category"] == 1
+    assert found.left_out["sets of keypoints: --nokeypoints"] == 1
 
 
 def test_a_box_that_is_missing_is_that_of_the_mask(tmp_path):

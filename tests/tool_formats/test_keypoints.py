@@ -142,7 +142,7 @@ def test_yolo_with_masks_instead(write_keypoints):
     folder, found = write_keypoints("yolo", keypoints=False)
     assert len((folder / "labels/a.txt").read_text().splitlines()[0].split()) > 20
     assert "kpt_shape" not in (folder / "data.yaml").read_text()
-    assert found.left_out == {"sets of keypoints: not asked for, or not those of the category": 1}
+    assert found.left_out == {"sets of keypoints: --nokeypoints": 1}
 
 
 @pytest.mark.parametrize(("format", "name"), [("voc", "Pascal VOC"), ("masks", "a mask")])
@@ -165,7 +165,7 @@ def test_categories_without_keypoints_in_annotations(tmp_path):
     found = Found(results, images, annotations=annotations)
     ((ring, _, whole),) = [image.objects for image in found]
     assert list(ring.keypoints) == ["nose", "left_eye"] and whole.keypoints == {}
-    assert found.left_out == {"sets of keypoints: not asked for, or not those of the category": 1}
+    assert found.left_out == {"sets of keypoints: their category has none in --annotations": 1}
 
 
 @pytest.mark.parametrize(
