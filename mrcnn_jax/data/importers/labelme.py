@@ -94,7 +94,8 @@ def _add_file(builder: CocoBuilder, source: Path, path: Path, content: dict) -> 
         used += len(keypoints)
         builder.add_object(image, label, regions, file=path, entry=entry, keypoints=keypoints)
     if unused := sum(map(len, points.values())) - used:
-        builder.leave_out("points in groups that are not a single object's, or that repeat a label", unused)
+        what = "points in groups: not of one object, not the only one of their label, or not in the image"
+        builder.leave_out(what, unused)
 
 
 def _keypoints(points: list[tuple[str, list[float]]], image: ImageFile) -> Keypoints:

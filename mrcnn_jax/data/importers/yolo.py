@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from mrcnn_jax.data import fields
@@ -33,7 +32,7 @@ class _Dataset:
     names: dict[int, str]
     splits: dict[str, list[str]]  # folders or lists of images
     keypoint_shape: tuple[int, int] = 0, 3  # keypoints per object, after the box, and numbers of each
-    keypoint_names: Mapping[int, Sequence[str]] = field(default_factory=dict)  # by category
+    keypoint_names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by category, if given
     folder: str = ""  # that the splits are relative to, as far as it exists
 
 
@@ -47,9 +46,8 @@ def add_yolo(builder: CocoBuilder, source: Path, *, split: str | None) -> None:
     root = source if source.is_dir() else source.parent
     dataset = _read_dataset(source)
     builder.declare_categories({name: key + 1 for key, name in dataset.names.items()})
-    for key, name in dataset.names.items():
-        builder.declare_keypoints(name, dataset.keypoint_names.get(key, ()))
     images = _find_images(builder, root, dataset, split)
+    numbered = [f"keypoint_{number}" for number in range(1, dataset.keypoint_shape[0] + 1)]
     seen = set()
     for image_path in tqdm(images, unit="image", leave=False, disable=None):
         labels = _labels_of(root, image_path, builder.images)
@@ -77,12 +75,15 @@ def add_yolo(builder: CocoBuilder, source: Path, *, split: str | None) -> None:
             known.add(tuple(words))
             entry = f"line {number}"
             try:
-                category, region, keypoints = _read_line(
-                    words, dataset, height=image.size[0], width=image.size[1]
-                )
+                category, values, points = _read_line(words, dataset)
+                region = _region(values, height=image.size[0], width=image.size[1])
+                names = dataset.keypoint_names.get(category, numbered)
+                keypoints = _keypoints(points, names, height=image.size[0], width=image.size[1])
             except ValueError as error:
                 builder.problem(labels, f"{entry}: {error}")
                 continue
+            if keypoints:
+                builder.declare_keypoints(category, names)
             builder.add_object(image, category, [region], file=labels, entry=entry, keypoints=keypoints)
     _report_unused(builder, seen)
 
@@ -136,9 +137,9 @@ def _read_yaml(path: Path) -> _Dataset:
 
 
 def _read_keypoints(
-    content: dict, categories: Iterable[int], path: Path
-) -> tuple[tuple[int, int], dict[int, list[str]]]:
-    """The shape of an object's keypoints, and their names by category; without ``kpt_names`` numbered."""
+    content: dict, categories: Mapping[int, str], path: Path
+) -> tuple[tuple[int, int], dict[str, list[str]]]:
+    """The shape of an object's keypoints, and their names by category, where ``kpt_names`` has them."""
     shape = content.get("kpt_shape")
     if shape is None:
         return (0, 3), {}
@@ -149,12 +150,12 @@ def _read_keypoints(
     count, size = numbers
     given = content.get("kpt_names") or {}
     given = dict(enumerate(given)) if isinstance(given, list) else given
-    numbered = [f"keypoint_{number}" for number in range(1, count + 1)]
-    names = {key: given.get(key, numbered) for key in categories} if isinstance(given, dict) else {}
-    for value in [given] if not names else names.values():
-        if not isinstance(value, list) or len({str(name) for name in value}) != count:
+    for value in given.values() if isinstance(given, dict) else [given]:
+        is_list = isinstance(value, list) and len(value) == count
+        if not is_list or len({str(name) for name in value}) < count:
             raise fields.error(str(path), "kpt_names", f"{count} distinct names for each category", value)
-    return (count, size), {key: [str(name) for name in value] for key, value in names.items()}
+    names = {categories[key]: list(map(str, value)) for key, value in given.items() if key in categories}
+    return (count, size), names
 
 
 def _distinct(path: Path, names: dict[int, str]) -> dict[int, str]:
@@ -238,9 +239,8 @@ def _labels_of(root: Path, image: Path, images: Path) -> Path:
     return (root / Path(*parts)).with_suffix(".txt")
 
 
-def _read_line(
-    words: list[str], dataset: _Dataset, *, height: int, width: int
-) -> tuple[str, Region, Keypoints]:
+def _read_line(words: list[str], dataset: _Dataset) -> tuple[str, list[float], list[list[float]]]:
+    """The category, the numbers of a box or polygon, and those of each keypoint."""
     try:
         numbers = [float(word) for word in words]
     except ValueError:
@@ -251,29 +251,30 @@ def _read_line(
     if int(category) not in dataset.names:
         raise ValueError(f"category {int(category)} is not among the {len(dataset.names)} names")
     count, size = dataset.keypoint_shape
-    keypoints: Keypoints = {}
+    points: list[list[float]] = []
     if count and len(values) == 4 + count * size:
-        points = np.reshape(values[4:], (count, size)).tolist()
-        keypoints = _keypoints(points, dataset.keypoint_names[int(category)], height=height, width=width)
+        points = [values[at : at + size] for at in range(4, len(values), size)]
         values = values[:4]
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         rule = "a category and 4 numbers (a box) or at least 6 in pairs (a polygon)"
         raise fields.error("", "a line", rule, " ".join(words))
     if _outside(values, _SLACK):
         raise fields.error("", "coordinates", "shares of the image's sides, 0 to 1", _outside(values, 0))
-    name = dataset.names[int(category)]
+    return dataset.names[int(category)], values, points
+
+
+def _region(values: list[float], *, height: int, width: int) -> Region:
     if len(values) == 4:
         x, y, w, h = values
         corners = [[(x - w / 2) * width, (y - h / 2) * height], [(x + w / 2) * width, (y + h / 2) * height]]
-        return name, rectangle(corners), keypoints
-    corners = [[x * width, y * height] for x, y in zip(values[::2], values[1::2], strict=True)]
-    return name, polygon(corners), keypoints
+        return rectangle(corners)
+    return polygon([[x * width, y * height] for x, y in zip(values[::2], values[1::2], strict=True)])
 
 
 def _keypoints(points: list[list[float]], names: Sequence[str], *, height: int, width: int) -> Keypoints:
     """The labelled keypoints. Of two numbers, those are that are not both 0."""
     found = {}
-    for name, (x, y, *rest) in zip(names, points, strict=True):
+    for name, (x, y, *rest) in zip(names, points, strict=False):  # a box may come without any
         visibility = rest[0] if rest else 2 * bool(x or y)
         if visibility not in (0, 1, 2):
             raise fields.error("", "the visibility of a keypoint", "0, 1 or 2", visibility)

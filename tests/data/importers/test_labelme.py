@@ -245,6 +245,7 @@ def test_points_in_an_objects_group_are_its_keypoints(tmp_path, save, converted)
             shape("hat", [[13, 1], [14, 2]], "rectangle", group_id=6),
             shape("nose", [[13, 2]], "point", group_id=6),  # whose?
             shape("nose", [[13, 2]], "point", group_id=7),
+            shape("ear", [[2, -3]], "point", group_id=5),
             shape("nose", [[13, 2]], "point"),
         ),
     )
@@ -258,6 +259,6 @@ def test_points_in_an_objects_group_are_its_keypoints(tmp_path, save, converted)
     assert [entry["num_keypoints"] for entry in content["annotations"][:2]] == [2, 1]
     assert [entry.get("keypoints") for entry in content["categories"]] == [None, ["tail", "nose"], None]
     assert builder.left_out == {
-        "points in groups that are not a single object's, or that repeat a label": 4,
+        "points in groups: not of one object, not the only one of their label, or not in the image": 5,
         "shapes of type 'point': they have no area": 1,
     }
