@@ -31,8 +31,13 @@ _SCORE_THRESHOLD = flags.DEFINE_float(
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations",
     None,
-    "COCO file of the images and categories, for results without file_name or category; images without "
-    "objects are then written, too",
+    "COCO file of the images and categories, for results without file_name or category, and for the names "
+    "of keypoints; images without objects are then written, too",
+)
+_KEYPOINTS = flags.DEFINE_bool(
+    "keypoints",
+    True,
+    "convert keypoints, too, where the format has a place for them; yolo then has poses without masks",
 )
 _TOLERANCE = flags.DEFINE_float(
     "tolerance",
@@ -43,7 +48,8 @@ _TOLERANCE = flags.DEFINE_float(
 _IMAGE_URL = flags.DEFINE_string(
     "image_url",
     None,
-    "label_studio: what comes before an image's name in its address; Label Studio's local files if not given",
+    "label_studio: what comes before an image's name in its address; if not given, where Label Studio serves "
+    "local files of the folder that the images' folder is in",
 )
 
 
@@ -59,9 +65,12 @@ def main(arguments: list[str]) -> None:
         Path(_IMAGES.value),
         annotations=None if _ANNOTATIONS.value is None else Path(_ANNOTATIONS.value),
         score_threshold=_SCORE_THRESHOLD.value,
+        keypoints=_KEYPOINTS.value,
     )
     options = Options(tolerance=_TOLERANCE.value, image_url=_IMAGE_URL.value)
     export(found, Path(_OUTPUT.value), _FORMAT.value, options)
+    if found.keypoints_are_numbered:
+        print("keypoints are called keypoint_1 and so on; --annotations=FILE.json names them")
     for what, count in sorted(found.left_out.items()):
         print(f"left out: {printable(what)} ({count})")
     print(f"{printable(_OUTPUT.value)}: {found.given} objects in {len(found)} images, as {_FORMAT.value}")

@@ -27,6 +27,7 @@ class ImageList:
     ids: list[int]
     sizes: list[Size]  # height and width; empty if not asked for
     categories: dict[int, str]  # names by id; empty if the file has none
+    category_entries: list[dict]  # the section itself, of which only ids and names were checked
 
     def pixels(self, index: int, pixels: PixelFormat = RGB) -> np.ndarray:
         """The image; raises ValueError, naming it, unless it is as ``pixels`` and of the file's size."""
@@ -82,11 +83,12 @@ def read_image_list(path: Path, folder: Path, *, sizes: bool = False) -> ImageLi
     for what, values in (("id", ids), ("file_name", images)):
         if repeated := _repeated(values):
             raise ValueError(f"{path}: several images have the same {what}: {_joined(repeated)}")
+    entries = fields.entries(content, "categories", str(path)) if content.get("categories") else []
     categories = {
         fields.integer(entry, "id", f"{path}: categories"): fields.text(entry, "name", f"{path}: categories")
-        for entry in (fields.entries(content, "categories", str(path)) if content.get("categories") else [])
+        for entry in entries
     }
-    return ImageList(path, images, ids, found_sizes, categories)
+    return ImageList(path, images, ids, found_sizes, categories, entries)
 
 
 def _repeated(values: list) -> list[str]:

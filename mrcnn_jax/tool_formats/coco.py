@@ -11,13 +11,18 @@ from mrcnn_jax.images import Size
 from mrcnn_jax.inference.coco_sections import INFO, coco_categories, write_list
 from mrcnn_jax.json_files import dumps
 from mrcnn_jax.rle import Rle
+from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.tool_formats.folder import OutputFolder
 from mrcnn_jax.tool_formats.found import Found, FoundObject
+from mrcnn_jax.tool_formats.keypoints import to_coco
 from mrcnn_jax.tool_formats.polygons import has_holes, outlines
 
 
 def write_coco(found: Found, folder: OutputFolder, *, tolerance: float) -> None:
-    """Writes the dataset; a mask is an RLE if it has holes, which COCO's polygons cannot have."""
+    """Writes the dataset; a mask is an RLE if it has holes, which COCO's polygons cannot have.
+
+    Objects of the categories that have keypoints have ``keypoints``, with those that are there visible (2).
+    """
     images: list[dict[str, Any]] = []
 
     def annotations() -> Iterator[dict[str, Any]]:
@@ -32,6 +37,7 @@ def write_coco(found: Found, folder: OutputFolder, *, tolerance: float) -> None:
                     "image_id": image.id,
                     "category_id": found.categories.ids[item.label - 1],
                     **_fields(item, image.size, tolerance),
+                    **_keypoints(item, found.categories),
                 }
 
     with folder.open("labels.json") as file:
@@ -60,3 +66,12 @@ def _fields(item: FoundObject, size: Size, tolerance: float) -> dict[str, Any]:
             ).compressed()
     score = {} if item.score is None else {"score": item.score}
     return {"bbox": bbox, "area": area, "iscrowd": 0, "segmentation": segmentation, **score}
+
+
+def _keypoints(item: FoundObject, categories: Categories) -> dict[str, Any]:
+    if item.label not in categories.keypoint_labels:
+        return {}
+    return {
+        "keypoints": to_coco(item.keypoints, categories.keypoint_names),
+        "num_keypoints": len(item.keypoints),
+    }

@@ -7,7 +7,7 @@ from mrcnn_jax.tool_formats.coco import write_coco
 from mrcnn_jax.tool_formats.cvat import write_cvat
 from mrcnn_jax.tool_formats.folder import output_folder
 from mrcnn_jax.tool_formats.found import Found
-from mrcnn_jax.tool_formats.label_studio import LOCAL_FILES, write_label_studio
+from mrcnn_jax.tool_formats.label_studio import write_label_studio
 from mrcnn_jax.tool_formats.labelme import write_labelme
 from mrcnn_jax.tool_formats.masks import write_masks
 from mrcnn_jax.tool_formats.voc import write_voc
@@ -44,7 +44,6 @@ def export(found: Found, output: Path, format: str, options: Options = Options()
         raise ValueError(f"--image_url={options.image_url} is for --format=label_studio, not {format}")
     with output_folder(output) as folder:
         if format == "label_studio":
-            url = LOCAL_FILES if options.image_url is None else options.image_url
-            write_label_studio(found, folder, tolerance=options.tolerance, image_url=url)
+            write_label_studio(found, folder, tolerance=options.tolerance, image_url=options.image_url)
         else:
             _WRITERS[format](found, folder, tolerance=options.tolerance)

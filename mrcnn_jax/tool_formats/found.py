@@ -15,6 +15,7 @@ from mrcnn_jax.images import Size, read_file
 from mrcnn_jax.inference.paste import PastedMask
 from mrcnn_jax.rle import Rle
 from mrcnn_jax.runs.categories import UNUSED, Categories, check_consistent
+from mrcnn_jax.tool_formats.keypoints import Keypoints, count_keypoints, visible_keypoints, with_keypoints
 from mrcnn_jax.tool_formats.results_file import ResultsFile
 
 _LISTED = 10  # images in a message
@@ -29,6 +30,7 @@ class FoundObject:
     box: tuple[float, float, float, float]  # x1 y1 x2 y2 in pixels, inside the image
     score: float | None
     mask: PastedMask | None  # the smallest crop with all its pixels; None without a mask
+    keypoints: Keypoints  # those that are there, by name; empty without any
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,10 @@ class Found:
         folder: The images' folder.
         annotations: A COCO file of the images and categories, with or without annotations. It is needed if
             entries lack a ``file_name`` or a ``category``. All of its images are then given, also those
-            without objects, and all of its categories.
+            without objects, and all of its categories. Keypoints have the names that it gives them.
         score_threshold: Objects with a lower score are left out.
+        keypoints: Whether to read keypoints. If so, the ``categories`` whose objects have any name them, and
+            ``keypoints_are_numbered`` says whether that is for want of names.
 
     Raises ValueError, naming the file and the entry, for what is wrong or missing. After an iteration,
     ``given`` is the number of objects, and ``left_out`` counts what is not among them, as a noun in the
@@ -60,7 +64,13 @@ class Found:
     """
 
     def __init__(
-        self, results: Path, folder: Path, *, annotations: Path | None = None, score_threshold: float = 0.0
+        self,
+        results: Path,
+        folder: Path,
+        *,
+        annotations: Path | None = None,
+        score_threshold: float = 0.0,
+        keypoints: bool = True,
     ) -> None:
         if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder of images")
@@ -74,6 +84,16 @@ class Found:
         if annotations is not None and (unknown := sorted(self._results.categories.keys() - names.keys())):
             raise ValueError(f"{results}: category ids {unknown[:_LISTED]} are not in {annotations}")
         self.categories = _categories(results, names)
+        self._without_keypoints = "sets of keypoints: --nokeypoints"
+        if keypoints:
+            self._without_keypoints = "sets of keypoints: their category has none in --annotations"
+            try:
+                self.categories = with_keypoints(self.categories, self._results.keypoints, listed)
+                check_consistent(self.categories)
+            except ValueError as error:
+                raise ValueError(f"{results}: keypoints: {error}; --nokeypoints leaves them out") from error
+        named = listed is not None and any(entry.get("keypoints") for entry in listed.category_entries)
+        self.keypoints_are_numbered = bool(self.categories.keypoint_names) and not named
         self._labels = {category: label for label, category in enumerate(self.categories.ids, start=1)}
         if listed is not None:
             self._files = dict(zip(listed.ids, listed.images, strict=True))
@@ -146,10 +166,19 @@ class Found:
                 self.left_out["objects outside of their image"] += 1
                 return None
             box = clipped
-        if entry.get("keypoints"):
-            self.left_out["sets of keypoints: boxes and masks are converted"] += 1
+        keypoints: Keypoints = {}
+        if count_keypoints(entry):
+            if label in self.categories.keypoint_labels:
+                keypoints = visible_keypoints(entry["keypoints"], self.categories.keypoint_names, size)
+            else:
+                self.left_out[self._without_keypoints] += 1
         name = self.categories.names[label - 1]
-        return FoundObject(label, name, box, None if score is None else float(score), mask)
+        return FoundObject(label, name, box, None if score is None else float(score), mask, keypoints)
+
+    def leave_out_keypoints(self, image: FoundImage, format: str) -> None:
+        """Counts the objects with keypoints, for which the format has no place."""
+        if count := sum(bool(item.keypoints) for item in image.objects):
+            self.left_out[f"sets of keypoints: {format} has no place for them"] += count
 
 
 def _read_mask(segmentation: Any, size: Size) -> PastedMask | None:

@@ -3,7 +3,10 @@
 Format: https://labelstud.io/guide/predictions. Brush masks: ``brush_runs``.
 """
 
+import os
 import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,26 +18,39 @@ from mrcnn_jax.tool_formats.found import Found, FoundImage, FoundObject
 from mrcnn_jax.tool_formats.polygons import outlines
 from mrcnn_jax.tool_formats.xml_text import xml_text
 
-LOCAL_FILES = "/data/local-files/?d="  # Label Studio's own server of files, by their path in its storage
 _MODEL = "mrcnn_jax"
 _WORD, _LENGTHS = 8, (3, 4, 8, 16)  # bits of a value, and of the four sizes of run lengths
+_POINT = 0.5  # how wide a keypoint is drawn, in percent of the image's width
 _CHANNELS = 4  # red, green, blue and alpha, all equal
 
 
 def write_label_studio(
-    found: Found, folder: OutputFolder, *, tolerance: float, image_url: str = LOCAL_FILES
+    found: Found, folder: OutputFolder, *, tolerance: float, image_url: str | None = None
 ) -> None:
     """Writes both files: the interface for the project's settings, the tasks to import.
 
-    An image's address is ``image_url`` followed by its name. An object is a polygon, a brush mask if it has
-    holes or several parts, or a rectangle if it has no mask. Each has its score; a task has their mean, to
-    sort by. Raises ValueError for category names that XML cannot hold.
+    An image's address is ``image_url`` followed by its name; None: ``local_files_url``. An object is a
+    polygon, a brush mask if it has holes or several parts, or a rectangle if it has no mask. Its keypoints
+    are regions within it. Each object has its score; a task has their mean, to sort by. Raises ValueError for
+    names that XML cannot hold.
     """
+    if image_url is None:
+        image_url = local_files_url(found.folder)
     with folder.open("config.xml") as file:
         file.write(_interface(found.categories))
     with folder.open("tasks.json") as file:
         write_list(file, (_task(image, tolerance, image_url) for image in found), exact=False)
         file.write("\n")
+
+
+def local_files_url(folder: Path) -> str:
+    """What precedes the names of a folder's images where Label Studio serves local files.
+
+    Its ``LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT`` is then the folder that ``folder`` is in: it refuses to
+    serve the files of the root itself.
+    """
+    name = urllib.parse.quote(os.path.basename(os.path.abspath(folder)), errors="surrogateescape")
+    return f"/data/local-files/?d={name}/"
 
 
 def _interface(categories: Categories) -> str:
@@ -44,6 +60,12 @@ def _interface(categories: Categories) -> str:
         f'    <{kind}Labels name="{kind.lower()}" toName="image">\n{labels}    </{kind}Labels>\n'
         for kind in kinds
     )
+    if categories.keypoint_names:
+        points = "".join(  # model_index is the order in Label Studio's own exports
+            f'      <Label value="{xml_text(name)}" model_index="{index}"/>\n'
+            for index, name in enumerate(categories.keypoint_names)
+        )
+        controls += f'    <KeyPointLabels name="keypoint" toName="image">\n{points}    </KeyPointLabels>\n'
     return f'<View>\n    <Image name="image" value="$image" zoom="true"/>\n{controls}</View>\n'
 
 
@@ -52,7 +74,9 @@ def _task(image: FoundImage, tolerance: float, image_url: str) -> dict[str, Any]
     prediction: dict[str, Any] = {
         "model_version": _MODEL,
         "result": [
-            _region(item, number, image, tolerance) for number, item in enumerate(image.objects, start=1)
+            region
+            for number, item in enumerate(image.objects, start=1)
+            for region in _regions(item, number, image, tolerance)
         ],
     }
     if scores:
@@ -61,20 +85,31 @@ def _task(image: FoundImage, tolerance: float, image_url: str) -> dict[str, Any]
     return {"data": {"image": image_url + name}, "predictions": [prediction]}
 
 
-def _region(item: FoundObject, number: int, image: FoundImage, tolerance: float) -> dict[str, Any]:
+def _regions(item: FoundObject, number: int, image: FoundImage, tolerance: float) -> Iterator[dict[str, Any]]:
+    """The object's region, then those of its keypoints."""
     height, width = image.size
+    name = f"{image.id}-{number}"
     kind, value = _geometry(item, image, tolerance)
     score = {} if item.score is None else {"score": item.score}
+    yield _region(name, kind, item.name, value, image) | score
+    for point, (x, y) in item.keypoints.items():
+        place = {"x": 100 * x / width, "y": 100 * y / height, "width": _POINT}
+        yield _region(f"{name}-{point}", "keypoint", point, place, image) | {"parentID": name}
+
+
+def _region(
+    identifier: str, kind: str, label: str, value: dict[str, Any], image: FoundImage
+) -> dict[str, Any]:
+    height, width = image.size
     return {
-        "id": f"{image.id}-{number}",
+        "id": identifier,
         "type": f"{kind}labels",
         "from_name": kind,
         "to_name": "image",
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
-        "value": value | {f"{kind}labels": [item.name]},
-        **score,
+        "value": value | {f"{kind}labels": [label]},
     }
 
 

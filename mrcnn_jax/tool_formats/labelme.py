@@ -25,7 +25,7 @@ def write_labelme(found: Found, folder: OutputFolder, *, tolerance: float) -> No
 
     In another folder its ``imagePath`` leads to the image. An object is a polygon, several of one
     ``group_id`` if it has several parts, a mask if it has holes, or a rectangle if it has no mask. The score
-    is in ``description``.
+    is in ``description``. Its keypoints are points of the same ``group_id``, labelled with their names.
     """
     for image in found:
         name = Path(image.name).with_suffix(".json")
@@ -47,25 +47,27 @@ def write_labelme(found: Found, folder: OutputFolder, *, tolerance: float) -> No
 
 
 def _shapes(item: FoundObject, number: int, tolerance: float) -> list[dict[str, Any]]:
-    common: dict[str, Any] = {
-        "label": item.name,
-        "group_id": None,
-        "description": "" if item.score is None else f"score {item.score:.4g}",
-        "flags": {},
-    }
+    score = "" if item.score is None else f"score {item.score:.4g}"
+    shapes = [{"label": item.name, "description": score} | part for part in _parts(item, tolerance)]
+    shapes += [
+        {"label": name, "description": "", "shape_type": "point", "points": [list(place)]}
+        for name, place in item.keypoints.items()
+    ]
+    common: dict[str, Any] = {"group_id": number if len(shapes) > 1 else None, "flags": {}, "mask": None}
+    return [common | shape for shape in shapes]
+
+
+def _parts(item: FoundObject, tolerance: float) -> list[dict[str, Any]]:
+    """The shapes of an object, by the fields in which they differ."""
     if item.mask is None:
         x1, y1, x2, y2 = item.box
-        return [common | {"shape_type": "rectangle", "points": [[x1, y1], [x2, y2]], "mask": None}]
+        return [{"shape_type": "rectangle", "points": [[x1, y1], [x2, y2]]}]
     polygons = outlines(item.mask, tolerance)
     if has_holes(polygons):
         (height, width), top, left = item.mask.mask.shape, item.mask.top, item.mask.left
         corners = [[left, top], [left + width - 1, top + height - 1]]  # the first and the last pixel
-        return [common | {"shape_type": "mask", "points": corners, "mask": _png(item.mask)}]
-    group = number if len(polygons) > 1 else None
-    return [
-        common | {"group_id": group, "shape_type": "polygon", "points": polygon.tolist(), "mask": None}
-        for polygon in polygons
-    ]
+        return [{"shape_type": "mask", "points": corners, "mask": _png(item.mask)}]
+    return [{"shape_type": "polygon", "points": polygon.tolist()} for polygon in polygons]
 
 
 def _png(mask: PastedMask) -> str:

@@ -27,6 +27,7 @@ def write_masks(found: Found, folder: OutputFolder, *, tolerance: float) -> None
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_COLUMNS)
         for image in found:
+            found.leave_out_keypoints(image, "a mask")
             name = Path(image.name).with_suffix("").as_posix()
             for number, item in enumerate(image.objects, start=1):
                 if item.mask is None:

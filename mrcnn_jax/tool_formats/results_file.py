@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mrcnn_jax.data import fields
+from mrcnn_jax.tool_formats.keypoints import count_keypoints
 
 _CHUNK = 1 << 20  # bytes that are read at a time
 _LARGEST_ENTRY = 1 << 26  # bytes; an object's RLE takes some hundreds, in the largest images a few million
@@ -24,13 +25,14 @@ class ResultsFile:
         path: The file, which is read once from end to end. It must not change while this object is used.
 
     Raises ValueError, naming the file, if it is not JSON in UTF-8 or not a list of objects, if an
-    ``image_id`` or ``category_id`` is not an integer, or if a category has several names. Raises OSError if
-    it cannot be read.
+    ``image_id`` or ``category_id`` is not an integer, or if a category has several names or numbers of
+    keypoints. Raises OSError if it cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.categories: dict[int, str | None] = {}  # names by id; None if no entry has a "category"
+        self.keypoints: dict[int, int] = {}  # how many an object has, by category id; none without any
         ids, starts, ends = array("q"), array("q"), array("q")
         for start, end, entry in _scan(path):
             where = f"{path}: [{len(ids)}]"
@@ -46,6 +48,14 @@ class ResultsFile:
                         f"{where}: category_id {category} is called {name!r} here, {known!r} before"
                     )
                 self.categories[category] = name
+            try:
+                count = count_keypoints(entry)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+            if count and count != (before := self.keypoints.setdefault(category, count)):
+                raise ValueError(
+                    f"{where}: has {count} keypoints; category_id {category} has {before} before"
+                )
         self._starts, self._ends = np.array(starts, np.int64), np.array(ends, np.int64)
         self._order = np.argsort(np.array(ids, np.int64), kind="stable")
         found, first, counts = np.unique(np.array(ids, np.int64), return_index=True, return_counts=True)

@@ -37,6 +37,7 @@ def write_voc(found: Found, folder: OutputFolder, *, tolerance: float) -> None:
         folder.open(f"ImageSets/Segmentation/{_LIST}.txt") as with_masks,
     ):
         for image in found:
+            found.leave_out_keypoints(image, "Pascal VOC")
             name = Path(image.name).stem
             with folder.open(f"Annotations/{name}.xml") as file:
                 file.writelines(f"{line}\n" for line in _lines(image))

@@ -84,3 +84,28 @@ def best_ious(found: list[tuple[str, np.ndarray]], names: tuple[str, ...]) -> di
         same = [pixels for label, pixels in found if label == NAMES[category] and pixels.shape == mask.shape]
         ious[name] = max((iou(pixels, mask) for pixels in same), default=0.0)
     return ious
+
+
+KEYPOINTS = ("nose", "left_eye", "right_eye")
+# As in results: one is left of the image by less than half a pixel, one has the score 0.
+WITH_KEYPOINTS = [20.5, 30.0, 0.7, -0.25, 40.0, 3.0, 25.0, 30.0, 0.0]
+
+
+def write_keypoint_example(folder: Path) -> tuple[Path, Path, Path]:
+    """Results of the first image: "ring" with two of its keypoints, "box" with none, and "whole", a dog.
+
+    Returns the list, the folder of images, and a COCO file that names the keypoints.
+    """
+    results, images = write_example(folder)
+    whole, ring, _, box, *_ = entries()
+    results.write_text(
+        json.dumps([ring | {"keypoints": WITH_KEYPOINTS}, box | {"keypoints": [0] * 9}, whole])
+    )
+    person = {"keypoints": list(KEYPOINTS), "skeleton": [[1, 2], [1, 3]]}
+    annotations = folder / "coco.json"
+    content = {
+        "images": [{"id": 7, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": NAMES[1], **person}, {"id": 18, "name": "dog"}],
+    }
+    annotations.write_text(json.dumps(content))
+    return results, images, annotations

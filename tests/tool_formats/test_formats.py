@@ -67,7 +67,7 @@ def test_label_studio(write):
     root = ET.parse(folder / "config.xml").getroot()
     assert [label.get("value") for label in root.find("PolygonLabels")] == [NAMES[1], "dog"]
     first, second = json.loads((folder / "tasks.json").read_text())
-    assert second["data"] == {"image": "/data/local-files/?d=sub/b%20b.jpg"}
+    assert second["data"] == {"image": "/data/local-files/?d=photos/sub/b%20b.jpg"}
     (prediction,) = first["predictions"]
     assert prediction["score"] == pytest.approx(0.75)
     whole, ring, parts, box = prediction["result"]

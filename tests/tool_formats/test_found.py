@@ -99,8 +99,10 @@ def test_what_is_left_out(tmp_path):
     assert found.left_out == {
         "objects of unused categories": 4,
         "objects outside of their image": 1,
-        "sets of keypoints: boxes and masks are converted": 1,
     }
+    assert objects[0].keypoints == {"keypoint_1": (1, 2)}
+    list(found := Found(results, images, keypoints=False))
+    assert found.left_out["sets of keypoints: --nokeypoints"] == 1
 
 
 def test_a_box_that_is_missing_is_that_of_the_mask(tmp_path):

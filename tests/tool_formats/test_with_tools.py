@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.tool_formats.label_studio import brush_runs
-from tests.tool_formats.conftest import Write
-from tests.tool_formats.examples import NAMES, OBJECTS, best_ious, iou
+from tests.tool_formats.conftest import Write, WriteKeypoints
+from tests.tool_formats.examples import KEYPOINTS, NAMES, OBJECTS, best_ious, iou
 
 MASKS = ("whole", "ring", "two parts", "other image")
 
@@ -172,3 +172,64 @@ def test_fiftyone(write: Write) -> None:
     x, y, width, height = (round(v * n) for v, n in zip(found[0].bounding_box, (80, 60, 80, 60), strict=True))
     crop = OBJECTS["whole"][3][y : y + height, x : x + width]
     assert iou(found[0].mask, crop) == 1.0
+
+
+@pytest.mark.slow
+def test_labelme_reads_keypoints(write_keypoints: WriteKeypoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    label_file = pytest.importorskip("labelme._label_file")
+    folder, _ = write_keypoints("labelme")
+    shapes = label_file.LabelFile(str(folder / "a.json")).shapes
+    points = {shape["label"]: shape["points"] for shape in shapes if shape["shape_type"] == "point"}
+    assert {name: np.array(place).tolist() for name, place in points.items()} == {
+        "nose": [[20.5, 30]],
+        "left_eye": [[0, 40]],
+    }
+
+
+@pytest.mark.slow
+def test_label_studio_reads_keypoints(write_keypoints: WriteKeypoints) -> None:
+    """Its checks, and its conversion of keypoints to COCO's."""
+    interface = pytest.importorskip("label_studio_sdk.label_interface").LabelInterface
+    converter = pytest.importorskip("label_studio_sdk.converter.keypoints")
+    label_config = pytest.importorskip("label_studio_sdk._extensions.label_studio_tools.core.label_config")
+    folder, _ = write_keypoints("label_studio")
+    config = interface((folder / "config.xml").read_text())
+    (task,) = json.loads((folder / "tasks.json").read_text())
+    (prediction,) = task["predictions"]
+    assert config.validate_prediction(prediction)
+    order = converter.build_kp_order(label_config.parse_config((folder / "config.xml").read_text()))
+    assert order == list(KEYPOINTS)
+    regions = [item for item in prediction["result"] if item["type"] == "keypointlabels"]
+    size = {"original_width": 80, "original_height": 60}
+    points = converter.process_keypoints_for_coco([item["value"] | size for item in regions], order, 1, 1, {})
+    assert points["keypoints"] == [20, 30, 2, 0, 40, 2, 0, 0, 0]  # whole pixels, 20.5 to the even one
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # its own
+def test_datumaro_reads_points_of_skeletons(write_keypoints: WriteKeypoints) -> None:
+    """It knows no skeletons and takes them for single points, also those that are outside."""
+    datumaro = pytest.importorskip("datumaro")
+    folder, _ = write_keypoints("cvat")
+    (folder / "images").symlink_to(folder.parent / "photos")
+    (item,) = datumaro.Dataset.import_from(str(folder), "cvat")
+    points = [part.points for part in item.annotations if part.type == datumaro.AnnotationType.points]
+    assert [list(place) for place in points[:2]] == [[20.5, 30], [0, 40]]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools'
+def test_fiftyone_reads_keypoints(write_keypoints: WriteKeypoints) -> None:
+    coco = pytest.importorskip("fiftyone.utils.coco")
+    folder, _ = write_keypoints("coco")
+    importer = coco.COCODetectionDatasetImporter(
+        data_path=str(folder.parent / "photos"),
+        labels_path=str(folder / "labels.json"),
+        label_types=["keypoints"],
+    )
+    with importer:
+        ((_, _, found),) = importer
+    ring, box = found.keypoints
+    np.testing.assert_allclose(ring.points, [[20.5 / 80, 30 / 60], [0, 40 / 60], [np.nan, np.nan]])
+    assert np.isnan(box.points).all()

@@ -13,6 +13,8 @@ from mrcnn_jax.data.importers.regions import Region, to_coco
 from mrcnn_jax.image_size import upright_size
 from mrcnn_jax.images import Size, read_file
 
+Keypoints = Mapping[str, tuple[float, float, int]]  # x y in pixels and COCO's visibility, by name
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -41,11 +43,17 @@ class CocoBuilder:
         self._objects: list[
             tuple[int, int, str, dict[str, Any]]
         ] = []  # id, id of the image, category, fields
+        self._keypoints: dict[int, Keypoints] = {}  # by id of the object
+        self._keypoint_names: dict[str, dict[str, None]] = {}  # by category, in order
 
     def declare_categories(self, ids: Mapping[str, int]) -> None:
         """Sets the categories and their ids, as the source lists them, unless the user has chosen some."""
         if not self._chosen:
             self._category_ids = dict(ids)
+
+    def declare_keypoints(self, category: str, names: Sequence[str]) -> None:
+        """Sets the names and the order of a category's keypoints, if the source lists them."""
+        self._keypoint_names[category] = dict.fromkeys(names)
 
     def problem(self, file: Path, rule: str) -> None:
         """Records that an entry of a file, named by ``rule``, is wrong."""
@@ -111,18 +119,35 @@ class CocoBuilder:
             self.leave_out(what, others)
 
     def add_object(
-        self, image: ImageFile, category: str, regions: Sequence[Region], *, file: Path, entry: str
+        self,
+        image: ImageFile,
+        category: str,
+        regions: Sequence[Region],
+        *,
+        file: Path,
+        entry: str,
+        keypoints: Keypoints | None = None,
     ) -> None:
-        """Adds an object; ``entry`` names it in ``file``, in a finding if it cannot be represented."""
+        """Adds an object; ``entry`` names it in ``file``, in a finding if it cannot be represented.
+
+        ``keypoints`` are those that are labelled. The names that are not declared follow in the order in
+        which they first appear.
+        """
         try:
             fields = to_coco(regions, image.size)
         except ValueError as error:
             self.problem(file, f"{entry}: {error}")
             return
-        self.add_fields(image, category, fields)
+        self.add_fields(image, category, fields, keypoints=keypoints)
 
     def add_fields(
-        self, image: ImageFile, category: str, fields: dict[str, Any], *, annotation_id: int | None = None
+        self,
+        image: ImageFile,
+        category: str,
+        fields: dict[str, Any],
+        *,
+        annotation_id: int | None = None,
+        keypoints: Keypoints | None = None,
     ) -> None:
         """Adds an object by its COCO fields; ``annotation_id`` counts from 1 if not given."""
         if self._chosen and category not in self._chosen:
@@ -130,16 +155,22 @@ class CocoBuilder:
             return
         identifier = len(self._objects) + 1 if annotation_id is None else annotation_id
         self._objects.append((identifier, image.id, category, fields))
+        if keypoints:
+            self._keypoints[identifier] = keypoints
+            self._keypoint_names.setdefault(category, {}).update(dict.fromkeys(keypoints))
 
     def content(self) -> dict[str, Any]:
         """The COCO file: ``images``, ``annotations`` and ``categories``.
 
         Category ids are those of the source; if it has none, they count from 1 in the order of the names.
+        Categories have keypoints if any of their objects has.
         """
+        used = {category for key, _, category, _ in self._objects if key in self._keypoints}
+        names = {category: list(self._keypoint_names[category]) for category in used}
         ids = self._category_ids
         if not ids:
-            names = sorted({category for _, _, category, _ in self._objects})
-            ids = {name: index for index, name in enumerate(names, start=1)}
+            found = sorted({category for _, _, category, _ in self._objects})
+            ids = {name: index for index, name in enumerate(found, start=1)}
         return {
             "images": [
                 {"id": item.id, "file_name": item.file_name, "height": item.size[0], "width": item.size[1]}
@@ -147,7 +178,16 @@ class CocoBuilder:
             ],
             "annotations": [
                 {"id": key, "image_id": image, "category_id": ids[category], "iscrowd": 0, **fields}
+                | (self._keypoint_fields(key, names[category]) if category in names else {})
                 for key, image, category, fields in self._objects
             ],
-            "categories": [{"id": index, "name": name} for name, index in ids.items()],
+            "categories": [
+                {"id": index, "name": name} | ({"keypoints": names[name]} if name in names else {})
+                for name, index in ids.items()
+            ],
         }
+
+    def _keypoint_fields(self, identifier: int, names: Sequence[str]) -> dict[str, Any]:
+        keypoints = self._keypoints.get(identifier, {})
+        values = [number for name in names for number in keypoints.get(name, (0, 0, 0))]
+        return {"keypoints": values, "num_keypoints": len(keypoints)}

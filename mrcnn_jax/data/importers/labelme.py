@@ -7,6 +7,7 @@ import base64
 import binascii
 import io
 import math
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,19 +16,21 @@ from PIL import Image
 from tqdm import tqdm
 
 from mrcnn_jax.data import fields
-from mrcnn_jax.data.importers.builder import CocoBuilder, ImageFile
+from mrcnn_jax.data.importers.builder import CocoBuilder, ImageFile, Keypoints
 from mrcnn_jax.data.importers.files import find_files, image_names
 from mrcnn_jax.data.importers.regions import Bitmap, Region, ellipse, polygon, read_points, rectangle
 from mrcnn_jax.json_files import read_json
 
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
+_VISIBLE = 2  # COCO's visibility of a keypoint that can be seen; labelme has no other
 _NOT_OBJECTS = ("__ignore__", "_background_")  # labelme's own labels for pixels of no object
 
 
 def add_labelme(builder: CocoBuilder, source: Path) -> None:
     """Adds the images and objects of a labelme file, or of all in a folder and below.
 
-    Shapes of the same label and ``group_id`` are one object. Raises ValueError if there is no labelme file.
+    Shapes of the same label and ``group_id`` are one object, and points of that ``group_id`` are its
+    keypoints, named by their labels. Raises ValueError if there is no labelme file.
     """
     described = 0
     for path in tqdm(find_files(source, (".json",)), unit="file", leave=False, disable=None):
@@ -60,6 +63,7 @@ def _add_file(builder: CocoBuilder, source: Path, path: Path, content: dict) -> 
     if image is None:
         return
     groups: dict[tuple, tuple[str, list[Region]]] = {}  # by label and group: name of the entry, parts
+    points: dict[str | None, list[tuple[str, list[float]]]] = {}  # by group: label and place
     for index, shape in enumerate(shapes):
         entry = f"shapes[{index}]"
         try:
@@ -70,6 +74,10 @@ def _add_file(builder: CocoBuilder, source: Path, path: Path, content: dict) -> 
             if label in _NOT_OBJECTS:
                 builder.leave_out(f"shapes labelled {label!r}: labelme's word for no object")
                 continue
+            group = None if shape.get("group_id") is None else str(shape["group_id"])
+            if kind == "point" and group is not None:
+                points.setdefault(group, []).append((label, read_points(shape.get("points"), "points")[0]))
+                continue
             if kind in _WITHOUT_AREA:
                 builder.leave_out(f"shapes of type {kind!r}: they have no area")
                 continue
@@ -77,11 +85,28 @@ def _add_file(builder: CocoBuilder, source: Path, path: Path, content: dict) -> 
         except ValueError as error:
             builder.problem(path, f"{entry}: {error}")
             continue
-        group = shape.get("group_id")
-        key = (label, index, None) if group is None else (label, None, str(group))
+        key = (label, index, None) if group is None else (label, None, group)
         groups.setdefault(key, (entry, []))[1].append(region)
-    for (label, _, _), (entry, regions) in groups.items():
-        builder.add_object(image, label, regions, file=path, entry=entry)
+    objects = Counter(group for _, _, group in groups)
+    used = 0
+    for (label, _, group), (entry, regions) in groups.items():
+        keypoints = _keypoints(points.get(group, []), image) if objects[group] == 1 else {}
+        used += len(keypoints)
+        builder.add_object(image, label, regions, file=path, entry=entry, keypoints=keypoints)
+    if unused := sum(map(len, points.values())) - used:
+        what = "points in groups: not of one object, not the only one of their label, or not in the image"
+        builder.leave_out(what, unused)
+
+
+def _keypoints(points: list[tuple[str, list[float]]], image: ImageFile) -> Keypoints:
+    """The keypoints of an object's group: the points in the image whose label is there once."""
+    labels = Counter(label for label, _ in points)
+    height, width = image.size
+    return {
+        label: (x, y, _VISIBLE)
+        for label, (x, y) in points
+        if labels[label] == 1 and 0 <= x <= width and 0 <= y <= height
+    }
 
 
 def _read_region(shape: dict, kind: Any, image: ImageFile) -> Region:

@@ -1,25 +1,27 @@
 """Reads YOLO's annotations: one text file per image, with a line per box or polygon.
 
-Format: https://docs.ultralytics.com/datasets/segment/ and .../detect/. Coordinates are shares of the image's
-width and height: ``category x y width height`` of a box by its centre, or ``category x1 y1 x2 y2 x3 y3 ...``.
+Format: https://docs.ultralytics.com/datasets/segment/, .../detect/ and .../pose/. Coordinates are shares of
+the image's width and height: ``category x y width height`` of a box by its centre, or ``category x1 y1 x2 y2
+x3 y3 ...``. With ``kpt_shape`` in ``data.yaml`` the keypoints follow a box: ``x y``, or ``x y visibility``.
 """
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
 
 from mrcnn_jax.data import fields
-from mrcnn_jax.data.importers.builder import CocoBuilder
+from mrcnn_jax.data.importers.builder import CocoBuilder, Keypoints
 from mrcnn_jax.data.importers.files import find_images, image_names, read_lines
 from mrcnn_jax.data.importers.regions import Region, polygon, rectangle
 from mrcnn_jax.yaml_files import parse_yaml
 
 _SPLITS = ("train", "val", "test")
 _CLASS_FILES = ("classes.txt", "labels/classes.txt", "obj.names")
+_MOST_KEYPOINTS = 10_000
 _SLACK = 0.01  # by which coordinates may leave the image, as a share of its side (as in Ultralytics)
 
 
@@ -29,7 +31,8 @@ class _Dataset:
 
     names: dict[int, str]
     splits: dict[str, list[str]]  # folders or lists of images
-    keypoint_numbers: int = 0  # per object, after the box
+    keypoint_shape: tuple[int, int] = 0, 3  # keypoints per object, after the box, and numbers of each
+    keypoint_names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by category, if given
     folder: str = ""  # that the splits are relative to, as far as it exists
 
 
@@ -44,6 +47,7 @@ def add_yolo(builder: CocoBuilder, source: Path, *, split: str | None) -> None:
     dataset = _read_dataset(source)
     builder.declare_categories({name: key + 1 for key, name in dataset.names.items()})
     images = _find_images(builder, root, dataset, split)
+    numbered = [f"keypoint_{number}" for number in range(1, dataset.keypoint_shape[0] + 1)]
     seen = set()
     for image_path in tqdm(images, unit="image", leave=False, disable=None):
         labels = _labels_of(root, image_path, builder.images)
@@ -71,13 +75,16 @@ def add_yolo(builder: CocoBuilder, source: Path, *, split: str | None) -> None:
             known.add(tuple(words))
             entry = f"line {number}"
             try:
-                category, region = _read_line(words, dataset, height=image.size[0], width=image.size[1])
+                category, values, points = _read_line(words, dataset)
+                region = _region(values, height=image.size[0], width=image.size[1])
+                names = dataset.keypoint_names.get(category, numbered)
+                keypoints = _keypoints(points, names, height=image.size[0], width=image.size[1])
             except ValueError as error:
                 builder.problem(labels, f"{entry}: {error}")
                 continue
-            if dataset.keypoint_numbers:
-                builder.leave_out("sets of keypoints: not supported; the boxes are kept")
-            builder.add_object(image, category, [region], file=labels, entry=entry)
+            if keypoints:
+                builder.declare_keypoints(category, names)
+            builder.add_object(image, category, [region], file=labels, entry=entry, keypoints=keypoints)
     _report_unused(builder, seen)
 
 
@@ -123,15 +130,32 @@ def _read_yaml(path: Path) -> _Dataset:
         entries = value if isinstance(value, list) else [value] if value else []
         for entry in entries:
             splits.setdefault(split, []).append(fields.text({split: entry}, split, str(path)))
-    shape = content.get("kpt_shape")
-    count = 0
-    if shape is not None:
-        if not (fields.is_numbers(shape) and len(shape) == 2):
-            raise fields.error(str(path), "kpt_shape", "two numbers", shape)
-        count = int(shape[0] * shape[1])
     folder = content.get("path")
     folder = folder if isinstance(folder, str) else ""
-    return _Dataset(_distinct(path, {key: str(name) for key, name in names.items()}), splits, count, folder)
+    names = _distinct(path, {key: str(name) for key, name in names.items()})
+    return _Dataset(names, splits, *_read_keypoints(content, names, path), folder)
+
+
+def _read_keypoints(
+    content: dict, categories: Mapping[int, str], path: Path
+) -> tuple[tuple[int, int], dict[str, list[str]]]:
+    """The shape of an object's keypoints, and their names by category, where ``kpt_names`` has them."""
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return (0, 3), {}
+    numbers = [fields.as_integer(number) or 0 for number in shape] if isinstance(shape, list) else []
+    if len(numbers) != 2 or not 1 <= numbers[0] <= _MOST_KEYPOINTS or numbers[1] not in (2, 3):
+        rule = f"the number of keypoints, 1 to {_MOST_KEYPOINTS}, and 2 or 3 numbers of each"
+        raise fields.error(str(path), "kpt_shape", rule, shape)
+    count, size = numbers
+    given = content.get("kpt_names") or {}
+    given = dict(enumerate(given)) if isinstance(given, list) else given
+    for value in given.values() if isinstance(given, dict) else [given]:
+        is_list = isinstance(value, list) and len(value) == count
+        if not is_list or len({str(name) for name in value}) < count:
+            raise fields.error(str(path), "kpt_names", f"{count} distinct names for each category", value)
+    names = {categories[key]: list(map(str, value)) for key, value in given.items() if key in categories}
+    return (count, size), names
 
 
 def _distinct(path: Path, names: dict[int, str]) -> dict[int, str]:
@@ -215,7 +239,8 @@ def _labels_of(root: Path, image: Path, images: Path) -> Path:
     return (root / Path(*parts)).with_suffix(".txt")
 
 
-def _read_line(words: list[str], dataset: _Dataset, *, height: int, width: int) -> tuple[str, Region]:
+def _read_line(words: list[str], dataset: _Dataset) -> tuple[str, list[float], list[list[float]]]:
+    """The category, the numbers of a box or polygon, and those of each keypoint."""
     try:
         numbers = [float(word) for word in words]
     except ValueError:
@@ -225,20 +250,40 @@ def _read_line(words: list[str], dataset: _Dataset, *, height: int, width: int) 
         raise fields.error("", "the category", "a whole number", words[0])
     if int(category) not in dataset.names:
         raise ValueError(f"category {int(category)} is not among the {len(dataset.names)} names")
-    if dataset.keypoint_numbers and len(values) == 4 + dataset.keypoint_numbers:
+    count, size = dataset.keypoint_shape
+    points: list[list[float]] = []
+    if count and len(values) == 4 + count * size:
+        points = [values[at : at + size] for at in range(4, len(values), size)]
         values = values[:4]
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         rule = "a category and 4 numbers (a box) or at least 6 in pairs (a polygon)"
         raise fields.error("", "a line", rule, " ".join(words))
-    if not all(-_SLACK <= value <= 1 + _SLACK for value in values):
-        raise fields.error("", "coordinates", "shares of the image's sides, 0 to 1", _outside(values))
-    name = dataset.names[int(category)]
+    if _outside(values, _SLACK):
+        raise fields.error("", "coordinates", "shares of the image's sides, 0 to 1", _outside(values, 0))
+    return dataset.names[int(category)], values, points
+
+
+def _region(values: list[float], *, height: int, width: int) -> Region:
     if len(values) == 4:
         x, y, w, h = values
         corners = [[(x - w / 2) * width, (y - h / 2) * height], [(x + w / 2) * width, (y + h / 2) * height]]
-        return name, rectangle(corners)
-    return name, polygon([[x * width, y * height] for x, y in zip(values[::2], values[1::2], strict=True)])
+        return rectangle(corners)
+    return polygon([[x * width, y * height] for x, y in zip(values[::2], values[1::2], strict=True)])
 
 
-def _outside(values: Iterable[float]) -> list[Any]:
-    return [value for value in values if not 0 <= value <= 1]
+def _keypoints(points: list[list[float]], names: Sequence[str], *, height: int, width: int) -> Keypoints:
+    """The labelled keypoints. Of two numbers, those are that are not both 0."""
+    found = {}
+    for name, (x, y, *rest) in zip(names, points, strict=False):  # a box may come without any
+        visibility = rest[0] if rest else 2 * bool(x or y)
+        if visibility not in (0, 1, 2):
+            raise fields.error("", "the visibility of a keypoint", "0, 1 or 2", visibility)
+        if visibility:
+            if outside := _outside([x, y], _SLACK):
+                raise fields.error("", "keypoints", "shares of the image's sides, 0 to 1", outside)
+            found[name] = x * width, y * height, int(visibility)
+    return found
+
+
+def _outside(values: Iterable[float], slack: float) -> list[Any]:
+    return [value for value in values if not -slack <= value <= 1 + slack]

@@ -228,3 +228,37 @@ def test_a_folder_without_labelme_files(tmp_path, save, rules):
     save("data/a.json", {"images": []})
     with pytest.raises(ValueError, match="there is no labelme file"):
         rules(tmp_path / "data", format="labelme")
+
+
+def test_points_in_an_objects_group_are_its_keypoints(tmp_path, save, converted):
+    save("data/a.png")
+    save(
+        "data/a.json",
+        labelme(
+            shape("tail", [[9, 2]], "point", group_id=4),
+            shape("dog", [[2, 1], [10, 1], [2, 5]], group_id=4),
+            shape("nose", [[3.5, 2]], "point", group_id=4),
+            shape("dog", [[2, 6], [10, 6], [2, 9]], group_id=5),
+            shape("tail", [[2, 7]], "point", group_id=5),
+            *(shape("nose", [[x, 6]], "point", group_id=5) for x in (3, 4)),  # which one?
+            shape("cat", [[12, 1], [18, 5]], "rectangle", group_id=6),
+            shape("hat", [[13, 1], [14, 2]], "rectangle", group_id=6),
+            shape("nose", [[13, 2]], "point", group_id=6),  # whose?
+            shape("nose", [[13, 2]], "point", group_id=7),
+            shape("ear", [[2, -3]], "point", group_id=5),
+            shape("nose", [[13, 2]], "point"),
+        ),
+    )
+    builder, content, _ = converted(tmp_path / "data")
+    assert [entry.get("keypoints") for entry in content["annotations"]] == [
+        [9, 2, 2, 3.5, 2, 2],
+        [2, 7, 2, 0, 0, 0],
+        None,
+        None,
+    ]
+    assert [entry["num_keypoints"] for entry in content["annotations"][:2]] == [2, 1]
+    assert [entry.get("keypoints") for entry in content["categories"]] == [None, ["tail", "nose"], None]
+    assert builder.left_out == {
+        "points in groups: not of one object, not the only one of their label, or not in the image": 5,
+        "shapes of type 'point': they have no area": 1,
+    }

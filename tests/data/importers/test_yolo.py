@@ -2,6 +2,8 @@ from itertools import pairwise
 
 import pytest
 
+from mrcnn_jax.data.importers.convert import Options, convert
+
 LETTERS = "abcdefghijklm"
 
 SEG = "0 0.1 0.1 0.5 0.1 0.1 0.5\n"  # 2 1, 10 1, 2 5 in an image of 20 x 10
@@ -89,16 +91,56 @@ def test_classes_in_a_text_file(tmp_path, save, converted):
     assert (content["images"][0]["file_name"], len(content["annotations"])) == ("c.jpg", 1)
 
 
-def test_keypoints_are_left_out(tmp_path, save, converted):
+def test_keypoints(tmp_path, save, converted):
     save("data/images/a.jpg")
-    save("data/labels/a.txt", "0 0.25 0.5 0.2 0.4 0.2 0.3 2 0.3 0.4 1\n")
-    save("data/data.yaml", "train: images\nnames: [dog]\nkpt_shape: [2, 3]\n")
+    save("data/labels/a.txt", "0 0.25 0.5 0.2 0.4 0.2 0.3 2 0.3 0.4 1\n1 0.25 0.5 0.2 0.4 0 0 0 0 0 0\n")
+    text = "train: images\nnames: [dog, cat]\nkpt_shape: [2, 3]\n"
+    save("data/data.yaml", text + "kpt_names: {0: [nose, tail]}\n")
     builder, content, _ = converted(tmp_path / "data")
-    assert (content["annotations"][0]["bbox"], content["annotations"][0]["segmentation"]) == (
-        [3, 3, 4, 4],
-        [],
-    )
-    assert builder.left_out == {"sets of keypoints: not supported; the boxes are kept": 1}
+    dog, cat = content["annotations"]
+    assert (dog["bbox"], dog["segmentation"]) == ([3, 3, 4, 4], [])
+    assert (dog["keypoints"], dog["num_keypoints"]) == ([4, 3, 2, 6, 4, 1], 2)
+    assert "keypoints" not in cat
+    assert content["categories"] == [
+        {"id": 1, "name": "dog", "keypoints": ["nose", "tail"]},
+        {"id": 2, "name": "cat"},
+    ]
+    assert builder.left_out == {}
+    save("data/data.yaml", text)
+    assert converted(tmp_path / "data")[1]["categories"][0]["keypoints"] == ["keypoint_1", "keypoint_2"]
+
+
+def test_keypoints_of_two_numbers(tmp_path, save, converted):
+    save("data/images/a.jpg")
+    save("data/labels/a.txt", "0 0.25 0.5 0.2 0.4 0.2 0.3 0 0\n")
+    save("data/data.yaml", "train: images\nnames: [dog]\nkpt_shape: [2, 2]\n")
+    _, content, _ = converted(tmp_path / "data")
+    assert content["annotations"][0]["keypoints"] == [4, 3, 2, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "lines", "message"),
+    [
+        ("0.2 0.3 3", "", "line 1: the visibility of a keypoint must be 0, 1 or 2, got 3"),
+        ("0.2 1.3 2", "", "line 1: keypoints must be shares of the image's sides, 0 to 1, got .1.3"),
+        (
+            "",
+            "kpt_shape: [1, 4]",
+            "kpt_shape must be the number of keypoints, 1 to 10000, and 2 or 3 numbers",
+        ),
+        ("", "kpt_shape: [.inf, 3]", "kpt_shape must be"),
+        ("", "kpt_shape: 3", "kpt_shape must be"),
+        ("", "kpt_shape: [1, 3]\nkpt_names: {0: [a, b]}", "kpt_names must be 1 distinct names for each"),
+        ("", "kpt_shape: [2, 3]\nkpt_names: {0: [a, a]}", "kpt_names must be 2 distinct names"),
+        ("", "kpt_shape: [1, 3]\nkpt_names: nose", "kpt_names must be 1 distinct names"),
+    ],
+)
+def test_wrong_keypoints(tmp_path, save, line, lines, message):
+    save("data/images/a.jpg")
+    save("data/labels/a.txt", f"0 0.25 0.5 0.2 0.4 {line}\n")
+    save("data/data.yaml", f"train: images\nnames: [dog]\n{lines or 'kpt_shape: [1, 3]'}\n")
+    with pytest.raises(ValueError, match=message):
+        raise ValueError([item.rule for item in convert(tmp_path / "data", Options()).findings])
 
 
 def test_all_problems_are_listed(tmp_path, save, rules):
