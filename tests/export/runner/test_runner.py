@@ -48,10 +48,7 @@ def test_what_they_need(file):
 
 
 def test_what_every_module_needs_is_known():
-    assert set(NEEDS) == {
-        "command.py",
-        *(f"runner/{path.name}" for path in FOLDER.iterdir() if path.is_file()),
-    }
+    assert set(NEEDS) == {"command.py", *(f"runner/{path.name}" for path in FOLDER.glob("*.py"))}
 
 
 @pytest.fixture
