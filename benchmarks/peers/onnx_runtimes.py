@@ -22,7 +22,7 @@ def infer(
     """Runs ``settings["runtime"]`` on the first image; ``build`` makes torchvision's model.
 
     With ``settings["pasted"]`` masks are pasted into the image: in torchvision's file by the file itself,
-    with ours by ``export/runner.py``, which encodes them, too. Without, both return them in boxes' frames.
+    with ours by ``export/runner``, which encodes them, too. Without, both return them in boxes' frames.
     """
     path, image = settings["file"], arrays["images"][0]
     if settings["ours"]:

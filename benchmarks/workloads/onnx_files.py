@@ -46,7 +46,11 @@ def infer(model: Model, folder: Path) -> Iterator[tuple[Workload, Workload]]:
             settings | {"ours": False, "file": str(file)},
             lambda: model.arrays() | {"images": images},
         )
-        own = {"ours": True, "file": str(folder / "ours.onnx"), "runner": str(Path(runner.__file__).parent)}
+        own = {
+            "ours": True,
+            "file": str(folder / "ours.onnx"),
+            "runner": str(Path(runner.__file__).parents[1]),
+        }
         yield replace(theirs, settings=settings | own, arrays=lambda: {"images": images}), theirs
 
 

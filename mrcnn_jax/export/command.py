@@ -1,4 +1,4 @@
-"""The command ``python model.mrcnn``: an exported model has this file as ``__main__.py``, with ``runner.py``.
+"""The command ``python model.mrcnn``: an exported model has this file as ``__main__.py``, beside ``runner``.
 
     python model.mrcnn image.npy photo.jpg
 

@@ -1,10 +1,10 @@
-"""Writes a run as one file, which ``runner.py`` runs: an uncompressed zip archive of
+"""Writes a run as one file, which ``runner`` runs: an uncompressed zip archive of
 
 manifest.json                     versions of this format and of jax, the checkpoint's step, sizes of images
 config.json, categories.json      as in a run's directory
 weights.safetensors               the arrays, float32, batch norms folded into convolutions; for all programs
 programs/PLATFORM-BxHxW.stablehlo inference on a batch of B images on a canvas of H x W, from jax.export
-runner.py, __main__.py            runner.py and command.py of this folder
+__main__.py, runner/              command.py and the package runner of this folder
 """
 
 import dataclasses
@@ -127,7 +127,7 @@ def export_model(
         "config.json": _json(to_dict(config)),
         "categories.json": _json(dataclasses.asdict(model.categories)),
         "__main__.py": (_FOLDER / "command.py").read_bytes(),
-        "runner.py": (_FOLDER / "runner.py").read_bytes(),
+        **{f"runner/{path.name}": path.read_bytes() for path in sorted((_FOLDER / "runner").glob("*.py"))},
         "weights.safetensors": safetensors.numpy.save(model.arrays),
     }
     for platform in platforms:

@@ -1,4 +1,4 @@
-"""Writes a run as an ONNX file, which ``runner.py`` runs in ONNX Runtime, and other runtimes take too."""
+"""Writes a run as an ONNX file, which ``runner`` runs in ONNX Runtime, and other runtimes take too."""
 
 import dataclasses
 import json

@@ -8,7 +8,7 @@ from jax import Array
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from mrcnn_jax.config import Config
-from mrcnn_jax.export.runner import CUSTOM_CALL
+from mrcnn_jax.export.runner.mrcnn_model import CUSTOM_CALL
 from mrcnn_jax.images import Size
 from mrcnn_jax.inference.predict import predict
 from mrcnn_jax.models.variables import Blueprint

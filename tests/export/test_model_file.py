@@ -54,10 +54,12 @@ def test_the_entries(model, config):
     with zipfile.ZipFile(model) as archive:
         names = archive.namelist()
         manifest = json.loads(archive.read("manifest.json"))
-    assert names[:6] == [
-        "manifest.json", "config.json", "categories.json", "__main__.py", "runner.py", "weights.safetensors"
+    assert names[:11] == [
+        "manifest.json", "config.json", "categories.json", "__main__.py",
+        *(f"runner/{path.name}" for path in sorted(Path(runner.__file__).parent.glob("*.py"))),
+        "weights.safetensors",
     ]  # fmt: skip
-    assert names[6:] == [f"programs/cpu-{b}x{h}x{w}.stablehlo" for h, w in CANVASES for b in (1, 3)]
+    assert names[11:] == [f"programs/cpu-{b}x{h}x{w}.stablehlo" for h, w in CANVASES for b in (1, 3)]
     assert manifest["version"] == 1 and manifest["step"] == 7
     run = read_model(model)
     assert run.config == with_test(config, batch_size=3) and run.categories == CATEGORIES

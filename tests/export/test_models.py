@@ -17,6 +17,7 @@ from mrcnn_jax.config import Config
 from mrcnn_jax.config.io import validate
 from mrcnn_jax.export import runner
 from mrcnn_jax.export.programs import lower_program
+from mrcnn_jax.export.runner.mrcnn_model import _deserialize
 from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints
 from mrcnn_jax.runs.description import write_run
@@ -159,7 +160,7 @@ def test_the_file_alone(model, tmp_path):
 def test_programs_for_absent_platforms(tiny_config, platform):
     blueprint = make_blueprint(tiny_config.model, num_classes=4, num_keypoints=9)
     content = lower_program(blueprint.folded(), tiny_config, platform=platform, canvas=(64, 64), batch_size=2)
-    exported = runner._deserialize(content, "")
+    exported = _deserialize(content, "")
     assert exported.platforms == (platform,) and exported.nr_devices == 1
     assert [aval.shape for aval in exported.in_avals[-2:]] == [(2, 64, 64, 3), (2, 2)]
     assert ("tpu_custom_call" in exported.mlir_module()) == (platform == "tpu")  # RoIAlign's kernels
