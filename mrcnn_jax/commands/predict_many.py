@@ -245,5 +245,6 @@ def _summarise(job: "Job") -> int:
             file.write("\n")
         print(f"as a COCO results list in {detections}")
     if failed:
-        print(f"error: {failed} images failed; they are listed in {path}", file=sys.stderr)
+        what = "1 image" if failed == 1 else f"{failed} images"
+        print(f"error: {what} failed; see {path}", file=sys.stderr)
     return 1 if failed else 0

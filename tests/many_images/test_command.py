@@ -67,7 +67,7 @@ def test_interrupted_and_resumed(start, cluster, photos, tmp_path):
     assert f"4 of 10 images are done already ({tmp_path / 'out'})" in outcome.stdout
     assert f"9 images, 50 objects in {tmp_path / 'out' / 'results'}" in outcome.stdout
     assert "warning: 1 image is nearly black" in outcome.stderr and "9.png" in outcome.stderr
-    assert f"error: 1 images failed; they are listed in {tmp_path / 'out' / 'failed.jsonl'}" in outcome.stderr
+    assert f"error: 1 image failed; see {tmp_path / 'out' / 'failed.jsonl'}" in outcome.stderr
     found = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert len(found) == 50 and found[0]["file_name"] == "0.png" and "keypoints" not in found[0]
 

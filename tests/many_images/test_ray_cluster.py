@@ -163,7 +163,7 @@ def test_results_are_those_of_predict(directory):
     assert len({entry["file_name"] for entry in wanted}) == 39
     outcome = predict_many(directory, "--input=photos", "--output=parquet", "--coco")
     assert outcome.returncode == 1, outcome.stderr
-    assert "error: 1 images failed; they are listed in" in outcome.stderr
+    assert "error: 1 image failed; see" in outcome.stderr
     assert json.loads((directory / "parquet" / "detections.json").read_text()) == wanted
     (failure,) = map(json.loads, (directory / "parquet" / "failed.jsonl").read_text().splitlines())
     assert failure["image"] == "13.png" and "cannot be read: not an image" in failure["error"]
@@ -188,7 +188,12 @@ def test_results_are_those_of_predict(directory):
 
 
 def test_ctrl_c_and_go_on(directory):
-    command = [sys.executable, "-m", "mrcnn_jax", "predict_many", "--workdir=run", "--input=photos"]
+    many = directory / "many"  # so many that they are not all done before the signal arrives
+    many.mkdir()
+    for path in (directory / "photos").iterdir():
+        for copy in range(10):
+            os.link(path, many / f"{copy}_{path.name}")
+    command = [sys.executable, "-m", "mrcnn_jax", "predict_many", "--workdir=run", "--input=many"]
     command += ["--output=stopped", "--batch_size=2", "--shard_size=2", "--actors=2"]
     process = subprocess.Popen(
         command, cwd=directory, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -198,11 +203,12 @@ def test_ctrl_c_and_go_on(directory):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
-    assert "of 40 images are done" in err and "run the same command to continue" in err
+    assert "of 400 images are done" in err and "run the same command to continue" in err
     again = subprocess.run(
         [*command, "--coco"], cwd=directory, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
-    assert again.returncode == 1 and "of 40 images are done already" in again.stdout, again.stderr
+    assert again.returncode == 1 and "of 400 images are done already" in again.stdout, again.stderr
+    assert "error: 10 images failed" in again.stderr
     (directory / "photos" / "13.png").write_bytes(encoded(noise(48, 64, seed=13)))
     retried = subprocess.run(
         [*command, "--retry_failed"],
@@ -214,7 +220,7 @@ def test_ctrl_c_and_go_on(directory):
     )
     (directory / "photos" / "13.png").write_bytes(b"not an image")
     assert retried.returncode == 0, retried.stderr
-    assert "1 images that failed are tried again" in retried.stdout
+    assert "10 images that failed are tried again" in retried.stdout
 
 
 def test_what_is_refused(directory):
