@@ -53,7 +53,11 @@ def changed(**values):
         (changed(category_id=4), r"found\.json: category ids \[4\] are not in .*val\.json"),
         (changed(score="high"), r"found\.json: \[1\]: score must be a number, got 'high'"),
         (changed(bbox=[1, 2, 3]), r"found\.json: \[1\]: bbox must be 4 numbers, got \[1, 2, 3\]"),
-        (changed(keypoints=[1, 2, 2]), r"found\.json: \[1\]: keypoints must be 6 numbers, got \[1, 2, 2\]"),
+        (changed(keypoints=[1, 2, 2]), r"found\.json: \[3\]: has 2 keypoints; category_id 7 has 1 before"),
+        (
+            [entry | {"keypoints": [1, 2, 2]} for entry in entries() if entry["category_id"] == 7],
+            r"found\.json: \[\d\]: keypoints must be 6 numbers, got \[1, 2, 2\]",
+        ),
         (changed(segmentation=None), r"found\.json: \[1\]: segmentation must be an RLE"),
         (
             changed(segmentation={"size": [2, 2], "counts": [4]}),
