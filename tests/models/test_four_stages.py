@@ -153,6 +153,7 @@ def test_devices_that_share_images_of_convnext_change_nothing():
             np.testing.assert_allclose(other, one, atol=1e-4 * np.abs(one).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "frozen_stages", "expected"),
     [

@@ -123,6 +123,7 @@ def test_the_formula(maps, subsampled):
                 np.testing.assert_allclose(found[image, i, j], wanted, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("subsampled", [False, True])
 def test_it_begins_as_the_identity_and_is_trained(maps, norm, subsampled):
@@ -140,6 +141,7 @@ def test_it_begins_as_the_identity_and_is_trained(maps, norm, subsampled):
     assert (np.abs(gradient) > 1e-3).mean() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subsampled", [False, True])
 def test_numerical_gradient(subsampled):
     x = np.abs(np.random.default_rng(3).normal(size=(1, 3, 4, 4))).astype(np.float32)
@@ -194,6 +196,7 @@ def test_bfloat16_has_its_softmax_in_float32(maps):
     assert ":f32[" in exponentials
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 2), (2, 4)])
 @pytest.mark.parametrize("subsampled", [False, True])
 def test_devices_that_share_an_image_see_all_of_it(maps, shape, subsampled):

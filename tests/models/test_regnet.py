@@ -134,6 +134,7 @@ def test_padding_and_folded_norms_change_nothing(norm, monkeypatch):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "frozen_stages", "expected"),
     [

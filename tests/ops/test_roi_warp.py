@@ -121,6 +121,7 @@ def test_equals_roi_pool_where_every_bin_is_a_cell():
     np.testing.assert_array_equal(warped[seven], pooled[seven])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reduction", "ratio"), METHODS)
 def test_numerical_gradient(reduction, ratio):
     rng = np.random.default_rng(0)
@@ -165,6 +166,7 @@ def test_features_and_boxes_in_padding_have_no_effect():
         np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reduction", "ratio"), METHODS)
 def test_all_forms_of_roi_align_serve(reduction, ratio):
     rng = np.random.default_rng(0)
