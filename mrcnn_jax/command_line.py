@@ -31,6 +31,7 @@ from mrcnn_jax.config import Config, to_dict
 from mrcnn_jax.config.io import flatten, from_dict, validate
 from mrcnn_jax.config.suggestions import suggest
 from mrcnn_jax.distributed.launchers import may_have_peers
+from mrcnn_jax.runtime.interrupts import interruptible
 from mrcnn_jax.runtime.setup import setup
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def run(main: Callable[[list[str]], int | None], *, positional: str = "") -> Non
         return code
 
     flags.FLAGS.register_key_flag_for_module(_module_name(main.__module__), flags.FLAGS["debug"])
-    with _plain_errors():
+    with _plain_errors(), interruptible():
         app.run(quiet_main, flags_parser=parse)
 
 
