@@ -206,7 +206,7 @@ def _find_objects(job: "Job", model: "Model", cores: int) -> None:
             bar.update(result["images"])
     seconds = time.monotonic() - begin
     print(
-        f"{left} images in {seconds:.0f} s, the start included, by {len(workers)} processes",
+        f"{left} images in {seconds:.0f} s, the start included, by {len(workers)} of {_ACTORS.value} actors",
         flush=True,
     )
 

@@ -66,6 +66,10 @@ def _complete(config: Config) -> "tuple[Config, Augment | None]":
         from mrcnn_jax.data.folders import with_layout
 
         config = with_layout(config, _DATA.value)
+    if _LOG_TO.value:
+        from mrcnn_jax.training.writers import check_services
+
+        check_services(_LOG_TO.value)
     check_data_paths(config, "train")
     if config.train.eval_every:
         try:

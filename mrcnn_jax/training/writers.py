@@ -157,9 +157,11 @@ def check_services(names: Sequence[str]) -> None:
     """Raises ValueError for a name that is not in ``SERVICES``, or whose package is not installed."""
     for name in names:
         if name not in SERVICES:
-            raise ValueError(f"log_to: {name!r}: must be one of {', '.join(SERVICES)}")
+            raise ValueError(f"log_to={name}: must be one of {', '.join(SERVICES)}")
         if find_spec(name) is None:
-            raise ValueError(f"log_to: {name!r}: the package {name} is not installed (the extra [{name}])")
+            raise ValueError(
+                f"log_to={name} needs the package {name}: pip install {name} (the extra [{name}])"
+            )
 
 
 def open_service(name: str, workdir: Path) -> Writer:

@@ -26,10 +26,14 @@ class Detector:
             )
 
     def check(self, images: list[np.ndarray]) -> None:
-        """Raises ValueError for an image that is not of 8-bit pixels with the model's channels."""
+        """Raises ValueError for an image that is empty or not of 8-bit pixels with the model's channels."""
+        if isinstance(images, np.ndarray):
+            raise ValueError("an image must be given in a list: model([pixels])")
         for number, image in enumerate(images):
-            if getattr(image, "dtype", None) != np.uint8 or image.shape[2:] != (self.channels,):
-                raise ValueError(f"image {number} must be a uint8 array [H W {self.channels}]")
+            dtype, shape = getattr(image, "dtype", type(image).__name__), getattr(image, "shape", ())
+            if dtype != np.uint8 or shape[2:] != (self.channels,) or 0 in shape:
+                rule = f"must be a uint8 array [H W {self.channels}]"
+                raise ValueError(f"image {number} {rule}, got {dtype} {list(shape)}")
 
     def resized_shape(self, image: np.ndarray) -> Size:
         """The size to which an image must be resized for the model."""
