@@ -28,7 +28,7 @@ def infer(
     if settings["ours"]:
         if settings["pasted"]:
             sys.path.append(settings["runner"])
-            import runner  # type: ignore[import-not-found]
+            import runner  # type: ignore[import-not-found]  # the copy in the folder that was named
 
             model = runner.load_onnx(path, threads=_THREADS)
             return lambda: model([image])

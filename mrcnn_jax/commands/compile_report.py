@@ -132,6 +132,5 @@ def _fill_cache(config: Config) -> int:
     config = _with_flags(config, max(1, jax.device_count() // section.spatial_devices))
     for program, seconds in fill_cache(config, _WORK.value, categories=_CATEGORIES.value):
         print(f"{program}: {seconds:.0f} s", flush=True)
-    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]  # made when jax is imported
-    print(f"compiled programs are in {folder}")
+    print(f"compiled programs are in {jax.config.values['jax_compilation_cache_dir']}")
     return 0

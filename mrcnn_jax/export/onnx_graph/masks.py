@@ -43,7 +43,8 @@ def _logits(graph: Graph, head: MaskHead, regions: Regions, category: Value) -> 
     """
     x = graph.Relu(_deconvolve(graph, head.conv5_mask, conv_stack(graph, head.convs, regions.features)))
     layer = head.mask_fcn_logits
-    kernel, bias = np.asarray(layer.kernel[...])[0, 0].T, np.asarray(layer.bias[...])  # type: ignore[index]
+    assert layer.bias is not None
+    kernel, bias = np.asarray(layer.kernel[...])[0, 0].T, np.asarray(layer.bias[...])
     channels, cells = kernel.shape[1], regions.cells
     kernels, biases = (
         take(graph, category, graph.weight(layer, name, array))
