@@ -13,6 +13,9 @@ WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 # Compilers for chips that are absent. In .venv JAX would look for the chips, in every command.
 COMPILERS := .venv-compilers
 
+# The tests start many processes, each of which would compile anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo docs test test-all test-compilers lock clean
 
 help: ## show this help
