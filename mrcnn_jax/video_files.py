@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from mrcnn_jax.image_formats import suffixes
+
 WRITTEN = (".mp4", ".mov", ".mkv")  # the formats that are written; all take H.264 and exact timestamps
 
 # FFmpeg's names. Left out are playlists and lists of files (hls, dash, concat), which open others, and those
@@ -167,7 +169,8 @@ def _open(path: Path, device: str | None = None) -> Any:
             metadata_errors="replace",
         )
     except av.error.FFmpegError as error:
-        raise ValueError(f"{path}: cannot be read as a video: {error.strerror}") from error
+        advice = "; images are given without --video" if path.suffix.lower() in suffixes() else ""
+        raise ValueError(f"{path}: cannot be read as a video: {error.strerror}{advice}") from error
 
 
 def _pyav() -> Any:

@@ -135,6 +135,7 @@ def main(arguments: list[str]) -> int:
     from mrcnn_jax.image_formats import suffixes
     from mrcnn_jax.inference.files import (
         DETECTIONS,
+        describe_earlier_pictures,
         find_images,
         output_paths,
         passed_over,
@@ -193,8 +194,8 @@ def main(arguments: list[str]) -> int:
     partial = PartialResults(output / _PARTIAL, _made_with(workdir, detector), images, pictures)
     if before := sum(map(partial.is_done, images)):
         print(f"{before} of {len(images)} images are done already ({partial.path})", flush=True)
-    if line := describe_views(config):
-        print(line, flush=True)
+    lines = describe_views(config), describe_earlier_pictures(output, pictures or [])
+    print(*(f"{line}\n" for line in lines if line), sep="", end="", flush=True)
     try:
         problems = write_results(
             finder,

@@ -190,6 +190,8 @@ def _find_objects(job: "Job", model: "Model", cores: int) -> None:
     if not todo:
         return
     resources = ray_cluster.Resources(_ACTORS.value, cores, _GPUS.value)
+    what = "1 actor" if _ACTORS.value == 1 else f"{_ACTORS.value} actors"
+    print(f"starting {what}, which load the model and compile it ...", flush=True)
     ray_cluster.connect(_ADDRESS.value, resources)
     begin, workers = time.monotonic(), set()
     results = ray_cluster.run_shards(

@@ -38,7 +38,8 @@ def main(path: str, images: list[str]) -> None:
             line = json.dumps({"image": image, **found}, default=np.ndarray.tolist, allow_nan=False)
             print(line, flush=True)
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+        named = isinstance(error, OSError) and error.filename is not None
+        sys.exit(f"error: {error.filename}: {error.strerror}" if named else f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,15 @@ def picture_paths(images: Iterable[Path], output: Path) -> list[Path]:
     return output_paths(images, output, ".png", _is_picture)
 
 
+def describe_earlier_pictures(output: Path, pictures: Iterable[Path]) -> str:
+    """A sentence on pictures of earlier runs that stay in ``output`` beside ``pictures``; "" if none do."""
+    ours = {path.name.lower() for path in pictures}
+    others = (path for path in output.glob("*.png") if path.name.lower() not in ours)
+    count = sum(map(_is_picture, others))
+    number = "1 picture" if count == 1 else f"{count} pictures"
+    return f"{output} has {number} of other images, by an earlier run; they are kept" if count else ""
+
+
 def output_paths(
     images: Iterable[Path], output: Path, suffix: str, is_ours: Callable[[Path], bool]
 ) -> list[Path]:

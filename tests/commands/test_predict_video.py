@@ -71,6 +71,9 @@ def test_what_cannot_be_asked_of_a_video(predict, directory):
     (directory / "text.mp4").write_text("no video")
     done = predict("--video=text.mp4", "--output=no.mp4")
     assert done.stderr.startswith("error: text.mp4: cannot be read as a video: ")
+    (directory / "photo.jpg").write_text("no video")
+    done = predict("--video=photo.jpg", "--output=no.mp4")
+    assert "; images are given without --video\n" in done.stderr
     assert not list(directory.glob("no*"))
 
 

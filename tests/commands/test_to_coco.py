@@ -100,8 +100,9 @@ def test_categories_that_are_kept(tmp_path, photos):
         (("missing",), "missing: there is no such file or folder"),
         (
             ("photos/a.png",),
-            "photos/a.png: the format of these annotations is not recognised; --format names",
+            "photos/a.png: has only images, no annotations; mrcnn-jax predict finds objects in them",
         ),
+        (("images",), "images: has only images, no annotations; mrcnn-jax predict finds"),
         (
             ("coco/a.json",),
             "coco/a.json: is in COCO's format already; train on it with --data, the folder that also has the",
@@ -121,6 +122,8 @@ def test_categories_that_are_kept(tmp_path, photos):
 def test_wrong_arguments(tmp_path, photos, arguments, message):
     (tmp_path / "cvat.xml").write_text("<annotations>")
     (tmp_path / "empty.json").touch()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "b.jpg").touch()
     (tmp_path / "coco").mkdir()
     (tmp_path / "coco" / "a.json").write_text('{"images": [], "annotations": [], "categories": []}')
     done = run_here("to_coco", *arguments, "--output=dogs.json", directory=tmp_path)

@@ -153,7 +153,7 @@ def test_the_file_alone(model, tmp_path):
     assert "JAX_COMPILATION_CACHE_DIR=FOLDER keeps the compiled programs" in advice
     assert error == "error: photo.jpg: needs Pillow (pip install pillow), unlike .npy files"
     assert run().stderr == "usage: python model.mrcnn image.npy photo.jpg ...\n"
-    assert "error: [Errno 2] No such file or directory: 'none.npy'" in run("none.npy").stderr
+    assert "error: none.npy: No such file or directory\n" in run("none.npy").stderr
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

@@ -5,7 +5,14 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mrcnn_jax.inference.files import PICTURE_MARK, find_images, passed_over, picture_paths, read_image_ids
+from mrcnn_jax.inference.files import (
+    PICTURE_MARK,
+    describe_earlier_pictures,
+    find_images,
+    passed_over,
+    picture_paths,
+    read_image_ids,
+)
 
 
 def test_a_folder_stands_for_its_images(tmp_path: Path) -> None:
@@ -59,7 +66,12 @@ def test_pictures_replace_only_pictures_of_earlier_runs(tmp_path: Path) -> None:
         mark.add_text(key, text)
     Image.new("RGB", (3, 3)).save(tmp_path / "b.png", pnginfo=mark)
     images = [Path("x/a.jpg"), Path("x/b.jpg")]
-    assert [path.name for path in picture_paths(images, tmp_path)] == ["a-3.png", "b.png"]
+    pictures = picture_paths(images, tmp_path)
+    assert [path.name for path in pictures] == ["a-3.png", "b.png"]
+    assert describe_earlier_pictures(tmp_path, pictures) == ""
+    kept = f"{tmp_path} has 1 picture of other images, by an earlier run; they are kept"
+    assert describe_earlier_pictures(tmp_path, pictures[:1]) == kept
+    assert describe_earlier_pictures(tmp_path / "none", pictures) == ""
 
 
 def test_image_ids_by_file_name(tmp_path: Path) -> None:

@@ -8,7 +8,12 @@ from mrcnn_jax.data.importers.builder import CocoBuilder
 from mrcnn_jax.data.importers.cityscapes import add_cityscapes, image_folder
 from mrcnn_jax.data.importers.labelme import add_labelme
 from mrcnn_jax.data.importers.masks import add_masks
-from mrcnn_jax.data.importers.recognise import files_of_format, recognise, what_it_looks_like
+from mrcnn_jax.data.importers.recognise import (
+    files_of_format,
+    has_nothing_but_images,
+    recognise,
+    what_it_looks_like,
+)
 from mrcnn_jax.data.importers.via import add_via
 from mrcnn_jax.data.importers.voc import add_voc, dataset_folder
 from mrcnn_jax.data.importers.yolo import add_yolo
@@ -44,6 +49,10 @@ def convert(source: Path, options: Options) -> CocoBuilder:
             raise ValueError(
                 f"{source}: is in COCO's format already; train on it with --data, the folder that also has "
                 "the images"
+            )
+        if kind is None and has_nothing_but_images(source):
+            raise ValueError(
+                f"{source}: has only images, no annotations; mrcnn-jax predict finds objects in them"
             )
         if kind is None:
             raise ValueError(

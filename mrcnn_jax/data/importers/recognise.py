@@ -64,6 +64,14 @@ def files_of_format(folder: Path, name: str) -> list[Path]:
     return sorted(path for path in files if (kind := recognise(path)) is not None and kind.format == name)
 
 
+def has_nothing_but_images(path: Path) -> bool:
+    """Whether it is an image, or a folder with images and, to one level below, no file of another kind."""
+    if not path.is_dir():
+        return path.suffix.lower() in IMAGE_SUFFIXES
+    files = [file for file in itertools.chain(path.glob("*"), path.glob("*/*")) if file.is_file()]
+    return bool(files) and all(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
+
+
 def _recognise_file(path: Path) -> Kind | None:
     with path.open("rb") as file:
         data = file.read(_HEAD)
