@@ -73,7 +73,8 @@ def expected_outputs(
 ) -> dict[str, np.ndarray]:
     """The valid detections in an image, which lies on a canvas of noise."""
     height, width = image.shape[:2]
-    pixels = np.random.default_rng(1).integers(0, 256, (1, *canvas, 3)).astype(image_dtype(model.config))
+    noise = np.random.default_rng(1).integers(0, 256, (1, *canvas, image.shape[2]))
+    pixels = noise.astype(image_dtype(model.config))
     pixels[0, :height, :width] = image
     program = PROGRAMS.setdefault(id(model), jax.jit(make_program(model.folded, model.config)))
     found = program(model.arrays, pixels, jnp.array([[height, width]], jnp.int32))
@@ -84,9 +85,9 @@ def expected_outputs(
 PROGRAMS: dict[int, Any] = {}
 
 
-def images() -> list[np.ndarray]:
+def images(channels: int = 3) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [rng.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
+    return [rng.integers(0, 256, (*size, channels), np.uint8) for size in SIZES]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -147,10 +148,14 @@ def test_the_runner_resizes_and_pastes(path, model):
         onnx_model([image.astype(np.float32)])
 
 
-def test_no_detections(model, tmp_path):
+def strict(model: Exportable) -> Exportable:
+    """The model, such that it finds nothing."""
     test = dataclasses.replace(model.config.test, score_threshold=1.0)
-    strict = dataclasses.replace(model, config=dataclasses.replace(model.config, test=test))
-    export_onnx(strict, tmp_path / "strict.onnx")
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, test=test))
+
+
+def test_no_detections(model, tmp_path):
+    export_onnx(strict(model), tmp_path / "strict.onnx")
     (found,) = runner.load_onnx(str(tmp_path / "strict.onnx"))(images()[:1])
     assert found["boxes"].shape == (0, 4) and found["crops"] == [] and found["names"] == []
 
@@ -166,6 +171,8 @@ def test_files_are_never_overwritten(path, model, tmp_path):
 
 def test_a_file_of_another_program(tmp_path):
     path = tmp_path / "other.onnx"
+    with pytest.raises(FileNotFoundError, match=r"other\.onnx"):
+        runner.load_onnx(str(path))
     path.write_bytes(b"weights")
     with pytest.raises(ValueError, match=r"other\.onnx: is damaged or not from mrcnn-jax export"):
         runner.load_onnx(str(path))

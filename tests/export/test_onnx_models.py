@@ -19,7 +19,7 @@ from mrcnn_jax.models.variables import make_blueprint
 from mrcnn_jax.runs.checkpoint import Checkpoints
 from mrcnn_jax.runs.description import write_run
 from tests.export.stand_in import CATEGORIES
-from tests.export.test_onnx_file import KINDS, SIZES, expected_outputs, exportable, images, of_kind
+from tests.export.test_onnx_file import KINDS, expected_outputs, exportable, images, of_kind, strict
 from tests.run_command import run_here
 
 pytestmark = [
@@ -56,6 +56,12 @@ FURTHER: dict[str, dict[str, Any]] = {
             "keypoint": True,
             "keypoint_pool_size": 7,
         },
+    },
+    "boxes alone": {"mask": False, "keypoint": False},
+    "five channels": {
+        "pixel_order": "bgr",
+        "pixel_mean": (103.0, 116.0, 124.0, 90.0, 80.0),
+        "pixel_std": (58.0,) * 5,
     },
     "dilated C5": {"features": "dc5", "backbone_depth": 50, "padding_multiple": 1, "keypoint": False},
     "RegNetX": {"backbone": "regnetx_400mf", "backbone_depth": 50, "keypoint": False},
@@ -96,20 +102,23 @@ def test_every_kind_in_both_runtimes(tiny_config, tmp_path, kind):
     export_onnx(model, tmp_path / "model.onnx")
     onnx_model = runner.load_onnx(str(tmp_path / "model.onnx"))
     other = openvino_run(tmp_path / "model.onnx")
-    for image in images():
+    for image in images(onnx_model.channels):
         expected = expected_outputs(model, image)
         for run in (onnx_model.run, other):
             assert_equal(run(image.astype(np.float32)), expected)
 
 
-def test_openvino_finds_nothing_too(tiny_config, tmp_path):
-    model = exportable(of_kind(tiny_config, {}))
-    test = dataclasses.replace(model.config.test, score_threshold=1.0)
-    strict = dataclasses.replace(model, config=dataclasses.replace(model.config, test=test))
-    export_onnx(strict, tmp_path / "model.onnx")
-    found = openvino_run(tmp_path / "model.onnx")(np.zeros((*SIZES[0], 3), np.float32))
-    assert found["boxes"].shape == (0, 4) and found["masks"].shape == (0, 28, 28)
-    assert found["keypoints"].shape == (0, 9, 3)
+@pytest.mark.parametrize("kind", [*KINDS, *FURTHER])
+def test_both_runtimes_find_nothing_too(tiny_config, tmp_path, kind):
+    model = exportable(of_kind(tiny_config, (KINDS | FURTHER)[kind]))
+    export_onnx(strict(model), tmp_path / "model.onnx")
+    onnx_model = runner.load_onnx(str(tmp_path / "model.onnx"))
+    image = images(onnx_model.channels)[0].astype(np.float32)
+    for run in (onnx_model.run, openvino_run(tmp_path / "model.onnx")):
+        found = run(image)
+        assert found["boxes"].shape == (0, 4) and found["scores"].shape == (0,)
+        assert not model.config.model.mask or found["masks"].shape == (0, 28, 28)
+        assert not model.config.model.keypoint or found["keypoints"].shape == (0, 9, 3)
 
 
 def detectron2_keypoints() -> Config:

@@ -45,8 +45,11 @@ def norm(graph: Graph, layer: Any, x: Value) -> Value:
     if not isinstance(layer, GroupNorm):
         raise ValueError(f"a norm of the kind {type(layer).__name__} cannot be exported as ONNX")
     groups = layer.num_groups
+    channels = layer.scale[...].size // groups
+    # With all extents given, as none could be found by -1 where there are no regions.
+    by_group = graph.Concat([0, groups, channels], graph.Slice(graph.Shape(x), [2], [4]), axis=0)
     rows = graph.InstanceNormalization(
-        graph.Reshape(x, [0, groups, -1]),
+        graph.Reshape(x, by_group),
         np.ones(groups, np.float32),
         np.zeros(groups, np.float32),
         epsilon=layer.epsilon,

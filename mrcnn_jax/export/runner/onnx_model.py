@@ -12,10 +12,12 @@ from .resizing import resize
 def load_onnx(path: str, *, threads: int = 0) -> "OnnxModel":
     """The model in an .onnx file, for ONNX Runtime on a CPU with so many ``threads``; 0: one for each core.
 
-    Raises ValueError, naming the file, if ``mrcnn-jax export`` did not write it or ONNX Runtime refuses it.
+    Raises OSError if the file cannot be opened, and ValueError, naming it, if ``mrcnn-jax export`` did not
+    write it or ONNX Runtime refuses it.
     """
     import onnxruntime
 
+    open(path, "rb").close()  # an error of the system, if there is no such file
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:
@@ -26,8 +28,8 @@ def load_onnx(path: str, *, threads: int = 0) -> "OnnxModel":
             return dict(zip(names, session.run(names, {"image": image}), strict=True))
 
         return OnnxModel(session.get_modelmeta().custom_metadata_map, run)
-    except OSError:
-        raise
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # ONNX Runtime has many of its own
         raise ValueError(f"{path}: is damaged or not from mrcnn-jax export: {error!r}") from error
 

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from mrcnn_jax.config import ModelConfig
-from mrcnn_jax.export.onnx_graph import boxes, keypoints, proposals, regions, suppression
+from mrcnn_jax.export.onnx_graph import boxes, keypoints, layers, proposals, regions, suppression
 from mrcnn_jax.export.onnx_graph.arrays import columns
 from mrcnn_jax.export.onnx_graph.graph import Graph
+from mrcnn_jax.models.norm import GroupNorm
 from mrcnn_jax.ops.anchors import half_sides, make_anchors
 from mrcnn_jax.ops.boxes import clip_boxes, decode_boxes
 from mrcnn_jax.ops.keypoints import decode_keypoints
@@ -40,7 +42,7 @@ def test_suppression_by_hand():
 
 
 @pytest.mark.parametrize("limits", ["above", "both"])
-def test_boxes_are_decoded_and_clipped_with_equal_bits(limits):
+def test_boxes_are_decoded_and_clipped_up_to_rounding(limits):
     graph, rng = Graph(), np.random.default_rng(1)
     weights = (10.0, 10.0, 5.0, 5.0)
     given, deltas = (graph.input(name, np.float32, ["n", 4]) for name in ("anchors", "deltas"))
@@ -100,3 +102,17 @@ def test_keypoints_are_decoded(score):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
     (nothing,) = run(graph, logits=values[:0], boxes=own[:0])
     assert nothing.shape == (0, 3, 3)
+
+
+def test_a_group_norm_of_any_number_of_maps():
+    layer = GroupNorm(8, num_groups=2, epsilon=1e-5, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(3)
+    layer.scale[...], layer.bias[...] = (jnp.asarray(rng.normal(size=8), jnp.float32) for _ in range(2))
+    graph = Graph({id(layer): "norm"})
+    given = graph.input("x", np.float32, ["n", 8, "h", "w"])
+    graph.output("y", layers.norm(graph, layer, given), np.float32, ["n", 8, "h", "w"])
+    x = rng.normal(2, 3, (3, 5, 4, 8)).astype(np.float32)
+    (found,) = run(graph, x=x.transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(found.transpose(0, 2, 3, 1), layer(jnp.asarray(x)), atol=1e-5)
+    (found,) = run(graph, x=np.zeros((0, 8, 5, 4), np.float32))  # of a mask head without detections
+    assert found.shape == (0, 8, 5, 4)
