@@ -61,13 +61,24 @@ def main(_: list[str]) -> None:
     batch_sizes = _batch_sizes()
     if _FORMAT.value == "onnx":
         _check_for_onnx()
+    if _FORMAT.value == "saved_model" and flags.FLAGS["platforms"].present and _PLATFORMS.value != ["cpu"]:
+        raise ValueError("--platforms is not for --format=saved_model, which is for CPUs")
     config = _override(run_config(_WORKDIR.value))
     setup()
-    from mrcnn_jax.export.model_file import check_exportable, check_new, export_model, load_exportable
+    from mrcnn_jax.export.model_file import (
+        check_canvases,
+        check_exportable,
+        check_new,
+        check_platforms,
+        export_model,
+        load_exportable,
+    )
     from mrcnn_jax.weights.zoo import workdir_of
 
     check_new(output)  # before a download
     check_exportable(config)
+    check_platforms(_PLATFORMS.value)
+    check_canvases(config, canvases)
     if _FORMAT.value == "onnx":
         from mrcnn_jax.export.onnx_file import check_onnx
 

@@ -24,6 +24,18 @@ def read_image(path: str) -> np.ndarray:
     return np.array(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
 
 
+def read_for(model: runner.Model, path: str) -> np.ndarray:
+    """The pixels of a file. Raises ValueError, naming it, if it cannot be read or is not for the model."""
+    try:
+        pixels = read_image(path)
+        model.check([pixels])
+    except (ImportError, FileNotFoundError):
+        raise
+    except Exception as error:  # NumPy and Pillow raise many, also EOFError
+        raise ValueError(f"{path}: {error}") from error
+    return pixels
+
+
 def main(path: str, images: list[str]) -> None:
     if not images:
         sys.exit(f"usage: python {path} image.npy photo.jpg ...")
@@ -33,7 +45,7 @@ def main(path: str, images: list[str]) -> None:
             advice = "JAX_COMPILATION_CACHE_DIR=FOLDER keeps the compiled programs for the next time"
             print(f"the first image of each shape takes longer, to compile; {advice}", file=sys.stderr)
         for image in images:
-            (found,) = model([read_image(image)])
+            (found,) = model([read_for(model, image)])
             found.pop("crops", None)
             line = json.dumps({"image": image, **found}, default=np.ndarray.tolist, allow_nan=False)
             print(line, flush=True)

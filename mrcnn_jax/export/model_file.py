@@ -77,10 +77,7 @@ def load_exportable(
     run = read_run(workdir)
     config = run.config if config is None else config
     check_exportable(config)
-    scale = scales_of(config)[0]
-    own = scale.canvases
-    if unknown := [canvas for canvas in canvases if canvas not in own]:
-        raise ValueError(f"canvas {_names(unknown)} is not one of the config's, which are {_names(own)}")
+    check_canvases(config, canvases)
     step, weights = load_weights(Path(workdir), step)
     categories = run.categories
     blueprint = make_blueprint(
@@ -88,7 +85,8 @@ def load_exportable(
     )
     check_arrays_match(blueprint.shapes(), weights, source=f"{workdir}, step {step}")
     arrays = {name: np.asarray(array) for name, array in jax.jit(blueprint.fold)(weights).items()}
-    chosen = tuple(canvas for canvas in own if canvas in canvases) or own
+    scale = scales_of(config)[0]
+    chosen = tuple(canvas for canvas in scale.canvases if canvas in canvases) or scale.canvases
     scale = scale._replace(canvases=chosen)
     return Exportable(config, categories, step, blueprint.folded(), arrays, scale)
 
@@ -111,8 +109,7 @@ def export_model(
     batch_sizes, platforms = sorted(set(batch_sizes)), list(dict.fromkeys(platforms))
     if not batch_sizes or batch_sizes[0] < 1:
         raise ValueError(f"batch sizes ({batch_sizes}) must be at least 1")
-    if unknown := [name for name in platforms if name not in PLATFORMS]:
-        raise ValueError(f"platform {', '.join(unknown)} is unknown; there are {', '.join(PLATFORMS)}")
+    check_platforms(platforms)
     test = dataclasses.replace(model.config.test, batch_size=batch_sizes[-1])
     config = dataclasses.replace(model.config, test=test)
     manifest = {
@@ -143,6 +140,21 @@ def export_model(
             for name, content in files.items():
                 archive.writestr(zipfile.ZipInfo(name, _OLDEST_DATE), content)
         check_new(output)  # another process may have written it in the meantime
+
+
+def check_platforms(platforms: Sequence[str]) -> None:
+    """Raises ValueError unless there are some, and all are known."""
+    if unknown := [name for name in platforms if name not in PLATFORMS]:
+        raise ValueError(f"platform {', '.join(unknown)} is unknown; there are {', '.join(PLATFORMS)}")
+    if not platforms:
+        raise ValueError(f"no platform is named; there are {', '.join(PLATFORMS)}")
+
+
+def check_canvases(config: Config, canvases: Sequence[Size]) -> None:
+    """Raises ValueError unless all are among those of the config's only scale."""
+    own = scales_of(config)[0].canvases
+    if unknown := [canvas for canvas in canvases if canvas not in own]:
+        raise ValueError(f"canvas {_names(unknown)} is not one of the config's, which are {_names(own)}")
 
 
 def check_new(output: Path) -> None:

@@ -4,6 +4,7 @@
 0.10.2 gives it. Here the program is written for readers 12 weeks older, of which that TensorFlow is one.
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def export_saved_model(
     """
     output = Path(output)
     check_new(output)
-    if min(batch_sizes) < 1:
+    if not batch_sizes or min(batch_sizes) < 1:
         raise ValueError(f"batch sizes ({list(batch_sizes)}) must be at least 1")
     module = tf.Module()
     # In the order of jax.export, which flattens a dict by its sorted names.
@@ -49,7 +50,11 @@ def export_saved_model(
             signatures[name] = _signature(jax.export.deserialize(bytearray(content)), module.arrays)
     module.signatures_kept = list(signatures.values())  # with their variables
     default = next(iter(signatures.values()))
-    tf.saved_model.save(module, str(output), signatures={"serving_default": default, **signatures})
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
+        whole = Path(folder) / output.name
+        tf.saved_model.save(module, str(whole), signatures={"serving_default": default, **signatures})
+        check_new(output)  # another process may have written it in the meantime
+        whole.rename(output)
 
 
 def _signature(exported: jax.export.Exported, arrays: Sequence[tf.Variable]) -> Any:

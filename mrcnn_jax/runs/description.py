@@ -117,7 +117,7 @@ def is_model_file(path: str | Path) -> bool:
     """Whether ``path`` is a file that ``mrcnn-jax export`` wrote (mrcnn_jax/export/)."""
     if not Path(path).is_file():
         return False
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+    with contextlib.suppress(zipfile.BadZipFile, NotImplementedError), zipfile.ZipFile(path) as archive:
         return {"manifest.json", _CONFIG_FILE, CATEGORIES_FILE} <= set(archive.namelist())
     return False
 
@@ -134,7 +134,7 @@ def read_model(path: str | Path) -> Run:
             if any(entry.compress_type for entry in archive.infolist()):  # which could fill the memory
                 raise ValueError(f"{path}: its entries must be uncompressed")
             return _read(zipfile.Path(archive))
-    except (KeyError, RuntimeError, zipfile.BadZipFile) as error:
+    except (KeyError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: is damaged: {error}") from error
 
 

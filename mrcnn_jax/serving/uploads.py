@@ -140,10 +140,11 @@ def _check_images(files: list[tuple[str, bytes]], limits: Limits) -> list[Upload
     """The files as uploads; raises HTTPException that names all that are none, by the first one's status."""
     uploads, problems = [], []
     for number, (name, data) in enumerate(files, start=1):
-        place = f"image {number} ({name})" if name else "the image"
+        alone = len(files) == 1 and not name
+        place = "the image" if alone else f"image {number} ({name})" if name else f"image {number}"
         if not data:
             problems.append(
-                (400, "the body is empty; send an image" if not name else f"{place}: the file is empty")
+                (400, "the body is empty; send an image" if alone else f"{place}: the file is empty")
             )
             continue
         try:

@@ -183,6 +183,10 @@ def test_a_damaged_file(model, tmp_path):
     for load in (runner.load, mrcnn_jax.load):
         with pytest.raises(ValueError, match=r"model\.mrcnn: is damaged.*Bad CRC-32.*categories\.json"):
             load(str(path))
+    path.write_bytes(content[:29] + b"\xff" + content[30:])  # the length of what follows a name: to the end
+    for load in (runner.load, mrcnn_jax.load):
+        with pytest.raises(ValueError, match=r"model\.mrcnn: is damaged"):
+            load(str(path))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("manifest.json", "config.json", "categories.json"):
             archive.writestr(name, "{}" + " " * 1000)
@@ -230,6 +234,7 @@ def test_what_flags_cannot_be(model, config, tmp_path):
     for changes, message in (
         ({"output": tmp_path / "none" / "model.mrcnn"}, "there is no folder"),
         ({"platforms": ["rocm"]}, "platform rocm is unknown; there are cpu, cuda, tpu"),
+        ({"platforms": []}, "no platform is named; there are cpu, cuda, tpu"),
         ({"batch_sizes": [2, 0]}, r"batch sizes \(\[0, 2\]\) must be at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -237,7 +242,10 @@ def test_what_flags_cannot_be(model, config, tmp_path):
     for flag, message in (
         ("--canvas=64", "--canvas=64: must be HEIGHTxWIDTH, such as 800x1344"),
         ("--batch_sizes=1,b", "--batch_sizes=b: must be numbers from 1"),
+        ("--canvas=32x32", "canvas 32x32 is not one of the config's"),
+        ("--platforms=", "no platform is named"),
+        ("--format=saved_model --platforms=cuda", "--platforms is not for --format=saved_model"),
     ):
-        done = run_here("export", "--workdir=run", "--output=new.mrcnn", flag, directory=tmp_path)
+        done = run_here("export", "--workdir=run", "--output=new.mrcnn", *flag.split(), directory=tmp_path)
         assert done.returncode == 1 and message in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -154,6 +154,11 @@ def test_the_file_alone(model, tmp_path):
     assert error == "error: photo.jpg: needs Pillow (pip install pillow), unlike .npy files"
     assert run().stderr == "usage: python model.mrcnn image.npy photo.jpg ...\n"
     assert "error: none.npy: No such file or directory\n" in run("none.npy").stderr
+    np.save(tmp_path / "gray.npy", image[..., 0])
+    error = run("image.npy", "gray.npy").stderr.splitlines()[-1]
+    assert error == "error: gray.npy: image 0 must be a uint8 array [H W 3], got uint8 [200, 150]"
+    (tmp_path / "empty.npy").touch()
+    assert "error: empty.npy: " in run("empty.npy").stderr and "Traceback" not in run("empty.npy").stderr
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

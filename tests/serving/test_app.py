@@ -102,6 +102,7 @@ BOMB = (
 LARGE = bytes(LIMITS.bytes + 1)
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 FIELD = {"score_threshold": "0.5"}
+UNNAMED = b'--x\r\nContent-Disposition: form-data; name="a"; filename=""\r\n\r\nno\r\n' * 2 + b"--x--\r\n"
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,7 @@ FIELD = {"score_threshold": "0.5"}
         ({"content": PNG[:2000]}, 422, "the image: cannot be read: image file is truncated"),
         ({"files": files(PNG, b"no", PNG)}, 422, r"image 2 \(1.png\): cannot be read: not an image"),
         ({"files": files(PNG, PNG[:99])}, 422, r"image 2 \(1.png\): cannot be read: "),
+        ({"content": UNNAMED, "headers": FORM}, 422, "image 1: cannot be read: .*; image 2: cannot be read"),
         ({"content": PNG, "params": {"score_threshold": "nan"}}, 400, "score_threshold is 'nan'; .* 0 to 1"),
         ({"content": PNG, "params": {"score_threshold": "1.5"}}, 400, "score_threshold is '1.5'"),
         ({"content": PNG, "params": {"threshold": "1"}}, 400, "unknown parameter 'threshold'"),

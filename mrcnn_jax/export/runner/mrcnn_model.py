@@ -32,7 +32,14 @@ def load(path: str) -> "Model":
             if any(entry.compress_type for entry in entries) or size > os.path.getsize(path):
                 raise ValueError("its entries must be uncompressed")
             return Model({entry.filename: archive.read(entry) for entry in entries})
-    except (LookupError, TypeError, AttributeError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(f"{path}: is damaged or not from mrcnn-jax export: {error!r}") from error
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
