@@ -15,6 +15,7 @@ from mrcnn_jax.config import Config, ModelConfig, TrainConfig
 from mrcnn_jax.config import TestConfig as InferenceConfig
 from mrcnn_jax.distributed.sharding import batch_sharding, replicated
 from mrcnn_jax.models.variables import make_blueprint
+from mrcnn_jax.ops.roi_align import roi_align
 
 # Compilers warn about what they cannot find, and JAX about them.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -97,3 +98,26 @@ def test_masks_of_maps_are_made_at_their_own_size(compiled):
 
     report, _ = compiled("v5e", lower)
     assert report.problems(()) == []
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_roi_pooling_of_c5_fits_into_a_core(compiled, dtype):
+    """All 2048 channels of a window's cells, at once, were more than a kernel may hold."""
+
+    def pool_and_gradient(features, boxes):
+        def pool(features):
+            settings = {"stride": 32.0, "output_size": 14, "sampling_ratio": 0, "aligned": True}
+            return jax.vmap(lambda f, b: roi_align(f, b, **settings))(features, boxes)
+
+        pooled, transpose = jax.vjp(pool, features)
+        return pooled, transpose(pooled)
+
+    def lower(mesh):
+        features = jax.ShapeDtypeStruct((1, 25, 42, 2048), dtype)
+        boxes = jax.ShapeDtypeStruct((1, 64, 4), jnp.float32)
+        with jax.set_mesh(mesh):
+            one = replicated(mesh)
+            return jax.jit(pool_and_gradient, in_shardings=(one, one)).lower(features, boxes)
+
+    report, _ = compiled("v5e", lower)
+    assert report.kernels["tpu_custom_call"] == 4 and report.problems(()) == []

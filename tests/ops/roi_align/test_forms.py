@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mrcnn_jax.ops.roi_align import forms, plain
+from mrcnn_jax.ops.roi_align import forms, plain, windows
 
 REFERENCE = np.load(pathlib.Path(__file__).parents[2] / "fixtures" / "torchvision_ops.npz")
 OPTIONS = ("output_size", "sampling_ratio", "aligned", "reduction", "form")
@@ -174,15 +174,16 @@ def test_every_form_equals_the_plain_one(reduction, ratio, aligned):
 
 
 @pytest.mark.parametrize("shape", [(16, 48), pytest.param((40, 117), marks=pytest.mark.slow)])
-def test_regions_of_many_windows(shape):
-    """On maps whose sides are or are not multiples of a window's."""
+def test_regions_of_many_windows(shape, monkeypatch):
+    """On maps whose sides are or are not multiples of a window's, of more channels than a kernel takes."""
+    monkeypatch.setattr(windows, "CHANNELS", 2)
     rng = np.random.default_rng(0)
-    features = jnp.asarray(rng.normal(size=(*shape, 2)), jnp.float32)
+    features = jnp.asarray(rng.normal(size=(*shape, 3)), jnp.float32)
     corner, opposite = np.sort(rng.uniform(-5, np.array(shape[::-1]) + 5, (2, 12, 2)), axis=0)
     boxes = np.concatenate([corner, opposite], axis=1)
     boxes[0] = [0, 0, *shape[::-1]]
     boxes = jnp.asarray(boxes, jnp.float32)
-    cotangent = jnp.asarray(rng.normal(size=(12, 5, 5, 2)), jnp.float32)
+    cotangent = jnp.asarray(rng.normal(size=(12, 5, 5, 3)), jnp.float32)
 
     @functools.partial(jax.jit, static_argnums=0)
     def pool_and_gradient(form):
