@@ -38,6 +38,13 @@ def test_the_rules_differ_just_below_a_power_of_two():
         assign_levels(boxes, min_level=2, max_level=5, rule="keras")
 
 
+@pytest.mark.parametrize("rule", ["detectron2", "torchvision", "mmdetection"])
+def test_boxes_of_padding_have_a_level_of_a_map(rule):
+    boxes = jnp.array([[np.nan] * 4, [np.inf] * 4, [0, 0, np.nan, 5], [-np.inf, 0, np.inf, 5], [5, 5, 0, 9]])
+    level = np.asarray(assign_levels(boxes, min_level=2, max_level=5, rule=rule))
+    assert ((level >= 2) & (level <= 5)).all()
+
+
 def test_equals_torchvision():
     boxes = jnp.asarray(REFERENCE["pyramid/boxes"])
     level = assign_levels(boxes, min_level=2, max_level=5, canonical_size=28.0)
