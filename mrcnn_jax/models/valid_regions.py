@@ -19,7 +19,6 @@ from jax import Array, lax
 from jaxtyping import Bool, Shaped
 
 from mrcnn_jax.distributed.sharding import BY_ROW, map_shards
-from mrcnn_jax.runtime.blocks import divisor
 
 BLOCK = 32  # regions per image
 
@@ -39,10 +38,14 @@ def _apply_in_blocks(
     head: Callable[..., Array], weights: Any, valid: Bool[Array, "b r"], *inputs: Shaped[Array, "b r *_"]
 ) -> Shaped[Array, "b r *_"]:
     images, count = valid.shape
-    size = divisor(count, BLOCK)
+    blocks = max(1, -(-count // BLOCK))
+    size = -(-count // blocks)
+    missing = blocks * size - count  # of the last block; rows of zeros, which are not valid
 
     def split(rows: Array) -> Array:
-        return jnp.moveaxis(rows.reshape(images, count // size, size, *rows.shape[2:]), 1, 0)
+        if missing:
+            rows = jnp.pad(rows, [(0, 0), (0, missing)] + [(0, 0)] * (rows.ndim - 2))
+        return jnp.moveaxis(rows.reshape(images, blocks, size, *rows.shape[2:]), 1, 0)
 
     def apply(block: tuple[Array, ...]) -> Array:
         outputs = head(weights, *(rows.reshape(images * size, *rows.shape[2:]) for rows in block))
@@ -57,4 +60,4 @@ def _apply_in_blocks(
 
     any_valid = jnp.any(split(valid), axis=(1, 2))
     outputs = jnp.moveaxis(lax.map(apply_if_valid, (any_valid, tuple(map(split, inputs)))), 0, 1)
-    return outputs.reshape(images, count, *outputs.shape[3:])
+    return outputs.reshape(images, blocks * size, *outputs.shape[3:])[:, :count]

@@ -21,9 +21,11 @@ def blocks_of_four(monkeypatch):
     monkeypatch.setattr(valid_regions, "BLOCK", 4)
 
 
-def test_outputs_and_gradients_match_the_plain_head_on_valid_regions(regions):
-    weights, labels = jnp.array([0.5, -1.0]), jnp.arange(24).reshape(2, 12)
-    valid = jnp.arange(12) < jnp.array([[2], [5]])
+@pytest.mark.parametrize("count", [12, 11])  # three blocks of four, with or without a row of padding
+def test_outputs_and_gradients_match_the_plain_head_on_valid_regions(regions, count):
+    regions = regions[:, :count]
+    weights, labels = jnp.array([0.5, -1.0]), jnp.arange(2 * count).reshape(2, count)
+    valid = jnp.arange(count) < jnp.array([[2], [5]])
 
     def total(weights, regions, head):
         outputs = head(weights, regions)
@@ -33,8 +35,8 @@ def test_outputs_and_gradients_match_the_plain_head_on_valid_regions(regions):
         return apply_to_valid(_head, weights, valid, regions, labels)
 
     def at_once(weights, regions):
-        outputs = _head(weights, regions.reshape(24, 3, 3, 2), labels.reshape(24))
-        return outputs.reshape(2, 12, -1)
+        outputs = _head(weights, regions.reshape(-1, 3, 3, 2), labels.reshape(-1))
+        return outputs.reshape(2, count, -1)
 
     gradient = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True), static_argnums=2)
     gradients, outputs = gradient(weights, regions, in_blocks)
@@ -70,3 +72,15 @@ def test_no_activations_are_saved_for_the_gradient(regions):
     kept = jax.eval_shape(lambda regions: jax.vjp(total, regions)[1], regions)
     sizes = [leaf.size for leaf in jax.tree.leaves(kept)]
     assert sum(size >= regions.size for size in sizes) == 1  # the regions themselves
+
+
+@pytest.mark.parametrize(("count", "size"), [(3, 3), (4, 4), (10, 4), (11, 4), (12, 4), (13, 4), (25, 4)])
+def test_blocks_are_as_large_and_as_few_as_can_be(count, size):
+    shapes = []
+
+    def head(_, rows):
+        shapes.append(rows.shape)
+        return rows
+
+    outputs = apply_to_valid(head, None, jnp.ones((2, count), bool), jnp.ones((2, count, 5)))
+    assert outputs.shape == (2, count, 5) and set(shapes) == {(2 * size, 5)}
