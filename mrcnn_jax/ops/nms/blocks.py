@@ -58,6 +58,8 @@ def _in_blocks(
 ) -> tuple[Int32[Array, " k"], Bool[Array, " k"]]:
     """:func:`nms` of boxes sorted by score."""
     count = len(valid)
+    if count == 0:
+        return jnp.zeros(max_outputs, jnp.int32), jnp.zeros(max_outputs, jnp.bool_)
     if count <= block:
         alive = all_survivors(rows, valid, threshold)
         found = jnp.arange(max_outputs) < jnp.sum(alive)

@@ -74,6 +74,13 @@ def test_padding_has_no_effect(garbage):
     assert kept(result) == [3, 0, 2]
 
 
+@pytest.mark.parametrize("block", [None, 4])
+def test_no_boxes(block):
+    nothing = jnp.zeros((0, 4)), jnp.zeros(0), jnp.zeros(0, bool)
+    indices, found = nms(*nothing, iou_threshold=0.5, max_outputs=3, block=block)
+    assert indices.shape == (3,) and not found.any()
+
+
 def test_nothing_valid():
     index, valid = nms(CHAIN, SCORES, ~ALL, iou_threshold=0.5, max_outputs=3)
     assert not np.asarray(valid).any()
