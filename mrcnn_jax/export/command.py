@@ -49,9 +49,10 @@ def main(path: str, images: list[str]) -> None:
             found.pop("crops", None)
             line = json.dumps({"image": image, **found}, default=np.ndarray.tolist, allow_nan=False)
             print(line, flush=True)
-    except (ValueError, OSError, ImportError) as error:
-        named = isinstance(error, OSError) and error.filename is not None
-        sys.exit(f"error: {error.filename}: {error.strerror}" if named else f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+    except (ValueError, ImportError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -44,21 +44,18 @@ def norm(graph: Graph, layer: Any, x: Value) -> Value:
         return x
     if not isinstance(layer, GroupNorm):
         raise ValueError(f"a norm of the kind {type(layer).__name__} cannot be exported as ONNX")
+    scale, bias = (np.reshape(getattr(layer, name)[...], (-1, 1, 1)) for name in ("scale", "bias"))
     groups = layer.num_groups
-    channels = layer.scale[...].size // groups
     # With all extents given, as none could be found by -1 where there are no regions.
-    by_group = graph.Concat([0, groups, channels], graph.Slice(graph.Shape(x), [2], [4]), axis=0)
+    by_group = graph.Concat([0, groups, len(scale) // groups], graph.Slice(graph.Shape(x), [2], [4]), axis=0)
     rows = graph.InstanceNormalization(
         graph.Reshape(x, by_group),
         np.ones(groups, np.float32),
         np.zeros(groups, np.float32),
         epsilon=layer.epsilon,
     )
-    scale, bias = (
-        graph.weight(layer, name, np.reshape(getattr(layer, name)[...], (-1, 1, 1)))
-        for name in ("scale", "bias")
-    )
-    return graph.Reshape(rows, graph.Shape(x)) * scale + bias
+    scaled = graph.Reshape(rows, graph.Shape(x)) * graph.weight(layer, "scale", scale)
+    return scaled + graph.weight(layer, "bias", bias)
 
 
 def conv_norm(graph: Graph, layer: ConvNorm, x: Value) -> Value:
