@@ -55,7 +55,12 @@ def join(
         _check_given(*given)
         jax.config.update("jax_enable_preemption_service", handle_sigterm)
         try:
-            jax.distributed.initialize(*given, heartbeat_timeout_seconds=_HEARTBEAT_S)
+            jax.distributed.initialize(
+                *given,
+                # In SLURM and MPI, JAX would otherwise give a process one of its host's devices.
+                cluster_detection_method="deactivate" if coordinator is not None else None,
+                heartbeat_timeout_seconds=_HEARTBEAT_S,
+            )
         except ValueError as error:
             if given != (None, None, None) or "coordinator_address" not in str(error):
                 raise

@@ -16,10 +16,11 @@ _Outputs = TypeVar("_Outputs")  # likewise
 def apply_weights(
     function: Callable[[_Weights, _Inputs], _Outputs], weights: _Weights, x: _Inputs
 ) -> _Outputs:
-    """``function(weights, x)``; the gradient of ``weights`` is summed over the devices in their own dtype.
+    """``function(weights, x)``; the gradient of ``weights`` is summed over the images' devices in float32.
 
     ``function`` casts float32 weights to the dtype of ``x``, and maps each row (image or region) of ``x``
-    by itself. The partitioner alone would sum the gradient where it arises, in bfloat16.
+    by itself. The partitioner alone would sum the gradient where it arises, in bfloat16, and does so over
+    devices that share an image (axis "spatial").
     """
     mesh = jax.sharding.get_abstract_mesh()
     data = dict(zip(mesh.axis_names, mesh.axis_types, strict=True)).get("data")
