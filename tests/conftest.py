@@ -184,6 +184,15 @@ def tiny_weights(tiny_blueprint):
 
 
 @pytest.fixture
+def eight_devices():
+    """Skips the test where there are fewer, as on a machine with a GPU (scripts/on_gpu.sh)."""
+    import jax
+
+    if jax.device_count() < 8:
+        pytest.skip(f"needs 8 devices; there are {jax.device_count()}")
+
+
+@pytest.fixture
 def on_cpu():
     """Programs are traced for a CPU alone, which takes half of the time (``by_platform``)."""
     import jax

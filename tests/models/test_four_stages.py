@@ -128,6 +128,7 @@ def test_paths_are_dropped_by_image(backbone):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eight_devices")
 def test_devices_that_share_images_of_convnext_change_nothing():
     """Maps and gradients of two images of 256 x 64 pixels, by two devices each, or by eight."""
     graphdef, state = nnx.split(_seeded_model("convnext_t"))

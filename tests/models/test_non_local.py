@@ -199,6 +199,7 @@ def test_bfloat16_has_its_softmax_in_float32(maps):
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 2), (2, 4)])
 @pytest.mark.parametrize("subsampled", [False, True])
+@pytest.mark.usefixtures("eight_devices")
 def test_devices_that_share_an_image_see_all_of_it(maps, shape, subsampled):
     """Rows of 8 over 2 or 4 devices; the second image has 5 rows, so that some devices have only padding."""
     x, mask = maps

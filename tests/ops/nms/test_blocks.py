@@ -163,6 +163,7 @@ def test_equals_the_plain_form(threshold):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_batch_equals_its_images_without_communication():
     boxes, scores = (np.asarray(REFERENCE[f"nms/{k}"])[:480] for k in ("boxes", "tied_scores"))
     # Images with different numbers of boxes, so that their loops end at different steps.

@@ -226,6 +226,7 @@ def test_bfloat16_features_are_summed_in_float32():
         pytest.param(2, "windows", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.usefixtures("eight_devices")
 def test_batch_equals_its_images_without_communication(ratio, form):
     rng = np.random.default_rng(0)
     shapes = {"p2": (8, 8), "p3": (4, 4)}
