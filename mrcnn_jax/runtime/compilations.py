@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +49,9 @@ def compiler_options(device: jax.Device) -> dict[str, str | bool | int]:
     options: dict[str, str | bool | int] = {}
     if device.platform == "cpu" and importlib.metadata.version("jaxlib").startswith(("0.10.", "0.12.")):
         options = _CPU_OPTIONS
-    if device.platform == "gpu" and float(getattr(device, "compute_capability", "9")) < 9:
+    # AMD's are not numbers but names, such as gfx942.
+    capability = re.fullmatch(r"(\d+)\.\d+", getattr(device, "compute_capability", ""))
+    if device.platform == "gpu" and capability is not None and int(capability[1]) < 9:
         options = _OLDER_GPU_OPTIONS
     set_by_user = any(f"--{name}" in os.environ.get("XLA_FLAGS", "") for name in options)
     return {} if set_by_user else dict(options)

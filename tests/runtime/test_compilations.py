@@ -101,5 +101,6 @@ def test_options_are_the_devices_unless_set_by_the_user(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     assert options(_Device("tpu")) == options(_Device("gpu", "9.0")) == options(_Device("gpu", "10.0")) == {}
     assert options(_Device("gpu", "8.0")) == options(_Device("gpu", "8.9")) == {"xla_gpu_ftz": True}
+    assert options(_Device("gpu", "gfx942")) == {}  # one of AMD's
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_ftz=false")
     assert options(_Device("gpu", "8.0")) == {}
