@@ -92,7 +92,7 @@ def train(
 
     A checkpoint of step 0 has only the weights that the run starts from. An interrupted and resumed run ends
     bit-equal to an uninterrupted one: batches and random numbers are functions of (seed, step), and a
-    checkpoint holds everything else.
+    checkpoint holds everything else. (On a GPU only if XLA adds without atomics; see docs/faq.md.)
 
     Raises:
         ValueError: the batch size is not divisible by the number of devices, the data are malformed, the
