@@ -30,13 +30,17 @@ _WORK = flags.DEFINE_enum("work", "train", ["train", "predict"], "the training s
 _BATCH = flags.DEFINE_integer(
     "batch",
     None,
-    "images per device, or group of devices that share an image; default: the config's",
+    "images for each device, or each group of devices that share an image; default: the config's batch size, "
+    "which counts those of all devices",
     lower_bound=1,
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype", None, ["float32", "bfloat16"], "compute type; default: the config's model.dtype"
 )
 _CATEGORIES = flags.DEFINE_integer("categories", 80, "categories of the data", lower_bound=1)
+_KEYPOINTS = flags.DEFINE_integer(
+    "keypoints", 17, "keypoints of an object, if the model finds them", lower_bound=1
+)
 _TOP = flags.DEFINE_integer("top", 15, "operations to list", lower_bound=0)
 _JSON = flags.DEFINE_string("json", None, "file to write the report to, as JSON")
 _HLO = flags.DEFINE_string("hlo", None, "file to write the compiled program to, as text")
@@ -62,7 +66,7 @@ def _report(config: Config, text: str) -> int:
     prepare_environment()
     import jax
 
-    from mrcnn_jax.compile_report.programs import compile_for, lower_predict, lower_step
+    from mrcnn_jax.compile_report.programs import Objects, compile_for, lower_predict, lower_step
     from mrcnn_jax.compile_report.report import make_report
     from mrcnn_jax.compile_report.text import format_report
     from mrcnn_jax.distributed.sharding import make_mesh
@@ -77,7 +81,7 @@ def _report(config: Config, text: str) -> int:
     what = f"{_WORK.value}, {batch} images of {canvas[0]} x {canvas[1]} on {topology}, {config.model.dtype}"
     print(f"{what}: compiling, which takes minutes for a TPU ...", flush=True)
     start = time.perf_counter()
-    lowered = lower(config, mesh, canvas, categories=_CATEGORIES.value)
+    lowered = lower(config, mesh, canvas, objects=Objects(_CATEGORIES.value, _KEYPOINTS.value))
     compiled = compile_for(lowered, topology)
     seconds = time.perf_counter() - start
     if _HLO.value:
@@ -127,10 +131,12 @@ def _fill_cache(config: Config) -> int:
     import jax
 
     from mrcnn_jax.compile_report.cache import fill_cache
+    from mrcnn_jax.compile_report.programs import Objects
 
     section = config.train if _WORK.value == "train" else config.test
     config = _with_flags(config, max(1, jax.device_count() // section.spatial_devices))
-    for program, seconds in fill_cache(config, _WORK.value, categories=_CATEGORIES.value):
+    objects = Objects(_CATEGORIES.value, _KEYPOINTS.value)
+    for program, seconds in fill_cache(config, _WORK.value, objects=objects):
         print(f"{program}: {seconds:.0f} s", flush=True)
     print(f"compiled programs are in {jax.config.values['jax_compilation_cache_dir']}")
     return 0

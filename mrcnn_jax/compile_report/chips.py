@@ -128,12 +128,12 @@ class Topology:
     def parse(text: str) -> "Topology":
         """Raises ValueError, with the rule, for anything that is no topology."""
         found = _TOPOLOGY.fullmatch(text)
-        if not found or found["chip"] not in CHIPS:
+        shape = tuple(int(n) for n in ((found and found["shape"]) or "1").split("x"))
+        if not found or found["chip"] not in CHIPS or 0 in shape:
             raise ValueError(
                 f"topology {text!r}: must be a chip ({', '.join(CHIPS)}), of a TPU with its shape, such as "
                 "v5e:4x4, of a GPU with their number if there are several, such as h100:8"
             )
-        shape = tuple(int(n) for n in (found["shape"] or "1").split("x"))
         if isinstance(CHIPS[found["chip"]], Gpu) and len(shape) != 1:
             raise ValueError(f"topology {text!r}: of a GPU give the number, such as {found['chip']}:8")
         return Topology(found["chip"], shape)

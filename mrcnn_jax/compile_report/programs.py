@@ -1,5 +1,7 @@
 """The programs that reports are about, lowered for arguments of which only the shapes are known."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -13,21 +15,35 @@ from mrcnn_jax.models.variables import Blueprint, make_blueprint
 from mrcnn_jax.training.step import compile_step, make_state
 from mrcnn_jax.types import Batch, Detections, GroundTruth, Proposals
 
-_KEYPOINTS = 17  # of a person in COCO
-
 Canvas = tuple[int, int]  # height, width
 
 
-def lower_step(config: Config, mesh: Mesh, canvas: Canvas, *, categories: int) -> jax.stages.Lowered:
-    """The training step of ``config.train.batch_size`` images, lowered for the devices of ``mesh``."""
-    blueprint = _blueprint(config, categories)
+class Objects(NamedTuple):
+    """What the shapes of a program depend on of the data: numbers of categories, and of keypoints, if any."""
+
+    categories: int = 80  # of COCO
+    keypoints: int = 17
+
+
+def lower_step(config: Config, mesh: Mesh, canvas: Canvas, *, objects: Objects) -> jax.stages.Lowered:
+    """The training step of ``config.train.batch_size`` images, lowered for the devices of ``mesh``.
+
+    Raises ValueError if the batch cannot be divided among the devices.
+    """
+    blueprint = _blueprint(config, objects)
     state = jax.eval_shape(lambda: make_state(blueprint, blueprint.initialize(jax.random.key(0)), config))
-    return compile_step(blueprint, config, mesh).lower(state, _batch(config, canvas))
+    return compile_step(blueprint, config, mesh).lower(state, _batch(config, canvas, objects))
 
 
-def lower_predict(config: Config, mesh: Mesh, canvas: Canvas, *, categories: int) -> jax.stages.Lowered:
-    """Inference on ``config.test.batch_size`` images, lowered for the devices of ``mesh``."""
-    blueprint = _blueprint(config, categories)
+def lower_predict(config: Config, mesh: Mesh, canvas: Canvas, *, objects: Objects) -> jax.stages.Lowered:
+    """Inference on ``config.test.batch_size`` images, lowered for the devices of ``mesh``.
+
+    Raises ValueError if the images cannot be divided among the devices.
+    """
+    devices, batch = mesh.shape["data"], config.test.batch_size
+    if batch % devices:
+        raise ValueError(f"test.batch_size ({batch}) must be divisible by the number of devices ({devices})")
+    blueprint = _blueprint(config, objects)
     images, sizes = _images(config, canvas)
     given = _proposals(config.test, config, config.test.batch_size)
     jit = jit_predict if config.model.box else jit_propose
@@ -36,10 +52,10 @@ def lower_predict(config: Config, mesh: Mesh, canvas: Canvas, *, categories: int
 
 
 def lower_view(
-    config: Config, mesh: Mesh, canvas: Canvas, *, categories: int, given_boxes: bool
+    config: Config, mesh: Mesh, canvas: Canvas, *, objects: Objects, given_boxes: bool
 ) -> jax.stages.Lowered:
     """Inference on a view, with test-time augmentation: its boxes, or what it shows of the given ones."""
-    blueprint = _blueprint(config, categories)
+    blueprint = _blueprint(config, objects)
     images, sizes = _images(config, canvas)
     arrays = blueprint.folded().shapes()
     with jax.set_mesh(mesh):
@@ -70,9 +86,9 @@ def _images(config: Config, canvas: Canvas) -> tuple[jax.ShapeDtypeStruct, jax.S
     return jax.ShapeDtypeStruct(shape, jnp.float32 if is_float else jnp.uint8), sizes
 
 
-def _blueprint(config: Config, categories: int) -> Blueprint:
-    keypoints = _KEYPOINTS if config.model.keypoint else 0
-    return make_blueprint(config.model, num_classes=categories, num_keypoints=keypoints)
+def _blueprint(config: Config, objects: Objects) -> Blueprint:
+    keypoints = objects.keypoints if config.model.keypoint else 0
+    return make_blueprint(config.model, num_classes=objects.categories, num_keypoints=keypoints)
 
 
 def _proposals(section: TrainConfig | TestConfig, config: Config, images: int) -> tuple[Proposals, ...]:
@@ -85,7 +101,7 @@ def _proposals(section: TrainConfig | TestConfig, config: Config, images: int) -
     return () if config.model.rpn else (jax.eval_shape(make),)
 
 
-def _batch(config: Config, canvas: Canvas) -> Batch:
+def _batch(config: Config, canvas: Canvas, data: Objects) -> Batch:
     """The shapes of a training batch as the data pipeline makes it."""
     count, objects, grid = config.train.batch_size, config.data.max_objects, config.data.mask_grid
     masks, keypoints = config.model.mask, config.model.keypoint
@@ -107,7 +123,7 @@ def _batch(config: Config, canvas: Canvas) -> Batch:
                 valid=jnp.zeros(rows, jnp.bool_),
                 masks=jnp.zeros((*rows, grid, grid), jnp.uint8) if masks else None,
                 mask_boxes=jnp.zeros((*rows, 4)) if masks else None,
-                keypoints=jnp.zeros((*rows, _KEYPOINTS, 3)) if keypoints else None,
+                keypoints=jnp.zeros((*rows, data.keypoints, 3)) if keypoints else None,
             ),
         )
 

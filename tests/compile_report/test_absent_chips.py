@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mrcnn_jax.compile_report.programs import lower_predict, lower_step
+from mrcnn_jax.compile_report.programs import Objects, lower_predict, lower_step
 from mrcnn_jax.config import Config, ModelConfig, TrainConfig
 from mrcnn_jax.config import TestConfig as InferenceConfig
 from mrcnn_jax.distributed.sharding import batch_sharding, replicated
@@ -39,7 +39,7 @@ CONFIG = Config(
 @pytest.fixture(scope="module", params=["v5e:1x2", "h100:2"])
 def step(request, compiled):
     """The training step of two images on each of two devices."""
-    return compiled(request.param, lambda mesh: lower_step(CONFIG, mesh, CANVAS, categories=80))
+    return compiled(request.param, lambda mesh: lower_step(CONFIG, mesh, CANVAS, objects=Objects()))
 
 
 def test_the_step_fits_and_devices_exchange_only_sums_in_float32(step):
@@ -76,7 +76,7 @@ def test_roi_pooling_is_not_multiplied_with_whole_maps_on_a_gpu(step):
 
 @pytest.mark.parametrize("chip", ["v5e", "h100"])
 def test_inference_fits_and_needs_no_exchange(compiled, chip):
-    report, _ = compiled(chip, lambda mesh: lower_predict(CONFIG, mesh, CANVAS, categories=80))
+    report, _ = compiled(chip, lambda mesh: lower_predict(CONFIG, mesh, CANVAS, objects=Objects()))
     assert report.problems(()) == []
 
 

@@ -20,7 +20,9 @@ def test_a_topology_is_a_chip_and_a_shape(text, name, shape, count, words):
     assert (topology.name, topology.shape, topology.count, str(topology)) == (name, shape, count, words)
 
 
-@pytest.mark.parametrize("text", ["", "v7x", "v5e:", "v5e:4*4", "h100:2x4", "v5e:2x2x2x2", "V5E"])
+@pytest.mark.parametrize(
+    "text", ["", "v7x", "v5e:", "v5e:4*4", "v5e:0x4", "h100:0", "h100:2x4", "v5e:2x2x2x2", "V5E"]
+)
 def test_anything_else_is_refused(text):
     with pytest.raises(ValueError, match="topology"):
         Topology.parse(text)

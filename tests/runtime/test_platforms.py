@@ -10,7 +10,7 @@ import jax
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from mrcnn_jax.compile_report.programs import lower_predict, lower_step
+from mrcnn_jax.compile_report.programs import Objects, lower_predict, lower_step
 from mrcnn_jax.config import Config, TrainConfig
 from mrcnn_jax.distributed.sharding import make_mesh
 from mrcnn_jax.inference.predict import predict
@@ -114,7 +114,7 @@ def test_nothing_is_added_to_the_default_programs(text_of, name, platform):
 @pytest.mark.parametrize(("name", "lower"), [("inference", lower_predict), ("training", lower_step)])
 def test_nothing_is_added_to_the_programs_of_r50_fpn(name, lower):
     config, mesh = Config(train=TrainConfig(batch_size=2)), make_mesh(jax.devices()[:1])
-    check_counts(f"R50-FPN {name}, cpu", lower(config, mesh, (800, 1344), categories=80).as_text())
+    check_counts(f"R50-FPN {name}, cpu", lower(config, mesh, (800, 1344), objects=Objects()).as_text())
 
 
 def scopes(jaxpr):
