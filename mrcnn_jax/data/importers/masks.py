@@ -55,11 +55,15 @@ def add_masks(builder: CocoBuilder, source: Path, *, category: str | None) -> No
         )
         if image is None:
             continue
+        unread = 0
         for path in (*whole, *single):
             try:
                 _add_mask(builder, image, path, category, is_whole=bool(whole))
             except ValueError as error:
                 builder.problem(path, str(error).removeprefix(f"{path}: "))
+                unread += 1
+        if unread == len(whole) + len(single):
+            builder.remove_image(image)
 
 
 def _add_mask(builder: CocoBuilder, image: ImageFile, path: Path, category: str, *, is_whole: bool) -> None:

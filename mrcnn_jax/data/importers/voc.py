@@ -82,12 +82,11 @@ def _add_file(builder: CocoBuilder, root: Path, path: Path, annotation: Element)
     if image is None:
         return
     masks = root / "SegmentationObject" / f"{path.stem}.png"
-    values = None
-    if masks.is_file():
-        values = read_mask(masks)
-        if values.shape != image.size:
-            rule = f"must have the size of the image, {image.size[1]} x {image.size[0]}"
-            raise ValueError(f"{masks}: {rule}, got {values.shape[1]} x {values.shape[0]}")
+    try:
+        values = _read_masks(masks, image.size) if masks.is_file() else None
+    except ValueError:
+        builder.remove_image(image)
+        raise
     # In VOC itself the pixels are numbered from 1, and the last one belongs to the box.
     is_original = (annotation.findtext("source/database") or "").startswith("The VOC")
     for index, element in enumerate(annotation.findall("object")):
@@ -106,6 +105,14 @@ def _add_file(builder: CocoBuilder, root: Path, path: Path, annotation: Element)
             if (element.findtext(flag) or "0").strip() not in ("0", "Unspecified"):
                 builder.leave_out(f"flags {flag!r}: COCO's format has none; the objects are kept")
         builder.add_object(image, category, [region], file=path, entry=entry)
+
+
+def _read_masks(path: Path, size: Size) -> np.ndarray:
+    values = read_mask(path)
+    if values.shape != size:
+        rule = f"must have the size of the image, {size[1]} x {size[0]}"
+        raise ValueError(f"{path}: {rule}, got {values.shape[1]} x {values.shape[0]}")
+    return values
 
 
 def _read_size(annotation: Element) -> Size | None:

@@ -64,6 +64,7 @@ def add_yolo(builder: CocoBuilder, source: Path, *, split: str | None) -> None:
             lines = [line.split() for line in read_lines(labels)]
         except ValueError as error:
             builder.problem(labels, str(error).removeprefix(f"{labels}: "))
+            builder.remove_image(image)
             continue
         known: set[tuple[str, ...]] = set()
         for number, words in enumerate(lines, start=1):

@@ -97,3 +97,15 @@ def test_all_problems_are_listed(tmp_path, save, rules):
     save("data/images/a.png")
     with pytest.raises(ValueError, match="2 images are called 'a', so their masks are ambiguous"):
         rules(tmp_path / "data", category="cell")
+
+
+def test_an_image_whose_masks_cannot_be_read_is_left_out(tmp_path, save, kept):
+    for name in ("a", "b", "c", "d"):
+        save(f"data/images/{name}.jpg")
+    save("data/masks/a.png", "no image")
+    save("data/masks/b/1.png", "no image")
+    save("data/masks/b/2.png", square(1, 2)[:5])
+    save("data/masks/c/1.png", "no image")  # one object of two
+    save("data/masks/c/2.png", square(1, 2))
+    save("data/masks/d.png", square(1, 2) + square(5, 2, value=2))
+    assert kept(tmp_path / "data", category="cell") == (["images/c.jpg", "images/d.jpg"], 3)

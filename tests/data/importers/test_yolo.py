@@ -223,3 +223,12 @@ def test_coordinates_may_leave_the_image_by_a_hundredth(tmp_path, save, converte
         "a.txt: line 1: coordinates must be shares of the image's sides, 0 to 1, got [-0.02]",
         "a.txt: line 2: coordinates must be shares of the image's sides, 0 to 1, got [1.011]",
     ]
+
+
+def test_an_image_whose_labels_cannot_be_read_is_left_out(tmp_path, save, kept):
+    for name in ("a", "b"):
+        save(f"data/images/{name}.jpg")
+        save(f"data/labels/{name}.txt", BOX)
+    (tmp_path / "data" / "labels" / "a.txt").write_bytes(b"\xff" + BOX.encode())
+    save("data/classes.txt", "dog\ncat\n")
+    assert kept(tmp_path / "data") == (["images/b.jpg"], 1)
