@@ -13,6 +13,8 @@ from mrcnn_jax.data import fields
 from mrcnn_jax.data.importers.builder import CocoBuilder
 from mrcnn_jax.data.importers.files import (
     IMAGE_SUFFIXES,
+    VOC_MASKS,
+    VOC_VOID,
     find_files,
     image_names,
     read_lines,
@@ -22,7 +24,6 @@ from mrcnn_jax.data.importers.files import (
 from mrcnn_jax.data.importers.regions import Bitmap, Rectangle, Region, polygon, rectangle
 from mrcnn_jax.images import Size
 
-_VOID = 255  # in SegmentationObject: the border of objects, and what is too difficult
 _FLAGS = ("difficult", "truncated", "occluded")
 
 
@@ -81,7 +82,7 @@ def _add_file(builder: CocoBuilder, root: Path, path: Path, annotation: Element)
     image = builder.add_image(path, names, size=_read_size(annotation))
     if image is None:
         return
-    masks = root / "SegmentationObject" / f"{path.stem}.png"
+    masks = root / VOC_MASKS / f"{path.stem}.png"
     try:
         values = _read_masks(masks, image.size) if masks.is_file() else None
     except ValueError:
@@ -152,7 +153,7 @@ def _number(text: str | None, tag: str) -> float:
 def _mask_of(values: np.ndarray, value: int, region: Region, file: Path) -> Region:
     """The pixels of an object, which has the ``value`` of its place in the XML; its box if there are none."""
     pixels = values == value
-    if value >= _VOID or not pixels.any():
+    if value >= VOC_VOID or not pixels.any():
         return region
     if isinstance(region, Rectangle):
         rows = slice(max(0, int(region.y1)), max(0, int(region.y2) + 1))

@@ -49,6 +49,27 @@ def test_a_mask_per_object(tmp_path, save, converted):
     assert builder.left_out == {"images without a mask: they may have objects": 1}
 
 
+def test_the_border_in_vocs_folder_is_no_object(tmp_path, save, converted):
+    values = square(1, 2) + square(5, 2, value=255)
+    for folder in ("SegmentationObject", "masks"):
+        save(f"{folder}/JPEGImages/a.jpg")
+        save(f"{folder}/{folder}/a.png", values)
+    _, content, _ = converted(tmp_path / "SegmentationObject", category="thing")
+    assert [item["bbox"] for item in content["annotations"]] == [[2, 1, 3, 2]]
+    _, content, _ = converted(tmp_path / "masks", category="thing")
+    assert len(content["annotations"]) == 2
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparency_is_left_out(tmp_path, save, converted, mode):
+    save("data/images/a.jpg")
+    mask = Image.fromarray(square(1, 2) + square(5, 2, value=2)).convert(mode)
+    mask.putalpha(Image.fromarray(square(5, 2, value=9)))
+    save("data/masks/a.png", mask)
+    _, content, _ = converted(tmp_path / "data", category="cell")
+    assert [item["bbox"] for item in content["annotations"]] == [[2, 1, 3, 2], [2, 5, 3, 2]]
+
+
 def test_a_folder_per_image_and_16_bits(tmp_path, save, converted):
     save("stage1_train/0b1/images/0b1.png")
     save("stage1_train/0b1/masks/x.png", square(1, 2, value=255))
