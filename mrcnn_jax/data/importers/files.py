@@ -104,7 +104,8 @@ def read_lines(path: Path) -> list[str]:
 def read_mask(path: Path) -> np.ndarray:
     """The values of an image with one channel, integers ``[H W]``; of a palette image, the indices.
 
-    Colour is accepted if all channels are equal, and transparency is left out. Raises ValueError, naming the file, for anything else.
+    Colour is accepted if all channels are equal, and transparency is left out. Raises ValueError, naming the
+    file, for anything else.
     """
     data = read_file(path)
     try:

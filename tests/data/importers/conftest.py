@@ -70,7 +70,7 @@ def rules():
 
 @pytest.fixture
 def kept():
-    """Converts a folder or file with findings and returns the images and the number of objects that are left."""
+    """Converts a folder or file with findings: the names of the images and the number of objects left."""
 
     def run(source, **options):
         builder = convert(source, Options(**options))

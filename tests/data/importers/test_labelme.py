@@ -212,7 +212,9 @@ def test_a_mask_that_claims_to_be_huge(tmp_path, save, rules):
     mask = base64.b64encode(header + struct.pack(">I", 0) + b"IDAT").decode()
     save("data/a.json", labelme(shape("dog", [[0, 0], [1, 1]], "mask", mask=mask)))
     (rule,) = rules(tmp_path / "data")
-    assert rule.startswith("a.json: shapes[0]: mask cannot be decoded: Image size (2500000000 pixels) exceeds")
+    assert rule.startswith(
+        "a.json: shapes[0]: mask cannot be decoded: Image size (2500000000 pixels) exceeds"
+    )
 
 
 def test_images_without_a_file_are_counted(tmp_path, save):
