@@ -45,7 +45,7 @@ def run_notebook(path: Path, parameters: Mapping[str, Any] | None = None) -> dic
 
 def _run_cell(source: str, names: dict[str, Any], number: int) -> list[Cell]:
     tree, value = ast.parse(source), None
-    if isinstance(last := tree.body[-1], ast.Expr):
+    if tree.body and isinstance(last := tree.body[-1], ast.Expr):
         value = ast.Expression(last.value)
         tree.body.pop()
     with redirect_stdout(io.StringIO()) as printed:

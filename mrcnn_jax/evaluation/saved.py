@@ -53,6 +53,8 @@ def _check(entry: dict[str, Any], where: str, size: Size, *, masks: bool, points
         if not isinstance(values, list) or len(values) != count or not fields.is_numbers(values):
             rule = "a number" if count == 1 else f"{count} numbers"
             raise fields.error(where, name, rule, value)
+    if not 0 <= entry["score"] <= 1:
+        raise fields.error(where, "score", "between 0 and 1", entry["score"])
     if masks:
         if not isinstance(mask := entry.get("segmentation"), dict):
             raise fields.error(where, "segmentation", "an RLE, which this run's results have", mask)

@@ -11,7 +11,7 @@ from mrcnn_jax.config.io import flatten
 from mrcnn_jax.data.source import DataSource
 from mrcnn_jax.evaluation.coco_eval import evaluate
 from mrcnn_jax.inference.detector import load
-from mrcnn_jax.json_files import dumps, read_json, write_json
+from mrcnn_jax.json_files import dumps, read_json, replacing, write_json
 from mrcnn_jax.runs.checkpoint import time_of_weights
 
 
@@ -32,9 +32,10 @@ def kept_detections(
 ) -> Path:
     """A COCO results list of what the run's checkpoint of this step finds in the source.
 
-    One beside the report is taken if the weights, the settings that detections depend on and the images are
-    the same. Otherwise it is made, replacing an older one. Raises ValueError, naming it, for a file in its
-    place that no report has made, and the errors of ``evaluate``.
+    One beside the report is taken if the weights, the settings that detections depend on and the images, by
+    their ids and sizes, are the same. Otherwise it is made, and replaces an older one when it is complete.
+    Raises ValueError, naming it, for a file in its place that no report has made, and the errors of
+    ``evaluate``.
     """
     detections, settings = detections_of(output)
     wanted = _made_with(workdir, config, source, step)
@@ -47,11 +48,11 @@ def kept_detections(
             )
         if read_json(settings) == wanted:
             return detections
-        settings.unlink()  # first, so that an interrupted evaluation leaves no wrong pair
-        detections.unlink()
     detector = load(workdir, step=step, batch_size=batch_size, config=config)
-    evaluate(detector, source, progress=progress, detections_file=detections)
-    write_json(settings, wanted)
+    with replacing(detections) as unfinished:
+        evaluate(detector, source, progress=progress, detections_file=unfinished)
+        detections.unlink(missing_ok=True)  # first, so that an interruption leaves no wrong pair
+        write_json(settings, wanted)
     return detections
 
 

@@ -23,7 +23,7 @@ from mrcnn_jax.report.charts import counted
 from mrcnn_jax.report.comparison import comparison
 from mrcnn_jax.report.confusions import confusions
 from mrcnn_jax.report.examples import examples
-from mrcnn_jax.report.kept import kept_detections
+from mrcnn_jax.report.kept import detections_of, kept_detections
 from mrcnn_jax.report.outcome import outcome
 from mrcnn_jax.report.page import Section, element, page, section
 from mrcnn_jax.report.published import published_like
@@ -79,7 +79,8 @@ def write_report(
         progress: whether to show progress bars.
 
     Of a run without heads the report has the recall of its proposals. Raises the errors of ``evaluate`` and
-    of ``read_saved``, and ValueError for ``detections`` or ``compare`` with a run without heads.
+    of ``read_saved``, and ValueError for ``detections`` or ``compare`` with a run without heads, and if
+    ``compare`` is where this report's own detections are kept.
     """
     workdir, output = workdir_of(workdir), Path(output)
     run = read_run(workdir)
@@ -99,6 +100,9 @@ def write_report(
     if detections is not None:
         measured_step, what = None, f"The detections in {detections}"
     else:
+        kept = detections_of(output)[0]
+        if compare is not None and Path(compare).resolve() == kept.resolve():
+            raise ValueError(f"{compare}: is where this report's own detections go; choose another --output")
         measured_step = step_of_weights(workdir, step)
         what = f"Step {measured_step:,}"
         if config.model.box:

@@ -11,6 +11,7 @@ from mrcnn_jax.runs.categories import Categories
 from mrcnn_jax.tool_formats.folder import OutputFolder
 from mrcnn_jax.tool_formats.found import Found
 
+_LONGEST = 100  # bytes of a folder's name; file systems take 255
 _COLUMNS = ("mask", "image", "category", "score")
 
 
@@ -46,7 +47,8 @@ def _folders(categories: Categories) -> list[str]:
     """A distinct folder for each category: its name without what file systems may refuse."""
     folders: list[str] = []
     for number, name in zip(categories.ids, categories.names, strict=True):
-        plain = re.sub(r"[^\w -]", "_", name)[:100].strip() or str(number)
+        plain = re.sub(r"[^\w -]", "_", name)
+        plain = plain.encode()[:_LONGEST].decode(errors="ignore").strip() or str(number)
         if plain.casefold() in map(str.casefold, folders):
             plain = f"{plain}-{number}"
         folders.append(plain)

@@ -8,6 +8,8 @@ from jaxtyping import Float, Num
 from mrcnn_jax.inference.outlines import signed_area, trace_outlines
 from mrcnn_jax.inference.paste import PastedMask
 
+_BLOCK = 1 << 16  # distances that are computed at a time
+
 
 def outlines(mask: PastedMask, tolerance: float) -> list[Num[np.ndarray, "_ 2"]]:
     """The outlines of a mask's parts and holes, with fewer corners: x y in pixels, inside the image.
@@ -27,22 +29,26 @@ def joined(polygons: Sequence[Num[np.ndarray, "_ 2"]]) -> Num[np.ndarray, "_ 2"]
     the polygon encloses the same area, by the even-odd rule as well as by the nonzero one.
     """
     corners = np.concatenate(polygons)
+    x, y = corners.astype(np.float64).T
     owners = np.repeat(np.arange(len(polygons)), [len(polygon) for polygon in polygons])
     ring = added = np.flatnonzero(owners == 0)
-    outside = owners != 0
-    distances = np.full(len(corners), np.inf)  # squared, of each corner to the closest of the ring
-    closest = np.zeros(len(corners), np.int64)
-    while outside.any():
-        for corner in added:
-            found = ((corners - corners[corner]).astype(np.float64) ** 2).sum(axis=1)
-            closest[found < distances] = corner
-            distances = np.minimum(distances, found)
-        there = int(np.argmin(np.where(outside, distances, np.inf)))
+    outside = np.flatnonzero(owners != 0)
+    distances = np.full(len(outside), np.inf)  # squared, of each corner outside to the closest of the ring
+    closest = np.zeros(len(outside), np.int64)
+    while len(outside):
+        for block in np.array_split(added, -(-len(added) * len(outside) // _BLOCK)):
+            found = (x[outside] - x[block, None]) ** 2 + (y[outside] - y[block, None]) ** 2
+            least = found.min(axis=0)
+            closer = np.flatnonzero(least < distances)
+            distances[closer], closest[closer] = least[closer], block[found[:, closer].argmin(axis=0)]
+        place = int(np.argmin(distances))
+        there = outside[place]
         part = np.flatnonzero(owners == owners[there])
         added = np.roll(part, part[0] - there)
-        here = int(np.flatnonzero(ring == closest[there])[0])
+        here = int(np.flatnonzero(ring == closest[place])[0])
         ring = np.concatenate([ring[: here + 1], added, added[:1], ring[here:]])
-        outside[added] = False
+        left = owners[outside] != owners[there]
+        outside, distances, closest = outside[left], distances[left], closest[left]
     return corners[ring]
 
 

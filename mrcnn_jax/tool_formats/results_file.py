@@ -138,10 +138,9 @@ class _Text:
             except json.JSONDecodeError as error:
                 if len(self._text) - self._at > _LARGEST_ENTRY:
                     raise ValueError(f"the entry at byte {self.offset} has more than 64 MiB") from error
+                place = self._start + error.pos  # reading on moves the window
                 if not self._read():
-                    raise ValueError(
-                        f"not valid JSON at byte {self._start + error.pos}: {error.msg}"
-                    ) from error
+                    raise ValueError(f"not valid JSON at byte {place}: {error.msg}") from error
         if not isinstance(value, dict):
             raise fields.error("", f"the entry at byte {self.offset}", "an object", value)
         source, start = self._text[self._at : end], self.offset

@@ -101,12 +101,14 @@ class Monitor:
 
         Drops what an interrupted run wrote about steps after ``after_step``.
         """
-        with hosts.fail_together():
-            if hosts.is_main_process():
-                self._writers = [TensorBoardWriter(self._workdir, after_step)]
-                self._writers += [open_service(name, self._workdir) for name in self._services]
         failed = True
+        self._writers = []
         try:
+            with hosts.fail_together():
+                if hosts.is_main_process():
+                    self._writers.append(TensorBoardWriter(self._workdir, after_step))
+                    for name in self._services:
+                        self._writers.append(open_service(name, self._workdir))
             self._write_settings(after_step)
             yield
             failed = False

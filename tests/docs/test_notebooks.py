@@ -40,6 +40,13 @@ def test_outputs_are_stored_and_small(path):
     assert path.stat().st_size < 1_000_000
 
 
+@pytest.mark.parametrize("source", [[], ["# to be written"]])
+def test_a_cell_without_code_has_no_output(tmp_path, source):
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": [{"cell_type": "code", "metadata": {}, "source": source}]}))
+    assert run_notebook(path)["cells"][0]["outputs"] == []
+
+
 def test_a_cell_is_printed_and_its_last_expression_shown(tmp_path):
     path = tmp_path / "a.ipynb"
     cells = [

@@ -52,6 +52,8 @@ def changed(**values):
         (changed(image_id=8), r"found\.json: image ids \[8\] are not in .*val\.json; the detections must be"),
         (changed(category_id=4), r"found\.json: category ids \[4\] are not in .*val\.json"),
         (changed(score="high"), r"found\.json: \[1\]: score must be a number, got 'high'"),
+        (changed(score=1.5), r"found\.json: \[1\]: score must be between 0 and 1, got 1\.5"),
+        (changed(score=-1), r"found\.json: \[1\]: score must be between 0 and 1, got -1"),
         (changed(bbox=[1, 2, 3]), r"found\.json: \[1\]: bbox must be 4 numbers, got \[1, 2, 3\]"),
         (changed(keypoints=[1, 2, 2]), r"found\.json: \[3\]: has 2 keypoints; category_id 7 has 1 before"),
         (

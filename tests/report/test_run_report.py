@@ -333,6 +333,66 @@ def test_detections_are_kept(tmp_path, monkeypatch):
     assert (tmp_path / "out.detections.json").exists()
 
 
+def test_an_interrupted_report_blocks_no_later_one(tmp_path, monkeypatch):
+    """Wherever it ends: the old pair of files is there, or the new one, or no detections."""
+    config = make_run(tmp_path)
+    source = open_validation_source(config)
+    found, settings = tmp_path / "out.detections.json", tmp_path / "out.settings.json"
+    ends_in = ""
+
+    def evaluate(step, source, *, detections_file, progress):
+        detections_file.write_text(f"[{step}]")
+        if ends_in == "evaluate":
+            raise KeyboardInterrupt
+
+    def write_json(path, content):
+        if ends_in == "write_json":
+            raise KeyboardInterrupt
+        path.write_text(json.dumps(content))
+
+    monkeypatch.setattr(kept, "load", lambda *_, step, **__: step)
+    monkeypatch.setattr(kept, "evaluate", evaluate)
+    monkeypatch.setattr(kept, "write_json", write_json)
+    monkeypatch.setattr(kept, "time_of_weights", lambda _, step: f"time {step}")
+
+    def run(step):
+        kept.kept_detections(
+            tmp_path / "run", config, source, tmp_path / "out.html", step=step, batch_size=1, progress=False
+        )
+
+    ends_in = "evaluate"
+    with pytest.raises(KeyboardInterrupt):
+        run(7)
+    assert not found.exists()
+    ends_in = ""
+    run(7)
+    ends_in = "evaluate"
+    with pytest.raises(KeyboardInterrupt):
+        run(8)
+    assert (found.read_text(), json.loads(settings.read_text())["step"]) == ("[7]", 7)
+    ends_in = "write_json"
+    with pytest.raises(KeyboardInterrupt):
+        run(8)
+    assert not found.exists()
+    ends_in = ""
+    run(8)
+    assert (found.read_text(), json.loads(settings.read_text())["step"]) == ("[8]", 8)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_is_compared_with_is_not_replaced(tmp_path):
+    make_run(tmp_path)
+    (tmp_path / "run" / "report.detections.json").write_text("[]")
+    (tmp_path / "run" / "report.settings.json").write_text("{}")
+    options = "--workdir=run", "--compare=run/../run/report.detections.json"
+    done = run_here("report", *options, directory=tmp_path)
+    assert done.returncode == 1
+    assert "report.detections.json: is where this report's own detections go; choose another" in done.stderr
+    assert (tmp_path / "run" / "report.detections.json").read_text() == "[]"
+    done = run_here("report", *options, "--detections=found.json", directory=tmp_path)
+    assert done.returncode == 0, done.stderr  # nothing is kept
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -158,6 +158,16 @@ def test_names_that_xml_cannot_hold(tmp_path, format):
     assert not (tmp_path / "out").exists()
 
 
+def test_long_names_of_categories_are_cut_to_what_a_folder_can_be_called(tmp_path):
+    """A file system counts bytes, and these characters have three each."""
+    results, images = write_example(tmp_path)
+    named = {entry["category_id"]: "長" * 90 + str(entry["category_id"]) for entry in entries()}
+    results.write_text(json.dumps([x | {"category": named[x["category_id"]]} for x in entries()]))
+    export(Found(results, images), tmp_path / "out", "masks")
+    folders = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert folders == ["長" * 33, "長" * 33 + f"-{max(named)}"]
+
+
 def test_images_whose_files_would_be_the_same(tmp_path):
     results, images = write_example(tmp_path)
     (images / "sub/b b.jpg").rename(images / "a.jpg")

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,6 +52,34 @@ def test_joined_outlines_fill_exactly_the_mask(mask):
     polygons = outlines(PastedMask(top=0, left=0, mask=mask), 0)
     np.testing.assert_array_equal(fill([joined(polygons)], mask.shape), mask)
     assert len(joined(polygons)) == sum(map(len, polygons)) + 2 * (len(polygons) - 1)
+
+
+def test_the_closest_corners_are_joined():
+    """As by a search of all pairs for every part; of equally close corners the first."""
+    mask = np.random.default_rng(0).random((12, 14)) < 0.5
+    polygons = outlines(PastedMask(top=0, left=0, mask=mask), 0)
+    corners = np.concatenate(polygons)
+    owners = np.repeat(np.arange(len(polygons)), list(map(len, polygons)))
+    ring, order = [*np.flatnonzero(owners == 0)], [*np.flatnonzero(owners == 0)]
+    while len(order) < len(corners):
+        outside = [corner for corner in range(len(corners)) if corner not in order]
+        gaps = ((corners[outside][:, None] - corners[order]) ** 2).sum(axis=2)
+        there, place = np.unravel_index(np.argmin(gaps), gaps.shape)
+        part = np.flatnonzero(owners == owners[outside[there]])
+        part = np.roll(part, part[0] - outside[there])
+        here = ring.index(order[place])
+        ring[here : here + 1] = [ring[here], *part, part[0], ring[here]]
+        order += [*part]
+    np.testing.assert_array_equal(joined(polygons), corners[ring])
+
+
+def test_a_noisy_mask_is_joined_fast():
+    mask = np.random.default_rng(0).random((150, 150)) < 0.5
+    polygons = outlines(PastedMask(top=0, left=0, mask=mask), 0)
+    assert sum(map(len, polygons)) > 15_000
+    start = time.process_time()
+    joined(polygons)
+    assert time.process_time() - start < 3  # 0.6 s; 7 s with a step of Python for every corner
 
 
 @settings(max_examples=100, deadline=None)

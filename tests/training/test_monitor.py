@@ -44,9 +44,11 @@ def evaluate(tiny_config, tiny_blueprint, tmp_path, monkeypatch):
     source = FolderSource(read_coco(tmp_path, images="val", annotations="val.json"), mask_grid=0)
     monkeypatch.setattr(monitor, "make_predict_fn", lambda *_: lambda _: find_nothing)
 
-    def run(step, metrics):
+    def run(step, metrics, services=()):
         monkeypatch.setattr(monitor, "evaluate", lambda *_, **__: metrics | {"per_category": {}})
-        of_run = Monitor(tmp_path / "run", tiny_blueprint, config, source.categories, source)
+        of_run = Monitor(
+            tmp_path / "run", tiny_blueprint, config, source.categories, source, services=services
+        )
         with of_run.writing(after_step=0):
             return of_run.evaluate(step, {})
 
@@ -88,3 +90,25 @@ def test_only_the_main_process_writes_and_prints(evaluate, tmp_path, monkeypatch
     assert evaluate(4, {"bbox": {"AP": 1.0}}) == {"bbox": 1.0}
     assert not (tmp_path / "run").exists()
     assert capsys.readouterr().out == ""
+
+
+def test_a_service_that_cannot_be_opened_leaves_none_open(evaluate, monkeypatch):
+    closed = []
+
+    class Fake:
+        def __init__(self, name):
+            self.name = name
+
+        def close(self, *, failed):
+            closed.append((self.name, failed))
+
+    def open_service(name, workdir):
+        if name == "mlflow":
+            raise ConnectionError("no server")
+        return Fake(name)
+
+    monkeypatch.setattr(monitor, "TensorBoardWriter", lambda *_: Fake("tensorboard"))
+    monkeypatch.setattr(monitor, "open_service", open_service)
+    with pytest.raises(ConnectionError, match="no server"):
+        evaluate(4, {}, services=("wandb", "mlflow"))
+    assert closed == [("tensorboard", True), ("wandb", True)]

@@ -111,6 +111,13 @@ class CocoBuilder:
         self._images[name] = ImageFile(identifier, name, upright)
         return self._images[name]
 
+    def remove_image(self, image: ImageFile) -> None:
+        """Takes an image back before it has objects, because its file of annotations cannot be read.
+
+        Without it, all that is in the image would count as background.
+        """
+        del self._images[image.file_name]
+
     def leave_out_other_images(self, what: str) -> None:
         """Counts the image files as left out that no entry has described, correctly or not."""
         files = find_images(self.images)

@@ -109,6 +109,7 @@ def _add_image(builder: CocoBuilder, annotations: Path, name: str) -> None:
         objects = list(_objects(values))
     except ValueError as error:
         builder.problem(masks, str(error).removeprefix(f"{masks}: "))
+        builder.remove_image(image)
         return
     names = {number: category for category, number in CATEGORIES.items()}
     for value, region in objects:

@@ -15,8 +15,10 @@ from mrcnn_jax.image_formats import suffixes
 from mrcnn_jax.images import read_file
 
 # Names of the folders of datasets of masks, and of their images.
-MASK_FOLDERS = ("PedMasks", "masks", "labels", "SegmentationObject")
+VOC_MASKS = "SegmentationObject"
+MASK_FOLDERS = ("PedMasks", "masks", "labels", VOC_MASKS)
 IMAGE_FOLDERS = ("PNGImages", "images", "imgs", "JPEGImages")
+VOC_VOID = 255  # in SegmentationObject: the border of objects, and what is too difficult
 # JPEG first: of several files of one name, it is the photograph.
 IMAGE_SUFFIXES = (*sorted(suffixes(), key=lambda suffix: suffix not in (".jpg", ".jpeg")), NPY_SUFFIX)
 
@@ -102,7 +104,8 @@ def read_lines(path: Path) -> list[str]:
 def read_mask(path: Path) -> np.ndarray:
     """The values of an image with one channel, integers ``[H W]``; of a palette image, the indices.
 
-    Colour is accepted if all channels are equal. Raises ValueError, naming the file, for anything else.
+    Colour is accepted if all channels are equal, and transparency is left out. Raises ValueError, naming the
+    file, for anything else.
     """
     data = read_file(path)
     try:
@@ -111,7 +114,7 @@ def read_mask(path: Path) -> np.ndarray:
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         raise ValueError(f"{path}: cannot be read as a PNG, TIFF, BMP or GIF: {error}") from error
     if values.ndim == 3:
-        colours = values[:, :, :3]
+        colours = values[:, :, : 1 if values.shape[2] == 2 else 3]  # of gray, the second is transparency
         if not (colours == colours[:, :, :1]).all():
             raise ValueError(f"{path}: a mask must have one channel, or equal ones; this one has colours")
         values = colours[:, :, 0]

@@ -4,7 +4,6 @@ Format: https://github.com/wkentaro/labelme (``label_file.py``, ``utils/shape.py
 """
 
 import base64
-import binascii
 import io
 import math
 from collections import Counter
@@ -141,7 +140,7 @@ def _read_mask(mask: Any, points: list[list[float]], image: ImageFile) -> Bitmap
             if png.width > image.size[1] or png.height > image.size[0]:
                 raise ValueError(f"it has {png.width} x {png.height} pixels, more than the image")
             pixels = np.asarray(png.convert("L")) > 0
-    except (binascii.Error, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         raise ValueError(f"mask cannot be decoded: {error}") from error
     if len(points) != 2:
         raise fields.error("", "points", "the two corners of a mask", points)

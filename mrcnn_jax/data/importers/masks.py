@@ -2,7 +2,8 @@
 
 The masks of an image ``NAME.jpg``, by the name of the file in the folder of masks:
 
-    NAME.png, NAME_mask.png     each value above 0 is an object (Penn-Fudan's PedMasks)
+    NAME.png, NAME_mask.png     each value above 0 is an object (Penn-Fudan's PedMasks); in VOC's folder
+                                SegmentationObject, 255 is the border of objects and none itself
     NAME_1.png, NAME_2.png ...  all pixels above 0 are one object
     NAME/ANYTHING.png           likewise
 
@@ -21,6 +22,8 @@ from mrcnn_jax.data.importers.builder import CocoBuilder, ImageFile
 from mrcnn_jax.data.importers.files import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
+    VOC_MASKS,
+    VOC_VOID,
     find_files,
     find_images,
     image_names,
@@ -55,11 +58,15 @@ def add_masks(builder: CocoBuilder, source: Path, *, category: str | None) -> No
         )
         if image is None:
             continue
+        unread = 0
         for path in (*whole, *single):
             try:
                 _add_mask(builder, image, path, category, is_whole=bool(whole))
             except ValueError as error:
                 builder.problem(path, str(error).removeprefix(f"{path}: "))
+                unread += 1
+        if unread == len(whole) + len(single):
+            builder.remove_image(image)
 
 
 def _add_mask(builder: CocoBuilder, image: ImageFile, path: Path, category: str, *, is_whole: bool) -> None:
@@ -79,7 +86,10 @@ def _add_mask(builder: CocoBuilder, image: ImageFile, path: Path, category: str,
             f"has {len(found)} values up to 255, like a picture with soft edges; a mask has 0 outside the "
             "objects and a value of its own for each object"
         )
+    void = VOC_VOID if is_whole and path.parent.name == VOC_MASKS else 0
     for value in found:
+        if value == void:
+            continue
         pixels = values == value
         rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
         crop = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -67,8 +67,8 @@ def add_via(builder: CocoBuilder, path: Path, *, attribute: str | None, category
         # A URL's last part is the file's name.
         file_name = PurePosixPath(re.sub(r"^\w+://([^?#]*).*$", r"\1", name).replace("\\", "/"))
         prefix = "" if is_third else _default_folder(content)
-        candidates = image_names(builder.images, path, PurePosixPath(prefix) / file_name)
-        image = builder.add_image(path, [*candidates[::2], os.fspath(file_name)])
+        beside, _, bare = image_names(builder.images, path, PurePosixPath(prefix) / file_name)
+        image = builder.add_image(path, [beside, os.fspath(file_name), bare])
         if image is not None:
             _add_regions(
                 builder, path, image, regions, lambda region: category or _category(region, attribute)

@@ -13,6 +13,8 @@ from mrcnn_jax.data import fields
 from mrcnn_jax.data.importers.builder import CocoBuilder
 from mrcnn_jax.data.importers.files import (
     IMAGE_SUFFIXES,
+    VOC_MASKS,
+    VOC_VOID,
     find_files,
     image_names,
     read_lines,
@@ -22,7 +24,6 @@ from mrcnn_jax.data.importers.files import (
 from mrcnn_jax.data.importers.regions import Bitmap, Rectangle, Region, polygon, rectangle
 from mrcnn_jax.images import Size
 
-_VOID = 255  # in SegmentationObject: the border of objects, and what is too difficult
 _FLAGS = ("difficult", "truncated", "occluded")
 
 
@@ -81,13 +82,12 @@ def _add_file(builder: CocoBuilder, root: Path, path: Path, annotation: Element)
     image = builder.add_image(path, names, size=_read_size(annotation))
     if image is None:
         return
-    masks = root / "SegmentationObject" / f"{path.stem}.png"
-    values = None
-    if masks.is_file():
-        values = read_mask(masks)
-        if values.shape != image.size:
-            rule = f"must have the size of the image, {image.size[1]} x {image.size[0]}"
-            raise ValueError(f"{masks}: {rule}, got {values.shape[1]} x {values.shape[0]}")
+    masks = root / VOC_MASKS / f"{path.stem}.png"
+    try:
+        values = _read_masks(masks, image.size) if masks.is_file() else None
+    except ValueError:
+        builder.remove_image(image)
+        raise
     # In VOC itself the pixels are numbered from 1, and the last one belongs to the box.
     is_original = (annotation.findtext("source/database") or "").startswith("The VOC")
     for index, element in enumerate(annotation.findall("object")):
@@ -106,6 +106,14 @@ def _add_file(builder: CocoBuilder, root: Path, path: Path, annotation: Element)
             if (element.findtext(flag) or "0").strip() not in ("0", "Unspecified"):
                 builder.leave_out(f"flags {flag!r}: COCO's format has none; the objects are kept")
         builder.add_object(image, category, [region], file=path, entry=entry)
+
+
+def _read_masks(path: Path, size: Size) -> np.ndarray:
+    values = read_mask(path)
+    if values.shape != size:
+        rule = f"must have the size of the image, {size[1]} x {size[0]}"
+        raise ValueError(f"{path}: {rule}, got {values.shape[1]} x {values.shape[0]}")
+    return values
 
 
 def _read_size(annotation: Element) -> Size | None:
@@ -145,7 +153,7 @@ def _number(text: str | None, tag: str) -> float:
 def _mask_of(values: np.ndarray, value: int, region: Region, file: Path) -> Region:
     """The pixels of an object, which has the ``value`` of its place in the XML; its box if there are none."""
     pixels = values == value
-    if value >= _VOID or not pixels.any():
+    if value >= VOC_VOID or not pixels.any():
         return region
     if isinstance(region, Rectangle):
         rows = slice(max(0, int(region.y1)), max(0, int(region.y2) + 1))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mrcnn_jax.data import fields
 from mrcnn_jax.data.importers.builder import CocoBuilder, Keypoints
-from mrcnn_jax.data.importers.files import find_images, image_names, read_lines
+from mrcnn_jax.data.importers.files import IMAGE_SUFFIXES, find_images, image_names, read_lines
 from mrcnn_jax.data.importers.regions import Region, polygon, rectangle
 from mrcnn_jax.yaml_files import parse_yaml
 
@@ -48,10 +48,10 @@ def add_yolo(builder: CocoBuilder, source: Path, *, split: str | None) -> None:
     builder.declare_categories({name: key + 1 for key, name in dataset.names.items()})
     images = _find_images(builder, root, dataset, split)
     numbered = [f"keypoint_{number}" for number in range(1, dataset.keypoint_shape[0] + 1)]
-    seen = set()
+    folders: dict[Path, Path] = {}  # of images, by that of their labels
     for image_path in tqdm(images, unit="image", leave=False, disable=None):
         labels = _labels_of(root, image_path, builder.images)
-        seen.add(labels)
+        folders[labels.parent] = image_path.parent
         image = builder.add_image(
             image_path, image_names(builder.images, image_path, PurePosixPath(image_path.name))
         )
@@ -64,6 +64,7 @@ def add_yolo(builder: CocoBuilder, source: Path, *, split: str | None) -> None:
             lines = [line.split() for line in read_lines(labels)]
         except ValueError as error:
             builder.problem(labels, str(error).removeprefix(f"{labels}: "))
+            builder.remove_image(image)
             continue
         known: set[tuple[str, ...]] = set()
         for number, words in enumerate(lines, start=1):
@@ -85,15 +86,16 @@ def add_yolo(builder: CocoBuilder, source: Path, *, split: str | None) -> None:
             if keypoints:
                 builder.declare_keypoints(category, names)
             builder.add_object(image, category, [region], file=labels, entry=entry, keypoints=keypoints)
-    _report_unused(builder, seen)
+    _report_unused(builder, folders)
 
 
-def _report_unused(builder: CocoBuilder, labels: set[Path]) -> None:
-    """Adds a finding for each label file without an image, in the folders that have only labels."""
-    for folder in sorted({path.parent for path in labels}):
+def _report_unused(builder: CocoBuilder, folders: dict[Path, Path]) -> None:
+    """Adds a finding for each label file without an image, of this split or another, in folders of labels."""
+    for folder, images in sorted(folders.items()):
         if "labels" in folder.parts and folder.is_dir():
+            names = {path.stem for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
             for path in sorted(folder.glob("*.txt")):
-                if path not in labels and path.name != "classes.txt":
+                if path.stem not in names and path.name != "classes.txt":
                     builder.problem(path, "there is no image of this name")
 
 

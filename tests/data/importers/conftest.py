@@ -66,3 +66,18 @@ def rules():
         return [f"{finding.file.rpartition('/')[2]}: {finding.rule}" for finding in builder.findings]
 
     return run
+
+
+@pytest.fixture
+def kept():
+    """Converts a folder or file with findings: the names of the images and the number of objects left."""
+
+    def run(source, **options):
+        builder = convert(source, Options(**options))
+        assert builder.findings
+        content = builder.content()
+        ids = [image["id"] for image in content["images"]]
+        assert len(set(ids)) == len(ids) and {item["image_id"] for item in content["annotations"]} <= {*ids}
+        return [image["file_name"] for image in content["images"]], len(content["annotations"])
+
+    return run

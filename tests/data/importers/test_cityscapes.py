@@ -194,3 +194,11 @@ def test_folders_that_are_missing(tmp_path, add, rules):
     assert rules(root, split="train", images=str(tmp_path / "images" / "train")) == []
     with pytest.raises(ValueError, match="has no folder gtFine of annotations"):
         rules(tmp_path / "images", split="train", format="cityscapes")
+
+
+def test_an_image_whose_masks_cannot_be_read_is_left_out(tmp_path, add, save, kept):
+    for name in ("a_0", "a_1", "a_2"):
+        add(name, scene())
+    save("cityscapes/gtFine/train/a/a_0_gtFine_instanceIds.png", "no image")
+    save("cityscapes/gtFine/train/a/a_1_gtFine_instanceIds.png", scene()[:, :5])
+    assert kept(tmp_path / "cityscapes", split="train") == (["a/a_2_leftImg8bit.png"], 6)

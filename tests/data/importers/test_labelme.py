@@ -1,5 +1,7 @@
 import base64
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -201,6 +203,18 @@ def test_all_problems_are_listed(tmp_path, save, rules):
     assert len(found) == len(beginnings)
     for rule, beginning in zip(found, beginnings, strict=True):
         assert rule.startswith(beginning), rule
+
+
+def test_a_mask_that_claims_to_be_huge(tmp_path, save, rules):
+    save("data/a.png")
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    mask = base64.b64encode(header + struct.pack(">I", 0) + b"IDAT").decode()
+    save("data/a.json", labelme(shape("dog", [[0, 0], [1, 1]], "mask", mask=mask)))
+    (rule,) = rules(tmp_path / "data")
+    assert rule.startswith(
+        "a.json: shapes[0]: mask cannot be decoded: Image size (2500000000 pixels) exceeds"
+    )
 
 
 def test_images_without_a_file_are_counted(tmp_path, save):

@@ -49,6 +49,27 @@ def test_a_mask_per_object(tmp_path, save, converted):
     assert builder.left_out == {"images without a mask: they may have objects": 1}
 
 
+def test_the_border_in_vocs_folder_is_no_object(tmp_path, save, converted):
+    values = square(1, 2) + square(5, 2, value=255)
+    for folder in ("SegmentationObject", "masks"):
+        save(f"{folder}/JPEGImages/a.jpg")
+        save(f"{folder}/{folder}/a.png", values)
+    _, content, _ = converted(tmp_path / "SegmentationObject", category="thing")
+    assert [item["bbox"] for item in content["annotations"]] == [[2, 1, 3, 2]]
+    _, content, _ = converted(tmp_path / "masks", category="thing")
+    assert len(content["annotations"]) == 2
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparency_is_left_out(tmp_path, save, converted, mode):
+    save("data/images/a.jpg")
+    mask = Image.fromarray(square(1, 2) + square(5, 2, value=2)).convert(mode)
+    mask.putalpha(Image.fromarray(square(5, 2, value=9)))
+    save("data/masks/a.png", mask)
+    _, content, _ = converted(tmp_path / "data", category="cell")
+    assert [item["bbox"] for item in content["annotations"]] == [[2, 1, 3, 2], [2, 5, 3, 2]]
+
+
 def test_a_folder_per_image_and_16_bits(tmp_path, save, converted):
     save("stage1_train/0b1/images/0b1.png")
     save("stage1_train/0b1/masks/x.png", square(1, 2, value=255))
@@ -97,3 +118,15 @@ def test_all_problems_are_listed(tmp_path, save, rules):
     save("data/images/a.png")
     with pytest.raises(ValueError, match="2 images are called 'a', so their masks are ambiguous"):
         rules(tmp_path / "data", category="cell")
+
+
+def test_an_image_whose_masks_cannot_be_read_is_left_out(tmp_path, save, kept):
+    for name in ("a", "b", "c", "d"):
+        save(f"data/images/{name}.jpg")
+    save("data/masks/a.png", "no image")
+    save("data/masks/b/1.png", "no image")
+    save("data/masks/b/2.png", square(1, 2)[:5])
+    save("data/masks/c/1.png", "no image")  # one object of two
+    save("data/masks/c/2.png", square(1, 2))
+    save("data/masks/d.png", square(1, 2) + square(5, 2, value=2))
+    assert kept(tmp_path / "data", category="cell") == (["images/c.jpg", "images/d.jpg"], 3)

@@ -84,6 +84,14 @@ def test_a_project_of_version_2_with_check_boxes_and_a_folder(tmp_path, save, co
     assert content["categories"] == [{"id": 1, "name": "dog"}]
 
 
+def test_a_path_comes_before_a_bare_name(tmp_path, save, converted):
+    for name in ("photos/1.png", "photos/a/1.png", "photos/2.png"):
+        save(name)
+    entries = {name: image(name, region(POLYGON, kind="dog")) for name in ("a/1.png", "a/2.png")}
+    _, content, _ = converted(save("via/via.json", entries), images=str(tmp_path / "photos"))
+    assert [item["file_name"] for item in content["images"]] == ["a/1.png", "2.png"]
+
+
 def test_options_of_version_2_are_called_by_their_descriptions(save, converted):
     save("data/a.png")
     regions = [region(POLYGON, kind=kind, size={"2": True, "3": False}) for kind in ("1", "2", "3")]

@@ -118,3 +118,12 @@ def test_all_problems_are_listed(tmp_path, save, rules):
     assert len(found) == len(beginnings)
     for rule, beginning in zip(found, beginnings, strict=True):
         assert rule.startswith(beginning), rule
+
+
+def test_an_image_whose_masks_cannot_be_read_is_left_out(tmp_path, save, kept):
+    for name in ("a", "b", "c"):
+        save(f"data/{name}.jpg")
+        save(f"data/{name}.xml", voc(thing("dog"), name=f"{name}.jpg"))
+    save("data/SegmentationObject/a.png", "no image")
+    save("data/SegmentationObject/b.png", np.zeros((5, 20), np.uint8))
+    assert kept(tmp_path / "data") == (["c.jpg"], 1)

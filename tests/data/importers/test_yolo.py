@@ -61,14 +61,18 @@ def test_a_yaml_of_ten_lines_does_not_fill_the_memory(tmp_path, save, converted)
         converted(tmp_path / "data")
 
 
-def test_a_list_of_images(tmp_path, save, converted):
-    save("data/images/a.jpg")
-    save("data/images/b.jpg")
-    save("data/labels/b.txt", BOX)
-    save("data/train.txt", "./images/b.jpg\n")
-    save("data/data.yaml", "train: train.txt\nnames: [dog, cat]\n")
-    _, content, _ = converted(tmp_path / "data")
-    assert [item["file_name"] for item in content["images"]] == ["images/b.jpg"]
+def test_lists_of_images_in_one_folder(tmp_path, save, converted, rules):
+    """As Ultralytics' autosplit writes them: the labels of the other split have images, too."""
+    for name, split in (("a", "val"), ("b", "train")):
+        save(f"data/images/{name}.jpg")
+        save(f"data/labels/{name}.txt", BOX)
+        save(f"data/{split}.txt", f"./images/{name}.jpg\n")
+    save("data/data.yaml", "train: train.txt\nval: val.txt\nnames: [dog, cat]\n")
+    for name, split in (("a", "val"), ("b", "train")):
+        _, content, _ = converted(tmp_path / "data", split=split)
+        assert [item["file_name"] for item in content["images"]] == [f"images/{name}.jpg"]
+    save("data/labels/c.txt", BOX)
+    assert rules(tmp_path / "data", split="val") == ["c.txt: there is no image of this name"]
 
 
 def test_classes_in_a_text_file(tmp_path, save, converted):
@@ -223,3 +227,12 @@ def test_coordinates_may_leave_the_image_by_a_hundredth(tmp_path, save, converte
         "a.txt: line 1: coordinates must be shares of the image's sides, 0 to 1, got [-0.02]",
         "a.txt: line 2: coordinates must be shares of the image's sides, 0 to 1, got [1.011]",
     ]
+
+
+def test_an_image_whose_labels_cannot_be_read_is_left_out(tmp_path, save, kept):
+    for name in ("a", "b"):
+        save(f"data/images/{name}.jpg")
+        save(f"data/labels/{name}.txt", BOX)
+    (tmp_path / "data" / "labels" / "a.txt").write_bytes(b"\xff" + BOX.encode())
+    save("data/classes.txt", "dog\ncat\n")
+    assert kept(tmp_path / "data") == (["images/b.jpg"], 1)
