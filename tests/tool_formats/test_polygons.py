@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,15 +69,6 @@ def test_the_closest_corners_are_joined():
         ring[here : here + 1] = [ring[here], *part, part[0], ring[here]]
         order += [*part]
     np.testing.assert_array_equal(joined(polygons), corners[ring])
-
-
-def test_a_noisy_mask_is_joined_fast():
-    mask = np.random.default_rng(0).random((150, 150)) < 0.5
-    polygons = outlines(PastedMask(top=0, left=0, mask=mask), 0)
-    assert sum(map(len, polygons)) > 15_000
-    start = time.process_time()
-    joined(polygons)
-    assert time.process_time() - start < 3  # 0.6 s; 7 s with a step of Python for every corner
 
 
 @settings(max_examples=100, deadline=None)
