@@ -260,6 +260,8 @@ def _predict_video(video: Path, output: Path, arguments: list[str]) -> int:
     threshold = _SCORE_THRESHOLD.value
     try:
         done = write_video(detector, video, outputs, score_threshold=threshold, tracks=_TRACKS.value)
+    except FileExistsError:  # what is there is another run's
+        raise
     except BaseException:
         if kept := outputs.unfinished.existing():
             print(f"the frames so far are in {' and '.join(map(str, kept))}", file=sys.stderr)
