@@ -90,6 +90,18 @@ def test_an_interrupted_run_goes_on_with_the_images_that_are_missing(
     assert "annotations" not in found[0]
 
 
+def test_a_name_as_long_as_file_systems_take(
+    images: list[Path], tmp_path: Path, model: Any, config: Config, categories: Categories
+) -> None:
+    image = images[0].rename(tmp_path / ("a" * 251 + ".png"))
+    (tmp_path / "made").mkdir()
+    pictures = [tmp_path / "made" / image.name]
+    detector = Detector(model, config, categories)
+    with PartialResults(tmp_path / "partial", {}, [image], pictures) as partial:
+        write_results(detector, [image], pictures, partial, score_threshold=0.5, annotations=False)
+    assert list((tmp_path / "made").iterdir()) == pictures
+
+
 def test_picture_that_cannot_be_written_is_an_error(
     images: list[Path], tmp_path: Path, model: Any, config: Config, categories: Categories
 ) -> None:
