@@ -11,6 +11,7 @@ A shard whose file in ``done`` exists is finished. Any other may be worked on by
 some of them left by a driver that was killed: all write the same, and files appear whole.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -193,11 +194,17 @@ def begin_job(
     return Job(folder, format, base, column, count, shard_size)
 
 
-def remove_unfinished(job: Job) -> None:
-    """Removes what killed processes have left of the files that they were writing."""
+def remove_unfinished(job: Job, *, before: float = math.inf) -> None:
+    """Removes what killed processes have left of the files that they were writing.
+
+    Those that were last written ``before`` a time, in seconds since 1970: processes of another driver may
+    still write newer ones.
+    """
     for name in ("", _RESULTS, _DONE, _BEGUN):
         for path in (job.folder / name).glob(f".*{UNFINISHED}"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # it was renamed just now
+                if path.stat().st_mtime < before:
+                    path.unlink()
 
 
 def _check_same_images(folder: Path, entries: Iterable[Entry], manifest: Mapping[str, Any]) -> None:
