@@ -4,7 +4,8 @@
     images.jsonl            the entries (``inputs``) of all images, one a line
     results/part-00012.parquet  the rows of a shard, or .jsonl
     done/part-00012.json    written after it: the shard's counts, and its images that failed
-    begun/part-00012.json   how often the shard was begun, and what died (``worker``); removed when it is done
+    begun/part-00012.json   how often the shard was begun, what died, and which images of its file are nearly
+                            black (``worker``); removed when it is done
     failed.jsonl            the images that failed, of all shards
 
 A shard whose file in ``done`` exists is finished. Any other may be worked on by several processes at once,
@@ -103,6 +104,13 @@ class Job:
             if self._done(number).exists():
                 yield number, Done(**read_json(self._done(number)))
 
+    def nearly_black(self, shard: int) -> list[str]:
+        """The nearly black images in the file of a shard, done or not, so far as they are known."""
+        for path in (self.begun(shard), self._done(shard)):  # the first is removed when the second is there
+            with contextlib.suppress(FileNotFoundError):
+                return read_json(path).get("nearly_black", [])
+        return []
+
     def forget_failed(self) -> int:
         """Marks the shards with images that failed as not done; returns the number of these images.
 
@@ -112,6 +120,8 @@ class Job:
         for number, done in self.finished():
             if done.failed:
                 count += len(done.failed)
+                with appearing(self.begun(number)) as file:
+                    file.write_text(dumps({"nearly_black": done.nearly_black}), encoding="utf-8")
                 self._done(number).unlink()
         return count
 
