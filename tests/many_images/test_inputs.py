@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +30,32 @@ def test_a_folder_and_those_below_it(tmp_path):
     assert list(inputs) == ["a.JPG", "b.png", "sub/c.png", "sub/deep/d.png"] == list(inputs)
     assert inputs.base == tmp_path.resolve()
     assert inputs.describe_passed_over() == "passed over 2 files: .txt (1), without suffix (1)"
+
+
+@pytest.mark.parametrize("call", ["scandir", "stat"])
+def test_folders_that_may_not_be_read_are_passed_over(tmp_path, monkeypatch, call):
+    """As lost+found of any ext4 disk; the folder that was given is another matter."""
+    for name in ("a.png", "lost+found/b.png", "sub/c.png", "sub/mine/d.png"):
+        write_image(tmp_path / "in" / name, 50)
+    (tmp_path / "in" / "sub" / "e.png").symlink_to(tmp_path / "in" / "sub" / "e.png")  # in a circle
+    refused = {"lost+found", "mine"}
+    module, original = (os, os.scandir) if call == "scandir" else (Path, Path.stat)
+
+    def refusing(path, **options):
+        if Path(path).name in refused:
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path, **options)
+
+    monkeypatch.setattr(module, call, refusing)
+    inputs = Inputs(tmp_path / "in", SUFFIXES)
+    for _ in range(2):
+        assert list(inputs) == ["a.png", "sub/c.png", "sub/e.png"]
+        assert inputs.describe_passed_over() == (
+            "passed over 2 folders without permission to read them, such as lost+found/"
+        )
+    refused.add("in")
+    with pytest.raises(PermissionError, match="in"):
+        list(inputs)
 
 
 def test_links_are_followed_but_never_in_a_circle(tmp_path):
