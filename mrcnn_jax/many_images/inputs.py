@@ -25,6 +25,7 @@ _COLUMNS = ("image", "uri", "url", "path", "file_name")  # taken without --colum
 _BYTES = "bytes"  # the field of Hugging Face's image columns that has the file's bytes
 
 Entry = str | list[Any]  # a name, or [Parquet file, row]
+_Key = tuple[int, int]  # of a folder: its device and inode
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Inputs:
     column: str | None = None
     passed_over: Counter[str] = field(default_factory=Counter)  # files in folders, by suffix
     unreadable: list[str] = field(default_factory=list)  # folders
+    repeated: list[str] = field(default_factory=list)  # links to folders that other links have led to
 
     @property
     def base(self) -> Path:
@@ -60,6 +62,7 @@ class Inputs:
     def __iter__(self) -> Iterator[Entry]:
         self.passed_over.clear()
         self.unreadable.clear()
+        self.repeated.clear()
         if not self.path.exists():
             raise ValueError(f"{self.path}: no such file or folder")
         entries = self._entries()
@@ -72,10 +75,13 @@ class Inputs:
     def describe_passed_over(self) -> str:
         """What was left out of the folders in the last iteration, in a line or two; "" if nothing was."""
         lines = [describe_passed_over(self.passed_over)]
-        if self.unreadable:
-            number = "1 folder" if len(self.unreadable) == 1 else f"{len(self.unreadable)} folders"
-            first = as_text(self.unreadable[0])
-            lines.append(f"passed over {number} without permission to read them, such as {first}")
+        for folders, which in (
+            (self.unreadable, "without permission to read them"),
+            (self.repeated, "that links had led to before"),
+        ):
+            if folders:
+                number = "1 folder" if len(folders) == 1 else f"{len(folders)} folders"
+                lines.append(f"passed over {number} {which}, such as {as_text(folders[0])}")
         return "\n".join(filter(None, lines))
 
     def _entries(self) -> Iterator[Entry]:
@@ -86,7 +92,7 @@ class Inputs:
             for table in tables:
                 yield from _rows_of(table, self.column)
         elif self.path.is_dir():
-            yield from self._walk(self.path, "", frozenset())
+            yield from self._walk(self.path, "", frozenset(), set())
         else:
             yield from _lines_of(self.path)
 
@@ -98,12 +104,21 @@ class Inputs:
             return []
         return [self.path / name for name in names if name.lower().endswith(PARQUET)]
 
-    def _walk(self, folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-        """The images of a folder, then those of its subfolders; links are followed, but never in a circle."""
+    def _walk(self, folder: Path, prefix: str, above: frozenset[_Key], linked: set[_Key]) -> Iterator[str]:
+        """The images of a folder, then those of its subfolders.
+
+        Links are followed, but never in a circle to a folder ``above``, and only once to the same folder:
+        else a few of them in each other's folders would give more paths than there are files.
+        """
         try:
             status = folder.stat()
             if (key := (status.st_dev, status.st_ino)) in above:
                 return
+            if prefix and folder.is_symlink():
+                if key in linked:
+                    self.repeated.append(prefix)
+                    return
+                linked.add(key)
             images, folders = self._split(folder)
         except PermissionError:
             if not prefix:
@@ -113,7 +128,7 @@ class Inputs:
         for name in images:
             yield prefix + name
         for name in folders:
-            yield from self._walk(folder / name, f"{prefix}{name}/", above | {key})
+            yield from self._walk(folder / name, f"{prefix}{name}/", above | {key}, linked)
 
     def _split(self, folder: Path) -> tuple[list[str], list[str]]:
         """The names of the images and of the subfolders in a folder; counts other files."""

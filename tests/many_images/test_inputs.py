@@ -66,6 +66,24 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
     assert entries(tmp_path / "in") == ["linked/a.png"]
 
 
+def test_links_do_not_multiply_a_folder(tmp_path):
+    """Without a rule, six folders with links to each other have 652 paths."""
+    for folder in "abcdef":
+        write_image(tmp_path / "elsewhere" / folder / "x.png", 50)
+        for other in set("abcdef") - {folder}:
+            (tmp_path / "elsewhere" / folder / other).symlink_to(tmp_path / "elsewhere" / other)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").symlink_to(tmp_path / "elsewhere" / "a")
+    (tmp_path / "in" / "z").symlink_to(tmp_path / "elsewhere" / "a")
+    inputs = Inputs(tmp_path / "in", SUFFIXES)
+    found = ["a/x.png", "a/b/x.png", "a/b/c/x.png", "a/b/c/d/x.png", "a/b/c/d/e/x.png", "a/b/c/d/e/f/x.png"]
+    assert list(inputs) == found == list(inputs)
+    assert inputs.repeated[-1] == "z/"
+    assert inputs.describe_passed_over().startswith(
+        "passed over 11 folders that links had led to before, such"
+    )
+
+
 def test_a_list(tmp_path):
     path = tmp_path / "list.txt"
     path.write_bytes(b"\xef\xbb\xbfa.png\r\n\n  s3://photos/b c.png \nsub/caf\xe9.png\n/abs/d.png")
