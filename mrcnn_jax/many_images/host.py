@@ -12,29 +12,35 @@ _held: list[IO[str]] = []  # locks that this process keeps until it ends
 
 
 def take_cores(count: int) -> list[int]:
-    """Restricts this process to ``count`` cores that no other worker has taken; returns them.
+    """Restricts this process to ``count`` cores that no other worker, of any job, has taken; returns them.
 
     XLA makes as many threads as a process may use cores, and each worker would otherwise use all of them. A
-    process that ends, however it does, gives its cores back. If none are left, or the file system has no
+    process that ends, however it does, gives its cores back. If too few are left, or the file system has no
     locks, the process may use all, and the list is empty. Linux only.
     """
     if not hasattr(os, "sched_setaffinity"):
         return []
-    cores = sorted(os.sched_getaffinity(0))
-    for first in range(0, len(cores) - count + 1, count):
-        chosen = cores[first : first + count]
-        lock = (_folder() / f"cores-{chosen[0]}-{chosen[-1]}.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            continue
-        _held.append(lock)
-        for thread in os.listdir("/proc/self/task"):  # new threads inherit it from the one that starts them
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread), chosen)
-        return chosen
-    return []
+    locks: dict[int, IO[str]] = {}
+    with _alone("cores"):  # else two workers could take some of the last cores each, and both too few
+        for core in sorted(os.sched_getaffinity(0)):
+            lock = (_folder() / f"core-{core}.lock").open("w")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.close()
+                continue
+            locks[core] = lock
+            if len(locks) == count:
+                break
+        else:
+            for lock in locks.values():
+                lock.close()
+            return []
+    _held.extend(locks.values())
+    for thread in os.listdir("/proc/self/task"):  # new threads inherit it from the one that starts them
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread), locks)
+    return list(locks)
 
 
 def compile_once(name: str, cache: Path, compile_all: Callable[[], None]) -> None:

@@ -11,20 +11,24 @@ from tests.run_command import ROOT
 TAKE = """
 import json, os, sys
 from mrcnn_jax.many_images.host import take_cores
-print(json.dumps([take_cores(1), sorted(os.sched_getaffinity(0))]), flush=True)
+os.sched_setaffinity(0, json.loads(sys.argv[2]))
+print(json.dumps([take_cores(int(sys.argv[1])), sorted(os.sched_getaffinity(0))]), flush=True)
 sys.stdin.read()
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux only")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="Linux with two cores"
+)
 def test_each_process_takes_cores_of_its_own():
-    cores = sorted(os.sched_getaffinity(0))
+    cores = sorted(os.sched_getaffinity(0))[:2]
     processes = []
 
-    def start():
+    def start(count):
+        """The cores that a process takes of the two, and those that it may then use."""
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-c", TAKE],
+                [sys.executable, "-c", TAKE, str(count), json.dumps(cores)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -32,17 +36,23 @@ def test_each_process_takes_cores_of_its_own():
         )
         return json.loads(processes[-1].stdout.readline())
 
+    def end(process):
+        process.kill()
+        process.wait()
+
     try:
-        assert [start() for _ in cores[:2]] == [[[core], [core]] for core in cores[:2]]
-        if len(cores) == 2:
-            assert start() == [[], cores]  # none is left
-            processes[0].kill()
-            processes[0].wait()
-            assert start() == [[cores[0]], [cores[0]]]
+        first, second = [[cores[0]]] * 2, [[cores[1]]] * 2
+        assert start(1) == first
+        assert start(2) == [[], cores]  # one is too few; it is given back
+        assert [start(1), start(1)] == [second, [[], cores]]
+        end(processes[0])
+        assert start(1) == first
+        for process in processes:
+            end(process)
+        assert [start(2), start(1)] == [[cores, cores], [[], cores]]
     finally:
         for process in processes:
-            process.kill()
-            process.wait()
+            end(process)
             process.stdin.close(), process.stdout.close()
 
 
