@@ -2,10 +2,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from mrcnn_jax.many_images.host import compile_once
+from mrcnn_jax.many_images.host import cache_folder, compile_once
 from tests.run_command import ROOT
 
 TAKE = """
@@ -59,12 +61,39 @@ def test_each_process_takes_cores_of_its_own():
 def test_only_the_first_compiles_alone(tmp_path):
     calls = []
     for _ in range(2):
-        compile_once("x", tmp_path / "cache", lambda: calls.append(sorted(os.listdir(tmp_path))))
+        compile_once("x", str(tmp_path / "cache"), lambda: calls.append(sorted(os.listdir(tmp_path))))
     assert calls == [[], ["cache"]] and os.listdir(tmp_path / "cache") == ["x.compiled"]
 
     def fail():
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        compile_once("y", tmp_path / "cache", fail)
+        compile_once("y", str(tmp_path / "cache"), fail)
     assert os.listdir(tmp_path / "cache") == ["x.compiled"]
+
+
+@pytest.mark.parametrize("cache", ["", None, "gs://bucket/cache", "file/cache"])
+def test_a_cache_that_is_in_no_folder_gets_no_file(tmp_path, monkeypatch, cache):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    calls = []
+    for _ in range(2):
+        compile_once("x", cache, lambda: calls.append(1))
+    assert calls == [1, 1] and os.listdir(tmp_path) == ["file"]
+
+
+def test_without_a_home_directory_files_are_among_the_temporary_ones(tmp_path, monkeypatch):
+    assert cache_folder("sent/x") == Path.home() / ".cache" / "mrcnn_jax" / "sent" / "x"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    own = tmp_path / "tmp" / f"mrcnn_jax-{os.getuid()}"
+    assert cache_folder("sent/x") == own / "sent" / "x" and (own / "sent" / "x").is_dir()
+    assert own.stat().st_mode & 0o777 == 0o700
+    compile_once("x", str(tmp_path / "cache"), lambda: None)  # whose lock is there
+    assert len(list((own / "locks").rglob("*.lock"))) == 1
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    own.rename(tmp_path / "tmp" / "mrcnn_jax-12345")
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        cache_folder("sent/x")
