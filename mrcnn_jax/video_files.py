@@ -69,6 +69,7 @@ class Video:
         self.lost = self.damaged = 0
         self.problems: list[str] = []
         self._container, self._stream = container, stream
+        self._step = max(round(1 / (self.frame_rate * self.time_base)), 1)  # from frame to frame
         self._first: Any = None  # the frame that decides the size of all, and how they are turned
 
     def frames(self) -> Generator[VideoFrame, None, None]:
@@ -78,11 +79,12 @@ class Video:
         increase. A frame of another size than the first is scaled to that, and all are turned as it is.
         """
         clock = _Clock(_start_of(self._container, self.time_base), self.time_base)
-        step = max(round(1 / (self.frame_rate * self.time_base)), 1)
         for index, frame in enumerate(self._decoded()):
             if self._first is None:
                 self._first = frame
-            timestamp = clock.tell(frame.dts if frame.pts is None else frame.pts, frame.duration or step)
+            timestamp = clock.tell(
+                frame.dts if frame.pts is None else frame.pts, frame.duration or self._step
+            )
             time = float(timestamp * self.time_base)
             if frame.is_corrupt:
                 self.damaged += 1
@@ -93,12 +95,15 @@ class Video:
     def _decoded(self) -> Iterator[Any]:
         av = _pyav()
         packets = self._container.demux(self._stream)
-        packet, at, start = None, 0.0, _start_of(self._container, self.time_base)
+        clock = _Clock(_start_of(self._container, self.time_base), self.time_base)
+        packet, at = None, 0.0
         while True:
             try:
                 packet = next(packets, None)
-                if packet is not None and packet.pts is not None:
-                    at = float((packet.pts - start) * self.time_base)
+                if packet is not None and packet.dts is not None:  # in whose order packets come
+                    delay = 0 if packet.pts is None else packet.pts - packet.dts
+                    time = clock.tell(packet.dts, packet.duration or self._step) + delay
+                    at = float(time * self.time_base)
             except av.error.FFmpegError as error:
                 self._lose(f"nothing can be read after {at:.3f} s: {error.strerror}")
                 packet = None

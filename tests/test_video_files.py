@@ -143,6 +143,21 @@ def test_recordings_begin_at_zero_and_may_be_joined(tmp_path):
     assert [round(frame.image.mean() / 10) for frame in frames[-6:]] == [13, 20, 20, 20, 20, 20]
 
 
+def test_damage_after_a_joint_is_named_with_its_time(tmp_path):
+    """The second of two joined recordings, of 30 frames each, has noise for its packets."""
+    noise = list(RNG.integers(0, 256, (30, 64, 64, 3), np.uint8))
+    first = make_video(tmp_path / "a.ts", noise, options={"g": "8", "bf": "0"}).read_bytes()
+    second = bytearray(first)
+    for start in range(0, len(second), 188):  # of the container's packets; those of pictures have number 256
+        if int.from_bytes(second[start + 1 : start + 3]) & 0x1FFF == 256:
+            second[start + 60 : start + 188] = RNG.bytes(128)
+    (tmp_path / "both.ts").write_bytes(first + second)
+    with open_video(tmp_path / "both.ts") as video:
+        assert len(list(video.frames())) == 30
+    (problem,) = video.problems
+    assert problem.startswith("at 1.200 s: cannot be decoded: ")
+
+
 def test_damaged_frames_are_named_and_the_rest_goes_on(tmp_path):
     """Frame 8 begins a group of eight, and lost the second half of its data; frame 17 lost all of it."""
     noise = list(RNG.integers(0, 256, (24, 64, 64, 3), np.uint8))
