@@ -146,11 +146,11 @@ def open_video(path: Path, *, device: str | None = None) -> Iterator[Video]:
     if device is None and not path.is_file():
         raise FileNotFoundError(2, "there is no such file", str(path))
     with _open(path, device) as container:
-        # Cover art of music files is a video stream of one frame.
-        streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+        streams = [stream for stream in container.streams.video if not _is_cover(stream)]
         if not streams:
-            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams at all"
-            raise ValueError(f"{path}: has no video stream, but {kinds}; a video must have one")
+            kinds = {"a cover picture" if _is_cover(stream) else stream.type for stream in container.streams}
+            listed = " and ".join(sorted(kinds)) or "no streams at all"
+            raise ValueError(f"{path}: has no video stream, but {listed}; a video must have one")
         stream = streams[0]
         if stream.codec_context is None:
             raise ValueError(f"{path}: cannot be decoded: FFmpeg has no decoder for its video stream")
@@ -161,6 +161,11 @@ def open_video(path: Path, *, device: str | None = None) -> Iterator[Video]:
             )
         stream.codec_context.options = {"max_pixels": str(limit)}  # also of frames further on
         yield Video(path, container, stream)
+
+
+def _is_cover(stream: Any) -> bool:
+    """Whether it is the picture of a music file, which FFmpeg has as a video stream of one frame."""
+    return bool(stream.disposition & stream.disposition.attached_pic)
 
 
 def _open(path: Path, device: str | None = None) -> Any:

@@ -229,3 +229,8 @@ def test_files_without_pictures(tmp_path):
     make_video(tmp_path / "c.mp4", [], audio="aac")
     with pytest.raises(ValueError, match=r"c\.mp4: has no video stream, but audio; a video must have one"):
         read(tmp_path / "c.mp4")
+    make_video(tmp_path / "d.mp4", GRAYS[:1], codec="mjpeg", pix_fmt="yuvj420p", audio="aac", is_cover=True)
+    with pytest.raises(
+        ValueError, match=r"d\.mp4: has no video stream, but a cover picture and audio; a video"
+    ):
+        read(tmp_path / "d.mp4")
