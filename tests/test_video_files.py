@@ -6,8 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("av", reason="needs PyAV (the extra [video])")
+
+import av
 
 from mrcnn_jax.video_files import VideoWriter, open_video
 from tests.make_video import LOSSLESS, damage, make_video, packets_of
@@ -198,24 +201,41 @@ def test_a_writer_that_is_killed_or_interrupted_leaves_a_readable_file(tmp_path,
     assert 24 < len(read(tmp_path / f"killed{suffix}")) < 120  # some are in the encoder
 
 
+@pytest.mark.parametrize("content", [b"", b"no video at all"])
+def test_files_that_are_no_video(tmp_path, content):
+    (tmp_path / "b.mp4").write_bytes(content)
+    with pytest.raises(ValueError, match=r"b\.mp4: cannot be read as a video"):
+        read(tmp_path / "b.mp4")
+
+
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("name", "content"),
     [
-        (b"", "cannot be read as a video"),
-        (b"no video at all", "cannot be read as a video"),
-        (
-            b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n#EXT-X-ENDLIST\n",
-            "cannot be read as a video",
-        ),
-        (b"ffconcat version 1.0\nfile a.ts\n", "cannot be read as a video"),
+        ("b.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n#EXT-X-ENDLIST\n"),
+        ("b.mp4", "ffconcat version 1.0\nfile a.ts\n"),
     ],
 )
-def test_files_that_are_no_video(tmp_path, content, reason):
-    """Also lists of other files, which FFmpeg would open."""
-    make_video(tmp_path / "a.ts", GRAYS[:3], codec="mpeg2video")
-    (tmp_path / "b.mp4").write_bytes(content)
-    with pytest.raises(ValueError, match=f"b.mp4: {reason}"):
-        read(tmp_path / "b.mp4")
+def test_lists_of_other_files_are_not_opened(tmp_path, name, content):
+    make_video(tmp_path / "a.ts", GRAYS, codec="mpeg2video")
+    (tmp_path / name).write_text(content)
+    with av.open(str(tmp_path / name)) as opened:  # as FFmpeg does, unless it is told not to
+        assert len(list(opened.decode(video=0))) == len(GRAYS)
+    with pytest.raises(ValueError, match=f"{name}: cannot be read as a video"):
+        read(tmp_path / name)
+
+
+def test_frames_of_too_many_pixels(tmp_path, monkeypatch):
+    """At most twice ``Image.MAX_IMAGE_PIXELS``, also where the size changes."""
+    large = list(RNG.integers(150, 250, (5, 96, 96, 3), np.uint8))
+    make_video(tmp_path / "a.ts", GRAYS, codec="mpeg2video")
+    make_video(tmp_path / "b.ts", large, codec="mpeg2video")
+    both = tmp_path / "both.ts"
+    both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 48 // 2)
+    with open_video(both) as video:
+        assert len(list(video.frames())) <= len(GRAYS) and video.lost > 0
+    with pytest.raises(ValueError, match=r"b\.ts: its frames are 96 x 96; at most 1536 pixels are read"):
+        read(tmp_path / "b.ts")
 
 
 def test_files_without_pictures(tmp_path):
