@@ -35,8 +35,8 @@ def take_cores(count: int) -> list[int]:
             if len(locks) == count:
                 break
         else:
-            for lock in locks.values():
-                lock.close()
+            for held in locks.values():
+                held.close()
             return []
     _held.extend(locks.values())
     for thread in os.listdir("/proc/self/task"):  # new threads inherit it from the one that starts them
