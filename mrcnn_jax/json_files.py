@@ -1,8 +1,8 @@
 """Reads untrusted JSON files, and writes JSON files atomically."""
 
 import json
-import os
 import re
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,7 +64,7 @@ def dumps(value: Any, *, exact: bool = False) -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """The path of a temporary file beside ``path`` that replaces it if the block succeeds."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")  # a name that may be long cannot be added to
     try:
         yield unfinished
         unfinished.replace(path)

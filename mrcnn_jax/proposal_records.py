@@ -7,6 +7,7 @@ Only one image's proposals are in memory at a time.
 Shapes: N images, M proposals of all images, P proposals of one image.
 """
 
+import os
 import struct
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,8 @@ from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
 import numpy as np
+
+from mrcnn_jax.file_locks import open_alone
 
 _HEADER = struct.Struct("<qq")
 _BOX, _LOGIT = 16, 4  # bytes
@@ -36,11 +39,18 @@ class Record(NamedTuple):
 
 
 class RecordWriter:
-    """Appends records to the file at ``path``, which is created if there is none."""
+    """Appends records to the file at ``path``, which is created if there is none.
+
+    An incomplete last record is dropped. Until it is closed, no other process can write the file: raises
+    BlockingIOError if another one does (``file_locks``).
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("ab")
+        self._file = open_alone(path)
+        found = find_records(path)
+        self._file.truncate(found[-1].end if found else 0)
+        self._file.seek(0, os.SEEK_END)
 
     def __enter__(self) -> Self:
         return self

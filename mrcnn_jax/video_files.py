@@ -69,6 +69,7 @@ class Video:
         self.lost = self.damaged = 0
         self.problems: list[str] = []
         self._container, self._stream = container, stream
+        self._step = max(round(1 / (self.frame_rate * self.time_base)), 1)  # from frame to frame
         self._first: Any = None  # the frame that decides the size of all, and how they are turned
 
     def frames(self) -> Generator[VideoFrame, None, None]:
@@ -78,11 +79,12 @@ class Video:
         increase. A frame of another size than the first is scaled to that, and all are turned as it is.
         """
         clock = _Clock(_start_of(self._container, self.time_base), self.time_base)
-        step = max(round(1 / (self.frame_rate * self.time_base)), 1)
         for index, frame in enumerate(self._decoded()):
             if self._first is None:
                 self._first = frame
-            timestamp = clock.tell(frame.dts if frame.pts is None else frame.pts, frame.duration or step)
+            timestamp = clock.tell(
+                frame.dts if frame.pts is None else frame.pts, frame.duration or self._step
+            )
             time = float(timestamp * self.time_base)
             if frame.is_corrupt:
                 self.damaged += 1
@@ -93,12 +95,15 @@ class Video:
     def _decoded(self) -> Iterator[Any]:
         av = _pyav()
         packets = self._container.demux(self._stream)
-        packet, at, start = None, 0.0, _start_of(self._container, self.time_base)
+        clock = _Clock(_start_of(self._container, self.time_base), self.time_base)
+        packet, at = None, 0.0
         while True:
             try:
                 packet = next(packets, None)
-                if packet is not None and packet.pts is not None:
-                    at = float((packet.pts - start) * self.time_base)
+                if packet is not None and packet.dts is not None:  # in whose order packets come
+                    delay = 0 if packet.pts is None else packet.pts - packet.dts
+                    time = clock.tell(packet.dts, packet.duration or self._step) + delay
+                    at = float(time * self.time_base)
             except av.error.FFmpegError as error:
                 self._lose(f"nothing can be read after {at:.3f} s: {error.strerror}")
                 packet = None
@@ -141,11 +146,11 @@ def open_video(path: Path, *, device: str | None = None) -> Iterator[Video]:
     if device is None and not path.is_file():
         raise FileNotFoundError(2, "there is no such file", str(path))
     with _open(path, device) as container:
-        # Cover art of music files is a video stream of one frame.
-        streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+        streams = [stream for stream in container.streams.video if not _is_cover(stream)]
         if not streams:
-            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams at all"
-            raise ValueError(f"{path}: has no video stream, but {kinds}; a video must have one")
+            kinds = {"a cover picture" if _is_cover(stream) else stream.type for stream in container.streams}
+            listed = " and ".join(sorted(kinds)) or "no streams at all"
+            raise ValueError(f"{path}: has no video stream, but {listed}; a video must have one")
         stream = streams[0]
         if stream.codec_context is None:
             raise ValueError(f"{path}: cannot be decoded: FFmpeg has no decoder for its video stream")
@@ -156,6 +161,11 @@ def open_video(path: Path, *, device: str | None = None) -> Iterator[Video]:
             )
         stream.codec_context.options = {"max_pixels": str(limit)}  # also of frames further on
         yield Video(path, container, stream)
+
+
+def _is_cover(stream: Any) -> bool:
+    """Whether it is the picture of a music file, which FFmpeg has as a video stream of one frame."""
+    return bool(stream.disposition & stream.disposition.attached_pic)
 
 
 def _open(path: Path, device: str | None = None) -> Any:

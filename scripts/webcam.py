@@ -64,6 +64,13 @@ def main() -> None:
 
     from PIL import Image, ImageTk
 
+    try:
+        window = tkinter.Tk()
+    except tkinter.TclError as error:
+        raise SystemExit(f"error: the window needs a display: {error}") from error
+    window.title(options.camera)
+    label = tkinter.Label(window)
+    label.pack()
     mrcnn_jax.setup()
     detector = mrcnn_jax.load(options.workdir)
     with (
@@ -71,10 +78,6 @@ def main() -> None:
         closing(newest(camera.frames())) as frames,
         suppress(tkinter.TclError),  # the window was closed
     ):
-        window = tkinter.Tk()
-        window.title(options.camera)
-        label = tkinter.Label(window)
-        label.pack()
         for frame in frames:
             picture = FrameResult(frame, detector(frame.image)).draw(options.score_threshold)
             shown = ImageTk.PhotoImage(Image.fromarray(picture))

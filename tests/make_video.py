@@ -22,13 +22,15 @@ def make_video(
     audio: str = "",
     rotation: tuple[float, bool, bool] | None = None,
     aspect: Fraction | None = None,
+    is_cover: bool = False,
     options: dict[str, str] | None = None,
 ) -> Path:
     """A video of ``images [H W 3]``, shown at ``timestamps``, by default one after the other.
 
     ``audio`` is a codec: a tone of 440 Hz for as long as the pictures. ``rotation`` has degrees counter-
     clockwise and whether it is mirrored left to right and top to bottom, and ``aspect`` is that of a pixel.
-    Without images there is a second of sound alone.
+    With ``is_cover``, the one image is the cover picture of the sound. Without images there is a second of
+    sound alone.
     """
     if timestamps is None:
         timestamps = range(len(images))
@@ -38,6 +40,8 @@ def make_video(
             stream.height, stream.width = images[0].shape[:2]
             stream.pix_fmt = pix_fmt
             stream.codec_context.time_base = time_base
+            if is_cover:
+                stream.disposition = av.stream.Disposition.attached_pic
             if aspect is not None:
                 stream.codec_context.sample_aspect_ratio = aspect
             if rotation is not None:

@@ -21,6 +21,7 @@ FLOORS = {
     "mrcnn_jax.rle": 0,
     "mrcnn_jax.json_files": 0,
     "mrcnn_jax.yaml_files": 0,
+    "mrcnn_jax.file_locks": 0,
     "mrcnn_jax.proposals": 0,
     "mrcnn_jax.proposal_records": 0,
     "mrcnn_jax.config": 0,

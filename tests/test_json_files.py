@@ -83,6 +83,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_name_as_long_as_file_systems_take(tmp_path: Path) -> None:
+    file = tmp_path / ("ä" * 125 + ".json")  # 255 bytes
+    write_json(file, [1])
+    assert read_json(file) == [1] and list(tmp_path.iterdir()) == [file]
+
+
 def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.json").symlink_to("/dev/zero")
     with pytest.raises(ValueError, match=r"a\.json: not a regular file"):

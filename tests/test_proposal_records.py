@@ -35,6 +35,13 @@ def test_a_record_that_was_not_finished_is_not_found(tmp_path):
         assert find_records(path) == [record for record in written if record.end <= size]
 
 
+def test_it_is_dropped_when_the_next_is_written(tmp_path):
+    path = tmp_path / "a"
+    first, lost = write(path, 7, [-1.0, 2.0]), write(path, 5, [0.5])
+    path.write_bytes(path.read_bytes()[: lost.end - 1])
+    assert [first, write(path, 3, [0.5])] == [first, Record(3, path, lost.start, 1)] == find_records(path)
+
+
 def test_the_file_from_records_of_two_processes(tmp_path):
     first = [write(tmp_path / "a", 7, [-1.0, 2.0]), write(tmp_path / "a", 5, [])]
     second = write(tmp_path / "b", 3, [0.5])

@@ -6,8 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("av", reason="needs PyAV (the extra [video])")
+
+import av
 
 from mrcnn_jax.video_files import VideoWriter, open_video
 from tests.make_video import LOSSLESS, damage, make_video, packets_of
@@ -143,6 +146,21 @@ def test_recordings_begin_at_zero_and_may_be_joined(tmp_path):
     assert [round(frame.image.mean() / 10) for frame in frames[-6:]] == [13, 20, 20, 20, 20, 20]
 
 
+def test_damage_after_a_joint_is_named_with_its_time(tmp_path):
+    """The second of two joined recordings, of 30 frames each, has noise for its packets."""
+    noise = list(RNG.integers(0, 256, (30, 64, 64, 3), np.uint8))
+    first = make_video(tmp_path / "a.ts", noise, options={"g": "8", "bf": "0"}).read_bytes()
+    second = bytearray(first)
+    for start in range(0, len(second), 188):  # of the container's packets; those of pictures have number 256
+        if int.from_bytes(second[start + 1 : start + 3]) & 0x1FFF == 256:
+            second[start + 60 : start + 188] = RNG.bytes(128)
+    (tmp_path / "both.ts").write_bytes(first + second)
+    with open_video(tmp_path / "both.ts") as video:
+        assert len(list(video.frames())) == 30
+    (problem,) = video.problems
+    assert problem.startswith("at 1.200 s: cannot be decoded: ")
+
+
 def test_damaged_frames_are_named_and_the_rest_goes_on(tmp_path):
     """Frame 8 begins a group of eight, and lost the second half of its data; frame 17 lost all of it."""
     noise = list(RNG.integers(0, 256, (24, 64, 64, 3), np.uint8))
@@ -183,24 +201,41 @@ def test_a_writer_that_is_killed_or_interrupted_leaves_a_readable_file(tmp_path,
     assert 24 < len(read(tmp_path / f"killed{suffix}")) < 120  # some are in the encoder
 
 
+@pytest.mark.parametrize("content", [b"", b"no video at all"])
+def test_files_that_are_no_video(tmp_path, content):
+    (tmp_path / "b.mp4").write_bytes(content)
+    with pytest.raises(ValueError, match=r"b\.mp4: cannot be read as a video"):
+        read(tmp_path / "b.mp4")
+
+
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("name", "content"),
     [
-        (b"", "cannot be read as a video"),
-        (b"no video at all", "cannot be read as a video"),
-        (
-            b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n#EXT-X-ENDLIST\n",
-            "cannot be read as a video",
-        ),
-        (b"ffconcat version 1.0\nfile a.ts\n", "cannot be read as a video"),
+        ("b.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n#EXT-X-ENDLIST\n"),
+        ("b.mp4", "ffconcat version 1.0\nfile a.ts\n"),
     ],
 )
-def test_files_that_are_no_video(tmp_path, content, reason):
-    """Also lists of other files, which FFmpeg would open."""
-    make_video(tmp_path / "a.ts", GRAYS[:3], codec="mpeg2video")
-    (tmp_path / "b.mp4").write_bytes(content)
-    with pytest.raises(ValueError, match=f"b.mp4: {reason}"):
-        read(tmp_path / "b.mp4")
+def test_lists_of_other_files_are_not_opened(tmp_path, name, content):
+    make_video(tmp_path / "a.ts", GRAYS, codec="mpeg2video")
+    (tmp_path / name).write_text(content)
+    with av.open(str(tmp_path / name)) as opened:  # as FFmpeg does, unless it is told not to
+        assert len(list(opened.decode(video=0))) == len(GRAYS)
+    with pytest.raises(ValueError, match=f"{name}: cannot be read as a video"):
+        read(tmp_path / name)
+
+
+def test_frames_of_too_many_pixels(tmp_path, monkeypatch):
+    """At most twice ``Image.MAX_IMAGE_PIXELS``, also where the size changes."""
+    large = list(RNG.integers(150, 250, (5, 96, 96, 3), np.uint8))
+    make_video(tmp_path / "a.ts", GRAYS, codec="mpeg2video")
+    make_video(tmp_path / "b.ts", large, codec="mpeg2video")
+    both = tmp_path / "both.ts"
+    both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 48 // 2)
+    with open_video(both) as video:
+        assert len(list(video.frames())) <= len(GRAYS) and video.lost > 0
+    with pytest.raises(ValueError, match=r"b\.ts: its frames are 96 x 96; at most 1536 pixels are read"):
+        read(tmp_path / "b.ts")
 
 
 def test_files_without_pictures(tmp_path):
@@ -214,3 +249,8 @@ def test_files_without_pictures(tmp_path):
     make_video(tmp_path / "c.mp4", [], audio="aac")
     with pytest.raises(ValueError, match=r"c\.mp4: has no video stream, but audio; a video must have one"):
         read(tmp_path / "c.mp4")
+    make_video(tmp_path / "d.mp4", GRAYS[:1], codec="mjpeg", pix_fmt="yuvj420p", audio="aac", is_cover=True)
+    with pytest.raises(
+        ValueError, match=r"d\.mp4: has no video stream, but a cover picture and audio; a video"
+    ):
+        read(tmp_path / "d.mp4")

@@ -73,3 +73,23 @@ def test_pictures_in_the_window(tiny_config, tmp_path, monkeypatch):
     done = run_here(SCRIPT, "--workdir=model.mrcnn", "--camera=in.mp4", "--device=", directory=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [picture.shape for picture in shown] == [(448, 672, 3)] * 3
+
+
+def test_without_a_display_it_says_so(tmp_path, monkeypatch):
+    """Before it loads the model."""
+
+    class TclError(Exception):
+        pass
+
+    def no_display():
+        raise TclError("no display name and no $DISPLAY environment variable")
+
+    monkeypatch.setitem(sys.modules, "tkinter", SimpleNamespace(Tk=no_display, TclError=TclError))
+    monkeypatch.setitem(sys.modules, "PIL.ImageTk", SimpleNamespace())
+    monkeypatch.setattr(PIL, "ImageTk", sys.modules["PIL.ImageTk"], raising=False)
+    done = run_here(SCRIPT, "--workdir=none", directory=tmp_path)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "error: the window needs a display: no display name and no $DISPLAY environment variable\n"
+    )

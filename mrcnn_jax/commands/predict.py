@@ -11,7 +11,8 @@ import as annotations to correct: the objects that are drawn, with their masks a
 
 Until all images are done, their results are in out/detections.partial.jsonl, one line for each image. If the
 run is interrupted, the same command goes on with it: images that are done are skipped. With other settings,
-other weights or other images it is refused, so that no results are lost.
+other weights or other images it is refused, so that no results are lost, as a second run is while the first
+one writes there.
 
     mrcnn-jax predict --workdir=detectron2/mask_rcnn_r50_fpn_3x --output=out --pictures=none \\
         --coco=annotations/image_info_test-dev2017.json test2017/
@@ -191,50 +192,50 @@ def main(arguments: list[str]) -> int:
         listed.check_categories(detector.categories)
     pictures = picture_paths(images, output) if _PICTURES.value == "png" else None
     geojson = output_paths(images, output, ".geojson", is_ours) if _GEOJSON.value else None
-    partial = PartialResults(output / _PARTIAL, _made_with(workdir, detector), images, pictures)
-    if before := sum(map(partial.is_done, images)):
-        print(f"{before} of {len(images)} images are done already ({partial.path})", flush=True)
-    lines = describe_views(config), describe_earlier_pictures(output, pictures or [])
-    print(*(f"{line}\n" for line in lines if line), sep="", end="", flush=True)
-    try:
-        problems = write_results(
-            finder,
-            images,
-            pictures,
-            partial,
-            score_threshold=_SCORE_THRESHOLD.value,
-            annotations=dataset_file is not None,
-            geojson=geojson,
-        )
-    except BaseException:
-        if done := sum(map(partial.is_done, images)):
-            print(
-                f"the results of {done} of {len(images)} images are in {partial.path}; "
-                "run the same command to continue",
-                file=sys.stderr,
+    with PartialResults(output / _PARTIAL, _made_with(workdir, detector), images, pictures) as partial:
+        if before := sum(map(partial.is_done, images)):
+            print(f"{before} of {len(images)} images are done already ({partial.path})", flush=True)
+        lines = describe_views(config), describe_earlier_pictures(output, pictures or [])
+        print(*(f"{line}\n" for line in lines if line), sep="", end="", flush=True)
+        try:
+            problems = write_results(
+                finder,
+                images,
+                pictures,
+                partial,
+                score_threshold=_SCORE_THRESHOLD.value,
+                annotations=dataset_file is not None,
+                geojson=geojson,
             )
-        raise
-    errors += problems.unreadable
-    if problems.nearly_black:
-        names = [printable(str(path)) for path in problems.nearly_black]
-        print(f"warning: {describe_nearly_black(names)}", file=sys.stderr)
-    if done := sum(map(partial.is_done, images)):
-        counts = _Counts()
-        found = counts.count(partial.read(images))
-        write_detections(detections_file, found, ids, only_cocos=listed is not None)
-        if dataset_file is not None:
-            write_dataset(dataset_file, partial.read(images), ids, images, detector.categories)
-        partial.remove()
-        line = f"{done} images, {counts.objects} objects in {detections_file}"
-        places = [f"drawn in {output}/*.png"] if pictures is not None else []
-        places += [f"annotated in {dataset_file}"] if dataset_file is not None else []
-        places += [f"in {output}/*.geojson"] if geojson is not None else []
-        if places:
-            threshold = f"score at least {_SCORE_THRESHOLD.value:g}"
-            line += f", {counts.drawn} of them ({threshold}) {' and '.join(places)}"
-        print(line)
-        if pictures is not None and counts.too_large:
-            print(f"images with too many pixels to be drawn: {counts.too_large}")
+        except BaseException:
+            if done := sum(map(partial.is_done, images)):
+                print(
+                    f"the results of {done} of {len(images)} images are in {partial.path}; "
+                    "run the same command to continue",
+                    file=sys.stderr,
+                )
+            raise
+        errors += problems.unreadable
+        if problems.nearly_black:
+            names = [printable(str(path)) for path in problems.nearly_black]
+            print(f"warning: {describe_nearly_black(names)}", file=sys.stderr)
+        if done := sum(map(partial.is_done, images)):
+            counts = _Counts()
+            found = counts.count(partial.read(images))
+            write_detections(detections_file, found, ids, only_cocos=listed is not None)
+            if dataset_file is not None:
+                write_dataset(dataset_file, partial.read(images), ids, images, detector.categories)
+            partial.remove()
+            line = f"{done} images, {counts.objects} objects in {detections_file}"
+            places = [f"drawn in {output}/*.png"] if pictures is not None else []
+            places += [f"annotated in {dataset_file}"] if dataset_file is not None else []
+            places += [f"in {output}/*.geojson"] if geojson is not None else []
+            if places:
+                threshold = f"score at least {_SCORE_THRESHOLD.value:g}"
+                line += f", {counts.drawn} of them ({threshold}) {' and '.join(places)}"
+            print(line)
+            if pictures is not None and counts.too_large:
+                print(f"images with too many pixels to be drawn: {counts.too_large}")
     return _report(errors)
 
 
@@ -260,6 +261,8 @@ def _predict_video(video: Path, output: Path, arguments: list[str]) -> int:
     threshold = _SCORE_THRESHOLD.value
     try:
         done = write_video(detector, video, outputs, score_threshold=threshold, tracks=_TRACKS.value)
+    except FileExistsError:  # what is there is another run's
+        raise
     except BaseException:
         if kept := outputs.unfinished.existing():
             print(f"the frames so far are in {' and '.join(map(str, kept))}", file=sys.stderr)

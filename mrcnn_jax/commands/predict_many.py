@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _LARGEST_IMAGE = 178_956_970  # pixels; Pillow's limit, which mrcnn-jax predict has
 
+_ABANDONED = 86400  # seconds after which nobody goes on with an unfinished file
+
 _override = command_line.define_overrides()
 _WORKDIR = flags.DEFINE_string(
     "workdir",
@@ -142,7 +144,7 @@ def main(_: list[str]) -> int:
     )
     if line := inputs.describe_passed_over():
         print(line, flush=True)
-    remove_unfinished(job)
+    remove_unfinished(job, before=time.time() - _ABANDONED)
     if _RETRY_FAILED.value:
         print(f"{job.forget_failed()} images that failed are tried again", flush=True)
     try:

@@ -15,9 +15,10 @@ evaluated with --config.data.val_proposals, which are relative to --config.data.
 
 Until all images are done, their proposals are in a folder beside the file, FILE.npz.partial. If the run is
 interrupted, the same command goes on with it; with other settings, other weights or other images it is
-refused. If the file already exists and was made with the same settings, weights and images, the command
-succeeds at once; no other file is overwritten. Several processes share the work as in mrcnn-jax evaluate, if
-all of them see the folder of --output (docs/multi_host.md).
+refused, as a second run is while the first one writes there. If the file already exists and was made with the
+same settings, weights and images, the command succeeds at once; no other file is overwritten. Several
+processes share the work as in mrcnn-jax evaluate, if all of them see the folder of --output
+(docs/multi_host.md).
 
 --input converts a file of Detectron2's (box_proposals.pkl of its evaluation, PROPOSAL_FILES of its configs),
 or of Detectron's; it is read without running any code in it.

@@ -4,6 +4,7 @@ They are in a folder beside the file to write, ``FILE.npz.partial``: ``made_with
 made with, and each process appends to a file of records of its own, ``0.records`` and so on.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from mrcnn_jax.proposals import ImageProposals
 
 _MADE_WITH = "made_with.json"
 _RECORDS = "*.records"
-_JOINED = "joined.npz"
+_JOINED = "joined.*.npz"
 
 
 def partial_folder(output: Path) -> Path:
@@ -50,17 +51,14 @@ class PartialProposals:
     Args:
         output: The file to write in the end.
         process: The index of this process, whose file is appended to.
+
+    Raises BlockingIOError if another run is writing that file, until it leaves the block.
     """
 
     def __init__(self, output: Path, *, process: int) -> None:
         self.output, self.folder = output, partial_folder(output)
-        own = self.folder / f"{process}.records"
-        if own.exists():
-            found = find_records(own)
-            with own.open("r+b") as file:
-                file.truncate(found[-1].end if found else 0)
+        self._writer = RecordWriter(self.folder / f"{process}.records")
         self._records = self._find()
-        self._writer = RecordWriter(own)
 
     def __enter__(self) -> "PartialProposals":
         return self
@@ -90,7 +88,7 @@ class PartialProposals:
         has written ``output``.
         """
         made_with = dumps(read_json(self.folder / _MADE_WITH))
-        joined = self.folder / _JOINED
+        joined = self.folder / _JOINED.replace("*", str(os.getpid()))
         count = write_npz(joined, [self._records[image_id] for image_id in ids], made_with=made_with)
         if self.output.exists():
             raise FileExistsError(f"{self.output}: already exists; remove it, or choose another file")
@@ -106,7 +104,7 @@ class PartialProposals:
 def remove_partial(output: Path) -> None:
     """Removes what an interrupted run has left for ``output``, if anything."""
     folder = partial_folder(output)
-    for path in (*folder.glob(_RECORDS), folder / _JOINED, folder / _MADE_WITH):
+    for path in (*folder.glob(_RECORDS), *folder.glob(_JOINED), folder / _MADE_WITH):
         path.unlink(missing_ok=True)
     if folder.exists() and not any(folder.iterdir()):
         folder.rmdir()

@@ -4,10 +4,15 @@ They are in a file of JSON lines. The first says what they were made with, as ``
 other line holds the results of one image (``ImageResults``).
 """
 
+import errno
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from types import TracebackType
+from typing import IO, Any, NotRequired, TypedDict, cast
+
+from mrcnn_jax.file_locks import open_alone
 
 _ADVICE = "choose another --output, or remove the file to start anew"
 
@@ -32,6 +37,8 @@ class ImageResults(Found):
 class PartialResults:
     """Results of images, appended to a file one by one and read back in any order.
 
+    It is a context manager, which has the file for itself (``file_locks``) until the block is left.
+
     Args:
         path: The file; it and its folder are created with the first results. An incomplete last line is
             dropped.
@@ -40,7 +47,7 @@ class PartialResults:
         pictures: The path of each one's picture; None if none are to be written.
 
     Raises ValueError if ``path`` holds results that were made with other values or are of other images,
-    because they would be lost, or if it is not such a file.
+    because they would be lost, or if it is not such a file; BlockingIOError if another run is writing it.
     """
 
     def __init__(
@@ -57,52 +64,84 @@ class PartialResults:
         self._pictures = dict(zip(files, names, strict=True))
         self._states = {file: _state(file) for file in files}
         self._lines: dict[str, int] = {}  # offset of the line of each image that is done
-        self._end = 0  # offset after the last line
+        self._end = 0  # offset after the last complete line that was found
         self._begun = False  # whether the file is ready to be appended to
+        self._file: IO[bytes] | None = None
         if path.exists():
-            self._find_lines()
+            self._file = open_alone(path)
+            try:
+                self._find_lines()
+            except BaseException:
+                self._file.close()
+                raise
+
+    def __enter__(self) -> "PartialResults":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def is_done(self, image: Path) -> bool:
         """Whether the file has the image's results, and the image has not changed since."""
         return str(image.absolute()) in self._lines
 
     def append(self, image: Path, found: Found) -> None:
-        """Writes the results of an image: killing the process after this does not lose them."""
+        """Writes the results of an image: killing the process after this does not lose them.
+
+        Raises BlockingIOError, at the first image, if another run has begun the file meanwhile.
+        """
         file = str(image.absolute())
         results = ImageResults(**found, file=file, state=self._states[file], picture=self._pictures[file])
-        if not self._begun:
-            self._begin()
+        lines = self._begin()
         line = _line(results)
-        with self.path.open("ab") as lines:
-            lines.write(line)
-        self._lines[file] = self._end
-        self._end += len(line)
+        lines.write(line)
+        lines.flush()
+        self._lines[file] = lines.tell() - len(line)
 
     def read(self, images: Sequence[Path]) -> Iterator[tuple[int, ImageResults]]:
-        """Yields the index and the results of each of ``images`` that is done, in the order of ``images``."""
+        """Yields the index and the results of each of ``images`` that is done, in the order of ``images``.
+
+        Raises ValueError if something else has written to the file.
+        """
         if not self._lines:
             return
         with self.path.open("rb") as file:
             for index, image in enumerate(images):
                 if self.is_done(image):
-                    file.seek(self._lines[str(image.absolute())])
-                    yield index, json.loads(file.readline())
+                    name = str(image.absolute())
+                    file.seek(self._lines[name])
+                    results = _parsed(file.readline())
+                    if results.get("file") != name:
+                        raise ValueError(
+                            f"{self.path}: another program has changed the results of {name}; {_ADVICE}"
+                        )
+                    yield index, cast(ImageResults, results)
 
     def remove(self) -> None:
         """Removes the file."""
         self.path.unlink(missing_ok=True)
 
-    def _begin(self) -> None:
-        """Leaves in the file what is to be kept: its complete lines, or the first one if no image is done."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._lines:
-            with self.path.open("r+b") as lines:
-                lines.truncate(self._end)
-        else:
-            header = _line({"made_with": self._made_with})
-            self.path.write_bytes(header)
-            self._end = len(header)
-        self._begun = True
+    def _begin(self) -> IO[bytes]:
+        """The file, to be appended to, with what is to be kept: its complete lines, or the first one if no
+        image is done."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lines = open_alone(self.path)
+            if lines.tell():
+                lines.close()
+                problem = "another run has begun this file meanwhile; start again to go on with it"
+                raise OSError(errno.EWOULDBLOCK, problem, str(self.path))
+            self._file = lines
+        if not self._begun:
+            self._file.truncate(self._end if self._lines else 0)
+            self._file.seek(0, os.SEEK_END)
+            if not self._lines:
+                self._file.write(_line({"made_with": self._made_with}))
+            self._begun = True
+        return self._file
 
     def _find_lines(self) -> None:
         """Finds the lines of the images that are done."""
@@ -155,6 +194,15 @@ def _line(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, allow_nan=False).encode("ascii") + b"\n"
 
 
+def _parsed(line: bytes) -> dict[str, Any]:
+    """The object that a line holds; empty if it holds none."""
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _read_lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Yields each complete line's start, end and content; raises ValueError for another kind of file."""
     end = 0
@@ -163,12 +211,8 @@ def _read_lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
             if not line.endswith(b"\n"):  # the process was killed while it wrote this
                 return
             start, end = end, end + len(line)
-            try:
-                content = json.loads(line)
-            except ValueError:
-                content = None
-            expected = "made_with" if number == 0 else "file"
-            if not isinstance(content, dict) or expected not in content:
+            content = _parsed(line)
+            if ("made_with" if number == 0 else "file") not in content:
                 raise ValueError(
                     f"{path}: line {number + 1} is not of an interrupted run's results; {_ADVICE}"
                 )

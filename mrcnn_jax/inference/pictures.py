@@ -21,6 +21,7 @@ from mrcnn_jax.inference.geojson import write_geojson
 from mrcnn_jax.inference.partial_results import Found, PartialResults
 from mrcnn_jax.inference.results import Result
 from mrcnn_jax.inference.tiles import TiledDetector
+from mrcnn_jax.json_files import replacing
 from mrcnn_jax.runtime.progress import progress_bar
 
 _THREADS = 4
@@ -129,6 +130,5 @@ def _write_picture(pixels: np.ndarray, result: Result, picture: Path) -> None:
     for key, text in PICTURE_MARK.items():
         mark.add_text(key, text)
     # If the process is killed here, the run that goes on must not find half a picture, which lacks the mark.
-    unfinished = picture.with_name(f".{picture.name}.tmp")
-    drawn.save(unfinished, format="PNG", pnginfo=mark)
-    unfinished.replace(picture)
+    with replacing(picture) as unfinished:
+        drawn.save(unfinished, format="PNG", pnginfo=mark)

@@ -42,13 +42,16 @@ class VideoOutputs(NamedTuple):
         if not output.parent.is_dir():
             raise ValueError(f"{output}: there is no folder {output.parent}")
         outputs = VideoOutputs(None if suffix == LINES else output, output.with_suffix(LINES))
-        taken = [str(path) for path in (*outputs, *outputs.unfinished) if path is not None and path.exists()]
-        if taken:
+        outputs.check_absent()
+        return outputs
+
+    def check_absent(self) -> None:
+        """Raises FileExistsError if there are such files already, complete or unfinished."""
+        if taken := [str(path) for path in (*self.existing(), *self.unfinished.existing())]:
             raise FileExistsError(
                 f"{' and '.join(taken)} would be overwritten: remove what is not needed, or choose another "
                 "output"
             )
-        return outputs
 
     @property
     def unfinished(self) -> "VideoOutputs":
@@ -94,10 +97,12 @@ def write_video(
     ``outputs.unfinished``, which are complete files; without any frame nothing is left behind.
 
     Raises ValueError, naming the file and the reason, for a source that cannot be read or has no frame that
-    can be decoded, and as ``predict_video`` does; ValueError or OSError if a file cannot be written.
+    can be decoded, and as ``predict_video`` does; ValueError or OSError if a file cannot be written;
+    FileExistsError if another run has begun to write ``outputs``, or has written them.
     """
     summary = VideoSummary()
     unfinished = outputs.unfinished
+    outputs.check_absent()  # again: loading the model took its time
     pending: deque[Future[_Written]] = deque()
 
     def prepare(found: FrameResult) -> _Written:
@@ -109,12 +114,12 @@ def write_video(
             picture=None if outputs.video is None else found.draw(score_threshold),
         )
 
+    lines = unfinished.lines.open("x", encoding="utf-8")  # from here on the names are this run's
     try:
-        with ExitStack() as files:
+        with lines, ExitStack() as files:
             video = files.enter_context(open_video(source))
             found = predict_video(detector, video, tracks=tracks, track_threshold=score_threshold)
             results = files.enter_context(closing(found))
-            lines = files.enter_context(unfinished.lines.open("x", encoding="utf-8"))
             writer = None
             if unfinished.video is not None:
                 writer = files.enter_context(VideoWriter(unfinished.video, video))
@@ -142,9 +147,9 @@ def write_video(
             summary.lost, summary.damaged, summary.problems = video.lost, video.damaged, video.problems
         if not summary.frames:
             raise ValueError("; ".join([f"{source}: none of its frames can be decoded", *summary.problems]))
-        unfinished.lines.rename(outputs.lines)
         if unfinished.video is not None and outputs.video is not None:
             unfinished.video.rename(outputs.video)
+        unfinished.lines.rename(outputs.lines)  # last, as it was the first
     finally:
         if not summary.frames:
             for path in unfinished.existing():

@@ -49,7 +49,7 @@ def _fetch_http(uri: str) -> bytes:
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
                 data = response.read(_LARGEST + 1)
-                if response.length:  # what is missing
+                if response.length and len(data) <= _LARGEST:  # what is missing
                     raise OSError(f"the connection ended {response.length} bytes before the end")
             return _limited(data)
         except urllib.error.HTTPError as error:

@@ -18,12 +18,14 @@ import pyarrow
 import pyarrow.parquet
 
 from mrcnn_jax.inference.files import describe_passed_over
+from mrcnn_jax.many_images.rows import as_text
 
 PARQUET = ".parquet"
 _COLUMNS = ("image", "uri", "url", "path", "file_name")  # taken without --column, if a file has just one
 _BYTES = "bytes"  # the field of Hugging Face's image columns that has the file's bytes
 
 Entry = str | list[Any]  # a name, or [Parquet file, row]
+_Key = tuple[int, int]  # of a folder: its device and inode
 
 
 @dataclass
@@ -31,8 +33,9 @@ class Inputs:
     """The images at a path: iterate over it for their entries, in an order that depends on names alone.
 
     A folder stands for the images in it and its subfolders, by their suffixes; hidden files and folders are
-    left out. If it has Parquet files and no images directly inside it, it stands for their rows. Another file
-    than a Parquet file is read as a list: one path or URI a line; relative paths begin at its folder.
+    left out, as are folders below it that may not be read. If it has Parquet files and no images directly
+    inside it, it stands for their rows. Another file than a Parquet file is read as a list: one path or URI a
+    line; relative paths begin at its folder.
 
     Args:
         path: the folder or file.
@@ -47,6 +50,8 @@ class Inputs:
     suffixes: Sequence[str]
     column: str | None = None
     passed_over: Counter[str] = field(default_factory=Counter)  # files in folders, by suffix
+    unreadable: list[str] = field(default_factory=list)  # folders
+    repeated: list[str] = field(default_factory=list)  # links to folders that other links have led to
 
     @property
     def base(self) -> Path:
@@ -56,6 +61,8 @@ class Inputs:
 
     def __iter__(self) -> Iterator[Entry]:
         self.passed_over.clear()
+        self.unreadable.clear()
+        self.repeated.clear()
         if not self.path.exists():
             raise ValueError(f"{self.path}: no such file or folder")
         entries = self._entries()
@@ -66,8 +73,16 @@ class Inputs:
         yield from entries
 
     def describe_passed_over(self) -> str:
-        """What ``inference.files.passed_over`` says of the folders, after the last iteration."""
-        return describe_passed_over(self.passed_over)
+        """What was left out of the folders in the last iteration, in a line or two; "" if nothing was."""
+        lines = [describe_passed_over(self.passed_over)]
+        for folders, which in (
+            (self.unreadable, "without permission to read them"),
+            (self.repeated, "that links had led to before"),
+        ):
+            if folders:
+                number = "1 folder" if len(folders) == 1 else f"{len(folders)} folders"
+                lines.append(f"passed over {number} {which}, such as {as_text(folders[0])}")
+        return "\n".join(filter(None, lines))
 
     def _entries(self) -> Iterator[Entry]:
         tables = self._parquet_files()
@@ -77,7 +92,7 @@ class Inputs:
             for table in tables:
                 yield from _rows_of(table, self.column)
         elif self.path.is_dir():
-            yield from self._walk(self.path, "", frozenset())
+            yield from self._walk(self.path, "", frozenset(), set())
         else:
             yield from _lines_of(self.path)
 
@@ -89,29 +104,51 @@ class Inputs:
             return []
         return [self.path / name for name in names if name.lower().endswith(PARQUET)]
 
-    def _walk(self, folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-        """The images of a folder, then those of its subfolders; links are followed, but never in a circle."""
-        status = folder.stat()
-        above |= {(status.st_dev, status.st_ino)}
+    def _walk(self, folder: Path, prefix: str, above: frozenset[_Key], linked: set[_Key]) -> Iterator[str]:
+        """The images of a folder, then those of its subfolders.
+
+        Links are followed, but never in a circle to a folder ``above``, and only once to the same folder:
+        else a few of them in each other's folders would give more paths than there are files.
+        """
+        try:
+            status = folder.stat()
+            if (key := (status.st_dev, status.st_ino)) in above:
+                return
+            if prefix and folder.is_symlink():
+                if key in linked:
+                    self.repeated.append(prefix)
+                    return
+                linked.add(key)
+            images, folders = self._split(folder)
+        except PermissionError:
+            if not prefix:
+                raise
+            self.unreadable.append(prefix)
+            return
+        for name in images:
+            yield prefix + name
+        for name in folders:
+            yield from self._walk(folder / name, f"{prefix}{name}/", above | {key}, linked)
+
+    def _split(self, folder: Path) -> tuple[list[str], list[str]]:
+        """The names of the images and of the subfolders in a folder; counts other files."""
         images, folders = [], []  # names alone: a folder may have millions
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
                 suffix = os.path.splitext(entry.name)[1].lower()
-                if entry.is_dir():
+                try:
+                    is_folder, is_file = entry.is_dir(), entry.is_file()
+                except OSError:  # a link that cannot be followed
+                    is_folder, is_file = False, True
+                if is_folder:
                     folders.append(entry.name)
                 elif suffix in self.suffixes:
                     images.append(entry.name)
-                elif entry.is_file():
+                elif is_file:
                     self.passed_over[suffix or "without suffix"] += 1
-        images.sort()
-        for name in images:
-            yield prefix + name
-        for name in sorted(folders):
-            status = (folder / name).stat()
-            if (status.st_dev, status.st_ino) not in above:
-                yield from self._walk(folder / name, f"{prefix}{name}/", above)
+        return sorted(images), sorted(folders)
 
     def _what_is_missing(self) -> str:
         if self.path.is_dir():

@@ -4,13 +4,15 @@
     images.jsonl            the entries (``inputs``) of all images, one a line
     results/part-00012.parquet  the rows of a shard, or .jsonl
     done/part-00012.json    written after it: the shard's counts, and its images that failed
-    begun/part-00012.json   how often the shard was begun, and what died (``worker``); removed when it is done
+    begun/part-00012.json   how often the shard was begun, what died, and which images of its file are nearly
+                            black (``worker``); removed when it is done
     failed.jsonl            the images that failed, of all shards
 
 A shard whose file in ``done`` exists is finished. Any other may be worked on by several processes at once,
 some of them left by a driver that was killed: all write the same, and files appear whole.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -102,6 +104,13 @@ class Job:
             if self._done(number).exists():
                 yield number, Done(**read_json(self._done(number)))
 
+    def nearly_black(self, shard: int) -> list[str]:
+        """The nearly black images in the file of a shard, done or not, so far as they are known."""
+        for path in (self.begun(shard), self._done(shard)):  # the first is removed when the second is there
+            with contextlib.suppress(FileNotFoundError):
+                return read_json(path).get("nearly_black", [])
+        return []
+
     def forget_failed(self) -> int:
         """Marks the shards with images that failed as not done; returns the number of these images.
 
@@ -111,6 +120,8 @@ class Job:
         for number, done in self.finished():
             if done.failed:
                 count += len(done.failed)
+                with appearing(self.begun(number)) as file:
+                    file.write_text(dumps({"nearly_black": done.nearly_black}), encoding="utf-8")
                 self._done(number).unlink()
         return count
 
@@ -193,11 +204,17 @@ def begin_job(
     return Job(folder, format, base, column, count, shard_size)
 
 
-def remove_unfinished(job: Job) -> None:
-    """Removes what killed processes have left of the files that they were writing."""
+def remove_unfinished(job: Job, *, before: float = math.inf) -> None:
+    """Removes what killed processes have left of the files that they were writing.
+
+    Those that were last written ``before`` a time, in seconds since 1970: processes of another driver may
+    still write newer ones.
+    """
     for name in ("", _RESULTS, _DONE, _BEGUN):
         for path in (job.folder / name).glob(f".*{UNFINISHED}"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # it was renamed just now
+                if path.stat().st_mtime < before:
+                    path.unlink()
 
 
 def _check_same_images(folder: Path, entries: Iterable[Entry], manifest: Mapping[str, Any]) -> None:

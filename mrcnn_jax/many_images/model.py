@@ -60,7 +60,7 @@ class Model:
         devices = [device.device_kind for device in jax.local_devices()]
         described = [dict(self.made_with), self.batch_size, devices, len(cores), jax.__version__]
         name = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
-        compile_once(name, Path(jax.config.values["jax_compilation_cache_dir"]), compile_all)
+        compile_once(name, jax.config.values["jax_compilation_cache_dir"], compile_all)
         return detector
 
 

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
+from mrcnn_jax.many_images.host import cache_folder
 from mrcnn_jax.many_images.job import Job, Shard
 from mrcnn_jax.many_images.model import Model
 from mrcnn_jax.many_images.part_files import appearing
@@ -125,9 +125,8 @@ def shipped(model: Model) -> Callable[[], Finder]:
 
 def _load_sent(content: Any, digest: str, model: Model) -> Finder:
     """The model, from a file that is written once on each machine."""
-    path = Path.home() / ".cache" / "mrcnn_jax" / "sent" / f"{digest}.mrcnn"
+    path = cache_folder("sent") / f"{digest}.mrcnn"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         with appearing(path) as unfinished:
             unfinished.write_bytes(ray.get(content))
     return replace(model, path=path).load()

@@ -49,12 +49,13 @@ class Finder(Protocol):
 
 @dataclass
 class _Attempts:
-    """How often a shard was begun, and at which images workers died."""
+    """How often a shard was begun, at which images workers died, and what else its file does not say."""
 
     path: Path
     begun: int = 0
     at: int | None = None  # index of the image that is being worked on, if one at a time is
     deaths: dict[str, int] = field(default_factory=dict)  # by index of the image
+    nearly_black: list[str] = field(default_factory=list)  # names of such images in the shard's file
 
     @classmethod
     def read(cls, path: Path) -> "_Attempts":
@@ -69,7 +70,8 @@ class _Attempts:
 
     def write(self) -> None:
         with appearing(self.path) as file:
-            file.write_text(json.dumps({"begun": self.begun, "at": self.at, "deaths": self.deaths}))
+            fields = {name: value for name, value in vars(self).items() if name != "path"}
+            file.write_text(json.dumps(fields))
 
 
 class Worker:
@@ -107,12 +109,22 @@ class Worker:
             has_failed = [row["error"] is not None for row in read_rows(part, ("error",))]
             todo = [index for index in todo if has_failed[index]]
         entries = self._job.entries(shard)
-        black: list[int] = []
-        found = self._find(shard, entries, todo, black)
+        names = [rows.as_text(name_of(entry)) for entry in entries]
+        before = set(self._job.nearly_black(shard.number))
+        black = {index for index in set(range(shard.size)) - set(todo) if names[index] in before}
+        attempts = _Attempts.read(self._job.begun(shard.number))
         tally = _Tally()
-        write_rows(part, tally.count(found if len(todo) == shard.size else _merged(part, todo, found)))
-        names = [name_of(entries[index]) for index in sorted(black)]
-        self._job.finish(shard.number, Done(shard.size, tally.objects, tally.failed, names))
+
+        def all_rows() -> Iterator[Row]:
+            found = self._find(shard, entries, todo, black, attempts)
+            yield from tally.count(found if len(todo) == shard.size else _merged(part, todo, found))
+            attempts.nearly_black = [names[index] for index in sorted(black)]
+            if black:  # noted before the file is there, after which another worker skips these images
+                attempts.write()
+
+        write_rows(part, all_rows())
+        done = Done(shard.size, tally.objects, tally.failed, attempts.nearly_black)
+        self._job.finish(shard.number, done)
         return {
             "shard": shard.number,
             "images": shard.size,
@@ -122,15 +134,19 @@ class Worker:
         }
 
     def _find(
-        self, shard: Shard, entries: Sequence[Entry], todo: Sequence[int], black: list[int]
+        self,
+        shard: Shard,
+        entries: Sequence[Entry],
+        todo: Sequence[int],
+        black: set[int],
+        attempts: _Attempts,
     ) -> Iterator[Row]:
         """Yields the rows of the images at the indices ``todo``, and adds those nearly black to ``black``."""
-        attempts = _Attempts.read(self._job.begun(shard.number))
         find = self._find_one_by_one if attempts.begun > _BEGUN_BEFORE_CARE else self._find_together
 
         def inspect(index: int, pixels: np.ndarray) -> None:
             if is_nearly_black(pixels):
-                black.append(index)
+                black.add(index)
 
         outcomes = find([entries[index] for index in todo], todo, inspect, attempts)
         for index, outcome in zip(todo, outcomes, strict=True):

@@ -1,7 +1,6 @@
 """Weights files as arrays by name: read without trusting them, and written atomically."""
 
 import io
-import os
 import re
 import zipfile
 from collections.abc import Callable, Collection, Mapping
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from mrcnn_jax.json_files import replacing
 from mrcnn_jax.weights.pickles import NUMPY_BUILDERS, Stored, element_count, read_pickle
 from mrcnn_jax.weights.state_dicts import State, choose, find_state_dicts
 from mrcnn_jax.weights.torch_files import read_torch
@@ -86,12 +86,8 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """
     path = Path(path)
     check_writable(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as unfinished:
         _WRITERS[path.suffix](unfinished, {name: _plain(name, np.asarray(arrays[name])) for name in arrays})
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:

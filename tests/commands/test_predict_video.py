@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("av", reason="needs PyAV (the extra [video])")
 
 import mrcnn_jax
+from mrcnn_jax.inference.detector import Detector
 from mrcnn_jax.video_files import open_video
 from tests.export.stand_in import with_data, write_stand_in
 from tests.make_video import damage, make_video
@@ -48,6 +49,23 @@ def test_a_video_and_its_lines(predict, directory):
     again = predict("--video=in.mp4", "--output=out.mp4")
     assert again.returncode == 1
     assert again.stderr.startswith("error: out.mp4 and out.jsonl would be overwritten: remove what is not")
+
+
+def test_a_second_start_of_the_same_command_leaves_the_first_alone(predict, directory, monkeypatch):
+    """Which began to write while the model of the second was loaded."""
+    load = Detector.__init__
+
+    def load_meanwhile(self, *arguments, **options):
+        load(self, *arguments, **options)
+        (directory / "twice.partial.jsonl").write_text("of the first")
+
+    monkeypatch.setattr(Detector, "__init__", load_meanwhile)
+    done = predict("--video=in.mp4", "--output=twice.mp4")
+    assert done.returncode == 1 and "the frames so far" not in done.stderr
+    assert done.stderr.startswith(
+        "error: twice.partial.jsonl would be overwritten: remove what is not needed"
+    )
+    assert [path.read_text() for path in directory.glob("twice*")] == ["of the first"]
 
 
 def test_a_damaged_video_is_written_and_told(predict, directory):

@@ -68,6 +68,18 @@ def test_other_settings_are_an_error(output):
     assert work(output)[1] == [8]
 
 
+def test_two_runs_do_not_write_the_same_file(output):
+    begin_proposals(output, MADE_WITH)
+    with PartialProposals(output, process=0) as first:
+        first.append(8, proposals(8))
+        begin_proposals(output, MADE_WITH)
+        with pytest.raises(BlockingIOError, match=r"another run is writing here.*0\.records"):
+            PartialProposals(output, process=0)
+        with PartialProposals(output, process=1):  # another process of the same run
+            first.append(7, proposals(7))
+    assert work(output, 9)[1] == [7, 8]
+
+
 def test_no_file_is_written_over(output):
     partial, _ = work(output, *IDS)
     output.write_text("mine")

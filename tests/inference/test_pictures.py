@@ -26,11 +26,12 @@ def test_pictures_and_entries(
     images: list[Path], tmp_path: Path, model: Any, config: Config, categories: Categories
 ) -> None:
     pictures = [tmp_path / "made" / f"{image.stem}-found.png" for image in images]
-    partial = PartialResults(tmp_path / "made" / "partial", {}, images, pictures)
-    errors, nearly_black = write_results(
-        Detector(model, config, categories), images, pictures, partial, score_threshold=0.5, annotations=True
-    )
-    found = list(partial.read(images))
+    detector = Detector(model, config, categories)
+    with PartialResults(tmp_path / "made" / "partial", {}, images, pictures) as partial:
+        errors, nearly_black = write_results(
+            detector, images, pictures, partial, score_threshold=0.5, annotations=True
+        )
+        found = list(partial.read(images))
     assert [(index, results["objects"][0]["file_name"]) for index, results in found] == [
         (0, "sure.png"),
         (2, "unsure.png"),
@@ -55,10 +56,10 @@ def test_nearly_black_images_are_returned(
     for number, brightest in enumerate((15, 16, 0)):
         images.append(tmp_path / f"{number}.png")
         Image.fromarray(np.full((16, 20), brightest, np.uint8)).save(images[-1])
-    partial = PartialResults(tmp_path / "partial", {}, images, None)
     detector = Detector(model, config, categories, batch_size=2)
     for wanted in ([images[3], images[5]], []):
-        problems = write_results(detector, images, None, partial, score_threshold=0.5, annotations=False)
+        with PartialResults(tmp_path / "partial", {}, images, None) as partial:
+            problems = write_results(detector, images, None, partial, score_threshold=0.5, annotations=False)
         assert problems.nearly_black == wanted
         assert len(problems.unreadable) == 1
 
@@ -74,9 +75,9 @@ def test_an_interrupted_run_goes_on_with_the_images_that_are_missing(
             raise KeyboardInterrupt
 
     def run(kind: type[Detector]) -> PartialResults:
-        partial = PartialResults(tmp_path / "partial", {}, images, None)
         detector = kind(model, config, categories)
-        errors, _ = write_results(detector, images, None, partial, score_threshold=0.5, annotations=False)
+        with PartialResults(tmp_path / "partial", {}, images, None) as partial:
+            errors, _ = write_results(detector, images, None, partial, score_threshold=0.5, annotations=False)
         assert not errors
         return partial
 
@@ -89,18 +90,27 @@ def test_an_interrupted_run_goes_on_with_the_images_that_are_missing(
     assert "annotations" not in found[0]
 
 
+def test_a_name_as_long_as_file_systems_take(
+    images: list[Path], tmp_path: Path, model: Any, config: Config, categories: Categories
+) -> None:
+    image = images[0].rename(tmp_path / ("a" * 251 + ".png"))
+    (tmp_path / "made").mkdir()
+    pictures = [tmp_path / "made" / image.name]
+    detector = Detector(model, config, categories)
+    with PartialResults(tmp_path / "partial", {}, [image], pictures) as partial:
+        write_results(detector, [image], pictures, partial, score_threshold=0.5, annotations=False)
+    assert list((tmp_path / "made").iterdir()) == pictures
+
+
 def test_picture_that_cannot_be_written_is_an_error(
     images: list[Path], tmp_path: Path, model: Any, config: Config, categories: Categories
 ) -> None:
     (tmp_path / "file").touch()
     pictures = [tmp_path / "file" / "a.png"]
-    with pytest.raises(OSError, match="file"):
-        write_results(
-            Detector(model, config, categories),
-            images[:1],
-            pictures,
-            PartialResults(tmp_path / "partial", {}, images[:1], pictures),
-            score_threshold=0.5,
-            annotations=False,
-        )
+    detector = Detector(model, config, categories)
+    with (
+        PartialResults(tmp_path / "partial", {}, images[:1], pictures) as partial,
+        pytest.raises(OSError, match="file"),
+    ):
+        write_results(detector, images[:1], pictures, partial, score_threshold=0.5, annotations=False)
     assert not (tmp_path / "partial").exists()

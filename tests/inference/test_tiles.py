@@ -38,10 +38,10 @@ def test_pictures_and_geojson(tiled, image, tmp_path):
     images = [broken, image]
     pictures = [tmp_path / "out" / path.name for path in images]
     features = [path.with_suffix(".geojson") for path in pictures]
-    partial = PartialResults(tmp_path / "out" / "partial", {}, images, pictures)
-    problems = write_results(
-        tiled, images, pictures, partial, score_threshold=0.5, annotations=False, geojson=features
-    )
+    with PartialResults(tmp_path / "out" / "partial", {}, images, pictures) as partial:
+        problems = write_results(
+            tiled, images, pictures, partial, score_threshold=0.5, annotations=False, geojson=features
+        )
     (error,) = problems.unreadable
     assert "broken.png: cannot be read" in str(error)
     assert not pictures[0].exists() and not features[0].exists()
@@ -54,12 +54,11 @@ def test_pictures_and_geojson(tiled, image, tmp_path):
 
 def test_an_image_too_large_to_be_drawn_has_results(tiled, image, tmp_path, monkeypatch):
     monkeypatch.setattr("mrcnn_jax.inference.pictures.can_be_drawn", lambda size: False)
-    partial = PartialResults(tmp_path / "out" / "partial", {}, [image], [tmp_path / "out" / "a.png"])
-    write_results(
-        tiled, [image], [tmp_path / "out" / "a.png"], partial, score_threshold=0.5, annotations=False
-    )
-    ((_, found),) = partial.read([image])
-    assert found["drawn"] == 1 and not (tmp_path / "out" / "a.png").exists()
+    pictures = [tmp_path / "out" / "a.png"]
+    with PartialResults(tmp_path / "out" / "partial", {}, [image], pictures) as partial:
+        write_results(tiled, [image], pictures, partial, score_threshold=0.5, annotations=False)
+        ((_, found),) = partial.read([image])
+    assert found["drawn"] == 1 and not pictures[0].exists()
 
 
 def test_an_overlap_that_is_too_large(tiled, model, config, categories):

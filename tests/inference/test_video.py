@@ -148,6 +148,26 @@ def test_existing_files_are_never_replaced(tmp_path):
         VideoOutputs.of(tmp_path / "out.mp4")
 
 
+@pytest.mark.parametrize("name", ["out.partial.jsonl", "out.partial.mp4", "out.jsonl", "out.mp4"])
+def test_files_of_a_run_that_began_meanwhile_are_kept(detector, source, tmp_path, name):
+    """Both had found no files; the other one is still writing, or has just ended."""
+    outputs = VideoOutputs.of(tmp_path / "out.mp4")
+    (tmp_path / name).write_text("of the other run")
+    for path in (source, tmp_path / "missing.mp4"):
+        with pytest.raises(FileExistsError, match=f"{name} would be overwritten"):
+            write_video(detector, path, outputs, score_threshold=0.5, tracks=False)
+    assert (tmp_path / name).read_text() == "of the other run"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", name]
+
+
+def test_two_runs_that_begin_at_once(detector, source, tmp_path, monkeypatch):
+    outputs = VideoOutputs.of(tmp_path / "out.mp4")
+    monkeypatch.setattr(VideoOutputs, "check_absent", lambda self: outputs.unfinished.lines.touch())
+    with pytest.raises(FileExistsError, match=r"out\.partial\.jsonl"):
+        write_video(detector, source, outputs, score_threshold=0.5, tracks=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.partial.jsonl"]
+
+
 def test_a_model_of_other_images(detector, source):
     detector.pixels = PixelFormat(channels=4)
     with pytest.raises(ValueError, match=r"in\.mkv: videos are RGB, but the model takes images \[H W 4\]"):

@@ -81,6 +81,18 @@ def test_interrupted_and_resumed(start, cluster, photos, tmp_path):
     assert start().returncode == 0
 
 
+def test_a_second_command_leaves_what_the_workers_of_the_first_write(start, cluster, tmp_path):
+    cluster.most = 1
+    start()
+    written = tmp_path / "out" / "results" / ".part-00001.parquet.1234.tmp"
+    written.touch()
+    start()
+    assert written.exists()
+    cluster.most = None
+    start()  # to the end
+    assert not written.exists()
+
+
 def test_what_is_refused(start, photos, tmp_path):
     assert start().returncode == 1
     for arguments, message in (

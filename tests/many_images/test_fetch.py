@@ -70,6 +70,15 @@ def test_http(server, tmp_path):
         assert Handler.seen.count(f"/{name}") == tries
 
 
+def test_a_file_that_is_too_large_is_read_once(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_LARGEST", 3)
+    with pytest.raises(
+        ValueError, match=r"large.png: cannot be read: it has more than 3 bytes, more than any"
+    ):
+        fetch(f"{server}/large.png", tmp_path)
+    assert Handler.seen.count("/large.png") == 1
+
+
 def test_what_cannot_be_reached(tmp_path):
     with pytest.raises(ValueError, match=r"http://127.0.0.1:9/a.png: cannot be read: .*refused"):
         fetch("http://127.0.0.1:9/a.png", tmp_path)

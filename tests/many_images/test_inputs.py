@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,12 +32,56 @@ def test_a_folder_and_those_below_it(tmp_path):
     assert inputs.describe_passed_over() == "passed over 2 files: .txt (1), without suffix (1)"
 
 
+@pytest.mark.parametrize("call", ["scandir", "stat"])
+def test_folders_that_may_not_be_read_are_passed_over(tmp_path, monkeypatch, call):
+    """As lost+found of any ext4 disk; the folder that was given is another matter."""
+    for name in ("a.png", "lost+found/b.png", "sub/c.png", "sub/mine/d.png"):
+        write_image(tmp_path / "in" / name, 50)
+    (tmp_path / "in" / "sub" / "e.png").symlink_to(tmp_path / "in" / "sub" / "e.png")  # in a circle
+    refused = {"lost+found", "mine"}
+    module, original = (os, os.scandir) if call == "scandir" else (Path, Path.stat)
+
+    def refusing(path, **options):
+        if Path(path).name in refused:
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path, **options)
+
+    monkeypatch.setattr(module, call, refusing)
+    inputs = Inputs(tmp_path / "in", SUFFIXES)
+    for _ in range(2):
+        assert list(inputs) == ["a.png", "sub/c.png", "sub/e.png"]
+        assert inputs.describe_passed_over() == (
+            "passed over 2 folders without permission to read them, such as lost+found/"
+        )
+    refused.add("in")
+    with pytest.raises(PermissionError, match="in"):
+        list(inputs)
+
+
 def test_links_are_followed_but_never_in_a_circle(tmp_path):
     (tmp_path / "in").mkdir()
     write_image(tmp_path / "elsewhere" / "a.png", 50)
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
     assert entries(tmp_path / "in") == ["linked/a.png"]
+
+
+def test_links_do_not_multiply_a_folder(tmp_path):
+    """Without a rule, six folders with links to each other have 652 paths."""
+    for folder in "abcdef":
+        write_image(tmp_path / "elsewhere" / folder / "x.png", 50)
+        for other in set("abcdef") - {folder}:
+            (tmp_path / "elsewhere" / folder / other).symlink_to(tmp_path / "elsewhere" / other)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").symlink_to(tmp_path / "elsewhere" / "a")
+    (tmp_path / "in" / "z").symlink_to(tmp_path / "elsewhere" / "a")
+    inputs = Inputs(tmp_path / "in", SUFFIXES)
+    found = ["a/x.png", "a/b/x.png", "a/b/c/x.png", "a/b/c/d/x.png", "a/b/c/d/e/x.png", "a/b/c/d/e/f/x.png"]
+    assert list(inputs) == found == list(inputs)
+    assert inputs.repeated[-1] == "z/"
+    assert inputs.describe_passed_over().startswith(
+        "passed over 11 folders that links had led to before, such"
+    )
 
 
 def test_a_list(tmp_path):

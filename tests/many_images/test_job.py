@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -91,3 +92,15 @@ def test_killed_before_the_manifest(tmp_path, images):
     assert job.images == 2 and job.entries(next(job.shards())) == ["a", "b"]
     remove_unfinished(job)
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_files_that_a_live_process_writes_stay(tmp_path, images):
+    job = begin(tmp_path / "out", images, ["a"])
+    for number, folder in enumerate((tmp_path / "out", tmp_path / "out" / "results")):
+        for name in ("old", "new"):
+            (folder / f".{name}.tmp").touch()
+        os.utime(folder / ".old.tmp", (1000 + number, 1000 + number))
+    remove_unfinished(job, before=1002)
+    assert [path.name for path in (tmp_path / "out").rglob("*.tmp")] == [".new.tmp"] * 2
+    remove_unfinished(job)
+    assert not list((tmp_path / "out").rglob("*.tmp"))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mrcnn_jax.many_images import worker as module
-from mrcnn_jax.many_images.job import Shard
+from mrcnn_jax.many_images.job import Job, Shard
 from mrcnn_jax.many_images.part_files import read_rows
 from mrcnn_jax.many_images.worker import Worker
 from tests.many_images.conftest import BrightnessFinder, begin, result_of, write_image
@@ -106,6 +106,58 @@ def test_failed_images_are_tried_again_alone(photos, tmp_path, form):
     rows = list(job.rows())
     assert len(rows[3]["objects"]) == 3 and rows[:3] + rows[4:] == before[:3] + before[4:]
     assert job.list_failed()[1] == 0 and job.forget_failed() == 0
+
+
+@pytest.fixture
+def black_and_damaged(photos):
+    """In the first shard 1.png and 2.png are nearly black, and 2.png is damaged at first, as 3.png is."""
+    write_image(photos / "1.png", 10)
+    (photos / "2.png").write_bytes(b"not an image")
+    (photos / "caf\udce9.png").write_bytes((photos / "1.png").read_bytes())
+    return photos, ["caf\udce9.png", "1.png", "2.png", "3.png"]
+
+
+def test_images_that_are_tried_again_leave_the_nearly_black_ones(black_and_damaged, tmp_path):
+    photos, names = black_and_damaged
+    job = begin(tmp_path / "out", photos, names)
+    for wanted in (["caf\\xe9.png", "1.png"], ["caf\\xe9.png", "1.png", "2.png"]):
+        work(job)
+        assert dict(job.finished())[0].nearly_black == wanted
+        assert job.forget_failed()
+        write_image(photos / "2.png", 10)
+    write_image(photos / "3.png", 40)
+    assert work(job).seen == 1
+    assert dict(job.finished())[0].nearly_black == wanted and not list((tmp_path / "out" / "begun").iterdir())
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_killed_between_the_file_of_a_shard_and_its_mark(black_and_damaged, tmp_path, monkeypatch, number):
+    """At once, and when the images that failed are tried again."""
+    photos, names = black_and_damaged
+    job = begin(tmp_path / "out", photos, names)
+    if number:
+        work(job)
+        job.forget_failed()
+    write_image(photos / "2.png", 10)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Job, "finish", killed)
+        work(job)
+    assert work(job).seen == 1
+    assert dict(job.finished())[0].nearly_black == ["caf\\xe9.png", "1.png", "2.png"]
+
+
+def test_a_worker_that_comes_too_late_leaves_the_nearly_black_ones(black_and_damaged, tmp_path):
+    """Another one has finished the shard."""
+    photos, names = black_and_damaged
+    job = begin(tmp_path / "out", photos, names)
+    work(job)
+    before = dict(job.finished())
+    MAKE(job, BrightnessFinder).process(next(job.shards()))
+    assert dict(job.finished()) == before and before[0].nearly_black
 
 
 def test_limits(photos, tmp_path):
