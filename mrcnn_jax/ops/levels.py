@@ -72,6 +72,5 @@ def assign_levels(
             raise ValueError(
                 f"level rule is {rule!r}; it must be 'detectron2', 'torchvision' or 'mmdetection'"
             )
-    # Clamped as integers too, so that the level of a box of NaN is one of a map.
-    clamped = jnp.clip(jnp.floor(level), min_level, max_level).astype(jnp.int32)
-    return jnp.clip(clamped, min_level, max_level)
+    # Clamped as integers, so that the level of a box of NaN is that of a map, too.
+    return jnp.clip(jnp.floor(level).astype(jnp.int32), min_level, max_level)
