@@ -14,7 +14,7 @@ from mrcnn_jax.data.coco_categories import COCO
 from mrcnn_jax.data.open_data_source import open_validation_source
 from mrcnn_jax.evaluation.average_precision import average_precision
 from mrcnn_jax.evaluation.ground_truth import ground_truth
-from mrcnn_jax.report import kept, run_report
+from mrcnn_jax.report import run_report
 from mrcnn_jax.report.published import published_like
 from mrcnn_jax.report.run_report import write_report
 from mrcnn_jax.runs.description import write_run
@@ -299,98 +299,6 @@ def test_proposals_have_recall(tmp_path, monkeypatch):
     assert "Step 7 of " in text and 'id="categories"' not in text and not made.model.box
     with pytest.raises(ValueError, match=r"found\.json: .*run is a region proposal network alone"):
         report(tmp_path)
-
-
-def test_detections_are_kept(tmp_path, monkeypatch):
-    config = make_run(tmp_path)
-    source = open_validation_source(config)
-    calls = []
-
-    def evaluate(detector, source, *, detections_file, progress):
-        calls.append(detector)
-        detections_file.write_text("[]")
-
-    monkeypatch.setattr(kept, "load", lambda *_, step, **__: step)
-    monkeypatch.setattr(kept, "evaluate", evaluate)
-    monkeypatch.setattr(kept, "time_of_weights", lambda _, step: f"time {step}")
-
-    def run(step=7, **changes):
-        changed = dataclasses.replace(config, test=dataclasses.replace(config.test, **changes))
-        output = tmp_path / "out.html"
-        return kept.kept_detections(
-            tmp_path / "run", changed, source, output, step=step, batch_size=1, progress=False
-        )
-
-    assert run() == run() == tmp_path / "out.detections.json" and calls == [7]
-    run(batch_size=3)  # makes no difference to what is found
-    assert calls == [7]
-    run(score_threshold=0.3)
-    run(step=8, score_threshold=0.3)
-    assert calls == [7, 7, 8]
-    (tmp_path / "out.settings.json").unlink()
-    with pytest.raises(ValueError, match=r"out\.detections\.json: is in the place of the detections to be"):
-        run()
-    assert (tmp_path / "out.detections.json").exists()
-
-
-def test_an_interrupted_report_blocks_no_later_one(tmp_path, monkeypatch):
-    """Wherever it ends: the old pair of files is there, or the new one, or no detections."""
-    config = make_run(tmp_path)
-    source = open_validation_source(config)
-    found, settings = tmp_path / "out.detections.json", tmp_path / "out.settings.json"
-    ends_in = ""
-
-    def evaluate(step, source, *, detections_file, progress):
-        detections_file.write_text(f"[{step}]")
-        if ends_in == "evaluate":
-            raise KeyboardInterrupt
-
-    def write_json(path, content):
-        if ends_in == "write_json":
-            raise KeyboardInterrupt
-        path.write_text(json.dumps(content))
-
-    monkeypatch.setattr(kept, "load", lambda *_, step, **__: step)
-    monkeypatch.setattr(kept, "evaluate", evaluate)
-    monkeypatch.setattr(kept, "write_json", write_json)
-    monkeypatch.setattr(kept, "time_of_weights", lambda _, step: f"time {step}")
-
-    def run(step):
-        kept.kept_detections(
-            tmp_path / "run", config, source, tmp_path / "out.html", step=step, batch_size=1, progress=False
-        )
-
-    ends_in = "evaluate"
-    with pytest.raises(KeyboardInterrupt):
-        run(7)
-    assert not found.exists()
-    ends_in = ""
-    run(7)
-    ends_in = "evaluate"
-    with pytest.raises(KeyboardInterrupt):
-        run(8)
-    assert (found.read_text(), json.loads(settings.read_text())["step"]) == ("[7]", 7)
-    ends_in = "write_json"
-    with pytest.raises(KeyboardInterrupt):
-        run(8)
-    assert not found.exists()
-    ends_in = ""
-    run(8)
-    assert (found.read_text(), json.loads(settings.read_text())["step"]) == ("[8]", 8)
-    assert not list(tmp_path.glob(".*"))
-
-
-def test_what_is_compared_with_is_not_replaced(tmp_path):
-    make_run(tmp_path)
-    (tmp_path / "run" / "report.detections.json").write_text("[]")
-    (tmp_path / "run" / "report.settings.json").write_text("{}")
-    options = "--workdir=run", "--compare=run/../run/report.detections.json"
-    done = run_here("report", *options, directory=tmp_path)
-    assert done.returncode == 1
-    assert "report.detections.json: is where this report's own detections go; choose another" in done.stderr
-    assert (tmp_path / "run" / "report.detections.json").read_text() == "[]"
-    done = run_here("report", *options, "--detections=found.json", directory=tmp_path)
-    assert done.returncode == 0, done.stderr  # nothing is kept
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,12 @@ def _by_channels(run: Callable[..., Any]) -> Callable[..., Any]:
         count = jax.tree.leaves(arrays)[0].shape[-1]
         if count <= CHANNELS:
             return run(regions, arrays)
-        starts = range(0, count, CHANNELS)
-        parts = [run(regions, jax.tree.map(lambda a: a[..., k : k + CHANNELS], arrays)) for k in starts]  # noqa: B023
-        return jax.tree.map(lambda *arrays: jnp.concatenate(arrays, axis=-1), *parts)
+
+        def run_from(channel: int) -> Any:
+            return run(regions, jax.tree.map(lambda a: a[..., channel : channel + CHANNELS], arrays))
+
+        parts = map(run_from, range(0, count, CHANNELS))
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *parts)
 
     return run_parts
 
